@@ -1,0 +1,65 @@
+"""What the user can mend, as sentences.
+
+A message says what is wrong, where, what was found and what was expected. The hint is the command that
+mends it. Commands catch `LikenessError` alone and exit with code 2; anything else is a bug of ours and
+keeps its traceback.
+
+    LikenessError
+    ├── UsageError        the command line: unknown verb, option, recipe
+    ├── SourceError       a source of images: missing column, unknown split, empty folder
+    ├── ImageError        one picture: not an image, truncated, too large
+    ├── CollectionError   a collection: schema, missing column, made by another encoder
+    ├── EncoderError      a model directory: missing tensor, wrong shape, pickles only
+    ├── RunError          a training run: other config, other data, no checkpoint
+    └── StorageError      the disk: full, not writable, in use by another writer, something else there
+"""
+
+
+class LikenessError(Exception):
+    """Something that the user can mend.
+
+    `message` is one sentence or two; `hint` is a command or a short instruction, printed behind `hint: `.
+    """
+
+    def __init__(self, message: str, *, hint: str = "") -> None:
+        super().__init__(message, hint)  # both in args, so that the error survives a trip between processes
+        self.message = message
+        self.hint = hint
+
+    def __str__(self) -> str:
+        return f"{self.message}\n\nhint: {self.hint}" if self.hint else self.message
+
+    def __reduce__(self) -> tuple[object, ...]:
+        return (_rebuild, (type(self), self.message, self.hint))
+
+
+def _rebuild(kind: type[LikenessError], message: str, hint: str) -> LikenessError:
+    return kind(message, hint=hint)
+
+
+class UsageError(LikenessError):
+    """The command line can't be understood."""
+
+
+class SourceError(LikenessError):
+    """A source of images can't be read as one."""
+
+
+class ImageError(LikenessError):
+    """One picture can't be decoded; `message` becomes its row in the errors table."""
+
+
+class CollectionError(LikenessError):
+    """A collection is missing, damaged, or lacks what was asked of it."""
+
+
+class EncoderError(LikenessError):
+    """A model directory is missing, damaged or incomplete."""
+
+
+class RunError(LikenessError):
+    """A run directory can't be continued as asked."""
+
+
+class StorageError(LikenessError):
+    """The disk refuses: full, not writable, locked, or occupied by something else."""

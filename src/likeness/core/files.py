@@ -1,0 +1,181 @@
+"""Whole-or-not-at-all writes, locks, fingerprints: every effect on a local disk that must not be half done."""
+
+import errno
+import fcntl
+import hashlib
+import json
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, Literal
+
+from likeness.core.errors import LikenessError, StorageError
+
+Kind = Literal["missing", "empty", "collection", "encoder", "run", "something else"]
+
+# The file or directory whose presence tells what a directory is; the order matters, since a run holds a model.
+_MARKERS: tuple[tuple[Kind, tuple[str, ...]], ...] = (
+    ("collection", ("rows.lance",)),
+    ("encoder", ("model.safetensors", "config.json")),
+    ("run", ("config.json", "metrics.jsonl")),
+)
+
+
+def kind_of(path: str | Path) -> Kind:
+    """What lies at `path`, judged by the names inside it."""
+    path = Path(path)
+    if not path.exists():
+        return "missing"
+    if path.is_dir():
+        for kind, names in _MARKERS:
+            if all((path / name).exists() for name in names):
+                return kind
+        # A lock or the scraps of a killed writer (hidden names) do not make a directory "something else".
+        if not any(not name.startswith(".") for name in os.listdir(path)):
+            return "empty"
+    return "something else"
+
+
+def refuse_unless(path: str | Path, allowed: tuple[Kind, ...], wanted: str) -> Kind:
+    """The kind of `path` if it is one of `allowed`; else StorageError, so that nothing foreign is overwritten."""
+    kind = kind_of(path)
+    if kind in allowed:
+        return kind
+    found = {"encoder": "an encoder", "run": "a run", "collection": "a collection"}.get(kind, "something else")
+    raise StorageError(
+        f"`{path}` exists and is {found}, so no {wanted} is written there.",
+        hint="give another `--out`, or move that directory away",
+    )
+
+
+def write_bytes(path: str | Path, data: bytes) -> None:
+    """Write `data` to `path` so that a reader sees the old file or the new one, never a part."""
+    path = Path(path)
+    with storage_errors(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+        try:
+            with os.fdopen(handle, "wb") as file:
+                file.write(data)
+                file.flush()
+                os.fsync(file.fileno())
+            os.chmod(temporary, 0o644)
+            os.replace(temporary, path)
+        except BaseException:
+            Path(temporary).unlink(missing_ok=True)
+            raise
+        sync_directory(path.parent)
+
+
+def write_json(path: str | Path, value: Any) -> None:
+    """`write_bytes` of `value` as indented JSON with a final newline."""
+    write_bytes(path, (json.dumps(value, indent=2, ensure_ascii=False) + "\n").encode())
+
+
+def read_json(path: str | Path) -> Any:
+    """The JSON document at `path`; StorageError if it is not one."""
+    try:
+        return json.loads(Path(path).read_text(encoding="utf-8"))
+    except (UnicodeDecodeError, json.JSONDecodeError) as error:
+        raise StorageError(f"`{path}` is not valid JSON: {error}.") from error
+
+
+@contextmanager
+def new_directory(path: str | Path, wanted: str) -> Iterator[Path]:
+    """A directory to fill; it takes the name `path` only when the block ends without an error.
+
+    `wanted` names what is written ("encoder", "page") in the error that refuses to overwrite something else.
+    """
+    path = Path(path)
+    refuse_unless(path, ("missing", "empty"), wanted)
+    with storage_errors(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        temporary = Path(tempfile.mkdtemp(dir=path.parent, prefix=f".{path.name}."))
+        try:
+            yield temporary
+            for file in temporary.rglob("*"):
+                if file.is_file():
+                    with open(file, "rb") as handle:
+                        os.fsync(handle.fileno())
+            os.chmod(temporary, 0o755)
+            if path.exists():  # empty but for hidden scraps, by refuse_unless
+                shutil.rmtree(path)
+            os.rename(temporary, path)
+        except BaseException:
+            shutil.rmtree(temporary, ignore_errors=True)
+            raise
+        sync_directory(path.parent)
+
+
+def sync_directory(path: Path) -> None:
+    """Make a rename in `path` survive a power cut."""
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+@contextmanager
+def locked(directory: str | Path, verb: str) -> Iterator[None]:
+    """Hold `directory` alone while writing; a second writer gets StorageError at once instead of waiting.
+
+    The lock is the kernel's (flock), so that a killed process leaves none behind.
+    """
+    directory = Path(directory)
+    with storage_errors(directory):
+        directory.mkdir(parents=True, exist_ok=True)
+        handle = os.open(directory / ".lock", os.O_RDWR | os.O_CREAT, 0o644)
+    try:
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise StorageError(
+                f"Another process is writing to `{directory}`, so `likeness {verb}` did not start.",
+                hint="wait until it ends, or stop it, and give the same command again",
+            ) from error
+        yield
+    finally:
+        os.close(handle)
+
+
+def fingerprint(*parts: str | bytes) -> str:
+    """SHA-256 over the parts, each preceded by its length so that no two lists collide; 64 hex digits."""
+    digest = hashlib.sha256()
+    for part in parts:
+        data = part.encode() if isinstance(part, str) else part
+        digest.update(len(data).to_bytes(8, "little"))
+        digest.update(data)
+    return digest.hexdigest()
+
+
+_REFUSALS = {
+    errno.ENOSPC: "the disk is full",
+    errno.EDQUOT: "the disk quota is used up",
+    errno.EACCES: "permission is denied",
+    errno.EPERM: "permission is denied",
+    errno.EROFS: "the file system is read-only",
+    errno.ENOTDIR: "a part of the path is a file",
+}
+
+
+@contextmanager
+def storage_errors(path: str | Path) -> Iterator[None]:
+    """Turn the disk's refusals inside the block into StorageError; every other error passes unchanged."""
+    try:
+        yield
+    except LikenessError:
+        raise
+    except OSError as error:
+        # Lance reports the system's words inside a message, without an errno.
+        full = "No space left" in str(error) or "StorageFull" in str(error)
+        reason = "the disk is full" if full else _REFUSALS.get(error.errno or 0)
+        if reason is None:
+            raise
+        raise StorageError(
+            f"Writing `{path}` failed: {reason}. What was written before is intact.",
+            hint="make room or choose another place, then give the same command again: it goes on where it stopped",
+        ) from error
