@@ -1,0 +1,130 @@
+"""The verbs: each is one file of this room, found here by name and imported only when it is called.
+
+A command's module has a frozen dataclass `Config`, whose fields are its options, and `main(config)`. A module
+whose options depend on the arguments (train: on the recipe) has `configure(argv) -> Config` too.
+"""
+
+import signal
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from importlib import import_module
+from types import FrameType
+
+from likeness.core.errors import LikenessError, UsageError
+
+__all__ = ["COMMANDS", "main", "run"]
+
+COMMANDS: dict[str, tuple[str, str]] = {
+    "prepare": ("likeness.commands.prepare", "turn folders and tables of pictures into a collection"),
+    "pull": ("likeness.commands.pull", "turn published weights into a model directory"),
+    "train": ("likeness.commands.train", "make an encoder from a collection, following a recipe"),
+    "embed": ("likeness.commands.embed", "write a model's vectors into a collection"),
+    "evaluate": ("likeness.commands.evaluate", "say how good a model's vectors are on a collection"),
+    "index": ("likeness.commands.index", "from a folder to a searchable collection in one step"),
+    "search": ("likeness.commands.search", "find the nearest pictures of a collection"),
+    "info": ("likeness.commands.info", "say what a directory of ours holds"),
+    "doctor": ("likeness.commands.doctor", "say what this machine has and what is missing"),
+    "demo": ("likeness.commands.demo", "draw made-up products and show all of this on them, offline"),
+}
+"""verb -> (module, one line of help)."""
+
+
+def run() -> None:
+    """The console script: `main` over the process's own arguments."""
+    sys.exit(main(sys.argv[1:]))
+
+
+def main(argv: list[str]) -> int:
+    """Do what `argv` says and return the exit code.
+
+    0 done; 2 for what the user can mend, said in one sentence and a hint; 130 interrupted. A bug of ours keeps
+    its traceback, which ends the process with 1.
+    """
+    try:
+        with _terminable():
+            _dispatch(argv)
+            sys.stdout.flush()
+        return 0
+    except LikenessError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("\ninterrupted; the same command goes on where it stopped", file=sys.stderr)
+        return 130
+    except SystemExit as end:  # the help was printed
+        return end.code if isinstance(end.code, int) else 0
+    except BrokenPipeError:
+        if not _reader_is_gone():
+            raise
+        return 0
+
+
+def _dispatch(argv: list[str]) -> None:
+    verb, rest = (argv[0], argv[1:]) if argv else ("", [])
+    if verb in ("-h", "--help"):
+        print(_help())
+    elif verb == "--version":
+        import likeness
+
+        print(f"likeness {likeness.__version__}")
+    elif verb in COMMANDS:
+        _command(verb, rest)
+    elif not verb:
+        raise UsageError("A verb is missing.", hint="`likeness --help` lists them")
+    else:
+        from likeness.core.config import did_you_mean
+
+        raise UsageError(f"Unknown verb `{verb}`.{did_you_mean(verb, COMMANDS)}", hint="`likeness --help` lists them")
+
+
+def _command(verb: str, argv: list[str]) -> None:
+    module = import_module(COMMANDS[verb][0])
+    if hasattr(module, "configure"):
+        config = module.configure(argv)
+    else:
+        from likeness.core.config import parse
+
+        config = parse(module.Config, argv, prog=f"likeness {verb}", description=module.Config.__doc__ or "")
+    module.main(config)
+
+
+def _help() -> str:
+    verbs = "\n".join(f"  {verb:<9} {line}" for verb, (_, line) in COMMANDS.items())
+    return (
+        "usage: likeness VERB [options]\n\n"
+        "Turns a picture of anything into 64 numbers, so that pictures of the same thing lie next to each other.\n\n"
+        f"{verbs}\n\n"
+        "`likeness VERB --help` lists a verb's options; `likeness --version` says which version this is.\n"
+        "Data goes to stdout, words to stderr. Exit codes: 0 done, 2 something you can mend, 1 a bug, 130 interrupted."
+    )
+
+
+@contextmanager
+def _terminable() -> Iterator[None]:
+    """SIGTERM inside the block ends it like Ctrl-C, so that what cleans up after one cleans up after the other."""
+
+    def interrupt(number: int, frame: FrameType | None) -> None:
+        raise KeyboardInterrupt
+
+    try:
+        before = signal.signal(signal.SIGTERM, interrupt)
+    except ValueError:  # only the main thread may ask for signals; elsewhere they are the caller's
+        yield
+        return
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+def _reader_is_gone() -> bool:
+    """Whether stdout is what broke (`| head`); then nothing more is written to it, not even at exit."""
+    try:
+        sys.stdout.flush()
+    except BrokenPipeError:
+        import os
+
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return True
+    return False

@@ -280,7 +280,7 @@ def _member(members: tuple[Any, ...], data: Any, where: str) -> Any:
     """The member of a union: by its tag if it is an object, else the first that fits."""
     if data is None and type(None) in members:
         return None
-    classes: dict[str, Any] = {member.__name__: member for member in members if dataclasses.is_dataclass(member)}
+    classes: dict[str, Any] = {_name(member): member for member in members if dataclasses.is_dataclass(member)}
     if isinstance(data, dict) and classes:
         tag = data.get("type")
         if tag not in classes:
