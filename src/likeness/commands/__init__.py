@@ -104,7 +104,7 @@ def _help() -> str:
 def _terminable() -> Iterator[None]:
     """SIGTERM inside the block ends it like Ctrl-C, so that what cleans up after one cleans up after the other."""
 
-    def interrupt(number: int, frame: FrameType | None) -> None:
+    def interrupt(_number: int, _frame: FrameType | None) -> None:
         raise KeyboardInterrupt
 
     try:
