@@ -1,0 +1,1 @@
+"""Encoders: preprocessing, tower, pooling, projection. `config` and `preprocess` import no JAX; `encoder` does."""
