@@ -1,0 +1,1 @@
+"""How good vectors are: who is searched in what, metrics over ranks, a report."""

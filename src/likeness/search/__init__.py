@@ -1,0 +1,1 @@
+"""Search: vectors in, nearest rows out."""

@@ -1,0 +1,171 @@
+"""`knn` against a brute-force stable sort, faiss, and its own bounds."""
+
+import subprocess
+import sys
+import textwrap
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from likeness.search import exact
+from likeness.search.exact import knn
+
+
+def slow_knn(queries, gallery, k, exclude=None):
+    """One query after another, by a stable sort of every score: float64, so exact for small whole numbers."""
+    scores = np.full((len(queries), k), -np.inf, np.float32)
+    rows = np.full((len(queries), k), -1, np.int64)
+    for q, query in enumerate(queries):
+        barred = set() if exclude is None else set(np.atleast_1d(exclude[q]).tolist())
+        found = [(-float(query.astype(np.float64) @ g.astype(np.float64)), i) for i, g in enumerate(gallery)]
+        for j, (score, row) in enumerate(sorted(pair for pair in found if pair[1] not in barred)[:k]):
+            scores[q, j], rows[q, j] = -score, row
+    return scores, rows
+
+
+def small_pieces(patch, queries=3, chunk=64, panel=512, block=8, small_block=4, direct=1, gathered=64, alone=0):
+    """Make every boundary of the search fall inside a problem of a few hundred rows."""
+    for name, value in locals().items():
+        if name != "patch":
+            patch.setattr(exact, name.upper(), value)
+
+
+@st.composite
+def problems(draw):
+    shape = draw(st.tuples(st.integers(0, 8), st.integers(0, 700), st.integers(1, 4)))
+    rng = np.random.default_rng(draw(st.integers(0, 2**32 - 1)))
+    high = draw(st.sampled_from([1, 2, 5, 100]))  # 1 and 2: nearly every score is a tie
+    queries = rng.integers(-high, high + 1, (shape[0], shape[2])).astype(np.float32)
+    gallery = rng.integers(-high, high + 1, (shape[1], shape[2])).astype(np.float32)
+    k = draw(st.sampled_from([1, 2, 5, 17, 40]))
+    width = draw(st.sampled_from([None, 0, 1, 3, 200]))
+    exclude = None if width is None else rng.integers(-1, max(1, shape[1]), (shape[0], width))
+    if width == 1 and draw(st.booleans()):
+        exclude = exclude[:, 0]
+    return queries, gallery, k, exclude
+
+
+@settings(max_examples=120, deadline=None)
+@given(problems(), st.booleans())
+def test_equals_a_stable_sort_with_ties_to_the_lower_row(problem, pieces):
+    queries, gallery, k, exclude = problem
+    with pytest.MonkeyPatch.context() as patch:
+        if pieces:
+            small_pieces(patch)
+        scores, rows = knn(queries, gallery, k, exclude)
+    want_scores, want_rows = slow_knn(queries, gallery, k, exclude)
+    np.testing.assert_array_equal(rows, want_rows)
+    np.testing.assert_array_equal(scores, want_scores)
+
+
+@pytest.mark.parametrize(("width", "k"), [(64, 5), (64, 100), (1280, 5), (1280, 100), (8192, 5)])
+@pytest.mark.parametrize("direct", [1, exact.DIRECT])
+def test_copies_of_a_vector_come_in_the_order_of_their_rows(monkeypatch, width, k, direct):
+    """Real vectors, not small whole numbers: a copy must get the same score wherever it stands."""
+    monkeypatch.setattr(exact, "DIRECT", direct)
+    monkeypatch.setattr(exact, "PANEL", 4096)
+    rng = np.random.default_rng(width + k)
+    distinct = rng.standard_normal((300, width)).astype(np.float32)
+    source = rng.integers(0, 300, 9001)
+    queries = rng.standard_normal((5, width)).astype(np.float32)
+    scores, rows = knn(queries, distinct[source], k)
+    true = queries.astype(np.float64) @ distinct.astype(np.float64).T
+    for q in range(5):
+        want = np.lexsort((np.arange(9001), -true[q][source]))[:k]
+        np.testing.assert_array_equal(rows[q], want)
+        np.testing.assert_allclose(scores[q], true[q][source[want]], rtol=1e-5, atol=1e-3)
+
+
+@pytest.mark.reference("faiss")
+def test_finds_what_faiss_finds():
+    import faiss
+
+    rng = np.random.default_rng(5)
+    queries, gallery = (rng.standard_normal((n, 64)).astype(np.float32) for n in (300, 30_000))
+    index = faiss.IndexFlatIP(64)
+    index.add(gallery)
+    want_scores, want_rows = index.search(queries, 5)
+    scores, rows = knn(queries, gallery, 5)
+    np.testing.assert_allclose(scores, want_scores, rtol=1e-5)
+    assert (rows == want_rows).mean() > 0.999  # faiss adds in another order: a near-tie may swap
+
+
+def test_strided_and_other_float_types_are_searched_as_float32():
+    rng = np.random.default_rng(1)
+    queries, gallery = rng.standard_normal((7, 24)), rng.standard_normal((900, 24))
+    want = knn(queries.astype(np.float32), gallery.astype(np.float32), 9)
+    wide = np.zeros((1800, 48))
+    wide[::2, ::2] = gallery
+    for q, g in [
+        (queries, gallery),
+        (np.asfortranarray(queries), np.asfortranarray(gallery)),
+        (queries, wide[::2, ::2]),
+    ]:
+        scores, rows = knn(q, g, 9)
+        np.testing.assert_array_equal(rows, want[1])
+        np.testing.assert_array_equal(scores, want[0])
+        assert scores.dtype == np.float32
+
+
+def test_half_precision_is_exact_in_float32():
+    rng = np.random.default_rng(2)
+    queries, gallery = (rng.standard_normal((n, 16)).astype(np.float16) for n in (4, 500))
+    want = knn(queries.astype(np.float32), gallery.astype(np.float32), 3)
+    np.testing.assert_array_equal(knn(queries, gallery, 3)[1], want[1])
+
+
+@pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
+@pytest.mark.parametrize("where", ["queries", "gallery"])
+def test_refuses_numbers_that_are_not_finite(bad, where):
+    queries, gallery = np.ones((3, 4), np.float32), np.ones((2000, 4), np.float32)
+    {"queries": queries, "gallery": gallery}[where][-1, -1] = bad
+    with pytest.raises(ValueError, match=f"{where} hold a number that is not finite"):
+        knn(queries, gallery, 2)
+
+
+def test_refuses_vectors_whose_products_overflow():
+    with pytest.raises(ValueError, match="overflow"):
+        knn(np.full((1, 4), 1e20, np.float32), np.full((9, 4), 1e20, np.float32), 1)
+
+
+def test_refuses_a_k_of_zero():
+    with pytest.raises(ValueError, match="at least 1"):
+        knn(np.ones((1, 4), np.float32), np.ones((9, 4), np.float32), 0)
+
+
+def test_everything_excluded_finds_nothing():
+    queries, gallery = np.ones((2, 4), np.float32), np.ones((300, 4), np.float32)
+    scores, rows = knn(queries, gallery, 3, np.tile(np.arange(300), (2, 1)))
+    assert (rows == -1).all()
+    assert (scores == -np.inf).all()
+
+
+def test_does_not_write_to_its_inputs():
+    queries, gallery = np.ones((4, 4), np.float32), np.ones((800, 4), np.float32)
+    exclude = np.arange(4)
+    for array in (queries, gallery, exclude):
+        array.flags.writeable = False
+    assert knn(queries, gallery, 2, exclude)[1].tolist() == [[1, 2], [0, 2], [0, 1], [0, 1]]
+
+
+def test_memory_stays_within_what_is_stated():
+    """20,000 x 20,000 whole would be 1,600 MB."""
+    script = """
+        import resource, numpy as np
+        from likeness.search.exact import knn
+        v = np.random.default_rng(0).standard_normal((20_000, 64)).astype(np.float32)
+        knn(v[:300], v, 5, np.arange(300))  # BLAS takes its own buffers at its first call
+        before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+        knn(v, v, 5, np.arange(20_000))
+        print(before, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
+    """
+    out = subprocess.run([sys.executable, "-c", textwrap.dedent(script)], capture_output=True, text=True, check=True)
+    before, after = (int(number) / 1024 for number in out.stdout.split())
+    assert after - before < 2 * 32
+
+
+def test_leaves_jax_alone():
+    script = "import likeness.search.exact, sys; assert 'jax' not in sys.modules"
+    subprocess.run([sys.executable, "-c", script], check=True)
