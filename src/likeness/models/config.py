@@ -17,6 +17,7 @@ from likeness.core.config import from_json, to_json
 from likeness.core.errors import EncoderError, LikenessError
 from likeness.core.files import fingerprint, new_directory, read_json, write_json
 from likeness.models.preprocess import Preprocess
+from likeness.models.towers import NORM_PARTS as NORM_PARTS
 from likeness.models.towers import Bottleneck as Bottleneck
 from likeness.models.towers import Conv as Conv
 from likeness.models.towers import ConvNetConfig as ConvNetConfig

@@ -115,7 +115,8 @@ class Preprocess:
             min(rows[1] * scale_y, image.shape[0]),
         )
         size = (columns[1] - columns[0], rows[1] - rows[0])
-        return np.asarray(Pillow.fromarray(image).resize(size, _FILTERS[self.interpolation], box=box))
+        resized = Pillow.fromarray(image).resize(size, _FILTERS[self.interpolation], box=box)
+        return np.asarray(resized, np.uint8)
 
 
 def _sampled(
@@ -126,7 +127,8 @@ def _sampled(
     at_x, weight_x = _taps(image.shape[1], whole[1], columns, cubic)
     lines = np.einsum("htwc,ht->hwc", image[at_y].astype(np.float32), weight_y)
     pixels = np.einsum("hwtc,wt->hwc", lines[:, at_x], weight_x)
-    return np.clip(np.round(pixels), 0, 255).astype(np.uint8)
+    result: UInt8[np.ndarray, "h w 3"] = np.clip(np.round(pixels), 0, 255).astype(np.uint8)
+    return result
 
 
 def _taps(

@@ -13,6 +13,9 @@ from likeness.core.errors import EncoderError
 Shapes = dict[str, tuple[int, ...]]
 """Tensor name -> shape."""
 
+NORM_PARTS = ("weight", "bias", "mean", "variance")
+"""What a batch norm consists of."""
+
 
 @dataclass(frozen=True)
 class ViTConfig:
@@ -145,7 +148,7 @@ class MobileNetV2Config:
         for conv in (conv for block in self.plan() for conv in block.convs):
             inputs = 1 if conv.depthwise else conv.inputs
             shapes[f"{conv.name}.conv.weight"] = (conv.kernel, conv.kernel, inputs, conv.outputs)
-            shapes |= {f"{conv.name}.norm.{part}": (conv.outputs,) for part in ("weight", "bias", "mean", "variance")}
+            shapes |= {f"{conv.name}.norm.{part}": (conv.outputs,) for part in NORM_PARTS}
         return shapes
 
     def _bottlenecks(self) -> Iterator[Bottleneck]:

@@ -1,0 +1,71 @@
+"""A small convolutional tower for training from nothing on a laptop's CPU.
+
+Plain 3x3 kernels, because XLA on a CPU runs them at matrix speed and depthwise ones many times slower; group norms,
+because they need neither running statistics nor large batches.
+"""
+
+from collections.abc import Mapping
+
+import equinox as eqx
+import jax
+from jaxtyping import Array, Float
+
+from likeness.models.config import ConvNetConfig
+from likeness.models.layers import GroupNorm, Kernel
+from likeness.models.pooling import Pooling, pool
+
+
+class ConvGroup(eqx.Module):
+    """A 3x3 convolution and its group norm; `residual` adds the input to that; ReLU last."""
+
+    conv: Kernel
+    norm: GroupNorm
+    stride: int = eqx.field(static=True)
+    residual: bool = eqx.field(static=True)
+
+    def __call__(self, x: Float[Array, "H W C"]) -> Float[Array, "H2 W2 O"]:
+        """One map."""
+        y = self.norm(self.conv(x, self.stride))
+        return jax.nn.relu(x + y if self.residual else y)
+
+
+class Stage(eqx.Module):
+    """Halve the map, then refine it."""
+
+    down: ConvGroup
+    blocks: tuple[ConvGroup, ...]
+
+    def __call__(self, x: Float[Array, "H W C"]) -> Float[Array, "H2 W2 O"]:
+        """One map."""
+        x = self.down(x)
+        for block in self.blocks:
+            x = block(x)
+        return x
+
+
+class ConvNet(eqx.Module):
+    """The tower: stages one behind the other."""
+
+    stages: tuple[Stage, ...]
+    config: ConvNetConfig = eqx.field(static=True)
+
+    @classmethod
+    def of(cls, config: ConvNetConfig, tensors: Mapping[str, Array]) -> "ConvNet":
+        """From tensors named as `config.shapes()` names them."""
+
+        def layer(name: str, stride: int) -> ConvGroup:
+            norm = GroupNorm(tensors[f"{name}.norm.weight"], tensors[f"{name}.norm.bias"], config.groups, config.eps)
+            return ConvGroup(Kernel(tensors[f"{name}.conv.weight"]), norm, stride, residual=stride == 1)
+
+        stages = (
+            Stage(layer(f"stages.{i}.down", 2), tuple(layer(f"stages.{i}.blocks.{j}", 1) for j in range(depth)))
+            for i, depth in enumerate(config.depths)
+        )
+        return cls(tuple(stages), config)
+
+    def __call__(self, image: Float[Array, "S S 3"], pooling: Pooling) -> Float[Array, " F"]:
+        """The features of one normalised picture."""
+        x = image
+        for stage in self.stages:
+            x = stage(x)
+        return pool(x.reshape(-1, x.shape[-1]), pooling)

@@ -1,0 +1,159 @@
+"""The encoder: preprocessing, tower, pooling, projection and unit length in one; pictures in, embeddings out."""
+
+import math
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Literal
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float, Float32, PRNGKeyArray, UInt8
+
+from likeness.models.config import (
+    ConvNetConfig,
+    EncoderConfig,
+    MobileNetV2Config,
+    Shapes,
+    Tensors,
+    ViTConfig,
+    check_tensors,
+    features_fingerprint_of,
+    fingerprint_of,
+    read_model,
+    tensor_shapes,
+    write_model,
+)
+from likeness.models.convnet import ConvNet
+from likeness.models.mobilenet import MobileNetV2
+from likeness.models.projection import Projection
+from likeness.models.vit import ViT
+
+Dtype = Literal["float32", "bfloat16"]
+
+
+class Encoder(eqx.Module):
+    """All that turns pictures into embeddings. Its arrays are the parameters, float32; nothing here is jitted."""
+
+    tower: ViT | MobileNetV2 | ConvNet
+    projection: Projection
+    config: EncoderConfig = eqx.field(static=True)
+    dtype: Dtype = eqx.field(static=True)
+    """What the tower computes in; norms, softmax and the projection stay float32."""
+
+    @classmethod
+    def load(cls, path: str | Path, dtype: Dtype = "float32") -> "Encoder":
+        """The encoder in the model directory `path`; EncoderError if it is not whole."""
+        return cls._of(*read_model(path), dtype)
+
+    @classmethod
+    def from_parts(cls, config: EncoderConfig, tensors: Mapping[str, Any], dtype: Dtype = "float32") -> "Encoder":
+        """An encoder of these tensors (NumPy or JAX, float32), which must be exactly those of `tensor_shapes`."""
+        _check(tensor_shapes(config), tensors)
+        return cls._of(config, tensors, dtype)
+
+    @classmethod
+    def _of(cls, config: EncoderConfig, tensors: Mapping[str, Any], dtype: Dtype) -> "Encoder":
+        arrays = {name: jnp.asarray(tensor) for name, tensor in tensors.items()}
+        return cls(_tower(config, _below("tower", arrays)), _projection(config, arrays), config, dtype)
+
+    @classmethod
+    def init(cls, config: EncoderConfig, key: PRNGKeyArray, dtype: Dtype = "float32") -> "Encoder":
+        """A new encoder with random weights, a pure function of `config` and `key`."""
+        return cls.from_parts(config, init_tensors(tensor_shapes(config), key), dtype)
+
+    def features(self, images: UInt8[Array, "B S S 3"]) -> Float32[Array, "B F"]:
+        """Pooled output of the tower for pictures that `config.preprocess` made; the pictures alone, not mirrored."""
+        return jax.vmap(self._features)(self.normalise(images)).astype(jnp.float32)
+
+    def project(self, features: Float[Array, "B F"]) -> Float32[Array, "B D"]:
+        """Embeddings of unit length from features."""
+        return jax.vmap(self.projection)(features)
+
+    def __call__(self, images: UInt8[Array, "B S S 3"]) -> Float32[Array, "B D"]:
+        """Embeddings of unit length, from the mean with the mirror image's features where the config says so."""
+        features = self.features(images)
+        if self.config.mirror:
+            features = (features + self.features(images[:, :, ::-1])) / 2
+        return self.project(features)
+
+    def normalise(self, images: UInt8[Array, "B S S 3"]) -> Float[Array, "B S S 3"]:
+        """`(x / 255 - mean) / std`, in the tower's dtype."""
+        colors = jnp.array([self.config.preprocess.mean, self.config.preprocess.std], jnp.float32)
+        mean, std = colors.reshape(2, 1, 1, 1, 3)
+        x: Array = ((images.astype(jnp.float32) / 255 - mean) / std).astype(self.dtype)
+        return x
+
+    def tensors(self) -> Tensors:
+        """Every tensor by its name on disk, on the host."""
+        paths, _ = jax.tree_util.tree_flatten_with_path((self.tower, self.projection))
+        names = ("tower", "projection")
+        return {
+            f"{names[path[0].idx]}.{jax.tree_util.keystr(path[1:], simple=True, separator='.')}": np.asarray(leaf)
+            for path, leaf in paths
+        }
+
+    def save(self, path: str | Path, card: dict[str, Any] | None = None) -> None:
+        """Write a model directory, whole or not at all; see `write_model`."""
+        write_model(path, self.config, self.tensors(), card or {})
+
+    @property
+    def fingerprint(self) -> str:
+        """Hash of weights and config, 64 hex digits."""
+        return fingerprint_of(self.config, self.tensors())
+
+    @property
+    def features_fingerprint(self) -> str:
+        """Hash of what makes the features, 64 hex digits."""
+        return features_fingerprint_of(self.config, self.tensors())
+
+    def _features(self, image: Float[Array, "S S 3"]) -> Float[Array, " F"]:
+        return self.tower(image, self.config.pooling)
+
+
+def init_tensors(shapes: Shapes, key: PRNGKeyArray) -> dict[str, Float32[Array, "..."]]:
+    """Random tensors of these names and shapes.
+
+    Kernels and matrices are normal with variance 2 / fan-in for kernels (He et al., 2015) and 1 / fan-in for
+    matrices; positions and the class token have deviation 0.02; norms start as the identity, biases at 0.
+    """
+    keys = jax.random.split(key, len(shapes))
+    return {name: _init_tensor(name, shape, k) for (name, shape), k in zip(shapes.items(), keys, strict=True)}
+
+
+def _init_tensor(name: str, shape: tuple[int, ...], key: PRNGKeyArray) -> Float32[Array, "..."]:
+    *_, owner, part = name.split(".")
+    if part in ("bias", "mean"):
+        return jnp.zeros(shape)
+    if part == "variance" or owner.startswith("norm"):
+        return jnp.ones(shape)
+    if part in ("class_token", "position"):
+        return 0.02 * jax.random.normal(key, shape)
+    kernel = owner == "conv"
+    fan_in = math.prod(shape[:-1]) if kernel else shape[-2]
+    return math.sqrt((2 if kernel else 1) / fan_in) * jax.random.normal(key, shape)
+
+
+def _check(shapes: Shapes, tensors: Mapping[str, Any]) -> None:
+    """`check_tensors`, but for traced arrays, which have a shape and a dtype and no values yet."""
+    if not any(isinstance(tensor, jax.core.Tracer) for tensor in tensors.values()):
+        check_tensors(shapes, {name: np.asarray(tensor) for name, tensor in tensors.items()}, "these tensors")
+
+
+def _below(prefix: str, tensors: Mapping[str, Array]) -> dict[str, Array]:
+    return {name.removeprefix(f"{prefix}."): t for name, t in tensors.items() if name.startswith(f"{prefix}.")}
+
+
+def _tower(config: EncoderConfig, tensors: dict[str, Array]) -> ViT | MobileNetV2 | ConvNet:
+    match config.tower:
+        case ViTConfig():
+            return ViT.of(config.tower, tensors)
+        case MobileNetV2Config():
+            return MobileNetV2.of(config.tower, tensors)
+        case ConvNetConfig():
+            return ConvNet.of(config.tower, tensors)
+
+
+def _projection(config: EncoderConfig, tensors: dict[str, Array]) -> Projection:
+    return Projection.of(config.projection, _below("projection", tensors))

@@ -1,0 +1,136 @@
+"""The few layers that towers are made of. No batch axis: the caller says `jax.vmap`.
+
+Parameters are float32. A layer computes in the dtype of what it is given, norms always in float32.
+"""
+
+from typing import Literal
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+from jax import lax
+from jaxtyping import Array, Float
+
+
+class Linear(eqx.Module):
+    """`x @ weight + bias` over the last axis."""
+
+    weight: Float[Array, "*L I O"]
+    bias: Float[Array, "*L O"] | None
+
+    def __call__(self, x: Float[Array, "P I"]) -> Float[Array, "P O"]:
+        """Every row of `x` by itself."""
+        y = x @ self.weight.astype(x.dtype)
+        return y if self.bias is None else y + self.bias.astype(x.dtype)[None]
+
+
+class LayerNorm(eqx.Module):
+    """Mean 0 and variance 1 over the last axis, then scale and shift (Ba et al., 2016)."""
+
+    weight: Float[Array, "*L F"]
+    bias: Float[Array, "*L F"]
+    eps: float = eqx.field(static=True)
+
+    def __call__(self, x: Float[Array, "P F"]) -> Float[Array, "P F"]:
+        """Every row of `x` by itself."""
+        x32 = x.astype(jnp.float32)
+        centred = x32 - x32.mean(axis=-1, keepdims=True)
+        variance = jnp.square(centred).mean(axis=-1, keepdims=True)
+        return (centred * lax.rsqrt(variance + self.eps) * self.weight[None] + self.bias[None]).astype(x.dtype)
+
+
+class GroupNorm(eqx.Module):
+    """Mean 0 and variance 1 over the map and a group of channels, then scale and shift (Wu and He, 2018)."""
+
+    weight: Float[Array, " C"]
+    bias: Float[Array, " C"]
+    groups: int = eqx.field(static=True)
+    eps: float = eqx.field(static=True)
+
+    def __call__(self, x: Float[Array, "H W C"]) -> Float[Array, "H W C"]:
+        """The whole map at once."""
+        height, width, channels = x.shape
+        grouped = x.astype(jnp.float32).reshape(height * width, self.groups, channels // self.groups)
+        mean = grouped.mean(axis=(0, 2))
+        variance = jnp.square(grouped).mean(axis=(0, 2)) - jnp.square(mean)
+        # One multiply and one add per pixel: the norm and its scale and shift in one.
+        scale = self.weight * jnp.repeat(lax.rsqrt(variance + self.eps), channels // self.groups)
+        shift = self.bias - jnp.repeat(mean, channels // self.groups) * scale
+        return (x.astype(jnp.float32) * scale[None, None] + shift[None, None]).astype(x.dtype)
+
+
+class BatchNorm(eqx.Module):
+    """Batch norm with its stored statistics, which do not learn (Ioffe and Szegedy, 2015; inference form)."""
+
+    weight: Float[Array, " C"]
+    bias: Float[Array, " C"]
+    mean: Float[Array, " C"]
+    variance: Float[Array, " C"]
+    eps: float = eqx.field(static=True)
+
+    def __call__(self, x: Float[Array, "H W C"]) -> Float[Array, "H W C"]:
+        """Every pixel by itself."""
+        mean, variance = lax.stop_gradient((self.mean, self.variance))
+        scale = self.weight * lax.rsqrt(variance + self.eps)
+        y = x.astype(jnp.float32) * scale[None, None] + (self.bias - mean * scale)[None, None]
+        return y.astype(x.dtype)
+
+
+class Kernel(eqx.Module):
+    """The weights of a convolution, [height, width, in, out]."""
+
+    weight: Float[Array, "h w I O"]
+
+    def __call__(
+        self,
+        x: Float[Array, "H W C"],
+        stride: int = 1,
+        dilation: int = 1,
+        groups: int = 1,
+        same_padding: bool = False,
+    ) -> Float[Array, "H2 W2 O"]:
+        """Convolve one map.
+
+        Args:
+            x: The map.
+            stride: Step in both directions, in pixels.
+            dilation: Distance between the kernel's taps, in pixels.
+            groups: Channel groups that do not see each other; the number of channels makes it depthwise.
+            same_padding: Add as many pixels of zeros as the output size needs, the odd one at the end, as TensorFlow
+                does; else (kernel - 1) / 2 on every side, as torch does.
+        """
+        side = self.weight.shape[0]
+        pads = [
+            _same(length, side, stride, dilation) if same_padding else ((side - 1) // 2 * dilation,) * 2
+            for length in x.shape[:2]
+        ]
+        maps = lax.conv_general_dilated(
+            x[None],
+            self.weight.astype(x.dtype),
+            (stride, stride),
+            pads,
+            rhs_dilation=(dilation, dilation),
+            dimension_numbers=("NHWC", "HWIO", "NHWC"),
+            feature_group_count=groups,
+        )
+        return maps[0]
+
+
+def _same(length: int, kernel: int, stride: int, dilation: int) -> tuple[int, int]:
+    """Zeros before and after one side, as the published TensorFlow weights expect.
+
+    The sum follows from the undilated kernel and is then dilated (transformers' `apply_tf_padding`).
+    """
+    spare = max(kernel - (length % stride or stride), 0)
+    return spare // 2 * dilation, (spare - spare // 2) * dilation
+
+
+def unit(x: Float[Array, " D"]) -> Float[Array, " D"]:
+    """`x` at length 1, in float32; zeros stay zeros, with a finite gradient."""
+    x32 = x.astype(jnp.float32)
+    return x32 * lax.rsqrt(jnp.maximum(jnp.sum(x32 * x32), 1e-24))
+
+
+def gelu(x: Float[Array, "P M"], kind: Literal["gelu", "quick_gelu"]) -> Float[Array, "P M"]:
+    """The exact GELU, or the sigmoid approximation that OpenAI's CLIP was trained with."""
+    return jax.nn.gelu(x, approximate=False) if kind == "gelu" else x * jax.nn.sigmoid(1.702 * x)

@@ -1,0 +1,74 @@
+"""MobileNetV2 (Sandler et al., 2018, arXiv 1801.04381), its batch norms in inference form."""
+
+from collections.abc import Mapping
+
+import equinox as eqx
+import jax.numpy as jnp
+from jaxtyping import Array, Float
+
+from likeness.models.config import NORM_PARTS, Bottleneck, Conv, MobileNetV2Config
+from likeness.models.layers import BatchNorm, Kernel
+from likeness.models.pooling import Pooling, pool
+
+
+class ConvNorm(eqx.Module):
+    """A convolution, its batch norm, and ReLU6 where the plan has one."""
+
+    conv: Kernel
+    norm: BatchNorm
+    plan: Conv = eqx.field(static=True)
+    same_padding: bool = eqx.field(static=True)
+
+    def __call__(self, x: Float[Array, "H W C"]) -> Float[Array, "H2 W2 O"]:
+        """One map."""
+        groups = self.plan.inputs if self.plan.depthwise else 1
+        x = self.norm(self.conv(x, self.plan.stride, self.plan.dilation, groups, self.same_padding))
+        return jnp.clip(x, 0, 6) if self.plan.relu6 else x
+
+
+class InvertedResidual(eqx.Module):
+    """Expand with 1x1, filter each channel with 3x3, project with 1x1; add the input where the plan says so."""
+
+    expand: ConvNorm | None
+    depthwise: ConvNorm
+    project: ConvNorm
+    residual: bool = eqx.field(static=True)
+
+    def __call__(self, x: Float[Array, "H W C"]) -> Float[Array, "H2 W2 O"]:
+        """One map."""
+        y = x if self.expand is None else self.expand(x)
+        y = self.project(self.depthwise(y))
+        return x + y if self.residual else y
+
+
+class MobileNetV2(eqx.Module):
+    """The tower: the stem, 17 bottlenecks, and a last 1x1 convolution."""
+
+    stem: ConvNorm
+    blocks: tuple[InvertedResidual, ...]
+    last: ConvNorm
+    config: MobileNetV2Config = eqx.field(static=True)
+
+    @classmethod
+    def of(cls, config: MobileNetV2Config, tensors: Mapping[str, Array]) -> "MobileNetV2":
+        """From tensors named as `config.shapes()` names them."""
+        first, *blocks, last = config.plan()
+
+        def layer(plan: Conv) -> ConvNorm:
+            weight, bias, mean, variance = (tensors[f"{plan.name}.norm.{part}"] for part in NORM_PARTS)
+            norm = BatchNorm(weight, bias, mean, variance, config.eps)
+            return ConvNorm(Kernel(tensors[f"{plan.name}.conv.weight"]), norm, plan, config.same_padding)
+
+        def block(plan: Bottleneck) -> InvertedResidual:
+            *expand, depthwise, project = map(layer, plan.convs)
+            return InvertedResidual(expand[0] if expand else None, depthwise, project, plan.residual)
+
+        return cls(layer(first.convs[0]), tuple(map(block, blocks)), layer(last.convs[0]), config)
+
+    def __call__(self, image: Float[Array, "S S 3"], pooling: Pooling) -> Float[Array, " F"]:
+        """The features of one normalised picture."""
+        x = self.stem(image)
+        for block in self.blocks:
+            x = block(x)
+        x = self.last(x)
+        return pool(x.reshape(-1, x.shape[-1]), pooling)

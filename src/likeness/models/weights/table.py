@@ -1,0 +1,203 @@
+"""Key tables: how a published layout names and lays out the tensors that we have, read in both directions.
+
+A row says which of our tensors it makes and from which of theirs. Import and export follow the same rows, so that a
+table can't be right in one direction only.
+"""
+
+import json
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
+from fnmatch import fnmatchcase
+from math import isqrt
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from likeness.core.errors import EncoderError
+from likeness.models.config import EncoderConfig, Shapes, Tensors, check_tensors, tensor_shapes
+
+Change = Callable[[np.ndarray], np.ndarray]
+
+
+@dataclass(frozen=True)
+class Form:
+    """How one of their arrays becomes ours, and back."""
+
+    ours: Change
+    theirs: Change
+
+
+SAME = Form(lambda a: a, lambda a: a)
+MATRIX = Form(lambda a: a.T, lambda a: a.T)
+"""[out, in] to [in, out]."""
+KERNEL = Form(lambda a: a.transpose(2, 3, 1, 0), lambda a: a.transpose(3, 2, 0, 1))
+"""[out, in, height, width] to [height, width, in, out]; also right for depthwise kernels, where in is 1."""
+PATCH = Form(
+    lambda a: a.transpose(2, 3, 1, 0).reshape(-1, a.shape[0]),
+    lambda a: a.reshape(isqrt(a.shape[0] // 3), isqrt(a.shape[0] // 3), 3, a.shape[1]).transpose(3, 2, 0, 1),
+)
+"""A kernel as large as its stride, to a matrix [height * width * in, out]."""
+
+
+@dataclass(frozen=True)
+class Key:
+    """One row of a table."""
+
+    ours: str
+    theirs: tuple[str, ...]
+    """Several are joined along our last axis. `{}` stands for the layer; ours is then stacked over the layers."""
+    form: Form = SAME
+
+
+@dataclass(frozen=True)
+class Layout:
+    """A published form of a model directory."""
+
+    files: tuple[str, str]
+    """Names of the config and of the tensors."""
+    matches: Callable[[dict[str, Any]], bool]
+    """Whether a config of that name is of this layout."""
+    prefixes: tuple[str, ...]
+    """What may stand before the names of the table; export writes the first."""
+    anchor: str
+    """A name of the table that every file has, by which the prefix is found."""
+    ignored: tuple[str, ...]
+    """Patterns of tensors that are known and not needed (whole names, prefix included)."""
+    keys: Callable[[Any], tuple[Key, ...]]
+    """The table for the config of a tower."""
+    read: Callable[[Path, dict[str, Any], Mapping[str, tuple[int, ...]]], EncoderConfig]
+    """Our config from the directory, its config and the shapes of its tensors (prefix removed)."""
+
+
+def import_model(layout: Layout, path: Path) -> tuple[EncoderConfig, Tensors]:
+    """Our config and tensors from a directory in `layout`; the projection is the identity.
+
+    Raises:
+        EncoderError: A tensor is missing, left over, of a wrong shape, or of a dtype that isn't a float of 16 or 32
+            bits; the message names them.
+    """
+    described = json.loads((path / layout.files[0]).read_text(encoding="utf-8"))
+    with Published(path, layout.files[1]) as published:
+        prefix = _prefix(layout, published.shapes, path)
+        theirs = {name.removeprefix(prefix): shape for name, shape in published.shapes.items()}
+        config = layout.read(path, described, theirs)
+        keys = layout.keys(config.tower)
+        _check_names(layout, keys, config, prefix, published.shapes, path)
+        tensors = {f"tower.{key.ours}": _gather(key, config, prefix, published) for key in keys}
+    check_tensors(tensor_shapes(config), tensors, str(path))
+    return config, tensors
+
+
+def export_tensors(layout: Layout, config: EncoderConfig, tensors: Mapping[str, np.ndarray]) -> Tensors:
+    """The tower's tensors under the names of `layout`: what `import_model` would turn back into ours."""
+    prefix, exported = layout.prefixes[0], {}
+    for key in layout.keys(config.tower):
+        ours = tensors[f"tower.{key.ours}"]
+        for layer, array in enumerate(ours if "{}" in key.theirs[0] else [ours]):
+            for name, part in zip(key.theirs, np.split(array, len(key.theirs), axis=-1), strict=True):
+                exported[_full(prefix, name, layer)] = np.ascontiguousarray(key.form.theirs(part))
+    return exported
+
+
+class Published:
+    """The safetensors of a directory, one file or several with an index, read tensor by tensor."""
+
+    def __init__(self, path: Path, name: str) -> None:
+        self.path, self.name = path, name
+        self.shapes: dict[str, tuple[int, ...]] = {}
+        self._stack = ExitStack()
+        self._where: dict[str, Any] = {}
+        self._dtypes: dict[str, str] = {}
+
+    def __enter__(self) -> "Published":
+        from safetensors import SafetensorError, safe_open
+
+        for name in self._files():
+            try:
+                file = self._stack.enter_context(safe_open(self.path / name, "np"))
+            except (SafetensorError, FileNotFoundError) as error:
+                self._stack.close()
+                raise EncoderError(f"`{self.path / name}` can't be read: {error}.", hint="get it again") from error
+            for key in file.keys():  # noqa: SIM118  not a dict
+                piece = file.get_slice(key)
+                self.shapes[key], self._where[key] = tuple(piece.get_shape()), file
+                self._dtypes[key] = piece.get_dtype()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._stack.close()
+
+    def get(self, name: str) -> np.ndarray:
+        """One tensor as float32."""
+        if self._dtypes[name] not in ("F32", "F16", "BF16"):
+            raise EncoderError(f"Tensor `{name}` of `{self.path}` is {self._dtypes[name]}; expected F32, F16 or BF16.")
+        array: np.ndarray = self._where[name].get_tensor(name).astype(np.float32)
+        return array
+
+    def _files(self) -> list[str]:
+        index = self.path / f"{self.name}.index.json"
+        if (self.path / self.name).exists() or not index.exists():
+            return [self.name]
+        return sorted(set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values()))
+
+
+def _full(prefix: str, name: str, layer: int) -> str:
+    """A name of the table as it stands in the file; `/` marks a name outside the prefix."""
+    return name[1:].format(layer) if name.startswith("/") else prefix + name.format(layer)
+
+
+def _prefix(layout: Layout, names: Shapes, path: Path) -> str:
+    for prefix in layout.prefixes:
+        if prefix + layout.anchor in names:
+            return prefix
+    raise EncoderError(
+        f"`{path / layout.files[1]}` has no tensor `{layout.prefixes[0]}{layout.anchor}`: it is no image tower of the "
+        f"kind that `{layout.files[0]}` describes."
+    )
+
+
+def _layers(config: EncoderConfig, key: Key) -> int:
+    return tensor_shapes(config)[f"tower.{key.ours}"][0] if "{}" in key.theirs[0] else 1
+
+
+def _check_names(
+    layout: Layout, keys: Sequence[Key], config: EncoderConfig, prefix: str, names: Shapes, path: Path
+) -> None:
+    """Every one of theirs is used once or known as not needed, and none that we need is missing."""
+    wanted = {_full(prefix, name, i) for key in keys for name in key.theirs for i in range(_layers(config, key))}
+    faults = [f"`{name}` is missing" for name in sorted(wanted - names.keys())]
+    faults += [
+        f"`{name}` is unknown"
+        for name in sorted(names.keys() - wanted)
+        if not any(fnmatchcase(name, pattern) for pattern in layout.ignored)
+    ]
+    if faults:
+        more = f"; and {len(faults) - 8} more" if len(faults) > 8 else ""
+        raise EncoderError(f"The tensors of `{path}` do not fit its config: {'; '.join(faults[:8])}{more}.")
+
+
+def _gather(key: Key, config: EncoderConfig, prefix: str, published: Published) -> np.ndarray:
+    """Our tensor of one row."""
+    layers = list(_rows(key, _layers(config, key), prefix, published))
+    if "{}" not in key.theirs[0]:
+        return np.ascontiguousarray(layers[0])
+    if len({layer.shape for layer in layers}) > 1:
+        raise EncoderError(f"The layers of `{key.theirs[0]}` in `{published.path}` differ in shape.")
+    return np.stack(layers)
+
+
+def _rows(key: Key, layers: int, prefix: str, published: Published) -> Iterator[np.ndarray]:
+    for layer in range(layers):
+        names = [_full(prefix, name, layer) for name in key.theirs]
+        yield np.concatenate([key.form.ours(_ranked(published, name, key)) for name in names], axis=-1)
+
+
+def _ranked(published: Published, name: str, key: Key) -> np.ndarray:
+    """One of theirs, its number of axes checked so that the change of form can't fail."""
+    array = published.get(name)
+    wanted = {id(MATRIX): 2, id(KERNEL): 4, id(PATCH): 4}.get(id(key.form), array.ndim)
+    if array.ndim != wanted:
+        raise EncoderError(f"Tensor `{name}` of `{published.path}` has shape {list(array.shape)}, not {wanted} axes.")
+    return array
