@@ -4,7 +4,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import numpy as np
-from jaxtyping import Float, UInt8
+from jaxtyping import Float
 from PIL import Image, ImageDraw, ImageFont
 
 Color = tuple[int, int, int]
@@ -72,13 +72,14 @@ Grid = Float[np.ndarray, "H W"]
 
 def _dots(u: Grid, v: Grid, n: int) -> Grid:
     row = np.floor(v * n)
-    return np.hypot((u * n + 0.5 * (row % 2)) % 1 - 0.5, v * n % 1 - 0.5) - 0.3
+    away: Grid = np.hypot((u * n + 0.5 * (row % 2)) % 1 - 0.5, v * n % 1 - 0.5)
+    return away - 0.3
 
 
 PATTERNS: dict[str, Callable[[Grid, Grid, int], Grid]] = {
-    "plain": lambda u, v, n: np.ones_like(u),
-    "stripes": lambda u, v, n: u * n % 1 - 0.5,
-    "hoops": lambda u, v, n: v * n % 1 - 0.5,
+    "plain": lambda u, _v, _n: np.ones_like(u),
+    "stripes": lambda u, _v, n: u * n % 1 - 0.5,
+    "hoops": lambda _u, v, n: v * n % 1 - 0.5,
     "slant": lambda u, v, n: (u + v) * n % 1 - 0.5,
     "dots": _dots,
     "checks": lambda u, v, n: ((u * n % 1) - 0.5) * ((v * n % 1) - 0.5),
@@ -92,13 +93,12 @@ PATTERNS: dict[str, Callable[[Grid, Grid, int], Grid]] = {
 """Name to a function that is negative where the second colour lies; whole repeats, so that it goes round a cylinder."""
 
 
-def paint_pattern(pattern: str, count: int, ground: Color, second: Color, size: int = ART) -> Image.Image:
-    """A square of `size` pixels in two colours."""
-    steps = (np.arange(2 * size) + 0.5) / (2 * size)
+def paint_pattern(pattern: str, count: int, ground: Color, second: Color, size: int) -> Image.Image:
+    """A square of `size` pixels in two colours; hard edges."""
+    steps = (np.arange(size, dtype=np.float32) + 0.5) / size
     v, u = np.meshgrid(steps, steps, indexing="ij")
     inside = PATTERNS[pattern](u, v, count) < 0
-    pixels: UInt8[np.ndarray, "H W 3"] = np.where(inside[..., None], np.uint8(second), np.uint8(ground))
-    return Image.fromarray(pixels).reduce(2)  # drawn at twice the size: soft edges
+    return Image.fromarray(np.array([ground, second], dtype=np.uint8)[inside.astype(np.uint8)])
 
 
 # Emblems: outlines in the unit circle, y down.
@@ -135,11 +135,11 @@ def outline(emblem: str) -> Points:
         return outer + inner
     if emblem == "fish":
         body = [(0.15 + 0.8 * np.cos(a), 0.5 * np.sin(a)) for a in np.linspace(-2.7, 2.7, 40)]
-        return [*body, (-1, 0.5), (-0.8, 0), (-1, -0.5)]
-    return _ANGULAR[emblem]
+        return [*body, (-1.0, 0.5), (-0.8, 0.0), (-1.0, -0.5)]
+    return [(float(x), float(y)) for x, y in _ANGULAR[emblem]]
 
 
-_ANGULAR: dict[str, Points] = {
+_ANGULAR = {
     "tree": [
         (0, -1), (0.45, -0.4), (0.25, -0.4), (0.65, 0.1), (0.4, 0.1), (0.85, 0.65), (0.15, 0.65), (0.15, 1),
         (-0.15, 1), (-0.15, 0.65), (-0.85, 0.65), (-0.4, 0.1), (-0.65, 0.1), (-0.25, -0.4), (-0.45, -0.4),
@@ -164,34 +164,41 @@ def letter(draw: ImageDraw.ImageDraw, text: str, x: float, y: float, width: floa
     draw.text((x, y), text, fill=color, font=font, anchor="mm", stroke_width=2)
 
 
+def readable(on: Color, product: Product) -> Color:
+    """Of a product's colours, the one that stands out most from `on`."""
+    weights = np.array([0.3, 0.59, 0.11])
+    return max(product.colors, key=lambda color: abs(float(weights @ (np.array(color) - np.array(on)))))
+
+
 def print_art(product: Product) -> Image.Image:
     """The printed square of a product: RGB, `ART` pixels a side."""
     ground, second, accent, light = product.colors
+    on_light, on_accent = readable(light, product), readable(accent, product)
     side = 2 * ART
     image = paint_pattern(product.pattern, product.count, ground, second, side)
     draw = ImageDraw.Draw(image)
     middle, name = side / 2, product.name.upper()
     if product.layout == 0:  # a seal in the middle, the name on a ribbon
         draw.ellipse((0.2 * side, 0.1 * side, 0.8 * side, 0.7 * side), fill=light)
-        stamp(draw, product.emblem, middle, 0.4 * side, 0.22 * side, accent)
+        stamp(draw, product.emblem, middle, 0.4 * side, 0.22 * side, on_light)
         draw.rectangle((0, 0.74 * side, side, 0.92 * side), fill=accent)
-        letter(draw, name, middle, 0.83 * side, 0.9 * side, 0.14 * side, light)
+        letter(draw, name, middle, 0.83 * side, 0.9 * side, 0.14 * side, on_accent)
     elif product.layout == 1:  # a plain head with the name, the emblem astride its edge
         draw.rectangle((0, 0, side, 0.42 * side), fill=light)
-        letter(draw, name, middle, 0.14 * side, 0.92 * side, 0.2 * side, accent)
+        letter(draw, name, middle, 0.14 * side, 0.92 * side, 0.2 * side, on_light)
         draw.ellipse((0.28 * side, 0.26 * side, 0.72 * side, 0.7 * side), fill=light)
         stamp(draw, product.emblem, middle, 0.48 * side, 0.18 * side, accent)
     elif product.layout == 2:  # a broad band with the name in it, emblems above
         draw.rectangle((0, 0.5 * side, side, 0.8 * side), fill=accent)
-        letter(draw, name, middle, 0.65 * side, 0.9 * side, 0.24 * side, light)
+        letter(draw, name, middle, 0.65 * side, 0.9 * side, 0.24 * side, on_accent)
         for x in (0.2, 0.5, 0.8):
             stamp(draw, product.emblem, x * side, 0.27 * side, 0.13 * side, accent)
     elif product.layout == 3:  # a frame of pattern around a large emblem
         draw.rounded_rectangle((0.13 * side, 0.1 * side, 0.87 * side, 0.9 * side), 0.12 * side, fill=light)
         stamp(draw, product.emblem, middle, 0.4 * side, 0.25 * side, accent)
-        letter(draw, name, middle, 0.78 * side, 0.66 * side, 0.14 * side, ground)
+        letter(draw, name, middle, 0.78 * side, 0.66 * side, 0.14 * side, on_light)
     else:  # the lower part in one colour, a large emblem over the edge
         draw.rectangle((0, 0.62 * side, side, side), fill=accent)
         stamp(draw, product.emblem, middle, 0.36 * side, 0.31 * side, light)
-        letter(draw, name, middle, 0.8 * side, 0.9 * side, 0.2 * side, light)
-    return image.reduce(2)
+        letter(draw, name, middle, 0.8 * side, 0.9 * side, 0.2 * side, on_accent)
+    return image.reduce(2)  # drawn at twice the size: soft edges

@@ -54,7 +54,7 @@ def background(size: int, rng: np.random.Generator) -> Image.Image:
         ImageDraw.Draw(image).rectangle((0, int(size * rng.uniform(0.5, 0.8)), size, size), fill=two)
     elif style == 2:  # tiles or cloth
         name = str(rng.choice([name for name in PATTERNS if name != "plain"]))
-        image = paint_pattern(name, int(rng.integers(2, 9)), one, _near(one, rng), size)
+        image = paint_pattern(name, int(rng.integers(2, 9)), one, _near(one, rng), 2 * size).reduce(2)
         image = image.rotate(float(rng.uniform(-30, 30)), Image.Resampling.BILINEAR, fillcolor=one)
     elif style == 3:  # boards
         image = _boards(size, one, rng)
@@ -62,7 +62,7 @@ def background(size: int, rng: np.random.Generator) -> Image.Image:
         image = _blend(size, one, two, rng)
         draw = ImageDraw.Draw(image)
         for _ in range(int(rng.integers(8, 26))):
-            x, y, r = rng.uniform(0, size, 2).tolist() + [float(rng.uniform(5, 26))]
+            x, y, r = (float(value) for value in rng.uniform((0, 0, 5), (size, size, 26)))
             draw.ellipse((x - r, y - r, x + r, y + r), fill=_bright(rng))
         image = image.filter(ImageFilter.GaussianBlur(float(rng.uniform(2, 7))))
     else:  # rough plaster, grass, gravel
@@ -119,7 +119,7 @@ def occlude(scene: Image.Image, rng: np.random.Generator) -> None:
     elif what == 1:
         x, slope, width = size * rng.uniform(0.1, 0.9), size * rng.uniform(-0.4, 0.4), size * rng.uniform(0.04, 0.1)
         corners = [(x, 0), (x + width, 0), (x + slope + width, size), (x + slope, size)]
-        draw.polygon(corners, fill=_bright(rng))
+        draw.polygon(corners, fill=_tone(rng))
     elif what == 2:
         x, y = size * rng.uniform(0.25, 0.75, 2)
         w, h = size * rng.uniform(0.1, 0.17), size * rng.uniform(0.06, 0.1)
