@@ -119,12 +119,13 @@ def _terminable() -> Iterator[None]:
 
 
 def _reader_is_gone() -> bool:
-    """Whether stdout is what broke (`| head`); then nothing more is written to it, not even at exit."""
-    try:
-        sys.stdout.flush()
-    except BrokenPipeError:
-        import os
+    """Whether stdout is the pipe that broke (`| head`); then nothing more is written to it, not even at exit."""
+    import os
+    import select
 
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return True
-    return False
+    poll = select.poll()
+    poll.register(sys.stdout.fileno(), 0)
+    if not any(event & select.POLLERR for _, event in poll.poll(0)):
+        return False
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    return True

@@ -159,6 +159,7 @@ _REFUSALS = {
     errno.EPERM: "permission is denied",
     errno.EROFS: "the file system is read-only",
     errno.ENOTDIR: "a part of the path is a file",
+    errno.EEXIST: "a part of the path is a file",  # what making its parents says
 }
 
 

@@ -11,7 +11,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self
+from typing import Any
 
 
 def note(text: str) -> None:
@@ -40,10 +40,12 @@ class Journal:
         self._file.flush()
         os.fsync(self._file.fileno())
 
-    def __enter__(self) -> Self:
+    def __enter__(self) -> "Journal":
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
         self._file.close()
 
     def _lines(self) -> list[str]:
@@ -77,8 +79,17 @@ class Progress:
     def _say(self, before: str, after: str) -> None:
         rate = (self.done - self._first) / max(time.monotonic() - self._begun, 1e-9)
         of = "" if self.total is None else f"/{self.total:,}"
-        left = f", {_clock((self.total - self.done) / rate)} left" if self.total and rate and self.done < self.total else ""
-        print(f"{before}{self.verb} {self.done:,}{of} {self.unit}, {rate:,.1f} {self.unit}/s{left}", end=after, file=sys.stderr, flush=True)
+        left = (
+            f", {_clock((self.total - self.done) / rate)} left"
+            if self.total and rate and self.done < self.total
+            else ""
+        )
+        print(
+            f"{before}{self.verb} {self.done:,}{of} {self.unit}, {rate:,.1f} {self.unit}/s{left}",
+            end=after,
+            file=sys.stderr,
+            flush=True,
+        )
 
 
 @contextmanager
@@ -101,5 +112,10 @@ def table(headers: Sequence[str], rows: Sequence[Sequence[Any]]) -> str:
     """Plain aligned text: the first column to the left, the others to the right."""
     cells = [[str(cell) for cell in row] for row in [headers, *rows]]
     widths = [max(len(row[i]) for row in cells) for i in range(len(headers))]
-    lines = ["  ".join(c.ljust(w) if i == 0 else c.rjust(w) for i, (c, w) in enumerate(zip(row, widths, strict=True))).rstrip() for row in cells]
+    lines = [
+        "  ".join(
+            c.ljust(w) if i == 0 else c.rjust(w) for i, (c, w) in enumerate(zip(row, widths, strict=True))
+        ).rstrip()
+        for row in cells
+    ]
     return "\n".join([lines[0], "  ".join("-" * w for w in widths), *lines[1:]])

@@ -1,0 +1,65 @@
+import json
+import os
+from importlib import metadata
+
+import pytest
+
+from likeness.commands import doctor, main
+
+
+def test_the_report_is_true(capsys: pytest.CaptureFixture[str]) -> None:
+    import jax
+
+    assert main(["doctor", "--json"]) == 0
+    out, err = capsys.readouterr()
+    assert err == ""
+    report = json.loads(out)
+    assert report["machine"]["backend"] == jax.default_backend()
+    assert report["machine"]["cores"] == len(os.sched_getaffinity(0))
+    assert [device["name"] for device in report["devices"]] == [str(device) for device in jax.devices()]
+    versions = {library["name"]: library["version"] for library in report["libraries"]}
+    assert versions["jax"] == jax.__version__
+    assert versions["pylance"] == metadata.version("pylance")
+
+
+def test_the_tables_say_the_same(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["doctor"]) == 0
+    out = capsys.readouterr().out
+    for word in ("likeness", "memory", "GiB", "backend", "cpu", "equinox", metadata.version("equinox")):
+        assert word in out
+
+
+def test_what_is_missing_comes_with_the_command_that_brings_it(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    lines = ["jax<1", "nothinglikethis>=1", "fasterjpeg>=2; extra == 'fast'", "likeness[fast]; extra == 'all'"]
+    monkeypatch.setattr(doctor.metadata, "requires", lambda _: lines)
+    assert main(["doctor", "--json"]) == 0
+    report = json.loads(capsys.readouterr().out)
+    assert [library["name"] for library in report["libraries"]] == ["jax", "nothinglikethis", "fasterjpeg"]
+    found = {lack["what"]: lack["command"] for lack in report["missing"]}
+    assert found["nothinglikethis is missing"].endswith("-m pip install 'likeness'")
+    assert found["fasterjpeg is missing (optional, extra `fast`)"].endswith("-m pip install 'likeness[fast]'")
+    assert main(["doctor"]) == 0
+    assert "nothinglikethis is missing\n  " in capsys.readouterr().out
+
+
+def test_a_jax_that_can_not_start_is_said(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    import jax
+
+    def fail() -> None:
+        raise RuntimeError("Unable to initialize backend 'tpu'\nmore lines")
+
+    monkeypatch.setattr(jax, "devices", fail)
+    assert main(["doctor"]) == 0
+    out = capsys.readouterr().out
+    assert "JAX can't start: Unable to initialize backend 'tpu'\n" in out
+    assert "backend   none" in out
+
+
+def test_an_accelerator_that_is_not_used_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(doctor.Path, "exists", lambda self: str(self) in ("/dev/nvidia0", "/dev/accel0"))
+    found = {lack["what"]: lack["command"] for lack in doctor._idle_hardware("cpu")}
+    assert found["There is an NVIDIA GPU that JAX does not use"].endswith("'likeness[gpu]'")
+    assert found["There is a TPU that JAX does not use"].endswith("'likeness[tpu]'")
+    assert [lack["what"] for lack in doctor._idle_hardware("gpu")] == ["There is a TPU that JAX does not use"]

@@ -1,0 +1,152 @@
+"""The program as its user meets it: verbs, exit codes, where words and data go."""
+
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Callable
+from types import SimpleNamespace
+
+import pytest
+
+import likeness
+from likeness import commands
+from likeness.commands import COMMANDS, main, run
+from likeness.core.errors import CollectionError
+
+Verb = Callable[[Callable[[object], None]], None]
+
+
+@pytest.fixture
+def doctor(monkeypatch: pytest.MonkeyPatch) -> Verb:
+    """Puts a function in the place of what `likeness doctor` does."""
+
+    def replace(action: Callable[[object], None]) -> None:
+        module = SimpleNamespace(configure=lambda argv: argv, main=action)
+        monkeypatch.setattr(commands, "import_module", lambda _: module)
+
+    return replace
+
+
+def test_help_lists_the_verbs_on_stdout(capsys: pytest.CaptureFixture[str]) -> None:
+    for flag in ("-h", "--help"):
+        assert main([flag]) == 0
+        out, err = capsys.readouterr()
+        assert err == ""
+        for verb, (_, line) in COMMANDS.items():
+            assert any(row.split(maxsplit=1) == [verb, line] for row in out.splitlines()), verb
+
+
+def test_version(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["--version"]) == 0
+    assert capsys.readouterr() == (f"likeness {likeness.__version__}\n", "")
+
+
+@pytest.mark.parametrize(
+    ("argv", "words"),
+    [
+        ([], "error: A verb is missing.\n\nhint: `likeness --help` lists them\n"),
+        (["serch"], "error: Unknown verb `serch`. Did you mean `search`?\n\nhint: `likeness --help` lists them\n"),
+        (["qqq"], "error: Unknown verb `qqq`.\n\nhint: `likeness --help` lists them\n"),
+        (
+            ["doctor", "--jsn"],
+            "error: Unknown option `--jsn`. Did you mean `--json`?\n\n"
+            "hint: `likeness doctor --help` lists the options\n",
+        ),
+    ],
+)
+def test_what_the_user_can_mend_is_two(argv: list[str], words: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(argv) == 2
+    assert capsys.readouterr() == ("", words)
+
+
+def test_errors_of_ours_are_sentences(doctor: Verb, capsys: pytest.CaptureFixture[str]) -> None:
+    def fail(_: object) -> None:
+        raise CollectionError("`x` is no collection.", hint="likeness prepare SOURCE --out x")
+
+    doctor(fail)
+    assert main(["doctor"]) == 2
+    assert capsys.readouterr().err == "error: `x` is no collection.\n\nhint: likeness prepare SOURCE --out x\n"
+
+
+def test_bugs_keep_their_traceback(doctor: Verb) -> None:
+    doctor(lambda _: [][1])
+    with pytest.raises(IndexError):
+        main(["doctor"])
+
+
+def test_an_interrupt_says_how_to_go_on(doctor: Verb, capsys: pytest.CaptureFixture[str]) -> None:
+    def interrupt(_: object) -> None:
+        raise KeyboardInterrupt
+
+    doctor(interrupt)
+    assert main(["doctor"]) == 130
+    assert capsys.readouterr().err == "\ninterrupted; the same command goes on where it stopped\n"
+
+
+def test_sigterm_is_an_interrupt_and_its_handler_is_put_back(doctor: Verb, capsys: pytest.CaptureFixture[str]) -> None:
+    before = signal.getsignal(signal.SIGTERM)
+    cleaned = []
+
+    def work(_: object) -> None:
+        try:
+            os.kill(os.getpid(), signal.SIGTERM)
+            signal.pause()
+        finally:
+            cleaned.append(True)
+
+    doctor(work)
+    assert main(["doctor"]) == 130
+    assert cleaned == [True]
+    assert "goes on where it stopped" in capsys.readouterr().err
+    assert signal.getsignal(signal.SIGTERM) is before
+
+
+def test_a_thread_may_call_main(doctor: Verb) -> None:
+    from concurrent.futures import ThreadPoolExecutor
+
+    doctor(lambda _: None)
+    with ThreadPoolExecutor(1) as pool:
+        assert pool.submit(main, ["doctor"]).result() == 0
+
+
+def test_run_exits_with_the_code(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "argv", ["likeness", "--version"])
+    with pytest.raises(SystemExit) as caught:
+        run()
+    assert caught.value.code == 0
+
+
+PIPED = """
+import sys
+from types import SimpleNamespace
+from likeness import commands
+commands.import_module = lambda _: SimpleNamespace(configure=lambda argv: argv, main={action})
+sys.exit(commands.main(["doctor"]))
+"""
+
+
+@pytest.mark.parametrize(
+    ("action", "code", "words"),
+    [
+        ("lambda _: [print('x' * 100) for _ in range(10000)]", 0, ""),  # fails inside the command
+        ("lambda _: print('x')", 0, ""),  # fails in the last flush
+        ("lambda _: (_ for _ in ()).throw(BrokenPipeError())", 1, "BrokenPipeError"),  # somebody else's pipe
+    ],
+)
+def test_a_reader_that_leaves_is_no_error(action: str, code: int, words: str) -> None:
+    reading, writing = os.pipe()
+    os.close(reading)
+    if code:
+        os.close(writing)
+        writing = os.open(os.devnull, os.O_WRONLY)
+    process = subprocess.run(
+        [sys.executable, "-c", PIPED.format(action=action)],
+        stdout=writing,
+        stderr=subprocess.PIPE,
+        text=True,
+        check=False,
+    )
+    os.close(writing)
+    assert process.returncode == code
+    assert process.stderr.strip().split("\n")[-1] == words

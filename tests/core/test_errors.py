@@ -1,0 +1,27 @@
+import inspect
+import pickle
+
+import pytest
+
+from likeness.core import errors
+from likeness.core.errors import ImageError, LikenessError
+
+KINDS = [kind for _, kind in inspect.getmembers(errors, inspect.isclass) if issubclass(kind, LikenessError)]
+
+
+def test_the_tree_in_the_docstring_is_the_tree() -> None:
+    drawn = [line.split()[1] for line in (errors.__doc__ or "").splitlines() if line.strip().startswith(("├", "└"))]
+    assert set(drawn) == {kind.__name__ for kind in KINDS} - {"LikenessError"}
+    assert all(kind.__bases__ == (LikenessError,) for kind in KINDS if kind is not LikenessError)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_an_error_survives_a_trip_between_processes(kind: type[LikenessError]) -> None:
+    again = pickle.loads(pickle.dumps(kind("what, where", hint="do this")))
+    assert type(again) is kind
+    assert (again.message, again.hint) == ("what, where", "do this")
+
+
+def test_the_text_is_a_sentence_a_blank_line_and_a_hint() -> None:
+    assert str(ImageError("It is broken.", hint="mend it")) == "It is broken.\n\nhint: mend it"
+    assert str(ImageError("It is broken.")) == "It is broken."

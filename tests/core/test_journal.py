@@ -1,0 +1,107 @@
+import io
+import json
+from pathlib import Path
+
+import pytest
+
+from likeness.core import journal
+from likeness.core.journal import Journal, note, progress, table
+
+
+class Terminal(io.StringIO):
+    def isatty(self) -> bool:
+        return True
+
+
+class Clock:
+    def __init__(self) -> None:
+        self.now = 100.0
+
+    def monotonic(self) -> float:
+        return self.now
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
+    clock = Clock()
+    monkeypatch.setattr(journal.time, "monotonic", clock.monotonic)
+    return clock
+
+
+def lines(path: Path) -> list[dict[str, object]]:
+    return [json.loads(line) for line in (path / "metrics.jsonl").read_text().splitlines()]
+
+
+def test_words_go_to_stderr(capsys: pytest.CaptureFixture[str]) -> None:
+    note("words")
+    assert capsys.readouterr() == ("", "words\n")
+
+
+def test_metrics_are_lines_of_json(tmp_path: Path) -> None:
+    with Journal(tmp_path / "run") as journal:
+        journal.metrics(0, {"mp@5": 0.5})
+        assert lines(tmp_path / "run") == [{"step": 0, "mp@5": 0.5}]  # there at once, not at the end
+        journal.metrics(10, {"loss": 2.0, "phase": "warm"})
+    assert lines(tmp_path / "run") == [{"step": 0, "mp@5": 0.5}, {"step": 10, "loss": 2.0, "phase": "warm"}]
+
+
+def test_going_on_drops_later_steps_and_half_a_line(tmp_path: Path) -> None:
+    with Journal(tmp_path) as journal:
+        for step in (0, 10, 20, 30):
+            journal.metrics(step, {"loss": float(step)})
+    with (tmp_path / "metrics.jsonl").open("a") as file:
+        file.write('{"step": 40, "lo')  # killed while writing
+    with Journal(tmp_path, start=20) as journal:
+        journal.metrics(30, {"loss": -1.0})
+    assert lines(tmp_path) == [{"step": s, "loss": v} for s, v in [(0, 0.0), (10, 10.0), (20, 20.0), (30, -1.0)]]
+
+
+def test_a_new_run_starts_an_empty_journal(tmp_path: Path) -> None:
+    with Journal(tmp_path) as journal:
+        journal.metrics(10, {"loss": 1.0})
+    with Journal(tmp_path):
+        pass
+    assert lines(tmp_path) == []
+
+
+def test_progress_tells_rate_and_time_left_five_times_a_second(clock: Clock, monkeypatch: pytest.MonkeyPatch) -> None:
+    screen = Terminal()
+    monkeypatch.setattr("sys.stderr", screen)
+    with progress("embed", "images", 1000, done=200) as bar:
+        clock.now += 0.1
+        bar.advance(10)
+        assert screen.getvalue() == ""
+        clock.now += 1.9
+        bar.advance(90)
+        assert screen.getvalue() == "\r\x1b[Kembed 300/1,000 images, 50.0 images/s, 0:14 left"
+        clock.now += 0.1
+        bar.advance(1)
+    assert screen.getvalue().endswith("embed 301/1,000 images, 48.1 images/s, 0:14 left\n")
+    assert screen.getvalue().count("\r") == 2
+
+
+def test_progress_is_rare_where_no_one_looks(clock: Clock, capsys: pytest.CaptureFixture[str]) -> None:
+    with progress("prepare", "images") as bar:
+        for _ in range(25):
+            clock.now += 1.0
+            bar.advance(10)
+    words = capsys.readouterr().err.splitlines()
+    assert words == [f"prepare {n} images, 10.0 images/s" for n in (100, 200, 250)]
+
+
+def test_progress_over_hours(clock: Clock, capsys: pytest.CaptureFixture[str]) -> None:
+    with progress("embed", "images", 1_000_000) as bar:
+        clock.now += 100
+        bar.advance(10_000)
+    assert "embed 10,000/1,000,000 images, 100.0 images/s, 2:45:00 left" in capsys.readouterr().err
+
+
+def test_no_progress_is_no_words(clock: Clock, capsys: pytest.CaptureFixture[str]) -> None:
+    with progress("embed", "images", 10, done=10):
+        clock.now += 100
+    assert capsys.readouterr().err == ""
+
+
+def test_a_table_is_aligned() -> None:
+    text = table(["domain", "mp@5"], [["cars", 0.5], ["art and more", 12]])
+    assert text == "domain        mp@5\n------------  ----\ncars           0.5\nart and more    12"

@@ -1,0 +1,121 @@
+"""Imports go one way: every import of ours in every room, read from the syntax trees, against one table."""
+
+import ast
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+import likeness
+
+ROOT = Path(likeness.__file__).parent
+
+# What a room may import of ours; a name with a dot is that one module.
+TABLE = {
+    "core": set(),
+    "data": {"core"},
+    "models": {"core"},
+    "losses": {"core"},
+    "embedding": {"core", "data", "models"},
+    "training": {"core", "data", "models", "losses", "embedding"},
+    "search": {"core", "data"},
+    "evaluation": {"core", "data", "embedding", "search"},
+    "recipes": {"core", "data", "models", "losses", "training.config"},
+    "demo": {"core", "data"},
+}
+FREE = {"commands"}  # wires siblings, reads argv, prints, exits
+
+
+def imported(source: str, package: str) -> Iterator[str]:
+    """Dotted names below `likeness.` that `source` imports anywhere, in functions and under TYPE_CHECKING too."""
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.Import):
+            names = [alias.name for alias in node.names]
+        elif isinstance(node, ast.ImportFrom):
+            parts = package.split(".")
+            above = parts[: len(parts) - node.level + 1] if node.level else []
+            module = ".".join([*above, *([node.module] if node.module else [])])
+            names = [f"{module}.{alias.name}" for alias in node.names]
+        else:
+            continue
+        # `likeness.__version__` is no room.
+        yield from (name[9:] for name in names if name.startswith("likeness.") and not name.startswith("likeness.__"))
+
+
+def violations(room: str, source: str, package: str | None = None) -> list[str]:
+    """Imports of ours in `source`, a file of `room`, that the table does not allow."""
+    allowed = TABLE[room] | {room}
+    found = imported(source, package or f"likeness.{room}")
+    return [name for name in found if not any(name == way or name.startswith(way + ".") for way in allowed)]
+
+
+def rooms() -> set[str]:
+    return {path.parent.name for path in ROOT.glob("*/__init__.py")}
+
+
+def test_every_room_is_in_the_table() -> None:
+    assert rooms() == set(TABLE) | FREE
+
+
+@pytest.mark.parametrize("room", sorted(TABLE))
+def test_imports_go_one_way(room: str) -> None:
+    files = sorted((ROOT / room).rglob("*.py"))
+    assert files
+    for file in files:
+        package = "likeness." + ".".join(file.relative_to(ROOT).parent.parts)
+        assert violations(room, file.read_text(encoding="utf-8"), package) == [], file
+
+
+@pytest.mark.parametrize(
+    ("room", "source"),
+    [
+        ("core", "import likeness.data.images"),
+        ("data", "from likeness.search import exact"),
+        ("training", "def f():\n    from likeness.evaluation.metrics import recall"),
+        ("recipes", "from likeness.training.loop import train"),
+        ("recipes", "from likeness.training import loop"),
+        ("search", "if TYPE_CHECKING:\n    from likeness.models.encoder import Encoder"),
+        ("models", "from ..data import images"),
+        ("data", "import likeness.database"),  # a room's name is not a prefix of another's
+    ],
+)
+def test_the_check_can_fail(room: str, source: str) -> None:
+    assert violations(room, source)
+
+
+@pytest.mark.parametrize(
+    ("room", "source"),
+    [
+        ("recipes", "from likeness.training.config import HeadConfig"),
+        ("evaluation", "import likeness.search.exact, numpy"),
+        ("models", "from . import vit\nfrom .vit import ViT\nfrom ..core import files"),
+    ],
+)
+def test_the_check_can_pass(room: str, source: str) -> None:
+    assert violations(room, source) == []
+
+
+def test_only_commands_read_arguments_print_or_exit() -> None:
+    spoken = {"core/journal.py"}  # the one way of words to stderr
+    for file in sorted(ROOT.rglob("*.py")):
+        name = file.relative_to(ROOT).as_posix()
+        if name.startswith("commands/") or name in spoken:
+            continue
+        for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
+            called = node.func if isinstance(node, ast.Call) else None
+            assert not (isinstance(called, ast.Name) and called.id in {"print", "exit", "input"}), (
+                f"{name}:{node.lineno}"
+            )
+            if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name) and node.value.id == "sys":
+                assert node.attr not in {"argv", "exit", "stdout"}, f"{name}:{node.lineno}"
+
+
+def test_the_command_line_library_has_one_door() -> None:
+    doors = [
+        file.relative_to(ROOT).as_posix()
+        for file in sorted(ROOT.rglob("*.py"))
+        for node in ast.walk(ast.parse(file.read_text(encoding="utf-8")))
+        if (isinstance(node, ast.Import) and any(alias.name.split(".")[0] == "tyro" for alias in node.names))
+        or (isinstance(node, ast.ImportFrom) and (node.module or "").split(".")[0] == "tyro")
+    ]
+    assert set(doors) == {"core/config.py"}

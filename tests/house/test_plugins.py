@@ -1,0 +1,70 @@
+"""Plug-ins are tables written by hand: each entry is there, each file of the room is in its table."""
+
+import ast
+import dataclasses
+import inspect
+from importlib import import_module
+from pathlib import Path
+
+import pytest
+
+import likeness
+from likeness.commands import COMMANDS
+
+ROOT = Path(likeness.__file__).parent
+
+# Room -> the name of its table, whose values are module paths or things of the room's modules, and files that are none.
+TABLES: dict[str, tuple[str, set[str]]] = {
+    "data.sources": ("SOURCES", set()),
+    "models.weights": ("WEIGHTS", set()),
+    "recipes": ("RECIPES", set()),
+}
+
+
+def files(room: str) -> set[str]:
+    return {path.stem for path in (ROOT / room.replace(".", "/")).glob("*.py") if path.stem != "__init__"}
+
+
+def test_every_verb_is_a_file_and_every_file_a_verb() -> None:
+    assert files("commands") == set(COMMANDS)
+    for verb, (path, line) in COMMANDS.items():
+        assert path == f"likeness.commands.{verb}"
+        assert 0 < len(line) <= 66, verb
+        assert not line.endswith("."), verb
+
+
+@pytest.mark.parametrize("verb", sorted(COMMANDS))
+def test_every_verb_has_what_the_table_promises(verb: str) -> None:
+    module = import_module(COMMANDS[verb][0])
+    assert list(inspect.signature(module.main).parameters) == ["config"]
+    if hasattr(module, "configure"):
+        assert list(inspect.signature(module.configure).parameters) == ["argv"]
+        return
+    assert dataclasses.is_dataclass(module.Config)
+    assert module.Config.__dataclass_params__.frozen
+    tree = next(
+        n for n in ast.parse(inspect.getsource(module)).body if isinstance(n, ast.ClassDef) and n.name == "Config"
+    )
+    assert ast.get_docstring(tree)
+    for field, after in zip(tree.body, [*tree.body[1:], None], strict=True):
+        if isinstance(field, ast.AnnAssign):
+            told = isinstance(after, ast.Expr) and isinstance(after.value, ast.Constant)
+            assert told, f"{verb}: {ast.unparse(field.target)} has no docstring"
+
+
+@pytest.mark.parametrize("room", sorted(TABLES))
+def test_every_entry_resolves_and_every_file_is_used(room: str) -> None:
+    name, other = TABLES[room]
+    table = getattr(import_module(f"likeness.{room}"), name)
+    assert table
+    used = set()
+    for key, entry in table.items():
+        assert key == key.lower(), key
+        if isinstance(entry, str):
+            import_module(entry)
+            used.add(entry.rsplit(".", 1)[-1])
+    source = ast.parse((ROOT / room.replace(".", "/") / "__init__.py").read_text(encoding="utf-8"))
+    for node in ast.walk(source):
+        if isinstance(node, ast.ImportFrom) and (node.module or "").startswith(f"likeness.{room}."):
+            used.add((node.module or "").rsplit(".", 1)[-1])
+    assert files(room) - other - used == set(), "a file of a plug-in room that its table does not know"
