@@ -46,6 +46,8 @@ class Config:
     """The margin."""
     learning_rate: float = 0.1
     """Per step."""
+    start: Cosine | Angular = field(default_factory=lambda: Angular(0.7))
+    """Made anew."""
     sizes: tuple[int, int] = (1, 2)
     """Two of them."""
 
@@ -60,6 +62,7 @@ def test_flags_override_fields() -> None:
     assert config == expected
     assert parsed("c", "--count=7", "--learning_rate=0.001").count == 7
     assert parsed("c", "--sizes", "3", "4").sizes == (3, 4)
+    assert parsed("c", "--start.centers", "3").start == Angular(0.7, 3)
 
 
 def test_a_flag_changes_one_leaf_of_the_default_and_keeps_the_member_of_its_union() -> None:

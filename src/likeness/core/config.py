@@ -147,7 +147,8 @@ def _flags(kind: Any, default: Any, before: str = "") -> Iterator[str]:
         metadata = field.metadata.get("likeness", {})
         if metadata.get("positional"):
             continue
-        value = getattr(default, field.name, field.default)
+        made = field.default if field.default_factory is dataclasses.MISSING else field.default_factory()
+        value = getattr(default, field.name, made)
         name = before + (metadata.get("name") or field.name).replace("_", "-")
         inner = type(value) if dataclasses.is_dataclass(value) else hints[field.name]
         if dataclasses.is_dataclass(inner):
