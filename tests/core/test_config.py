@@ -114,6 +114,23 @@ def test_help_shows_places_letters_and_defaults(capsys: pytest.CaptureFixture[st
     assert "default: None" not in out
 
 
+@dataclass(frozen=True)
+class Many:
+    """At least one."""
+
+    sources: tuple[str, ...] = option(positional=True, metavar="SOURCE")
+    """Folders."""
+
+
+def test_a_list_by_place_without_a_default_needs_one(capsys: pytest.CaptureFixture[str]) -> None:
+    assert parse(Many, ["a", "b"], prog="likeness x", description="").sources == ("a", "b")
+    with pytest.raises(UsageError, match=r"^Missing: `SOURCE...`."):
+        parse(Many, [], prog="likeness x", description="")
+    with pytest.raises(SystemExit):
+        parse(Many, ["--help"], prog="likeness x", description="")
+    assert "SOURCE... Folders. (required)" in " ".join(capsys.readouterr().out.split())
+
+
 def test_did_you_mean() -> None:
     assert did_you_mean("serch", ["search", "index"]) == " Did you mean `search`?"
     assert did_you_mean("zzz", ["search", "index"]) == ""

@@ -83,9 +83,12 @@ def _command(verb: str, argv: list[str]) -> None:
     if hasattr(module, "configure"):
         config = module.configure(argv)
     else:
+        from inspect import cleandoc
+
         from likeness.core.config import parse
 
-        config = parse(module.Config, argv, prog=f"likeness {verb}", description=module.Config.__doc__ or "")
+        words = cleandoc(module.Config.__doc__ or "")
+        config = parse(module.Config, argv, prog=f"likeness {verb}", description=words)
     module.main(config)
 
 

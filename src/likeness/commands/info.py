@@ -134,13 +134,13 @@ def _text(facts: dict[str, Any]) -> str:
     width = max(len(name) for name, _ in single)
     parts = ["\n".join(f"{name:<{width}}  {value}" for name, value in single)]
     for value in facts.values():
-        if _is_table(value):
+        if _is_table(value) and value:
             parts.append(table(list(value[0]), [["-" if v is None else v for v in row.values()] for row in value]))
     return "\n\n".join(parts)
 
 
 def _is_table(value: Any) -> bool:
-    return isinstance(value, list) and bool(value) and isinstance(value[0], dict)
+    return isinstance(value, list) and all(isinstance(item, dict) for item in value)
 
 
 def _leaves(name: str, value: Any) -> list[tuple[str, str]]:

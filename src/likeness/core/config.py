@@ -92,11 +92,12 @@ def parse(kind: type[T], argv: Sequence[str], *, prog: str, description: str, de
                 registry=_registry(),
                 **arguments,
             )
-            return value
     except SystemExit as end:
         if not end.code:
             raise
         raise UsageError(_sentence(words.getvalue()), hint=f"`{prog} --help` lists the options") from None
+    _refuse_empty(value, prog)
+    return value
 
 
 def _registry() -> Any:
@@ -128,14 +129,17 @@ def _registry() -> Any:
 def _annotated(kind: Any, default: Any, metadata: dict[str, Any]) -> Any:
     import tyro
 
-    metavar = metadata.get("metavar")
+    metavar, hint = metadata.get("metavar"), None
+    if default is None or default == ():
+        hint = ""  # "(default: None)" says nothing
     if metavar and metadata["positional"] and get_origin(kind) is tuple:
         metavar += "..."
+        hint = hint if default == () else "(required)"  # by `_refuse_empty`; tyro takes none as well
     mark = tyro.conf.arg(
         metavar=metavar,
         aliases=(f"-{metadata['short']}",) if metadata.get("short") else None,
         name=metadata.get("name"),
-        help_behavior_hint="" if default is None or default == () else None,  # "(default: None)" says nothing
+        help_behavior_hint=hint,
     )
     return Annotated[(kind, mark, *((tyro.conf.Positional,) if metadata.get("positional") else ()))]
 
@@ -171,6 +175,16 @@ def _refuse_unknown(argv: Sequence[str], known: Sequence[str], prog: str) -> Non
                 f"Unknown option `{word.split('=', 1)[0]}`.{did_you_mean(flag, known)}",
                 hint=f"`{prog} --help` lists the options",
             )
+
+
+def _refuse_empty(value: Any, prog: str) -> None:
+    """A list by place, without a default, needs at least one."""
+    for field in dataclasses.fields(value):
+        metadata = field.metadata.get("likeness", {})
+        required = field.default is dataclasses.MISSING and field.default_factory is dataclasses.MISSING
+        if required and metadata.get("positional") and getattr(value, field.name) == ():
+            name = metadata["metavar"] or field.name
+            raise UsageError(f"Missing: `{name}...`.", hint=f"`{prog} --help` lists the options")
 
 
 _REWORDED = (
