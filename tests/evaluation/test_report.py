@@ -1,0 +1,66 @@
+"""The report's document and table."""
+
+import json
+
+import numpy as np
+
+from likeness.evaluation.report import Report, summarize
+
+
+def report(**changes):
+    values = {"mp@5": np.array([1.0, 0.5, 0.0]), "recall@1": np.array([1.0, 1.0, 0.0])}
+    by_domain, by_query, per_domain = summarize(values, np.array(["x", "x", "y"]))
+    fields = {
+        "metrics": by_domain,
+        "metrics_by_query": by_query,
+        "per_domain": per_domain,
+        "n_queries": 3,
+        "n_skipped": 2,
+        "protocol": "merged",
+        "split": "test",
+        "definition": {"mp@5": "as it is"},
+        "model": "ab" * 32,
+        "collection": None,
+    }
+    return Report(**(fields | changes))
+
+
+def test_means_over_domains_and_over_queries():
+    found = report()
+    assert found.metrics == {"mp@5": (0.75 + 0.0) / 2, "recall@1": 0.5}
+    assert found.metrics_by_query == {"mp@5": 0.5, "recall@1": 2 / 3}
+    assert found.per_domain == {
+        "x": {"mp@5": 0.75, "recall@1": 1.0, "n_queries": 2},
+        "y": {"mp@5": 0.0, "recall@1": 0.0, "n_queries": 1},
+    }
+
+
+def test_json_has_exactly_the_promised_keys():
+    document = json.loads(json.dumps(report().to_json()))
+    assert list(document) == [
+        "metrics",
+        "metrics_by_query",
+        "per_domain",
+        "n_queries",
+        "n_skipped",
+        "protocol",
+        "split",
+        "definition",
+        "model",
+        "collection",
+    ]
+    assert document["per_domain"]["x"]["n_queries"] == 2
+    assert document["collection"] is None
+
+
+def test_table():
+    assert report().table() == (
+        "domain               mp@5  recall@1  queries\n"
+        "-----------------  ------  --------  -------\n"
+        "x                  0.7500    1.0000        2\n"
+        "y                  0.0000    0.0000        1\n"
+        "mean over domains  0.3750    0.5000\n"
+        "mean over queries  0.5000    0.6667        3\n"
+        "2 queries without a relevant image in the gallery are left out"
+    )
+    assert "left out" not in report(n_skipped=0).table()
