@@ -1,0 +1,41 @@
+"""Devices as a mesh, and arrays placed on it: batches split over it, all else by a short list of rules."""
+
+import re
+from collections.abc import Sequence
+from typing import TypeVar
+
+import jax
+import numpy as np
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
+
+T = TypeVar("T")
+
+Rules = Sequence[tuple[str, PartitionSpec]]
+"""(pattern, spec): the first pattern found in a leaf's path ("learner.centers.weight") decides; none: a copy each."""
+
+
+def make_mesh(devices: Sequence[jax.Device] | None = None) -> Mesh:
+    """The devices in one row, the axis "data".
+
+    Args:
+        devices: Which; by default all accelerators, or one CPU device: the virtual ones share the same cores.
+    """
+    if devices is None:
+        devices = jax.devices()
+        devices = devices[:1] if devices[0].platform == "cpu" else devices
+    return Mesh(np.array(devices), ("data",))
+
+
+def put_batch(batch: T, mesh: Mesh) -> T:
+    """The batch on the mesh, its first axis split over the devices; their number must divide it."""
+    return jax.device_put(batch, NamedSharding(mesh, PartitionSpec("data")))
+
+
+def place(tree: T, mesh: Mesh, rules: Rules = ()) -> T:
+    """The arrays of `tree` on the mesh as `rules` say."""
+
+    def sharding(path: tuple[object, ...], _leaf: object) -> NamedSharding:
+        name = jax.tree_util.keystr(path, simple=True, separator=".")
+        return NamedSharding(mesh, next((spec for pattern, spec in rules if re.search(pattern, name)), PartitionSpec()))
+
+    return jax.device_put(tree, jax.tree_util.tree_map_with_path(sharding, tree))

@@ -1,0 +1,54 @@
+"""Centers: the direction of each class, learned beside the encoder and left behind when training ends."""
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float, Float32, Int32
+
+# Squared lengths are not taken below this, so that the zero vector has a unit form (itself) and a slope.
+_LEAST_SQUARE = 1e-12
+
+# How far further centers of a class start from its mean, as the length of the noise beside a unit vector.
+_SPREAD = 0.3
+
+
+def unit(x: Float[Array, "*shape D"]) -> Float[Array, "*shape D"]:
+    """`x` divided by its length along the last axis; finite in value and slope at zero."""
+    square = jnp.sum(x * x, axis=-1, keepdims=True)
+    return x * jax.lax.rsqrt(jnp.maximum(square, _LEAST_SQUARE))
+
+
+class Centers(eqx.Module):
+    """K directions for each of C classes; a class is as near as the nearest of its centers (Deng et al., 2020).
+
+    The lengths of the rows carry no meaning: they are divided out whenever cosines are taken.
+    """
+
+    weight: Float32[Array, "C K D"]
+
+    def cosines(self, embedding_BD: Float32[Array, "B D"]) -> Float32[Array, "B C"]:
+        """Cosine of each embedding (unit length) to the nearest center of every class."""
+        classes, count, dimension = self.weight.shape
+        cos_BX = embedding_BD @ unit(self.weight).reshape(classes * count, dimension).T
+        return cos_BX if count == 1 else cos_BX.reshape(-1, classes, count).max(axis=2)
+
+
+def centers_at_means(
+    embedding: Float32[np.ndarray, "N D"], label: Int32[np.ndarray, "N"], count: int, seed: int
+) -> Centers:
+    """Centers that start at the mean embedding of each class.
+
+    Args:
+        embedding: Embeddings of the training images, of unit length.
+        label: Their classes, 0 to C - 1; every class has an image.
+        count: K, the centers of each class. The first is the mean, the others lie around it.
+        seed: Of the noise that sets the others apart.
+    """
+    classes, dimension = int(label.max()) + 1, embedding.shape[1]
+    total = np.zeros((classes, dimension), np.float64)
+    np.add.at(total, label, embedding)
+    mean = total / np.maximum(np.linalg.norm(total, axis=1, keepdims=True), 1e-12)
+    noise = np.random.default_rng(seed).standard_normal((classes, count, dimension)) * (_SPREAD / dimension**0.5)
+    noise[:, 0] = 0.0
+    return Centers(jnp.asarray(mean[:, None, :] + noise, jnp.float32))

@@ -1,0 +1,120 @@
+"""Projections in closed form: PCA, and LDA with shrinkage. NumPy alone, no steps, no seed.
+
+Both take features of unit length and give `(weight [F D], bias [D])`, so that `features @ weight + bias` is the
+embedding before it is brought to unit length.
+"""
+
+from collections.abc import Iterator
+
+import numpy as np
+from jaxtyping import Float, Float32, Float64, Int
+
+from likeness.core.errors import RunError
+
+_BLOCK = 4096  # rows whose products are summed in float32; sums over blocks are float64
+_LEAST = 1e-10  # variances are not taken below this share of the largest
+
+Projection = tuple[Float32[np.ndarray, "F D"], Float32[np.ndarray, "D"]]
+
+
+def pca(features: Float32[np.ndarray, "N F"], dimension: int, power: float = 0.0) -> Projection:
+    """The directions of greatest variance of the features, brought to unit length first.
+
+    Args:
+        features: Any lengths; they are divided out.
+        dimension: D, how many directions are kept, the greatest variance first.
+        power: Each direction is multiplied by its variance to this power: 0 leaves distances as they are, -1/2
+            gives all directions equal weight (whitening), -1/8 a little more weight to the lesser ones.
+
+    Raises:
+        RunError: There are too few images or features for `dimension` directions.
+
+    Memory: two float64 F x F matrices beside the features; the covariance is summed block by block.
+    """
+    rows, width = features.shape
+    _enough(
+        rows > dimension and width >= dimension, f"PCA to {dimension} numbers", f"{rows} images of {width} features"
+    )
+    mean = _mean(features)
+    variance, vectors = np.linalg.eigh(_scatter(features, np.broadcast_to(mean, (1, width))))
+    variance, vectors = variance[::-1][:dimension], _signed(vectors[:, ::-1][:, :dimension])
+    return _projection(vectors * np.maximum(variance, _LEAST * variance[0]) ** power, mean)
+
+
+def lda(
+    features: Float32[np.ndarray, "N F"], label: Int[np.ndarray, "N"], dimension: int, shrinkage: float = 0.7
+) -> Projection:
+    """The directions in which classes lie far apart, measured by the spread within them (Fisher, 1936).
+
+    The covariance within classes is shrunk to a multiple of the identity: (1 - s) S + s tr(S) / F, without which
+    it can't be inverted where images are fewer than features. Distances along the directions are in units of it.
+
+    Args:
+        features: Any lengths; they are divided out.
+        label: The class of each row, 0 to C - 1.
+        dimension: D, at most C - 1.
+        shrinkage: s, 0 to 1.
+
+    Raises:
+        RunError: There are too few classes for `dimension` directions.
+    """
+    rows, width = features.shape
+    classes = int(label.max()) + 1
+    _enough(classes > dimension <= width, f"LDA to {dimension} numbers", f"{classes} classes")
+    mean = _mean(features)
+    count = np.bincount(label, minlength=classes).astype(np.float64)
+    means = np.zeros((classes, width))
+    for start, block in _blocks(features):
+        np.add.at(means, label[start : start + len(block)], block)
+    means /= np.maximum(count, 1.0)[:, None]
+    within = _scatter(features, means, label)
+    shrunk = (1.0 - shrinkage) * within + shrinkage * np.trace(within) / width * np.eye(width)
+    between = (means - mean) * np.sqrt(count / rows)[:, None]
+    # Between is of low rank: in the metric of `shrunk` its directions are the singular vectors of C x F numbers.
+    lower = np.linalg.cholesky(shrunk)
+    right = np.linalg.svd(np.linalg.solve(lower, between.T), full_matrices=False)[0][:, :dimension]
+    return _projection(_signed(np.linalg.solve(lower.T, right)), mean)
+
+
+def _enough(enough: bool, what: str, found: str) -> None:
+    if not enough:
+        raise RunError(
+            f"{what} needs more than that many images or classes, and at least that many features; found {found}.",
+            hint="give more training data, or a smaller `--dimension`",
+        )
+
+
+def _blocks(features: Float32[np.ndarray, "N F"]) -> Iterator[tuple[int, Float32[np.ndarray, "n F"]]]:
+    """Blocks of rows at unit length, with the number of the first."""
+    for start in range(0, len(features), _BLOCK):
+        block = features[start : start + _BLOCK]
+        yield start, block / np.maximum(np.linalg.norm(block, axis=1, keepdims=True), np.float32(1e-12))
+
+
+def _mean(features: Float32[np.ndarray, "N F"]) -> Float64[np.ndarray, "F"]:
+    total = np.zeros(features.shape[1])
+    for _, block in _blocks(features):
+        total += block.sum(axis=0, dtype=np.float64)
+    return total / len(features)
+
+
+def _scatter(
+    features: Float32[np.ndarray, "N F"], means: Float64[np.ndarray, "C F"], label: Int[np.ndarray, "N"] | None = None
+) -> Float64[np.ndarray, "F F"]:
+    """Covariance around one mean, or around the mean of each row's class."""
+    total = np.zeros((features.shape[1], features.shape[1]))
+    for start, block in _blocks(features):
+        around = means[label[start : start + len(block)]] if label is not None else means
+        centred = block - around.astype(np.float32)
+        total += centred.T @ centred
+    return total / len(features)
+
+
+def _signed(vectors: Float64[np.ndarray, "F D"]) -> Float64[np.ndarray, "F D"]:
+    """An eigenvector's sign is arbitrary; here its entry of largest size is positive, on every machine."""
+    largest = np.abs(vectors).argmax(axis=0)
+    return vectors * np.where(vectors[largest, np.arange(vectors.shape[1])] < 0.0, -1.0, 1.0)
+
+
+def _projection(weight: Float64[np.ndarray, "F D"], mean: Float[np.ndarray, "F"]) -> Projection:
+    return weight.astype(np.float32), (-mean @ weight).astype(np.float32)

@@ -1,0 +1,47 @@
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from likeness.losses.centers import Centers, centers_at_means, unit
+
+
+def test_cosines_are_those_of_the_nearest_center_of_a_class():
+    rng = np.random.default_rng(0)
+    weight, rows = rng.normal(size=(5, 3, 4)).astype(np.float32), rng.normal(size=(6, 4)).astype(np.float32)
+    rows /= np.linalg.norm(rows, axis=1, keepdims=True)
+    expected = np.empty((6, 5))
+    for b in range(6):
+        for c in range(5):
+            expected[b, c] = max(rows[b] @ w / np.linalg.norm(w) for w in weight[c])
+    found = Centers(jnp.asarray(weight)).cosines(jnp.asarray(rows))
+    np.testing.assert_allclose(found, expected, atol=1e-6)
+
+
+def test_the_length_of_a_center_carries_no_meaning():
+    rng = np.random.default_rng(1)
+    weight, rows = rng.normal(size=(5, 1, 4)).astype(np.float32), rng.normal(size=(6, 4)).astype(np.float32)
+    once = Centers(jnp.asarray(weight)).cosines(jnp.asarray(rows))
+    np.testing.assert_allclose(Centers(jnp.asarray(weight * 7)).cosines(jnp.asarray(rows)), once, rtol=1e-5)
+
+
+@pytest.mark.parametrize("count", [1, 3])
+def test_centers_start_at_the_class_means(count):
+    rng = np.random.default_rng(2)
+    rows, label = rng.normal(size=(50, 8)).astype(np.float32), rng.permutation(np.arange(50) % 4).astype(np.int32)
+    weight = np.asarray(centers_at_means(rows, label, count, seed=3).weight)
+    assert weight.shape == (4, count, 8)
+    for c in range(4):
+        mean = rows[label == c].mean(axis=0)
+        np.testing.assert_allclose(weight[c, 0], mean / np.linalg.norm(mean), atol=1e-6)
+        cosines = weight[c] @ weight[c, 0] / np.linalg.norm(weight[c], axis=1)
+        assert (cosines > 0.8).all()
+        assert len(np.unique(cosines)) == count
+    np.testing.assert_array_equal(weight, centers_at_means(rows, label, count, seed=3).weight)
+
+
+def test_unit_is_finite_at_zero():
+    value, slope = jax.value_and_grad(lambda x: unit(x).sum())(jnp.zeros(3))
+    assert value == 0
+    assert jnp.isfinite(slope).all()
+    np.testing.assert_allclose(unit(jnp.asarray([[3.0, 4.0]])), [[0.6, 0.8]], rtol=1e-6)

@@ -1,0 +1,102 @@
+import numpy as np
+import pytest
+
+import likeness.training.pca as module
+from likeness.core.errors import RunError
+from likeness.training.pca import lda, pca
+
+
+def unit(x):
+    return x / np.linalg.norm(x, axis=1, keepdims=True)
+
+
+def features(rows=300, width=20, seed=0):
+    rng = np.random.default_rng(seed)
+    mixed = rng.normal(size=(rows, width)) * np.linspace(2, 0.1, width) @ rng.normal(size=(width, width)) + 3
+    return (mixed * rng.uniform(0.5, 4, (rows, 1))).astype(np.float32)
+
+
+@pytest.mark.reference("sklearn")
+@pytest.mark.parametrize("dimension", [1, 5, 20])
+def test_pca_as_in_sklearn(dimension):
+    from sklearn.decomposition import PCA
+
+    x = features()
+    reference = PCA(dimension, svd_solver="full").fit(unit(x.astype(np.float64)))
+    weight, bias = pca(x, dimension)
+    expected = reference.transform(unit(x.astype(np.float64)))
+    found = unit(x) @ weight + bias
+    turn = np.sign((expected * found).sum(axis=0))  # an eigenvector's sign is arbitrary
+    np.testing.assert_allclose(found, expected * turn, atol=3e-5)
+
+
+def test_power_scales_by_the_variance():
+    x = features()
+    plain, _ = pca(x, 6)
+    variance = (unit(x) @ plain).var(axis=0)
+    for power in (-0.5, -0.125, 0.25):
+        weight, bias = pca(x, 6, power)
+        np.testing.assert_allclose(weight, plain * variance**power, rtol=2e-3, atol=1e-5)
+        np.testing.assert_allclose((unit(x) @ weight + bias).mean(axis=0), 0, atol=1e-4)
+    whitened, bias = pca(x, 6, -0.5)
+    np.testing.assert_allclose(np.cov((unit(x) @ whitened + bias).T, bias=True), np.eye(6), atol=5e-3)
+
+
+def test_blocks_change_nothing(monkeypatch):
+    x, label = features(), np.arange(300) % 12
+    whole = [*pca(x, 7, -0.125), *lda(x, label, 7)]
+    monkeypatch.setattr(module, "_BLOCK", 37)
+    for a, b in zip(whole, [*pca(x, 7, -0.125), *lda(x, label, 7)], strict=True):
+        np.testing.assert_allclose(a, b, rtol=2e-3, atol=1e-4)
+
+
+def test_lengths_of_features_carry_no_meaning():
+    x = features()
+    for a, b in zip(pca(x, 4), pca(x * np.float32(8), 4), strict=True):
+        np.testing.assert_allclose(a, b, atol=1e-5)
+
+
+def test_lda_solves_fishers_problem():
+    """Against the definition: w maximises between over shrunk within, in float64 with a plain loop over rows."""
+    x, label = features(), np.random.default_rng(1).integers(0, 9, 300)
+    u = unit(x.astype(np.float64))
+    within, between, mean = np.zeros((20, 20)), np.zeros((20, 20)), u.mean(axis=0)
+    for c in range(9):
+        own = u[label == c]
+        between += len(own) / 300 * np.outer(own.mean(axis=0) - mean, own.mean(axis=0) - mean)
+        for row in own:
+            within += np.outer(row - own.mean(axis=0), row - own.mean(axis=0)) / 300
+    shrunk = 0.3 * within + 0.7 * np.trace(within) / 20 * np.eye(20)
+    values = np.sort(np.linalg.eigvals(np.linalg.inv(shrunk) @ between).real)[::-1]
+    weight, bias = lda(x, label, 8, shrinkage=0.7)
+    np.testing.assert_allclose(weight.T @ shrunk @ weight, np.eye(8), atol=1e-3)
+    np.testing.assert_allclose(np.diag(weight.T @ between @ weight), values[:8], rtol=1e-3, atol=1e-6)
+    np.testing.assert_allclose((u @ weight + bias).mean(axis=0), 0, atol=1e-3)
+
+
+@pytest.mark.reference("sklearn")
+def test_lda_without_shrinkage_spans_sklearns_space():
+    from sklearn.discriminant_analysis import LinearDiscriminantAnalysis
+
+    x, label = features(width=10), np.arange(300) % 5
+    x[np.arange(300), label] += 6  # classes apart, so that every direction is well determined
+    reference = LinearDiscriminantAnalysis(solver="eigen").fit(unit(x.astype(np.float64)), label)
+    expected = unit(x.astype(np.float64)) @ reference.scalings_[:, :3]
+    weight, _ = lda(x, label, 3, shrinkage=0.0)
+    found = unit(x) @ weight
+    for i in range(3):
+        assert abs(np.corrcoef(found[:, i], expected[:, i])[0, 1]) > 0.9999
+
+
+def test_signs_are_the_same_on_every_machine():
+    weight, _ = pca(features(), 5)
+    assert (weight[np.abs(weight).argmax(axis=0), np.arange(5)] > 0).all()
+
+
+def test_too_little_to_learn_from():
+    with pytest.raises(RunError, match=r"PCA to 64 numbers.*20 images of 100 features"):
+        pca(features(20, 100), 64)
+    with pytest.raises(RunError, match="PCA to 64 numbers"):
+        pca(features(300, 20), 64)
+    with pytest.raises(RunError, match=r"LDA to 8 numbers.*5 classes"):
+        lda(features(), np.arange(300) % 5, 8)
