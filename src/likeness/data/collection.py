@@ -10,12 +10,13 @@ values change in place, one column of one fragment at a time: vectors are added 
 without the bytes of a picture being written again.
 """
 
+import re
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from difflib import get_close_matches
 from pathlib import Path
-from typing import Any, Self
+from typing import Any
 
 import lance
 import numpy as np
@@ -71,7 +72,7 @@ class Collection:
         self._cache: dict[str, Any] = {}
 
     @classmethod
-    def open(cls, path: str | Path) -> Self:
+    def open(cls, path: str | Path) -> "Collection":
         """The collection at `path`; CollectionError if there is none, or its columns are not those of `SCHEMA`."""
         path = str(path)
         kind = kind_of(path)
@@ -91,7 +92,7 @@ class Collection:
         return cls(path, dataset)
 
     @classmethod
-    def create(cls, path: str | Path, extra: pa.Schema | None = None) -> Self:
+    def create(cls, path: str | Path, extra: pa.Schema | None = None) -> "Collection":
         """A new, empty collection with the further columns `extra`; the caller holds the lock."""
         path = str(path)
         schema = pa.schema([*SCHEMA, *(extra or ())])
@@ -159,11 +160,16 @@ class Collection:
         `where` is an SQL condition over the columns (`domain = 'cars' AND price < 10`); `gone` also yields the
         rows that are marked so. CollectionError if a column is unknown or the condition can't be understood.
         """
-        yield from self._scanner(columns, where, batch_rows, gone).to_batches()
+        self._check_columns(columns)
+        try:
+            yield from self._scanner(columns, where, batch_rows, gone).to_batches()
+        except ValueError as error:  # before the first batch, or where a value makes the condition impossible
+            raise _where_error(where, self.columns, error) from error
 
     def table(self, columns: Sequence[str], where: str | None = None, *, gone: bool = False) -> pa.Table:
         """All of `scan` at once."""
-        return self._scanner(columns, where, 1024, gone).to_table()
+        schema = pa.schema([self.schema.field(name) for name in columns if name in self.columns])
+        return pa.Table.from_batches(list(self.scan(columns, where, gone=gone)), schema)
 
     def take(self, ids: Ids, columns: Sequence[str]) -> pa.Table:
         """The rows `ids`, in that order, each as often as it is asked for; CollectionError if one does not exist."""
@@ -320,20 +326,13 @@ class Collection:
                 )
 
     def _scanner(self, columns: Sequence[str], where: str | None, batch_rows: int, gone: bool) -> Any:
-        self._check_columns(columns)
-        try:
-            if where is not None:  # alone first, so that its error speaks of what was typed
-                self._dataset.scanner(columns=["id"], filter=where).explain_plan()
-            condition = " AND ".join([f"({where})"] * (where is not None) + [_PRESENT] * (not gone))
-            return self._dataset.scanner(
-                columns=list(columns),
-                filter=condition or None,
-                batch_size=batch_rows,
-                scan_in_order=True,
-                **_READ_AHEAD,
-            )
-        except ValueError as error:
-            raise _where_error(where, self.columns, error) from error
+        if where is not None:
+            _check_brackets(where)
+            self._dataset.scanner(columns=["id"], filter=where).explain_plan()  # its error speaks of what was typed
+        condition = " AND ".join([f"({where})"] * (where is not None) + [_PRESENT] * (not gone))
+        return self._dataset.scanner(
+            columns=list(columns), filter=condition or None, batch_size=batch_rows, scan_in_order=True, **_READ_AHEAD
+        )
 
 
 def _check_schema(path: str, schema: pa.Schema) -> None:
@@ -346,9 +345,19 @@ def _check_schema(path: str, schema: pa.Schema) -> None:
             )
 
 
+def _check_brackets(where: str) -> None:
+    """ValueError if a bracket closes that never opened: Lance stops reading there, and our own would match it."""
+    depth = 0
+    for character in re.sub(r"'[^']*'|\"[^\"]*\"|`[^`]*`", "", where):
+        depth += {"(": 1, ")": -1}.get(character, 0)
+        if depth < 0:
+            raise ValueError("a bracket closes that was not opened")
+
+
 def _where_error(where: str | None, columns: list[str], error: ValueError) -> CollectionError:
-    # Lance appends the place in its own sources, and its own columns; neither helps here.
-    reason = str(error).split(", /")[0].removeprefix("Invalid user input: ").split(" Valid fields are")[0].rstrip(".")
+    # Lance puts its own stages before the reason, and the place in its own sources and its own columns behind it.
+    reason = str(error).split(", /")[0].split(" Valid fields are")[0].rstrip(".")
+    reason = reason.removeprefix("Invalid user input: ").rpartition("Arrow error: ")[2]
     names = ", ".join(name for name in columns if name != "image")
     return CollectionError(
         f"The condition `{where}` can't be understood: {reason}.",

@@ -15,7 +15,6 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
-from itertools import chain, count
 from pathlib import Path
 from typing import Any
 
@@ -24,13 +23,13 @@ import pyarrow as pa
 from jaxtyping import Int64
 
 from likeness import __version__
-from likeness.core.errors import CollectionError, SourceError
+from likeness.core.errors import CollectionError, UsageError
 from likeness.core.files import locked, read_json, refuse_unless
 from likeness.core.journal import progress, table
 from likeness.data.collection import Collection
 from likeness.data.convert import Converted, Failed, Outcome, Task, convert_all
-from likeness.data.sources import SPLITS, Source, SourceRow, absolute, open_source, text
-from likeness.data.splits import split_of
+from likeness.data.sources import SPLITS, SourceRow
+from likeness.data.sources.listing import Listing, common_type, list_pictures
 
 BATCH = 512
 """Rows of a commit, at least, unless the work ends; fewer would make a table of many small pieces."""
@@ -105,18 +104,25 @@ def prepare(
         StorageError: `out` is something else, is being written to, or the disk refuses.
     """
     refuse_unless(out, ("missing", "empty", "collection"), "collection")
-    opened = [open_source(path) for path in sources]
-    card = _card(out)
     options = {"size": size, "test": test}
+    card = _card(out)
     _check_options(out, card.get("options", options), options)
-    names = _names(opened, {entry["name"]: entry["path"] for entry in card.get("sources", [])})
-    listing = _listing(opened, names, test)
+    entries = {entry["name"]: entry for entry in card.get("sources", [])}
+    listing = list_pictures(sources, {name: entry["path"] for name, entry in entries.items()}, test)
     with locked(out, "prepare"):
-        collection = _open_or_create(out, opened)
-        if not card:
-            collection.update_card(_first_card(options))
-        collection.update_card({"sources": _sources(collection.card, opened, names)})
-        return _bring_up_to_date(collection, listing, set(names), limit, workers)
+        collection = _open_or_create(out, listing)
+        collection.update_card(
+            {**(card or _first_card(options)), "sources": list({**entries, **listing.sources}.values())}
+        )
+        known, bad = _known(collection, listing), _current_errors(collection, listing)
+        batch = _Batch(collection, tuple(listing.columns.names), used=set(bad.values()))
+        todo = _todo(batch, list(listing.rows.values())[:limit], known, bad)
+        _convert(batch, todo, known, size, workers)
+        gone = _gone_ids(collection, listing, limit)
+        collection.mark_gone(gone)
+        report = replace(batch.report, gone=len(gone), counts=_counts(collection), errors=len(collection.errors()))
+        _finish_card(collection, report)
+    return report
 
 
 # ---------------------------------------------------------------------- what there is to do
@@ -133,27 +139,19 @@ class _Known:
     description: tuple[Any, ...]
 
 
-def _bring_up_to_date(
-    collection: Collection, listing: dict[str, SourceRow], names: set[str], limit: int | None, workers: int
-) -> Report:
-    extra = tuple({name: None for row in listing.values() for name in row.extra})
-    known = _known(collection, extra)
-    bad = _current_errors(collection, listing, names)
-    batch = _Batch(collection, extra, used=set(bad.values()))
+def _todo(
+    batch: "_Batch", rows: Sequence[SourceRow], known: dict[str, "_Known"], bad: dict[str, int]
+) -> list[SourceRow]:
+    """The rows whose bytes must be read. Those that are known by their stamp need an edit at most."""
     todo: list[SourceRow] = []
-    for row in list(listing.values())[:limit]:
+    for row in rows:
         before = known.get(row.source)
         if before is not None and before.stamp == row.place.stamp:
-            if before.gone or before.description != _description(row, extra):
+            if before.gone or before.description != _description(row, batch.extra):
                 batch.edits.append((before.id, row))
         elif row.source not in bad:
             todo.append(row)
-    _convert(batch, todo, known, int(collection.card["options"]["size"]), workers)
-    gone = _gone_ids(collection, listing, names, limit)
-    collection.mark_gone(gone)
-    report = replace(batch.report, gone=len(gone), counts=_counts(collection), errors=len(collection.errors()))
-    _finish_card(collection, report)
-    return report
+    return todo
 
 
 def _convert(batch: "_Batch", todo: list[SourceRow], known: dict[str, _Known], size: int, workers: int) -> None:
@@ -203,21 +201,24 @@ class _Batch:
         return count >= BATCH_MOST or (count >= BATCH and time.monotonic() - self._begun >= BATCH_SECONDS)
 
     def flush(self) -> None:
-        """Commit: errors first, since the order of free ids relies on it."""
-        if self.bad:
-            self.collection.add_errors(self._errors())
-        if self.good:
-            self.collection.append(self._rows())
-        if self.edits:
-            self.collection.update(self._edited())
+        """Commit what waits: errors first, since the order of free ids relies on it."""
+        good, bad, edits = self.good, self.bad, self.edits
+        # Let go first: a flush that an interrupt ends is not repeated by the one that answers the interrupt.
+        self.good, self.bad, self.edits = [], [], []
+        if bad:
+            self.collection.add_errors(self._errors(bad))
+        if good:
+            self.collection.append(self._rows(good))
+        if edits:
+            self.collection.update(self._table(edits, {}))
         before = self.report
         self.report = replace(
             before,
-            added=before.added + len(self.good),
-            failed=before.failed + len(self.bad),
-            edited=before.edited + len(self.edits),
+            added=before.added + len(good),
+            failed=before.failed + len(bad),
+            edited=before.edited + len(edits),
         )
-        self.good, self.bad, self.edits, self._begun = [], [], [], time.monotonic()
+        self._begun = time.monotonic()
 
     def _new_id(self) -> int:
         while self._next in self.used:
@@ -225,26 +226,23 @@ class _Batch:
         self._next += 1
         return self._next - 1
 
-    def _errors(self) -> pa.Table:
+    def _errors(self, bad: list[tuple[int, SourceRow, Failed]]) -> pa.Table:
         return pa.Table.from_pylist(
             [
                 {"id": number, "source": row.source, "reason": failed.reason, "stamp": row.place.stamp}
-                for number, row, failed in self.bad
+                for number, row, failed in bad
             ]
         )
 
-    def _rows(self) -> pa.Table:
+    def _rows(self, good: list[tuple[int, SourceRow, Converted]]) -> pa.Table:
         columns: dict[str, list[Any]] = {
-            "image": [converted.data for _, _, converted in self.good],
-            "width": [converted.width for _, _, converted in self.good],
-            "height": [converted.height for _, _, converted in self.good],
-            "sha256": [converted.sha256 for _, _, converted in self.good],
-            "source": [row.source for _, row, _ in self.good],
+            "image": [converted.data for _, _, converted in good],
+            "width": [converted.width for _, _, converted in good],
+            "height": [converted.height for _, _, converted in good],
+            "sha256": [converted.sha256 for _, _, converted in good],
+            "source": [row.source for _, row, _ in good],
         }
-        return self._table([(number, row) for number, row, _ in self.good], columns)
-
-    def _edited(self) -> pa.Table:
-        return self._table(self.edits, {})
+        return self._table([(number, row) for number, row, _ in good], columns)
 
     def _table(self, rows: list[tuple[int, SourceRow]], columns: dict[str, list[Any]]) -> pa.Table:
         """`columns`, and those that any edit sets: descriptions, stamp, not gone."""
@@ -264,8 +262,8 @@ def _description(row: SourceRow, extra: tuple[str, ...]) -> tuple[Any, ...]:
     return (*(getattr(row, name) for name in DESCRIPTION), *(row.extra.get(name) for name in extra))
 
 
-def _known(collection: Collection, extra: tuple[str, ...]) -> dict[str, _Known]:
-    columns = ("id", "source", "stamp", "sha256", "gone", *DESCRIPTION, *extra)
+def _known(collection: Collection, listing: Listing) -> dict[str, _Known]:
+    columns = ("id", "source", "stamp", "sha256", "gone", *DESCRIPTION, *listing.columns.names)
     known: dict[str, _Known] = {}
     for batch in collection.scan(columns, gone=True):
         for values in zip(*(batch[name].to_pylist() for name in columns), strict=True):
@@ -274,13 +272,12 @@ def _known(collection: Collection, extra: tuple[str, ...]) -> dict[str, _Known]:
     return known
 
 
-def _current_errors(collection: Collection, listing: dict[str, SourceRow], names: set[str]) -> dict[str, int]:
+def _current_errors(collection: Collection, listing: Listing) -> dict[str, int]:
     """Source -> id of the errors table; what changed or left since is forgotten first."""
     current: dict[str, int] = {}
     stale: list[int] = []
     for error in collection.errors().to_pylist():
-        row = listing.get(error["source"])
-        if _origin(error["source"]) in names and (row is None or row.place.stamp != error["stamp"]):
+        if listing.covers(error["source"]) and listing.stamp(error["source"]) != error["stamp"]:
             stale.append(error["id"])
         else:
             current[error["source"]] = error["id"]
@@ -288,98 +285,44 @@ def _current_errors(collection: Collection, listing: dict[str, SourceRow], names
     return current
 
 
-def _gone_ids(
-    collection: Collection, listing: dict[str, SourceRow], names: set[str], limit: int | None
-) -> Int64[np.ndarray, "N"]:
+def _gone_ids(collection: Collection, listing: Listing, limit: int | None) -> Int64[np.ndarray, "N"]:
     """Rows of these sources that are not, or no longer, what the listing says."""
-    reach = set(list(listing)[:limit])
+    reach = set(list(listing.rows)[:limit])
     latest: dict[str, int] = {}
-    gone: list[int] = []
+    gone: set[int] = set()
     for batch in collection.scan(["id", "source", "stamp"]):
         for number, source, stamp in zip(*(batch[c].to_pylist() for c in ("id", "source", "stamp")), strict=True):
-            if _origin(source) not in names:
+            if not listing.covers(source):
                 continue
             if source in latest:  # a picture that changed: its new row stands further down
-                gone.append(latest[source])
+                gone.add(latest[source])
             latest[source] = number
-            if source not in listing or (source in reach and listing[source].place.stamp != stamp):
-                gone.append(number)
-    return np.unique(np.array(gone, np.int64))
+            if source not in listing.rows or (source in reach and listing.stamp(source) != stamp):
+                gone.add(number)
+    return np.array(sorted(gone), np.int64)
 
 
-# ---------------------------------------------------------------------- listing
+# ---------------------------------------------------------------------- the collection and its card
 
 
-def _listing(opened: list[Source], names: list[str], test: float) -> dict[str, SourceRow]:
-    """All rows by their name in the collection, in order."""
-    listing: dict[str, SourceRow] = {}
-    for source, name in zip(opened, names, strict=True):
-        for row in source:
-            full = f"{name}/{row.source}"
-            if full in listing:
-                raise SourceError(f"Two pictures of `{source.path}` are both called `{row.source}`.", hint="rename one")
-            split = split_of(row.domain, row.label, test) if test and row.split is None else row.split
-            listing[full] = replace(row, source=full, split=split)
-    return listing
-
-
-def _names(opened: list[Source], known: dict[str, str]) -> list[str]:
-    """A name for each source: that of its folder or file, numbered where another source of the card has it.
-
-    A name whose recorded path no longer exists is free for a source of that name elsewhere: it was moved.
-    """
-    names: list[str] = []
-    paths = [absolute(source.path) for source in opened]
-    for path, source in zip(paths, opened, strict=True):
-        if paths.count(path) > 1:
-            raise SourceError(f"The source `{source.path}` is given twice.", hint="name it once")
-        base = text((path.name or "root") if source.layout == "folder" else path.stem)
-        recorded = [name for name, place in known.items() if place == text(str(path))]
-        for name in chain(recorded, [base], (f"{base}-{number}" for number in count(2))):
-            free = name not in known or known[name] == text(str(path)) or not Path(known[name]).exists()
-            if name not in names and free:
-                names.append(name)
-                break
-    return names
-
-
-def _origin(source: str) -> str:
-    return source.partition("/")[0]
-
-
-def _open_or_create(out: str, opened: list[Source]) -> Collection:
-    """The collection with all further columns of the sources; what a killed first write left is written anew."""
-    wanted: dict[str, Any] = {}
-    for source in opened:
-        for name, kind in source.columns.items():
-            wanted[name] = _common_type(source.path, name, wanted.get(name, pa.null()), kind)
-    fields = [pa.field(name, pa.string() if kind == pa.null() else kind) for name, kind in wanted.items()]
+def _open_or_create(out: str, listing: Listing) -> Collection:
+    """The collection with all further columns of the listing; what a killed first write left is written anew."""
+    strings = [pa.field(field.name, pa.string()) if field.type == pa.null() else field for field in listing.columns]
     if not list(Path(out, "rows.lance", "_versions").glob("*.manifest")):  # nothing was ever committed
-        return Collection.create(out, pa.schema(fields))
+        return Collection.create(out, pa.schema(strings))
     collection = Collection.open(out)
-    for field_ in fields:
-        if field_.name in collection.columns and wanted[field_.name] != pa.null():
-            _common_type(out, field_.name, field_.type, collection.schema.field(field_.name).type, exact=True)
-    new = [field_ for field_ in fields if field_.name not in collection.columns]
+    for column in listing.columns:
+        if column.name in collection.columns:
+            there = collection.schema.field(column.name).type
+            if common_type(column.type, there) != there:
+                raise CollectionError(
+                    f"Column `{column.name}` holds {column.type} in the sources and {there} in `{out}`.",
+                    hint="rename it in the sources, or give another `--out`",
+                )
+    new = [field for field in strings if field.name not in collection.columns]
     if new:
         collection.add_columns(pa.schema(new))
     return collection
-
-
-def _common_type(path: str, name: str, one: Any, other: Any, *, exact: bool = False) -> Any:
-    """A type for values of both; whole numbers may stand in a column of fractions, unless it is already there."""
-    if pa.null() in (one, other):
-        return other if one == pa.null() else one
-    if one == other or (pa.types.is_integer(one) and pa.types.is_floating(other)):
-        return other
-    if not exact and pa.types.is_floating(one) and pa.types.is_integer(other):
-        return one
-    raise CollectionError(
-        f"Column `{name}` of `{path}` holds {other}, and {one} elsewhere.", hint="rename it in one of the tables"
-    )
-
-
-# ---------------------------------------------------------------------- card
 
 
 def _card(out: str) -> dict[str, Any]:
@@ -401,19 +344,14 @@ def _now() -> str:
 
 
 def _check_options(out: str, recorded: dict[str, Any], wanted: dict[str, Any]) -> None:
+    if not 0 <= wanted["test"] < 1 or wanted["size"] < 1:
+        raise UsageError("`--test` is a share from 0 to less than 1, and `--size` at least 1 pixel.")
     for name, value in wanted.items():
         if recorded.get(name, value) != value:
             raise CollectionError(
                 f"`{out}` was made with `--{name} {recorded[name]}`, not {value}.",
                 hint=f"give `--{name} {recorded[name]}`, or another `--out`",
             )
-
-
-def _sources(card: dict[str, Any], opened: list[Source], names: list[str]) -> list[dict[str, str]]:
-    entries = {entry["name"]: entry for entry in card.get("sources", [])}
-    for source, name in zip(opened, names, strict=True):
-        entries[name] = {"name": name, "path": text(str(absolute(source.path))), "layout": source.layout}
-    return list(entries.values())
 
 
 def _counts(collection: Collection) -> dict[str, dict[str, int]]:
