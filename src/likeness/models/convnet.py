@@ -1,7 +1,7 @@
 """A small convolutional tower for training from nothing on a laptop's CPU.
 
-Plain 3x3 kernels, because XLA on a CPU runs them at matrix speed and depthwise ones many times slower; group norms,
-because they need neither running statistics nor large batches.
+Plain kernels, because XLA on a CPU runs them near matrix speed; one large kernel first, because a second layer at full
+resolution costs as much as all the rest; group norms, because they need neither running statistics nor large batches.
 """
 
 from collections.abc import Mapping
@@ -16,7 +16,7 @@ from likeness.models.pooling import Pooling, pool
 
 
 class ConvGroup(eqx.Module):
-    """A 3x3 convolution and its group norm; `residual` adds the input to that; ReLU last."""
+    """A convolution and its group norm; `residual` adds the input to that; ReLU last."""
 
     conv: Kernel
     norm: GroupNorm
@@ -55,10 +55,13 @@ class ConvNet(eqx.Module):
 
         def layer(name: str, stride: int) -> ConvGroup:
             norm = GroupNorm(tensors[f"{name}.norm.weight"], tensors[f"{name}.norm.bias"], config.groups, config.eps)
-            return ConvGroup(Kernel(tensors[f"{name}.conv.weight"]), norm, stride, residual=stride == 1)
+            return ConvGroup(Kernel(tensors[f"{name}.conv.weight"]), norm, stride, residual="blocks" in name)
 
         stages = (
-            Stage(layer(f"stages.{i}.down", 2), tuple(layer(f"stages.{i}.blocks.{j}", 1) for j in range(depth)))
+            Stage(
+                layer(f"stages.{i}.down", 2 if i else config.stem_stride),
+                tuple(layer(f"stages.{i}.blocks.{j}", 1) for j in range(depth)),
+            )
             for i, depth in enumerate(config.depths)
         )
         return cls(tuple(stages), config)

@@ -21,8 +21,7 @@ class ConvNorm(eqx.Module):
 
     def __call__(self, x: Float[Array, "H W C"]) -> Float[Array, "H2 W2 O"]:
         """One map."""
-        groups = self.plan.inputs if self.plan.depthwise else 1
-        x = self.norm(self.conv(x, self.plan.stride, self.plan.dilation, groups, self.same_padding))
+        x = self.norm(self.conv(x, self.plan.stride, self.plan.dilation, self.same_padding))
         return jnp.clip(x, 0, 6) if self.plan.relu6 else x
 
 

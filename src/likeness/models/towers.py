@@ -189,13 +189,18 @@ class MobileNetV2Config:
 class ConvNetConfig:
     """A small convolutional tower that learns from nothing on a laptop: plain 3x3 kernels and group norms.
 
-    Stage i halves the map with a strided kernel and refines it in `depths[i]` residual blocks.
+    The first stage shrinks the picture with one large kernel, each later one halves the map; stage i then refines it
+    in `depths[i]` residual blocks.
     """
 
-    widths: tuple[int, ...] = (32, 64, 128, 256)
+    widths: tuple[int, ...] = (48, 96, 192)
     """Channels of each stage; multiples of `groups`."""
-    depths: tuple[int, ...] = (0, 0, 1, 1)
+    depths: tuple[int, ...] = (0, 1, 1)
     """Residual blocks of each stage."""
+    stem_kernel: int = 7
+    """Side of the first kernel, in pixels; odd."""
+    stem_stride: int = 4
+    """Step of the first kernel, in pixels."""
     groups: int = 8
     """Channel groups of a norm."""
     eps: float = 1e-5
@@ -218,7 +223,8 @@ class ConvNetConfig:
         inputs = 3
         for i, (width, depth) in enumerate(zip(self.widths, self.depths, strict=True)):
             for name, entering in [("down", inputs), *((f"blocks.{j}", width) for j in range(depth))]:
-                shapes[f"stages.{i}.{name}.conv.weight"] = (3, 3, entering, width)
+                side = self.stem_kernel if entering == 3 else 3
+                shapes[f"stages.{i}.{name}.conv.weight"] = (side, side, entering, width)
                 shapes |= _affine(f"stages.{i}.{name}.norm", (width,))
             inputs = width
         return shapes
