@@ -17,6 +17,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from difflib import get_close_matches
 from functools import partial
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -116,8 +117,15 @@ def _csv_error(file: Path, reason: str) -> SourceError:
                 f"`{file}`, line {number}, byte {error.start + 1}: the text is not UTF-8.",
                 hint="save the file as UTF-8",
             )
-    reason = reason.removeprefix("CSV parse error: ").replace("Row #", "line ")
-    return SourceError(f"`{file}` is not a table: {reason}.", hint="a value with a comma in it stands in double quotes")
+    records = _records(file)
+    wanted = len(next(records)[1])
+    for begin, values in records:
+        if len(values) != wanted:
+            return SourceError(
+                f"`{file}`, line {begin}: {len(values)} values where the columns are {wanted}.",
+                hint="a value with a comma in it stands in double quotes",
+            )
+    return SourceError(f"`{file}` is not a table: {reason.removeprefix('CSV parse error: ')}.")
 
 
 def _read_parquet(file: Path) -> pa.Table:
@@ -141,13 +149,13 @@ def _typed(table: pa.Table, lines: _Lines) -> pa.Table:
             column = _truths(name, column, lines)
         elif pa.types.is_floating(column.type):
             column = pc.if_else(pc.is_nan(column), None, column)
-        elif pa.types.is_null(column.type) or pa.types.is_large_string(column.type):
+        elif pa.types.is_large_string(column.type):
             column = column.cast(pa.string())
         elif pa.types.is_timestamp(column.type):
             column = column.cast(pa.timestamp("us", column.type.tz), safe=False)
         name = _kept_name(name)
         if name in columns:
-            raise SourceError(f"Two columns would be called `{name}`.", hint="rename one of them")
+            raise SourceError(f"`{lines.file}` has two columns called `{name}`.", hint="rename one of them")
         columns[name] = column
     return pa.table(columns)
 
@@ -220,16 +228,17 @@ def _file(path: Path) -> Place | None:
 
 
 def _missing(row: int, path: str, archive: Path, members: dict[str, Place], lines: _Lines) -> SourceError:
-    names = list(members) if members else _names(archive.parent / path)
+    names = list(members) if members else _beside(archive.parent, path)
     close = get_close_matches(os.path.normpath(path), names, 1)
     where = f"`{archive}` has no member `{path}`" if members else f"there is no file `{path}`"
     hint = f"did you mean `{close[0]}`?" if close else f"paths are relative to `{archive.parent}`"
     return lines.error(row, where, hint)
 
 
-def _names(path: Path) -> list[str]:
-    folder = path.parent
-    return [str(Path(os.path.normpath(path)).with_name(p.name)) for p in folder.iterdir()] if folder.is_dir() else []
+def _beside(root: Path, path: str) -> list[str]:
+    """The files of the folder that `path` names, as a table at `root` would name them."""
+    folder = Path(os.path.normpath(path)).parent
+    return [str(folder / p.name) for p in (root / folder).iterdir()] if (root / folder).is_dir() else []
 
 
 def _no_path(file: Path, columns: list[str]) -> SourceError:
@@ -240,14 +249,16 @@ def _no_path(file: Path, columns: list[str]) -> SourceError:
 
 
 def _line(file: Path, row: int) -> int:
-    """Number of the line on which data row `row` of a CSV begins: values may hold line ends, lines may be empty."""
-    with file.open(encoding="utf-8-sig", newline="") as text:
-        reader = csv.reader(text)
-        begin, rows = 1, -1  # the first row names the columns
+    """Number of the line on which data row `row` of a CSV begins."""
+    return next(islice(_records(file), row + 1, None))[0]
+
+
+def _records(file: Path) -> Iterator[tuple[int, list[str]]]:
+    """Rows of a CSV with the lines that they begin on: values may hold line ends, and lines may be empty."""
+    with file.open(encoding="utf-8-sig", newline="") as lines:
+        reader = csv.reader(lines)
+        begin = 1
         for values in reader:
             if values:
-                if rows == row:
-                    return begin
-                rows += 1
+                yield begin, values
             begin = reader.line_num + 1
-    return begin

@@ -1,0 +1,156 @@
+import os
+import pickle
+from pathlib import Path
+
+import numpy as np
+import PIL.Image
+import pytest
+
+from likeness.core.errors import ImageError, SourceError
+from likeness.data.sources import SourceRow, layout_of, open_source
+
+
+def picture(path: Path, format: str = "JPEG", seed: int = 0) -> bytes:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    pixels = np.random.default_rng(seed).integers(0, 255, (24, 32, 3), np.uint8)
+    PIL.Image.fromarray(pixels).save(path, format)
+    return path.read_bytes()
+
+
+def listed(path: Path) -> list[SourceRow]:
+    return list(open_source(str(path)))
+
+
+def told(path: Path) -> list[tuple[str, str | None, str | None]]:
+    return [(row.source, row.domain, row.label) for row in listed(path)]
+
+
+def test_the_path_says_domain_and_label(tmp_path: Path) -> None:
+    for name in (
+        "photos/flat.jpg",
+        "photos/mug/1.jpg",
+        "photos/mug/2.jpg",
+        "photos/shoes/boot/1.jpg",
+        "photos/shoes/boot/day 2/left/1.jpg",
+        "photos/mug/red/1.jpg",
+    ):
+        picture(tmp_path / name)
+    assert told(tmp_path / "photos") == [
+        ("flat.jpg", "photos", None),
+        ("mug/1.jpg", "photos", "mug"),
+        ("mug/2.jpg", "photos", "mug"),
+        ("mug/red/1.jpg", "mug", "red"),
+        ("shoes/boot/1.jpg", "shoes", "boot"),
+        ("shoes/boot/day 2/left/1.jpg", "shoes", "boot"),
+    ]
+
+
+def test_the_folder_has_the_same_name_however_it_is_given(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    picture(tmp_path / "photos" / "mug" / "1.jpg")
+    monkeypatch.chdir(tmp_path / "photos" / "mug")
+    assert [row.domain for row in open_source("..")] == ["photos"]
+    assert [row.domain for row in open_source("../../photos/")] == ["photos"]
+    assert [row.domain for row in open_source(".")] == ["mug"]
+
+
+def test_rows_have_all_roles_and_readable_places(tmp_path: Path) -> None:
+    data = picture(tmp_path / "a" / "1.jpg")
+    (row,) = listed(tmp_path / "a")
+    assert (row.is_query, row.is_gallery, row.split, row.group, row.extra) == (True, True, None, None, {})
+    place = pickle.loads(pickle.dumps(row.place))
+    assert place.read() == data
+    os.utime(tmp_path / "a" / "1.jpg", (5, 5))
+    assert listed(tmp_path / "a")[0].place.stamp != place.stamp
+
+
+def test_a_picture_is_known_by_suffix_or_by_its_first_bytes(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for name, format in (
+        ("a.JPG", "JPEG"),
+        ("b.png", "GIF"),
+        ("c.dat", "PNG"),
+        ("d", "WEBP"),
+        ("e.bin", "TIFF"),
+        ("f.x", "BMP"),
+    ):
+        picture(tmp_path / name, format)
+    (tmp_path / "broken.jpeg").write_text("no picture")
+    (tmp_path / "notes.txt").write_text("no picture")
+    (tmp_path / "Thumbs.db").write_bytes(b"")
+    (tmp_path / ".hidden.jpg").write_bytes(b"x")
+    picture(tmp_path / ".thumbnails" / "a.jpg")
+    os.mkfifo(tmp_path / "pipe.jpg")
+    assert [row.source for row in listed(tmp_path)] == ["a.JPG", "b.png", "broken.jpeg", "c.dat", "d", "e.bin", "f.x"]
+    assert "left out 3 files" in capsys.readouterr().err
+
+
+def test_links_are_followed_but_not_in_circles(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    picture(tmp_path / "elsewhere" / "1.jpg")
+    picture(tmp_path / "photos" / "mug" / "1.jpg")
+    (tmp_path / "photos" / "mug" / "2.jpg").symlink_to(tmp_path / "elsewhere" / "1.jpg")
+    (tmp_path / "photos" / "cup").symlink_to(tmp_path / "elsewhere")
+    (tmp_path / "photos" / "mug" / "up").symlink_to(tmp_path / "photos")
+    (tmp_path / "photos" / "self.jpg").symlink_to("self.jpg")
+    (tmp_path / "photos" / "dangling.jpg").symlink_to("nowhere")
+    rows = listed(tmp_path / "photos")
+    assert [row.source for row in rows] == ["cup/1.jpg", "dangling.jpg", "mug/1.jpg", "mug/2.jpg", "self.jpg"]
+    assert "`" + str(tmp_path / "photos/mug/up") + "`, a link to a folder that it lies in" in capsys.readouterr().err
+    for row in (rows[1], rows[4]):
+        with pytest.raises(ImageError, match="can't be read"):
+            row.place.read()
+
+
+def test_names_that_are_not_utf8_are_written_and_found(tmp_path: Path) -> None:
+    folder = Path(os.fsdecode(os.fsencode(tmp_path) + b"/caf\xe9"))
+    folder.mkdir()
+    data = picture(tmp_path / "1.jpg")
+    (folder / os.fsdecode(b"\xff.jpg")).write_bytes(data)
+    _, row = listed(tmp_path)
+    assert (row.source, row.label) == ("caf\\xe9/\\xff.jpg", "caf\\xe9")
+    assert pickle.loads(pickle.dumps(row.place)).read() == data
+
+
+def test_the_order_is_that_of_names_and_every_time_the_same(tmp_path: Path) -> None:
+    for name in ("b/2.jpg", "b/10.jpg", "a/1.jpg", "B/1.jpg", "c.jpg"):
+        picture(tmp_path / name)
+    names = [row.source for row in listed(tmp_path)]
+    assert names == ["B/1.jpg", "a/1.jpg", "b/10.jpg", "b/2.jpg", "c.jpg"]
+    assert [row.source for row in listed(tmp_path)] == names
+
+
+def test_an_empty_folder_is_an_error(tmp_path: Path) -> None:
+    (tmp_path / "photos" / "deep" / "er").mkdir(parents=True)
+    (tmp_path / "photos" / "notes.txt").write_text("x")
+    with pytest.raises(SourceError, match="holds no pictures") as caught:
+        listed(tmp_path / "photos")
+    assert "label/" in caught.value.hint
+
+
+def test_what_is_no_source_is_said(tmp_path: Path) -> None:
+    picture(tmp_path / "photos" / "1.jpg")
+    (tmp_path / "shop.tar").write_bytes(b"")
+    (tmp_path / "shop.xlsx").write_bytes(b"")
+    with pytest.raises(SourceError, match="nothing at") as caught:
+        layout_of(str(tmp_path / "photo"))
+    assert "photos" in caught.value.hint
+    with pytest.raises(SourceError, match="nothing at"):
+        layout_of(str(tmp_path / "no" / "where"))
+    with pytest.raises(SourceError) as caught:
+        layout_of(str(tmp_path / "shop.tar"))
+    assert "shop.csv" in caught.value.hint
+    with pytest.raises(SourceError) as caught:
+        layout_of(str(tmp_path / "shop.xlsx"))
+    assert ".csv" in caught.value.hint
+
+
+def test_a_folder_that_can_not_be_read_stops(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    picture(tmp_path / "photos" / "mug" / "1.jpg")
+    real = os.scandir
+
+    def refuse(path: str) -> object:  # chmod would not stop root
+        if str(path).endswith("mug"):
+            raise PermissionError(13, "Permission denied", path)
+        return real(path)
+
+    monkeypatch.setattr(os, "scandir", refuse)
+    with pytest.raises(SourceError, match="mug` can't be read: Permission denied"):
+        listed(tmp_path / "photos")

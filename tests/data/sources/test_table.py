@@ -1,0 +1,171 @@
+import datetime
+import os
+import tarfile
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet
+import pytest
+
+from likeness.core.errors import SourceError
+from likeness.data.sources import Source, open_source
+
+
+@pytest.fixture
+def shop(tmp_path: Path) -> Path:
+    for name in ("a.jpg", "b.jpg", "c d.jpg", "deep/é.jpg"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_bytes(name.encode())
+    return tmp_path
+
+
+def csv(folder: Path, text: str | bytes, name: str = "shop.csv") -> Source:
+    (folder / name).write_bytes(text if isinstance(text, bytes) else text.encode())
+    return open_source(str(folder / name))
+
+
+def refused(folder: Path, text: str | bytes) -> tuple[str, str]:
+    with pytest.raises(SourceError) as caught:
+        csv(folder, text)
+    assert str(folder / "shop.csv") in caught.value.message
+    assert caught.value.hint
+    return caught.value.message, caught.value.hint
+
+
+def test_only_path_is_required(shop: Path) -> None:
+    a, b = csv(shop, "path\na.jpg\ndeep/é.jpg\n")
+    assert (a.source, a.label, a.domain, a.split, a.is_query, a.is_gallery, a.group, a.extra) == (
+        "a.jpg", None, "shop", None, True, True, None, {},
+    )  # fmt: skip
+    assert b.place.read() == "deep/é.jpg".encode()
+
+
+def test_every_column_is_taken_and_further_ones_keep_their_type(shop: Path) -> None:
+    source = csv(
+        shop,
+        "\ufeffprice,path,label,domain,split,is_query,is_gallery,group,count,sold,note,day,id,a.b\n"
+        "1.5,a.jpg,007,tools,test,true,False,g1,3,true,NA,2020-01-02,9,x\n"
+        ",b.jpg,NA,,,0,,,,,,,,\n"
+        'nan,"c d.jpg",,cars,val,1,TRUE,,4,false,"two, words",2021-01-02,8,y\n',
+    )
+    a, b, c = source
+    assert (a.label, a.domain, a.split, a.is_query, a.is_gallery, a.group) == (
+        "007",
+        "tools",
+        "test",
+        True,
+        False,
+        "g1",
+    )
+    assert (b.label, b.domain, b.split, b.is_query, b.is_gallery, b.group) == ("NA", "shop", None, False, True, None)
+    assert (c.label, c.domain, c.split, c.is_query, c.is_gallery, c.group) == (None, "cars", "val", True, True, None)
+    day = datetime.date(2020, 1, 2)
+    assert a.extra == {"price": 1.5, "count": 3, "sold": True, "note": "NA", "day": day, "source_id": 9, "a_b": "x"}
+    assert set(b.extra.values()) == {None}
+    assert (c.extra["price"], c.extra["note"]) == (None, "two, words")
+    assert {name: str(kind) for name, kind in source.columns.items()} == {
+        "price": "double", "count": "int64", "sold": "bool", "note": "string", "day": "date32[day]",
+        "source_id": "int64", "a_b": "string",
+    }  # fmt: skip
+
+
+def test_a_column_without_values_has_no_type_yet(shop: Path) -> None:
+    assert csv(shop, "path,x\na.jpg,\n").columns == {"x": pa.null()}
+
+
+def test_members_of_the_tar_beside_it_come_first(shop: Path) -> None:
+    with tarfile.open(shop / "shop.tar", "w") as archive:
+        for name in ("a.jpg", "./set/x.jpg"):
+            (shop / "member").write_bytes(b"in tar " + name.encode())
+            archive.add(shop / "member", name)
+    a, b, x = csv(shop, "path\na.jpg\nb.jpg\nset/x.jpg\n")
+    assert [row.place.read() for row in (a, b, x)] == [b"in tar a.jpg", b"b.jpg", b"in tar ./set/x.jpg"]
+    os.utime(shop / "shop.tar", (5, 5))
+    assert next(iter(open_source(str(shop / "shop.csv")))).place.stamp != a.place.stamp
+
+
+def test_parquet_is_the_same(shop: Path) -> None:
+    table = pa.table(
+        {
+            "path": ["a.jpg", "b.jpg"],
+            "label": pa.array(["x", "y"]).dictionary_encode(),
+            "split": ["test", ""],
+            "is_query": [False, None],
+            "group": [1, 2],
+            "price": pa.array([1, None], pa.int16()),
+            "when": pa.array([datetime.datetime(2020, 1, 2, 3), None], pa.timestamp("ns")),
+            "kind": pa.array(["k", "k"]).dictionary_encode(),
+        }
+    )
+    pyarrow.parquet.write_table(table, shop / "shop.parquet")
+    source = open_source(str(shop / "shop.parquet"))
+    a, b = source
+    assert (a.label, a.split, a.is_query, a.is_gallery, a.group) == ("x", "test", False, True, "1")
+    assert (b.label, b.split, b.is_query, b.group, b.extra["price"]) == ("y", None, True, "2", None)
+    assert a.extra == {"price": 1, "when": datetime.datetime(2020, 1, 2, 3), "kind": "k"}
+    assert {name: str(kind) for name, kind in source.columns.items()} == {
+        "price": "int16", "when": "timestamp[us]", "kind": "string",
+    }  # fmt: skip
+
+
+def test_a_missing_path_column_is_told_with_a_guess(shop: Path) -> None:
+    for header, guess in (
+        ("Path,label", "Path"),
+        ("filename,label", "filename"),
+        ("paths", "paths"),
+        ("x,y", "paths`"),
+    ):
+        message, hint = refused(shop, f"{header}\na.jpg\n" if "," not in header else f"{header}\na.jpg,b\n")
+        assert "no column `path`" in message
+        assert guess in hint or guess == "paths`"
+    message, _ = refused(shop, "path;label\na.jpg;b\n")
+    assert "'path;label'" in message
+
+
+def test_a_duplicate_path_names_both_lines(shop: Path) -> None:
+    message, _ = refused(shop, 'path,note\na.jpg,"two\nlines"\n\nb.jpg,x\n./a.jpg,y\n')
+    assert "line 6" in message
+    assert "line 2 too" in message
+
+
+@pytest.mark.parametrize(
+    ("split", "guess"), [("tets", "`test`"), ("TRAIN", "`train`"), ("holdout", "train, val, test")]
+)
+def test_an_unknown_split_is_told_with_a_guess(shop: Path, split: str, guess: str) -> None:
+    message, hint = refused(shop, f"path,split\na.jpg,test\nb.jpg,{split}\n")
+    assert "line 3" in message
+    assert f"`{split}`" in message
+    assert guess in hint
+
+
+def test_a_missing_picture_stops_with_a_guess(shop: Path) -> None:
+    message, hint = refused(shop, "path\na.jpg\ndeep/è.jpg\n")
+    assert "line 3" in message
+    assert "there is no file `deep/è.jpg`" in message
+    assert "deep/é.jpg" in hint
+    with tarfile.open(shop / "shop.tar", "w") as archive:
+        archive.add(shop / "a.jpg", "set/0001.jpg")
+    message, hint = refused(shop, "path\nset/001.jpg\n")
+    assert "has no member `set/001.jpg`" in message
+    assert "set/0001.jpg" in hint
+
+
+def test_other_bad_tables_are_told_by_line(shop: Path) -> None:
+    assert "line 3: `is_query` is `maybe`" in refused(shop, "path,is_query\na.jpg,1\nb.jpg,maybe\n")[0]
+    assert "line 3: `path` is empty" in refused(shop, "path,label\na.jpg,x\n,y\n")[0]
+    assert "line 3" in refused(shop, "path,label\na.jpg,x\nb.jpg,y,z\n")[0]
+    assert "line 3, byte 2: the text is not UTF-8" in refused(shop, b"path\na.jpg\nb\xff.jpg\n")[0]
+    assert "is empty" in refused(shop, "")[0]
+    assert "is empty" in refused(shop, "\n\n")[0]
+    assert "no rows" in refused(shop, "path,label\n")[0]
+    assert "x" in refused(shop, "path,x,x\na.jpg,1,2\n")[0]
+
+
+def test_a_broken_parquet_or_tar_is_told(shop: Path) -> None:
+    (shop / "shop.parquet").write_bytes(b"PAR1 not at all")
+    with pytest.raises(SourceError, match="can't be read as Parquet"):
+        open_source(str(shop / "shop.parquet"))
+    (shop / "shop.tar").write_bytes(os.urandom(2000))
+    with pytest.raises(SourceError, match="can't be read as a tar") as caught:
+        csv(shop, "path\na.jpg\n")
+    assert "uncompressed" in caught.value.hint

@@ -1,0 +1,33 @@
+import tarfile
+from pathlib import Path
+
+import pytest
+
+from likeness.core.errors import ImageError
+from likeness.data.sources.tar import index_of
+
+
+def test_every_member_is_found_as_tarfile_reads_it(tmp_path: Path) -> None:
+    with tarfile.open(tmp_path / "x.tar", "w") as archive:
+        for i, name in enumerate(("a.jpg", "set/b.jpg", "./c.jpg", "long/" + "n" * 150 + ".jpg", "a.jpg", "empty.jpg")):
+            (tmp_path / "file").write_bytes(bytes([i]) * (100 * i) if name != "empty.jpg" else b"")
+            archive.add(tmp_path / "file", name)
+        archive.add(tmp_path, "folder", recursive=False)
+        link = tarfile.TarInfo("hard.jpg")
+        link.type, link.linkname = tarfile.LNKTYPE, "set/b.jpg"
+        archive.addfile(link)
+    places = index_of(tmp_path / "x.tar")
+    with tarfile.open(tmp_path / "x.tar") as archive:
+        expected = {m.name.removeprefix("./"): archive.extractfile(m).read() for m in archive if m.isreg() or m.islnk()}
+    assert {name: place.read() for name, place in places.items()} == expected
+    assert places["a.jpg"].read() == bytes([4]) * 400  # the later of two
+
+
+def test_a_member_that_the_tar_cuts_off_is_no_picture(tmp_path: Path) -> None:
+    with tarfile.open(tmp_path / "x.tar", "w") as archive:
+        (tmp_path / "file").write_bytes(bytes(5000))
+        archive.add(tmp_path / "file", "a.jpg")
+    place = index_of(tmp_path / "x.tar")["a.jpg"]
+    (tmp_path / "x.tar").write_bytes((tmp_path / "x.tar").read_bytes()[:2000])
+    with pytest.raises(ImageError, match=f"ends after {2000 - place.offset} of this member's 5000 bytes"):
+        place.read()
