@@ -11,7 +11,16 @@ import pytest
 from likeness.commands import COMMANDS, main
 from likeness.recipes import RECIPES
 
-GOLDEN = Path(__file__).resolve().parents[1] / "golden" / "help"
+ROOT = Path(__file__).resolve().parents[2]
+GOLDEN = ROOT / "tests" / "golden" / "help"
+PAGE = ROOT / "docs" / "reference" / "commands.md"
+
+HEAD = """# Commands
+
+Data goes to stdout, words and progress to stderr; `--json` writes one document and nothing else. Exit codes: 0 done;
+2 something you can mend, told in one sentence and a hint; 130 interrupted; 1 a bug of ours. What follows is the programs'
+own help; a test keeps it so.
+"""
 
 HELPS = {"likeness": []} | {verb: [verb] for verb in COMMANDS} | {f"train-{name}": ["train", name] for name in RECIPES}
 
@@ -27,6 +36,21 @@ def test_help_is_what_it_was(name: str, capsys: pytest.CaptureFixture[str], monk
         GOLDEN.mkdir(parents=True, exist_ok=True)
         (GOLDEN / f"{name}.txt").write_text(text, encoding="utf-8")
     assert text == (GOLDEN / f"{name}.txt").read_text(encoding="utf-8")
+
+
+def page() -> str:
+    """The reference page: every help, verbs in the order of their table."""
+    parts = [HEAD]
+    for name, argv in HELPS.items():
+        text = (GOLDEN / f"{name}.txt").read_text(encoding="utf-8").rstrip()
+        parts.append(f"## {' '.join(['likeness', *argv])}\n\n```text\n{text}\n```\n")
+    return "\n".join(parts)
+
+
+def test_the_reference_page_shows_the_same_help() -> None:
+    if os.environ.get("UPDATE_GOLDEN"):
+        PAGE.write_text(page(), encoding="utf-8")
+    assert PAGE.read_text(encoding="utf-8") == page()
 
 
 def test_no_help_is_left_over() -> None:
