@@ -17,7 +17,7 @@ check: .venv/.check  ## lint, format, types, the house rules
 	scripts/check
 
 docs: .venv/.docs  ## the documentation site, into site/
-	$(BIN)/mkdocs build --strict --quiet --site-dir site
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --site-dir site
 
 bench: .venv/.reference  ## every claim of speed, measured against what it is claimed over
 	scripts/bench

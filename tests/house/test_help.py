@@ -18,8 +18,8 @@ PAGE = ROOT / "docs" / "reference" / "commands.md"
 HEAD = """# Commands
 
 Data goes to stdout, words and progress to stderr; `--json` writes one document and nothing else. Exit codes: 0 done;
-2 something you can mend, told in one sentence and a hint; 130 interrupted; 1 a bug of ours. What follows is the programs'
-own help; a test keeps it so.
+2 something you can mend, told in one sentence and a hint; 130 interrupted; 1 a bug of ours. What follows is the
+programs' own help; a test keeps it so.
 """
 
 HELPS = {"likeness": []} | {verb: [verb] for verb in COMMANDS} | {f"train-{name}": ["train", name] for name in RECIPES}
