@@ -63,26 +63,26 @@ class Encoder(eqx.Module):
         """A new encoder with random weights, a pure function of `config` and `key`."""
         return cls.from_parts(config, init_tensors(tensor_shapes(config), key), dtype)
 
-    def features(self, images: UInt8[Array, "B S S 3"]) -> Float32[Array, "B F"]:
+    def features(self, images: UInt8[Array | np.ndarray, "B S S 3"]) -> Float32[Array, "B F"]:
         """Pooled output of the tower for pictures that `config.preprocess` made; the pictures alone, not mirrored."""
         return jax.vmap(self._features)(self.normalise(images)).astype(jnp.float32)
 
-    def project(self, features: Float[Array, "B F"]) -> Float32[Array, "B D"]:
+    def project(self, features: Float[Array | np.ndarray, "B F"]) -> Float32[Array, "B D"]:
         """Embeddings of unit length from features."""
-        return jax.vmap(self.projection)(features)
+        return jax.vmap(self.projection)(jnp.asarray(features))
 
-    def __call__(self, images: UInt8[Array, "B S S 3"]) -> Float32[Array, "B D"]:
+    def __call__(self, images: UInt8[Array | np.ndarray, "B S S 3"]) -> Float32[Array, "B D"]:
         """Embeddings of unit length, from the mean with the mirror image's features where the config says so."""
         features = self.features(images)
         if self.config.mirror:
             features = (features + self.features(images[:, :, ::-1])) / 2
         return self.project(features)
 
-    def normalise(self, images: UInt8[Array, "B S S 3"]) -> Float[Array, "B S S 3"]:
+    def normalise(self, images: UInt8[Array | np.ndarray, "B S S 3"]) -> Float[Array, "B S S 3"]:
         """`(x / 255 - mean) / std`, in the tower's dtype."""
         colors = jnp.array([self.config.preprocess.mean, self.config.preprocess.std], jnp.float32)
         mean, std = colors.reshape(2, 1, 1, 1, 3)
-        x: Array = ((images.astype(jnp.float32) / 255 - mean) / std).astype(self.dtype)
+        x: Array = ((jnp.asarray(images).astype(jnp.float32) / 255 - mean) / std).astype(self.dtype)
         return x
 
     def tensors(self) -> Tensors:

@@ -100,23 +100,23 @@ class Preprocess:
     def _resample(
         self, image: Image, whole: tuple[int, int], rows: tuple[int, int], columns: tuple[int, int]
     ) -> UInt8[np.ndarray, "h w 3"]:
-        """Only the window (`rows`, `columns`) of the picture resized to `whole`.
+        """The window (`rows`, `columns`) of the picture resized to `whole`.
 
-        The whole may be huge (a strip one pixel high becomes millions wide), the window never is. Pillow's `box`
-        looks beyond its own edges, so the result equals that of resizing everything and cropping afterwards.
+        A strip one pixel high becomes millions of pixels wide, so beyond 64:1 only the window is computed. Pillow keeps
+        the corners of that window in single precision, which moves a value by 1 here and there; everyday pictures
+        are resized whole, and equal the image processors' to the bit.
         """
         if not self.antialias:
             return _sampled(image, whole, rows, columns, self.interpolation == "bicubic")
+        source = Pillow.fromarray(image)
+        if max(whole) <= 64 * min(whole):
+            resized = source.resize((whole[1], whole[0]), _FILTERS[self.interpolation])
+            return np.asarray(resized, np.uint8)[slice(*rows), slice(*columns)]
         scale_y, scale_x = image.shape[0] / whole[0], image.shape[1] / whole[1]
-        box = (
-            columns[0] * scale_x,
-            rows[0] * scale_y,
-            min(columns[1] * scale_x, image.shape[1]),
-            min(rows[1] * scale_y, image.shape[0]),
-        )
+        right, bottom = min(columns[1] * scale_x, image.shape[1]), min(rows[1] * scale_y, image.shape[0])
+        box = (columns[0] * scale_x, rows[0] * scale_y, right, bottom)
         size = (columns[1] - columns[0], rows[1] - rows[0])
-        resized = Pillow.fromarray(image).resize(size, _FILTERS[self.interpolation], box=box)
-        return np.asarray(resized, np.uint8)
+        return np.asarray(source.resize(size, _FILTERS[self.interpolation], box=box), np.uint8)
 
 
 def _sampled(
