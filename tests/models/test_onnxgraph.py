@@ -1,0 +1,75 @@
+"""The ONNX graph against the JAX encoder, which is written apart from it, on random weights and statistics."""
+
+import numpy as np
+import onnx
+import onnxruntime
+import pytest
+
+from likeness.models.config import (
+    ConvNetConfig,
+    EncoderConfig,
+    MobileNetV2Config,
+    ProjectionConfig,
+    Tower,
+    ViTConfig,
+    tensor_shapes,
+)
+from likeness.models.onnxgraph import build
+from likeness.models.preprocess import Preprocess
+
+VIT = {"size": 32, "patch": 8, "width": 24, "layers": 3, "heads": 2, "hidden": 40}
+TOWERS: list[tuple[Tower, str]] = [
+    (ViTConfig(**VIT, activation="gelu"), "class"),
+    (ViTConfig(**VIT, activation="quick_gelu", head=10), "class"),
+    (ViTConfig(**VIT, activation="gelu", patch_bias=True, norm_pre=False), "mean"),
+    (MobileNetV2Config(multiplier=0.25), "mean"),
+    (MobileNetV2Config(multiplier=0.35, same_padding=True), "gem"),
+    (MobileNetV2Config(multiplier=0.25, same_padding=True, output_stride=8, first_is_expansion=False), "mean"),
+    (ConvNetConfig(widths=(8, 16), depths=(1, 2), groups=4), "mean"),
+    (ConvNetConfig(widths=(8, 16), depths=(0, 1), groups=8, stem_kernel=5, stem_stride=2), "gem"),
+]
+
+
+def encoder_parts(tower: Tower, pooling: str, size: int = 32) -> tuple[EncoderConfig, dict[str, np.ndarray]]:
+    """A config, and random tensors of the kind that training leaves: norms that are not the identity."""
+    preprocess = Preprocess(size, "squash", size, "bicubic", (0.48, 0.45, 0.40), (0.27, 0.26, 0.28))
+    config = EncoderConfig(tower, pooling, preprocess, ProjectionConfig("identity", tower.features, tower.features))
+    rng = np.random.default_rng(0)
+    tensors = {}
+    for name, shape in tensor_shapes(config).items():
+        fan_in = np.prod(shape[:-1]) if ".conv." in name else shape[-2] if len(shape) > 1 else 1
+        value = rng.normal(size=shape) / np.sqrt(fan_in) * (1.2 if ".conv." in name else 1)
+        if "norm" in name:
+            value = {"weight": 1 + 0.2 * rng.normal(size=shape), "variance": rng.uniform(0.5, 2, shape)}.get(
+                name.split(".")[-1], 0.2 * rng.normal(size=shape)
+            )
+        tensors[name] = value.astype(np.float32)
+    return config, tensors
+
+
+@pytest.mark.parametrize(("tower", "pooling"), TOWERS)
+def test_equals_the_jax_encoder(tower: Tower, pooling: str) -> None:
+    import equinox as eqx
+    import jax.numpy as jnp
+
+    from likeness.models.encoder import Encoder
+
+    size = 32 if isinstance(tower, ViTConfig) else 50  # 50: odd maps on the way down
+    config, tensors = encoder_parts(tower, pooling, size)
+    images = np.random.default_rng(1).integers(0, 256, (3, size, size, 3), dtype=np.uint8)
+    encoder = Encoder.from_parts(config, tensors)
+    expected = np.asarray(eqx.filter_jit(lambda e, x: e.features(x))(encoder, jnp.asarray(images)))
+    model = build(config, tensors)
+    onnx.checker.check_model(model, full_check=True)
+    session = onnxruntime.InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"])
+    (found,) = session.run(None, {"images": images})
+    assert found.shape == (3, tower.features)
+    assert found.dtype == np.float32
+    np.testing.assert_allclose(found, expected, rtol=1e-4, atol=2e-5 * np.abs(expected).max())
+    assert np.abs(expected - expected.mean(axis=0)).max() > 1e-3  # the pictures do differ
+
+
+def test_uses_standard_operators_alone() -> None:
+    for tower, pooling in TOWERS:
+        model = build(*encoder_parts(tower, pooling))
+        assert {node.domain for node in model.graph.node} == {""}
