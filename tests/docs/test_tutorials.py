@@ -70,7 +70,8 @@ def test_a_tutorial_does_what_it_says(page: Path, tmp_path: Path) -> None:
 
 
 def test_the_reader_of_blocks() -> None:
-    text = "a\n```console\n$ echo a \\\n    b\na b\n$ true\n```\n```python\nx = 1\n```\n```python\ny = x\n```\n```text\n$ no\n```\n"
+    text = "a\n```console\n$ echo a \\\n    b\na b\n$ true\n```\n"
+    text += "```python\nx = 1\n```\n```python\ny = x\n```\n```text\n$ no\n```\n"
     console, python = blocks(text)
     assert commands(console[1]) == [("echo a \\\n    b", "a b"), ("true", "")]
     assert python == ("python", "x = 1\ny = x\n")

@@ -23,6 +23,8 @@ from likeness.data.sources import Place
 
 CHUNK = 16
 """Pictures that a worker is given at a time."""
+WORTH = 64
+"""Pictures that are worth a process: fewer are converted before it has started."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,7 +80,7 @@ def convert_all(tasks: Sequence[Task], size: int, workers: int = 0) -> Iterator[
 
     At most 2 * workers + 2 chunks of `CHUNK` pictures are in flight or waiting, however slow the reader is.
     """
-    workers = min(workers or cores(), -(-len(tasks) // CHUNK))
+    workers = min(workers or cores(), -(-len(tasks) // WORTH))
     if workers <= 1:
         yield from (convert(task, size) for task in tasks)
         return
@@ -86,7 +88,8 @@ def convert_all(tasks: Sequence[Task], size: int, workers: int = 0) -> Iterator[
     with _pool(workers) as pool:
         waiting: deque[Future[list[Outcome]]] = deque()
         for chunk in chunks:
-            waiting.append(pool.submit(_convert_chunk, chunk, size))
+            with _deaf():
+                waiting.append(pool.submit(_convert_chunk, chunk, size))
             if len(waiting) >= 2 * workers + 2:
                 yield from waiting.popleft().result()
         while waiting:
@@ -116,8 +119,17 @@ def _pool(workers: int) -> Iterator[ProcessPoolExecutor]:
         pool.shutdown(cancel_futures=True)
 
 
+@contextmanager
+def _deaf() -> Iterator[None]:
+    """A process started inside is born deaf to Ctrl-C; this one hears it when the block ends."""
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
 def _start_worker() -> None:
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
     threading.Thread(target=_end_with_parent, daemon=True).start()
 
 
