@@ -101,8 +101,10 @@ def prepare(
     Raises:
         SourceError: A source is missing, empty, or says something impossible.
         CollectionError: The collection was made with another `size` or `test`, or has columns of another type.
+        UsageError: A number is out of range.
         StorageError: `out` is something else, is being written to, or the disk refuses.
     """
+    _check_numbers(size, limit, test, workers)
     refuse_unless(out, ("missing", "empty", "collection"), "collection")
     options = {"size": size, "test": test}
     card = _card(out)
@@ -343,9 +345,18 @@ def _now() -> str:
     return datetime.now(UTC).isoformat(timespec="seconds")
 
 
+def _check_numbers(size: int, limit: int | None, test: float, workers: int) -> None:
+    for name, value, fits, expected in (
+        ("size", size, size >= 1, "at least 1 pixel"),
+        ("limit", limit, limit is None or limit >= 1, "at least 1 picture"),
+        ("test", test, 0 <= test < 1, "a share from 0 to less than 1"),
+        ("workers", workers, workers >= 0, "0 (one a core) or more"),
+    ):
+        if not fits:
+            raise UsageError(f"`--{name}` is {value}; expected {expected}.")
+
+
 def _check_options(out: str, recorded: dict[str, Any], wanted: dict[str, Any]) -> None:
-    if not 0 <= wanted["test"] < 1 or wanted["size"] < 1:
-        raise UsageError("`--test` is a share from 0 to less than 1, and `--size` at least 1 pixel.")
     for name, value in wanted.items():
         if recorded.get(name, value) != value:
             raise CollectionError(
