@@ -1,0 +1,142 @@
+"""`likeness train RECIPE`: a recipe, with flags over its leaves, becomes an encoder."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from jaxtyping import UInt8
+
+from likeness.core.errors import UsageError
+from likeness.core.shapes import Ids, Vectors
+
+if TYPE_CHECKING:
+    from likeness.data.collection import Collection
+    from likeness.models.encoder import Encoder
+    from likeness.training.config import TrainConfig
+
+_ROLES = ["id", "label", "domain", "split", "group", "is_query", "is_gallery"]
+_BATCH = 64  # pictures in one call of the tower
+
+_USAGE = """usage: likeness train RECIPE --data COLL [--model MODEL] --out RUN [options]
+
+Make an encoder from a collection, following a recipe.
+
+{recipes}
+
+`likeness train RECIPE --help` lists the recipe's options and what it sets them to.
+A run that was stopped goes on with the same command."""
+
+
+def configure(argv: list[str]) -> TrainConfig:
+    """The recipe that `argv` names, with its flags applied.
+
+    Raises:
+        UsageError: No such recipe or option, or a flag that the recipe needs is missing.
+    """
+    from likeness.core.config import did_you_mean, parse
+    from likeness.recipes import RECIPES
+
+    name = argv[0] if argv else "--help"
+    if name in ("-h", "--help"):
+        print(_USAGE.format(recipes="\n".join(f"  {recipe:<9} {_what(config)}" for recipe, config in RECIPES.items())))
+        raise SystemExit(0)
+    if name.startswith("-"):
+        raise UsageError("A recipe comes before the options.", hint="likeness train RECIPE --data COLL --out RUN")
+    if name not in RECIPES:
+        raise UsageError(
+            f"There is no recipe `{name}`.{did_you_mean(name, RECIPES)}", hint=f"recipes: {', '.join(RECIPES)}"
+        )
+    recipe = RECIPES[name]
+    config = parse(type(recipe), argv[1:], prog=f"likeness train {name}", description=_what(recipe), default=recipe)
+    _complete(name, config)
+    return config
+
+
+def main(config: TrainConfig) -> None:
+    """Train, with every encoder measured on split "test" if the collection has one; print where the encoder is."""
+    from likeness.training.loop import train
+
+    train(config, _evaluation(config))
+    print(f"{config.out}/model")
+
+
+def _what(config: TrainConfig) -> str:
+    return (type(config).__doc__ or "").split("\n")[0]
+
+
+def _complete(name: str, config: TrainConfig) -> None:
+    from likeness.training.config import PixelsConfig
+
+    needed = ["data", "out"] if isinstance(config, PixelsConfig) else ["data", "model", "out"]
+    missing = [f"`--{field}`" for field in needed if not getattr(config, field)]
+    if missing:
+        raise UsageError(f"Missing: {', '.join(missing)}.", hint=f"`likeness train {name} --help` lists the options")
+
+
+def _evaluation(config: TrainConfig) -> Callable[[Encoder], dict[str, float]] | None:
+    """How an encoder does on the classes of split "test", which training never sees; None if there are none."""
+    from likeness.data.collection import Collection
+    from likeness.evaluation.protocols import evaluate
+    from likeness.training.config import PixelsConfig
+
+    collection = Collection.open(config.data)
+    rows = collection.table(_ROLES)
+    test = np.flatnonzero([split == "test" for split in rows["split"].to_pylist()])
+    if not len(test):
+        return None
+    rows = rows.take(test)
+    ids = rows["id"].to_numpy()
+    vectors_of = _from_images(collection, ids) if isinstance(config, PixelsConfig) else _from_features(config, ids)
+
+    def score(encoder: Encoder) -> dict[str, float]:
+        report: dict[str, Any] = evaluate(vectors_of(encoder), rows, split="test").to_json()
+        return dict(report["metrics"])
+
+    return score
+
+
+def _from_features(config: TrainConfig, ids: Ids) -> Callable[[Encoder], Vectors]:
+    """Embeddings of the rows `ids` from cached features, which encoders that differ in their projection share."""
+    from likeness.data.collection import Collection
+    from likeness.embedding.column import ensure_features
+    from likeness.embedding.runtime import combine, load
+
+    cached: dict[str, Vectors] = {}
+    embedder, collection = load(config.model), Collection.open(config.data)
+
+    def column(name: str) -> Vectors:
+        if name not in cached:
+            every, vectors = collection.vectors(name)
+            cached[name] = vectors[np.searchsorted(every, ids)]
+        return cached[name]
+
+    def vectors_of(encoder: Encoder) -> Vectors:
+        ensure_features(embedder, collection, encoder.config.mirror)
+        features = column(embedder.features_column)
+        if encoder.config.mirror:
+            features = combine(features, column(embedder.mirrored_column))
+        return np.asarray(encoder.project(features))
+
+    return vectors_of
+
+
+def _from_images(collection: Collection, ids: Ids) -> Callable[[Encoder], Vectors]:
+    """Embeddings of the rows `ids` from their pictures, which are kept in memory as the tower takes them."""
+    import equinox as eqx
+
+    from likeness.data.images import decode
+
+    embed = eqx.filter_jit(lambda encoder, images: encoder(images))
+    cached: list[UInt8[np.ndarray, "B S S 3"]] = []
+
+    def vectors_of(encoder: Encoder) -> Vectors:
+        if not cached:
+            data = collection.take(ids, ["image"])["image"].to_pylist()
+            images = np.stack([encoder.config.preprocess(decode(picture)) for picture in data])
+            padded = np.concatenate([images, np.zeros((-len(ids) % _BATCH, *images.shape[1:]), np.uint8)])
+            cached.extend(padded.reshape(-1, _BATCH, *images.shape[1:]))
+        return np.concatenate([np.asarray(embed(encoder, batch)) for batch in cached])[: len(ids)]
+
+    return vectors_of

@@ -1,0 +1,190 @@
+"""What a training run is, as one frozen value: the recipe with its flags applied, saved as `RUN/config.json`.
+
+Three kinds: `PcaConfig` (closed form), `HeadConfig` (a projection on cached features), `PixelsConfig` (a tower on
+images). A run is a function of this value, the collection and the model.
+"""
+
+from dataclasses import dataclass, field
+from typing import Literal
+
+from likeness.core.config import option
+from likeness.data.augment import Color, Crop, Erase, Flip
+from likeness.losses.geometry import Neighbours
+from likeness.losses.margins import ArcFace, Margin
+from likeness.models.towers import ConvNetConfig
+
+
+@dataclass(frozen=True)
+class Pca:
+    """Directions of greatest variance."""
+
+    power: float = 0.0
+    """Each direction is multiplied by its variance to this power: 0 keeps distances, -0.5 whitens."""
+
+
+@dataclass(frozen=True)
+class Lda:
+    """Directions in which classes lie far apart, measured by the spread within them."""
+
+    shrinkage: float = 0.7
+    """Share of the identity in the covariance within classes, 0 to 1."""
+
+
+@dataclass(frozen=True)
+class Random:
+    """Gaussian numbers, of a size that keeps lengths."""
+
+
+ClosedForm = Pca | Lda
+Start = Pca | Lda | Random
+
+
+@dataclass(frozen=True)
+class AdamW:
+    """Adam with decoupled weight decay; the rate warms up linearly and falls as a cosine to zero."""
+
+    rate: float = 1e-4
+    """Peak learning rate of the projection."""
+    centers_rate: float = 1e-4
+    """Peak learning rate of the class centers."""
+    tower_rate: float = 0.0
+    """Peak learning rate of the tower, where there is one to train."""
+    decay: float = 0.0
+    """Weight decay of kernels and weights, times the rate; norms, biases and centers have none."""
+    warmup: float = 0.05
+    """Share of the steps in which the rates rise."""
+    clip: float = 0.0
+    """Longest gradient, over all numbers together; 0 does not clip."""
+
+
+@dataclass(frozen=True)
+class Augments:
+    """How images are changed each time they are seen."""
+
+    crop: Crop = field(default_factory=Crop)
+    """A random part, resized."""
+    flip: Flip = field(default_factory=Flip)
+    """Mirrored at random."""
+    color: Color = field(default_factory=Color)
+    """Brightness, contrast, saturation."""
+    erase: Erase = field(default_factory=Erase)
+    """A rectangle blanked."""
+
+
+@dataclass(frozen=True)
+class PcaConfig:
+    """A projection in closed form on the features of a frozen tower."""
+
+    data: str = option(default="", metavar="COLL")
+    """The collection to learn from: its rows of split "train", or all where no row has a split."""
+    model: str = option(default="", metavar="MODEL")
+    """The encoder whose features are projected."""
+    out: str = option(default="", metavar="RUN")
+    """The run directory to write, or to go on with."""
+    where: str = option(default="", metavar="EXPR")
+    """Learn only from rows for which this Lance filter holds: "domain != 'cars'"."""
+    dimension: int = 64
+    """Numbers in the embedding."""
+    mirror: bool = False
+    """Average the features of each image and of its mirror image, in training and ever after."""
+    fit: ClosedForm = field(default_factory=Pca)
+    """PCA or LDA."""
+    seed: int = 0
+    """Of nothing yet: a closed form draws no random numbers."""
+
+
+@dataclass(frozen=True)
+class HeadConfig:
+    """A projection trained with a margin loss on the features of a frozen tower."""
+
+    data: str = option(default="", metavar="COLL")
+    """The collection to learn from: its labelled rows of split "train", or all where no row has a split."""
+    model: str = option(default="", metavar="MODEL")
+    """The encoder whose features are projected."""
+    out: str = option(default="", metavar="RUN")
+    """The run directory to write, or to go on with."""
+    where: str = option(default="", metavar="EXPR")
+    """Learn only from rows for which this Lance filter holds: "domain != 'cars'"."""
+    dimension: int = 64
+    """Numbers in the embedding."""
+    mirror: bool = True
+    """Average the features of each image and of its mirror image; in training, mix the two at random."""
+    start: Start = field(default_factory=lambda: Pca(power=-0.125))
+    """What the projection is before the first step."""
+    loss: Margin = field(default_factory=lambda: ArcFace(margin=0.1, scale=16.0))
+    """The margin loss."""
+    centers: int = 1
+    """Centers of each class; an image counts for the nearest."""
+    keep: Neighbours = field(default_factory=Neighbours)
+    """The term that keeps the tower's geometry."""
+    dropout: float = 0.1
+    """Share of the features set to zero in each step."""
+    optimizer: AdamW = field(default_factory=AdamW)
+    """Rates and their course."""
+    sample: Literal["balanced", "uniform"] = "balanced"
+    """balanced: every class equally often; uniform: every image equally often."""
+    batch: int = 128
+    """Images in a step."""
+    epochs: float = 20.0
+    """How often each image is seen, on average."""
+    steps: int = 0
+    """How many steps; 0: as many as `epochs` needs."""
+    seed: int = 0
+    """Of sampling, dropout and every other random choice."""
+    evaluate_every: int = 0
+    """Steps between measurements; 0: before the first step and after the last."""
+    save_every: int = 200
+    """Steps between checkpoints; there is always one after the last step and when interrupted."""
+    log_every: int = 20
+    """Steps between lines of metrics."""
+
+
+@dataclass(frozen=True)
+class PixelsConfig:
+    """A whole encoder trained on images: its tower from nothing, or a given one tuned."""
+
+    data: str = option(default="", metavar="COLL")
+    """The collection to learn from: its labelled rows of split "train", or all where no row has a split."""
+    model: str = option(default="", metavar="MODEL")
+    """The encoder to tune; none: a new tower as `tower` says."""
+    out: str = option(default="", metavar="RUN")
+    """The run directory to write, or to go on with."""
+    where: str = option(default="", metavar="EXPR")
+    """Learn only from rows for which this Lance filter holds: "domain != 'cars'"."""
+    dimension: int = 64
+    """Numbers in the embedding."""
+    tower: ConvNetConfig = field(default_factory=ConvNetConfig)
+    """The new tower."""
+    size: int = 64
+    """Side of the new tower's input, in pixels."""
+    augment: Augments = field(default_factory=Augments)
+    """How images are changed each time they are seen."""
+    loss: Margin = field(default_factory=ArcFace)
+    """The margin loss."""
+    centers: int = 1
+    """Centers of each class; an image counts for the nearest."""
+    keep: Neighbours = field(default_factory=Neighbours)
+    """The term that keeps the geometry of the tower's features of the moment."""
+    dropout: float = 0.0
+    """Share of the features set to zero in each step."""
+    optimizer: AdamW = field(default_factory=lambda: AdamW(rate=1e-3, centers_rate=1e-2, tower_rate=1e-3, decay=0.05))
+    """Rates and their course."""
+    sample: Literal["balanced", "uniform"] = "balanced"
+    """balanced: every class equally often; uniform: every image equally often."""
+    batch: int = 64
+    """Images in a step."""
+    epochs: float = 20.0
+    """How often each image is seen, on average."""
+    steps: int = 0
+    """How many steps; 0: as many as `epochs` needs."""
+    seed: int = 0
+    """Of first weights, sampling, augmentation and every other random choice."""
+    evaluate_every: int = 0
+    """Steps between measurements; 0: before the first step and after the last."""
+    save_every: int = 200
+    """Steps between checkpoints; there is always one after the last step and when interrupted."""
+    log_every: int = 20
+    """Steps between lines of metrics."""
+
+
+TrainConfig = PcaConfig | HeadConfig | PixelsConfig

@@ -1,0 +1,149 @@
+"""Training: the whole story. A run is a function of its config; killed, the same command goes on where it stopped."""
+
+import json
+import signal
+import threading
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import closing, contextmanager
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+from jax.sharding import Mesh
+
+from likeness.core.journal import Journal, note, progress
+from likeness.core.mesh import make_mesh, place, put_batch
+from likeness.models.encoder import Encoder
+from likeness.training.checkpoint import Checkpoints, opened_run
+from likeness.training.config import HeadConfig, PcaConfig, PixelsConfig, TrainConfig
+from likeness.training.optimizer import make_optimizer
+from likeness.training.state import first_state
+from likeness.training.step import make_step
+from likeness.training.tasks import closed_form, head_task, pixels_task
+
+Evaluate = Callable[[Encoder], Mapping[str, float]]
+
+
+def train(config: TrainConfig, evaluate: Evaluate | None = None, *, mesh: Mesh | None = None) -> Encoder:
+    """Train as `config` says; go on from `config.out` if it holds a checkpoint, do nothing if it is finished.
+
+    Args:
+        config: A recipe with `data`, `out` and, unless a tower is made from nothing, `model`.
+        evaluate: Scores an encoder, by name; asked before training (of the encoder as it was given, and of the
+            first values) and after. Every later number is told as a difference from the untouched encoder's.
+        mesh: Devices to train on; by default those of `make_mesh`.
+
+    Returns:
+        The encoder, which is also in `config.out`/model.
+
+    Raises:
+        RunError, CollectionError, EncoderError, StorageError: What the user can mend.
+    """
+    with opened_run(config) as run:
+        if (run / "model").exists():
+            note(f"Run `{run}` is finished; its encoder is `{run / 'model'}`.")
+            return Encoder.load(run / "model")
+        if isinstance(config, PcaConfig):
+            encoder = _solve(config, run, evaluate)
+        else:
+            encoder = _fit(config, run, evaluate, mesh or make_mesh())
+        encoder.save(run / "model", {"name": run.name, "recipe": type(config).__name__.removesuffix("Config")})
+        note(f"The encoder is `{run / 'model'}`.")
+    return encoder
+
+
+def _solve(config: PcaConfig, run: Path, evaluate: Evaluate | None) -> Encoder:
+    """A closed form: no steps."""
+    untouched, encoder = closed_form(config)
+    with Journal(run) as journal:
+        scores = Scores(journal, evaluate)
+        scores.measure(0, "untouched", untouched)
+        scores.measure(0, "trained", encoder)
+    return encoder
+
+
+def _fit(config: HeadConfig | PixelsConfig, run: Path, evaluate: Evaluate | None, mesh: Mesh) -> Encoder:
+    """Step by step."""
+    task = head_task(config) if isinstance(config, HeadConfig) else pixels_task(config)
+    optimizer = make_optimizer(config.optimizer, task.steps)
+    step = make_step(task.objective, optimizer, config.seed)
+    state = place(first_state(task.learner, optimizer), mesh)
+    with closing(Checkpoints(run, task.facts)) as checkpoints:
+        state = checkpoints.latest(state) or state
+        start = int(state.step)
+        with Journal(run, start) as journal, progress("train", "steps", task.steps, start) as bar:
+            scores = Scores(journal, evaluate)
+            if start == 0:
+                scores.measure(0, "untouched", task.untouched)
+                scores.measure(0, "start", task.encoder(state.learner))
+            try:
+                with closing(task.batches(start)) as batches:
+                    for done, batch in zip(range(start + 1, task.steps + 1), batches, strict=False):
+                        last = done == task.steps
+                        with _whole():
+                            state, metrics = step(state, put_batch(batch, mesh))
+                            if last or done % config.log_every == 0:
+                                journal.metrics(done, {name: float(value) for name, value in metrics.items()})
+                            if last or done % config.save_every == 0:
+                                checkpoints.save(state)
+                        bar.advance()
+                        if not last and config.evaluate_every and done % config.evaluate_every == 0:
+                            scores.measure(done, "trained", task.encoder(state.learner))
+            except KeyboardInterrupt:
+                checkpoints.save(state)
+                note(f"\nsaved after step {int(state.step)} of {task.steps}")
+                raise
+            encoder = task.encoder(state.learner)
+            scores.measure(task.steps, "trained", encoder)
+    return encoder
+
+
+class Scores:
+    """Measures encoders, writes what was found, and says it as a difference from the untouched encoder."""
+
+    def __init__(self, journal: Journal, evaluate: Evaluate | None) -> None:
+        self._journal, self._evaluate = journal, evaluate
+        self._untouched = next((line for line in _lines(journal.path) if line.get("encoder") == "untouched"), {})
+
+    def measure(self, step: int, which: str, encoder: Encoder) -> None:
+        """Score `encoder` as of `step`; `which` is "untouched", "start" or "trained"."""
+        if self._evaluate is None:
+            return
+        found = {name: float(value) for name, value in self._evaluate(encoder).items()}
+        dimension = encoder.config.projection.dimension
+        line: dict[str, float | int | str] = {"encoder": which, "dimension": dimension, **found}
+        self._journal.metrics(step, line)
+        if which == "untouched":
+            self._untouched = found
+        words = "  ".join(f"{name} {value:.4f}{self._difference(which, name, value)}" for name, value in found.items())
+        note(f"step {step}, {which} ({dimension} numbers): {words}")
+
+    def _difference(self, which: str, name: str, value: float) -> str:
+        if which == "untouched" or name not in self._untouched:
+            return ""
+        return f" ({value - self._untouched[name]:+.4f})"
+
+
+def _lines(path: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+
+
+@contextmanager
+def _whole() -> Iterator[None]:
+    """Inside, Ctrl-C and SIGTERM wait: a step takes over its state's memory, so that half of one can't be saved."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    arrived: list[tuple[int, FrameType | None]] = []
+    before = {s: signal.signal(s, lambda *late: arrived.append(late)) for s in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield
+    finally:
+        for kind, handler in before.items():
+            signal.signal(kind, handler)
+    for number, frame in arrived[:1]:
+        handler = before[signal.Signals(number)]
+        if callable(handler):
+            handler(number, frame)
+        elif handler == signal.SIG_DFL:
+            raise KeyboardInterrupt

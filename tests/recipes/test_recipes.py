@@ -1,0 +1,86 @@
+import json
+import subprocess
+import sys
+
+import pytest
+
+from likeness.core.config import from_json, to_json
+from likeness.core.errors import UsageError
+from likeness.losses.margins import ArcFace
+from likeness.recipes import RECIPES
+from likeness.training.config import HeadConfig, Pca, PcaConfig, PixelsConfig, TrainConfig
+
+
+def test_the_names():
+    kinds = {name: type(config) for name, config in RECIPES.items()}
+    assert kinds == {
+        "pca": PcaConfig,
+        "lda": PcaConfig,
+        "head": HeadConfig,
+        "arcface": HeadConfig,
+        "tiny": PixelsConfig,
+    }
+
+
+@pytest.mark.parametrize("name", RECIPES)
+def test_a_recipe_is_whole_and_survives_json(name):
+    config = RECIPES[name]
+    assert config.dimension == 64
+    assert config.data == config.out == config.model == ""
+    assert from_json(TrainConfig, json.loads(json.dumps(to_json(config)))) == config
+
+
+@pytest.mark.parametrize("name", RECIPES)
+def test_flags_override_leaves_and_keep_the_rest(name):
+    from likeness.commands.train import configure
+
+    config = configure([name, "--data", "c", "--model", "m", "--out", "r", "--seed", "3"])
+    expected = to_json(RECIPES[name]) | {"data": "c", "model": "m", "out": "r", "seed": 3}
+    assert to_json(config) == expected
+
+
+def test_the_field_s_recipe_can_be_said_in_flags():
+    from likeness.commands.train import configure
+
+    places = ["--data", "c", "--model", "m", "--out", "r"]
+    flags = "--loss.margin 0.3 --loss.scale 30 --start.power 0 --dropout 0 --epochs 30 --no-mirror --keep.weight 0"
+    rates = "--optimizer.rate 1e-3 --optimizer.centers-rate 1e-3"
+    said = configure(["head", *places, *flags.split(), *rates.split()])
+    assert said.loss == ArcFace(0.3, 30.0)
+    assert said.start == Pca(0.0)
+    assert not said.mirror
+    named = configure(["arcface", *places])
+    assert (said.loss, said.start, said.optimizer.rate) == (named.loss, named.start, named.optimizer.rate)
+
+
+@pytest.mark.parametrize(
+    ("argv", "message"),
+    [
+        (["haed", "--data", "c"], "There is no recipe `haed`. Did you mean `head`?"),
+        (["--data", "c"], "A recipe comes before the options."),
+        (["head", "--data", "c", "--out", "r"], "Missing: `--model`."),
+        (["tiny", "--data", "c"], "Missing: `--out`."),
+        (["head", "--los.margin", "1"], "Unknown option `--los.margin`. Did you mean `--loss.margin`?"),
+    ],
+)
+def test_what_can_t_be_understood(argv, message):
+    from likeness.commands.train import configure
+
+    with pytest.raises(UsageError) as caught:
+        configure(argv)
+    assert caught.value.message == message
+
+
+def test_help_lists_recipes_and_their_values(capsys):
+    from likeness.commands import main
+
+    assert main(["train", "--help"]) == 0
+    overview = capsys.readouterr().out
+    assert all(f"  {name} " in overview for name in RECIPES)
+    assert main(["train", "head", "--help"]) == 0
+    assert "--loss.margin" in capsys.readouterr().out
+
+
+def test_the_command_s_module_costs_nothing():
+    code = "import sys, likeness.commands.train; sys.exit('jax' in sys.modules or 'lance' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

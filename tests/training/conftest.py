@@ -1,0 +1,93 @@
+"""A made-up collection with cached features, and the encoder that they are said to come from."""
+
+import io
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import jax
+import numpy as np
+import pyarrow as pa
+import pytest
+from PIL import Image
+
+from likeness.data.collection import SCHEMA, Collection
+from likeness.models.config import EncoderConfig, ProjectionConfig
+from likeness.models.encoder import Encoder
+from likeness.models.preprocess import Preprocess
+from likeness.models.towers import ConvNetConfig
+from likeness.training.config import HeadConfig, Pca
+
+FEATURES, CLASSES, EACH = 16, 12, 8
+
+
+@dataclass(frozen=True)
+class Made:
+    collection: str
+    model: str
+    features: np.ndarray
+    mirrored: np.ndarray
+    label: np.ndarray
+    split: np.ndarray
+
+    def head(self, out: Path | str, **changes: object) -> HeadConfig:
+        config = HeadConfig(
+            data=self.collection, model=self.model, out=str(out), dimension=4, start=Pca(-0.125), batch=16, steps=12
+        )
+        return replace(config, **changes)
+
+
+@pytest.fixture(scope="session")
+def made(tmp_path_factory) -> Made:
+    home = tmp_path_factory.mktemp("made")
+    rng = np.random.default_rng(7)
+    label = np.repeat(np.arange(CLASSES), EACH)
+    color = rng.integers(0, 255, (CLASSES, 3))
+    center = rng.normal(size=(CLASSES, FEATURES))
+    features = np.abs(center[label] + 0.8 * rng.normal(size=(len(label), FEATURES))).astype(np.float32)
+    mirrored = np.abs(features + 0.1 * rng.normal(size=features.shape)).astype(np.float32)
+    split = np.where(label < 9, "train", "test")
+    encoder = Encoder.init(
+        EncoderConfig(
+            tower=ConvNetConfig(widths=(8, FEATURES), depths=(0, 0)),
+            pooling="mean",
+            preprocess=Preprocess(24, "squash", 24, "bilinear", (0.5, 0.5, 0.5), (0.25, 0.25, 0.25)),
+            projection=ProjectionConfig("identity", FEATURES, FEATURES),
+        ),
+        jax.random.key(0),
+    )
+    encoder.save(home / "model")
+    collection = Collection.create(home / "collection")
+    collection.append(table([picture(color[c], rng) for c in label], label, split))
+    short, ids = encoder.features_fingerprint[:8], np.arange(len(label))
+    collection.write_vectors(f"features_{short}", ids, features, {})
+    collection.write_vectors(f"mirrored_{short}", ids, mirrored, {})
+    return Made(str(home / "collection"), str(home / "model"), features, mirrored, label, split)
+
+
+def table(pictures: list[bytes], label: np.ndarray, split: np.ndarray) -> pa.Table:
+    count = len(label)
+    roles = split == "test"
+    columns = {
+        "id": np.arange(count),
+        "source": [f"{i}.jpg" for i in range(count)],
+        "image": pictures,
+        "width": np.full(count, 32, np.int32),
+        "height": np.full(count, 32, np.int32),
+        "sha256": [i.to_bytes(32, "big") for i in range(count)],
+        "label": [f"thing {c}" for c in label],
+        "domain": [("toys", "tools")[c % 2] for c in label],
+        "split": split.tolist(),
+        "group": [None] * count,
+        "is_query": roles,
+        "is_gallery": roles,
+        "gone": np.zeros(count, bool),
+        "stamp": ["made"] * count,
+    }
+    return pa.table([pa.array(columns[field.name], field.type) for field in SCHEMA], schema=SCHEMA)
+
+
+def picture(color: np.ndarray, rng: np.random.Generator) -> bytes:
+    pixels = np.clip(color + rng.integers(-40, 40, (32, 32, 3)), 0, 255).astype(np.uint8)
+    buffer = io.BytesIO()
+    Image.fromarray(pixels).save(buffer, "JPEG", quality=95)
+    return buffer.getvalue()

@@ -1,0 +1,92 @@
+import json
+from contextlib import closing
+from dataclasses import replace
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from likeness.core.errors import RunError, StorageError
+from likeness.losses.centers import Centers
+from likeness.losses.margins import ArcFace, CosFace
+from likeness.training.checkpoint import Checkpoints, opened_run
+from likeness.training.config import AdamW, HeadConfig
+from likeness.training.optimizer import make_optimizer
+from likeness.training.state import Learner, first_state
+
+FACTS = {"classes": 3, "model": "ab"}
+
+
+def state(step=0, seed=0):
+    rng = np.random.default_rng(seed)
+    weight, centers = (jnp.asarray(rng.normal(size=s), jnp.float32) for s in [(4, 2), (3, 1, 2)])
+    learner = Learner({}, {"weight": weight, "bias": jnp.zeros(2)}, Centers(centers))
+    return first_state(learner, make_optimizer(AdamW(), 10))._replace(step=jnp.asarray(step, jnp.int32))
+
+
+def test_saved_and_restored_bit_for_bit(tmp_path):
+    with closing(Checkpoints(tmp_path, FACTS)) as checkpoints:
+        assert checkpoints.latest(state()) is None
+        checkpoints.save(state(5, seed=1))
+        checkpoints.save(state(5, seed=2))  # the same step: there already
+    with closing(Checkpoints(tmp_path, FACTS)) as checkpoints:
+        found = checkpoints.latest(state())
+    assert jax.tree.structure(found) == jax.tree.structure(state())
+    for a, b in zip(jax.tree.leaves(found), jax.tree.leaves(state(5, seed=1)), strict=True):
+        np.testing.assert_array_equal(a, b)
+        assert a.dtype == b.dtype
+
+
+def test_the_last_two_are_kept_and_scraps_do_no_harm(tmp_path):
+    with closing(Checkpoints(tmp_path, FACTS)) as checkpoints:
+        for step in (1, 2, 3):
+            checkpoints.save(state(step, seed=step))
+    kept = {path.name for path in (tmp_path / "checkpoints").iterdir()}
+    assert kept == {"2", "3"}
+    scrap = tmp_path / "checkpoints" / "4.orbax-checkpoint-tmp-1"  # what a killed write leaves
+    scrap.mkdir()
+    (scrap / "half").write_text("x")
+    with closing(Checkpoints(tmp_path, FACTS)) as checkpoints:
+        assert int(checkpoints.latest(state()).step) == 3
+
+
+def test_other_data_is_refused(tmp_path):
+    with closing(Checkpoints(tmp_path, FACTS)) as checkpoints:
+        checkpoints.save(state(1))
+    with closing(Checkpoints(tmp_path, {**FACTS, "classes": 4})) as checkpoints:
+        with pytest.raises(RunError, match="saved with classes 3, and now it is 4"):
+            checkpoints.latest(state())
+
+
+def test_another_config_is_refused_by_field(tmp_path):
+    config = HeadConfig(data="a", model="b", out=str(tmp_path / "run"))
+    with opened_run(config) as run:
+        assert json.loads((run / "config.json").read_text())["loss"]["margin"] == 0.1
+    with opened_run(config):
+        pass  # the same again is fine
+    with pytest.raises(RunError, match=r"started with loss\.margin 0\.1, and this command says 0\.5"):
+        with opened_run(replace(config, loss=ArcFace(0.5, 16.0))):
+            pass
+    with pytest.raises(RunError, match=r"loss\.type 'ArcFace'"):
+        with opened_run(replace(config, loss=CosFace(0.1, 16.0))):
+            pass
+    (tmp_path / "run").rename(tmp_path / "moved")
+    with opened_run(replace(config, out=str(tmp_path / "moved"))):
+        pass
+
+
+def test_something_else_is_not_overwritten(tmp_path):
+    (tmp_path / "photos").mkdir()
+    (tmp_path / "photos" / "me.jpg").write_bytes(b"x")
+    with pytest.raises(StorageError, match="exists and is something else"):
+        with opened_run(HeadConfig(out=str(tmp_path / "photos"))):
+            pass
+    assert (tmp_path / "photos" / "me.jpg").read_bytes() == b"x"
+
+
+def test_two_at_once(tmp_path):
+    config = HeadConfig(out=str(tmp_path / "run"))
+    with opened_run(config), pytest.raises(StorageError, match="Another process"):
+        with opened_run(config):
+            pass

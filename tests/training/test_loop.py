@@ -1,0 +1,197 @@
+"""The whole story: what a run leaves, that it goes on where it was stopped, and that it is a function of its config."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from likeness.core.config import to_json
+from likeness.core.errors import CollectionError, RunError
+from likeness.core.files import kind_of
+from likeness.core.mesh import make_mesh
+from likeness.models.config import read_model
+from likeness.models.encoder import Encoder
+from likeness.training.config import Lda, Pca, PcaConfig, Random
+from likeness.training.loop import train
+from likeness.training.pca import lda, pca
+
+
+def lines(run):
+    return [json.loads(line) for line in (Path(run) / "metrics.jsonl").read_text().splitlines()]
+
+
+def weights(run):
+    return (Path(run) / "model" / "model.safetensors").read_bytes()
+
+
+def unit(x):
+    return x / np.linalg.norm(x, axis=1, keepdims=True)
+
+
+def dimension_of(encoder):
+    return {
+        "numbers": float(encoder.config.projection.dimension),
+        "norm": float(np.abs(encoder.tensors().get("projection.weight", 0)).sum()),
+    }
+
+
+def test_pca_is_written_as_an_encoder(made, tmp_path):
+    config = PcaConfig(data=made.collection, model=made.model, out=str(tmp_path / "run"), dimension=4, fit=Pca(-0.125))
+    encoder = train(config, dimension_of)
+    weight, bias = pca(made.features[made.split == "train"], 4, -0.125)
+    found = Encoder.load(tmp_path / "run" / "model")
+    assert found.fingerprint == encoder.fingerprint
+    expected = unit(unit(made.features) @ weight + bias)
+    np.testing.assert_allclose(found.project(made.features), expected, atol=1e-5)
+    assert [(line["encoder"], line["numbers"]) for line in lines(tmp_path / "run")] == [
+        ("untouched", 16),
+        ("trained", 4),
+    ]
+    assert kind_of(tmp_path / "run") == "run"
+
+
+def test_lda_and_the_mean_with_mirror_images(made, tmp_path):
+    config = PcaConfig(
+        data=made.collection, model=made.model, out=str(tmp_path / "run"), dimension=4, fit=Lda(0.5), mirror=True
+    )
+    encoder = train(config)
+    rows = made.split == "train"
+    pairs = [("toys", "tools")[c % 2] + str(c) for c in made.label[rows]]
+    label = np.unique(pairs, return_inverse=True)[1]
+    weight, _ = lda((made.features + made.mirrored)[rows] / 2, label, 4, 0.5)
+    np.testing.assert_allclose(encoder.tensors()["projection.weight"], weight, atol=1e-4)
+    assert encoder.config.mirror
+
+
+def test_only_the_rows_asked_for(made, tmp_path):
+    config = PcaConfig(
+        data=made.collection, model=made.model, out=str(tmp_path / "run"), dimension=4, where="domain = 'toys'"
+    )
+    encoder = train(config)
+    weight, _ = pca(made.features[(made.split == "train") & (made.label % 2 == 0)], 4)
+    np.testing.assert_allclose(encoder.tensors()["projection.weight"], weight, atol=1e-5)
+    with pytest.raises(CollectionError, match="0 rows of 0 classes to learn from"):
+        train(replace(config, out=str(tmp_path / "none"), where="domain = 'cars'"))
+
+
+def test_head_learns_measures_and_finishes(made, tmp_path, capsys):
+    config = made.head(tmp_path / "run", steps=60, log_every=20, evaluate_every=25)
+    train(config, dimension_of)
+    found = lines(tmp_path / "run")
+    scores = [(line["step"], line["encoder"]) for line in found if "encoder" in line]
+    assert scores == [(0, "untouched"), (0, "start"), (25, "trained"), (50, "trained"), (60, "trained")]
+    losses = [line["loss"] for line in found if "loss" in line]
+    assert len(losses) == 3
+    assert losses[-1] < losses[0]
+    words = capsys.readouterr().err
+    assert "numbers 4.0000 (-12.0000)" in words  # as a difference from the untouched encoder's 16
+    assert "step 0, untouched (16 numbers): numbers 16.0000  norm" in words
+
+    before = weights(tmp_path / "run")
+    again = train(config, lambda _encoder: pytest.fail("a finished run is not measured again"))
+    assert "is finished" in capsys.readouterr().err
+    assert weights(tmp_path / "run") == before
+    assert again.fingerprint == Encoder.load(tmp_path / "run" / "model").fingerprint
+
+
+@pytest.mark.parametrize(
+    "changes", [{"sample": "uniform"}, {"start": Random(), "mirror": False}, {"centers": 2}], ids=str
+)
+def test_two_runs_write_the_same_bytes(made, tmp_path, changes):
+    train(made.head(tmp_path / "a", **changes))
+    train(made.head(tmp_path / "b", **changes))
+    assert weights(tmp_path / "a") == weights(tmp_path / "b")
+    train(made.head(tmp_path / "c", seed=1, **changes))
+    assert weights(tmp_path / "a") != weights(tmp_path / "c")
+
+
+def test_steps_follow_from_epochs(made, tmp_path):
+    train(made.head(tmp_path / "run", steps=0, epochs=2.0))
+    assert lines(tmp_path / "run")[-1]["step"] == 9  # 72 rows, twice, by 16
+    with pytest.raises(RunError, match="no step at all"):
+        train(made.head(tmp_path / "none", steps=0, epochs=0.0))
+
+
+def test_on_eight_devices(made, tmp_path, devices):
+    """To 1e-4: sums over the batch are taken in another order."""
+    train(made.head(tmp_path / "one"))
+    train(made.head(tmp_path / "eight"), mesh=make_mesh(devices))
+    (_, one), (_, eight) = read_model(tmp_path / "one" / "model"), read_model(tmp_path / "eight" / "model")
+    for name in one:
+        np.testing.assert_allclose(eight[name], one[name], atol=1e-4)
+
+
+def test_stopped_by_hand_it_goes_on_bit_for_bit(made, tmp_path, monkeypatch):
+    """Ctrl-C in the middle: the state is saved at once, and the rest of the run is what it would have been."""
+    config = made.head(tmp_path / "stopped", steps=20, save_every=7, log_every=1)
+    from likeness.core.journal import Progress
+
+    def interrupt(self, count=1):
+        self.done += count
+        if self.done == 11:
+            raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Progress, "advance", interrupt)
+        with pytest.raises(KeyboardInterrupt):
+            train(config)
+    assert (tmp_path / "stopped" / "checkpoints" / "11").exists()
+    assert not (tmp_path / "stopped" / "model").exists()
+    with pytest.raises(RunError, match=r"optimizer\.rate 0\.0001, and this command says 0\.1"):
+        train(replace(config, optimizer=replace(config.optimizer, rate=0.1)))
+    train(config)
+    train(replace(config, out=str(tmp_path / "whole")))
+    assert weights(tmp_path / "stopped") == weights(tmp_path / "whole")
+    assert lines(tmp_path / "stopped") == lines(tmp_path / "whole")
+
+
+CHILD = """
+import json, sys
+from likeness.commands import main
+sys.exit(main(["train", "head", *sys.argv[1:]]))
+"""
+
+
+@pytest.mark.parametrize("blow", [signal.SIGTERM, signal.SIGKILL])
+def test_killed_it_goes_on_bit_for_bit(made, tmp_path, blow):
+    config = made.head(tmp_path / "killed", steps=400, save_every=20, log_every=1, dropout=0.1)
+    flags = {"data": config.data, "model": config.model, "out": config.out, "dimension": 4, "batch": 16, "steps": 400}
+    flags |= {"save-every": 20, "log-every": 1, "start.power": -0.125, "loss.margin": 0.1, "loss.scale": 16.0}
+    argv = [text for name, value in flags.items() for text in (f"--{name}", str(value))]
+    child = subprocess.Popen([sys.executable, "-c", CHILD, *argv], stderr=subprocess.PIPE, text=True)
+    metrics = tmp_path / "killed" / "metrics.jsonl"
+    deadline = time.monotonic() + 120
+    while time.monotonic() < deadline and child.poll() is None:
+        if metrics.exists() and metrics.read_text().count('"loss"') > 50:
+            os.kill(child.pid, blow)
+            break
+        time.sleep(0.002)
+    _, words = child.communicate(timeout=60)
+    assert child.returncode == (130 if blow == signal.SIGTERM else -signal.SIGKILL), words
+    assert not (tmp_path / "killed" / "model").exists()
+    saved = max(int(path.name) for path in (tmp_path / "killed" / "checkpoints").iterdir() if path.name.isdigit())
+    assert 20 <= saved < 400
+    if blow == signal.SIGTERM:
+        assert f"saved after step {saved} of 400" in words
+        assert "the same command goes on where it stopped" in words
+    resumed = recipe_config(config, tmp_path / "killed")
+    train(resumed)
+    train(recipe_config(config, tmp_path / "whole"))
+    assert weights(tmp_path / "killed") == weights(tmp_path / "whole")
+
+
+def recipe_config(config, out):
+    """What the child's command line came to, in another directory."""
+    from likeness.core.config import from_json
+    from likeness.training.config import HeadConfig
+
+    saved = json.loads((Path(config.out) / "config.json").read_text())
+    assert saved["steps"] == to_json(config)["steps"]
+    return replace(from_json(HeadConfig, saved), out=str(out))

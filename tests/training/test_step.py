@@ -1,0 +1,142 @@
+"""The step: golden losses, the same on one device and on eight, compiled once, memory taken over."""
+
+import json
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from likeness.core.mesh import make_mesh, place, put_batch
+from likeness.losses.centers import Centers
+from likeness.losses.geometry import Neighbours
+from likeness.losses.margins import ArcFace, CosFace
+from likeness.training.config import AdamW, HeadConfig
+from likeness.training.optimizer import make_optimizer
+from likeness.training.state import Learner, first_state
+from likeness.training.step import FeatureBatch, head_objective, make_step
+
+GOLDEN = Path(__file__).parents[1] / "golden" / "losses" / "head.json"
+STEPS = 20
+
+
+def config(**changes):
+    values = {
+        "loss": ArcFace(0.3, 16.0),
+        "centers": 2,
+        "keep": Neighbours(0.5, 0.2),
+        "dropout": 0.1,
+        "optimizer": AdamW(rate=1e-2, centers_rate=2e-2, decay=0.1, warmup=0.2, clip=1.0),
+    }
+    return HeadConfig(**(values | changes))
+
+
+def learner(count=2, seed=0):
+    rng = np.random.default_rng(seed)
+    weight, centers = rng.normal(size=(12, 4)), rng.normal(size=(6, count, 4))
+    projection = {"weight": jnp.asarray(weight, jnp.float32), "bias": jnp.zeros(4)}
+    return Learner({}, projection, Centers(jnp.asarray(centers, jnp.float32)))
+
+
+def batch(step, rows=16):
+    rng = np.random.default_rng((5, step))
+    features = np.abs(rng.normal(size=(2, rows, 12))).astype(np.float32)
+    return FeatureBatch(features[0], features[1], rng.integers(0, 6, rows).astype(np.int32))
+
+
+def run(steps, mesh, **changes):
+    values = config(**changes)
+    optimizer = make_optimizer(values.optimizer, STEPS)
+    step = make_step(head_objective(values), optimizer, seed=3)
+    state, losses = place(first_state(learner(values.centers), optimizer), mesh), []
+    for i in range(steps):
+        state, metrics = step(state, put_batch(batch(i), mesh))
+        losses.append(float(metrics["loss"]))
+    assert step._cache_size() == 1
+    return state, losses
+
+
+def test_golden_losses():
+    """To 1e-5: the machine that wrote the file agrees to the last digit, other CPUs and XLA versions round otherwise.
+
+    If a change is meant to change them, delete the file and run this once.
+    """
+    _, losses = run(STEPS, make_mesh())
+    if not GOLDEN.exists():
+        GOLDEN.parent.mkdir(parents=True, exist_ok=True)
+        GOLDEN.write_text(json.dumps({"jax": jax.__version__, "losses": losses}, indent=2) + "\n")
+        pytest.fail("the golden losses were missing; they have been written")
+    np.testing.assert_allclose(losses, json.loads(GOLDEN.read_text())["losses"], rtol=1e-5)
+
+
+def test_one_device_and_eight(devices):
+    """To 1e-5 relative in losses and 1e-4 absolute in numbers after 10 steps: sums are taken in another order."""
+    one, losses_one = run(10, make_mesh(devices[:1]))
+    eight, losses_eight = run(10, make_mesh(devices))
+    np.testing.assert_allclose(losses_eight, losses_one, rtol=1e-5)
+    for a, b in zip(jax.tree.leaves(one.learner), jax.tree.leaves(eight.learner), strict=True):
+        assert len(b.sharding.device_set) == 8
+        np.testing.assert_allclose(a, b, atol=1e-4)
+
+
+def test_the_old_state_is_given_up():
+    values = config()
+    optimizer = make_optimizer(values.optimizer, STEPS)
+    step = make_step(head_objective(values), optimizer, seed=3)
+    before = first_state(learner(), optimizer)
+    after, _ = step(before, batch(0))
+    assert before.learner.projection["weight"].is_deleted()
+    assert int(after.step) == 1
+
+
+def test_each_part_of_the_loss_counts():
+    def loss(**changes):
+        values = config(**changes)
+        return float(head_objective(values)(learner(values.centers), batch(0), jax.random.key(0))[0])
+
+    losses = {
+        "all": loss(),
+        "no dropout": loss(dropout=0.0),
+        "no geometry": loss(keep=Neighbours(0.0)),
+        "other margin": loss(loss=CosFace(0.3, 16.0)),
+        "one center": loss(centers=1),
+    }
+    assert len(set(losses.values())) == len(losses)
+    assert losses["no geometry"] < losses["all"]
+
+
+@pytest.mark.reference("torch")
+def test_one_step_as_torch_would_take_it():
+    """The plain step (no dropout, mirror or geometry) against torch autograd and torch's AdamW."""
+    import torch
+
+    values = config(
+        dropout=0.0,
+        keep=Neighbours(0.0),
+        centers=1,
+        optimizer=AdamW(rate=1e-2, centers_rate=1e-2, decay=0.0, warmup=0.0),
+    )
+    optimizer = make_optimizer(values.optimizer, 10**6)
+    step = make_step(head_objective(values), optimizer, seed=0)
+    start, given = learner(1), batch(0)._replace(mirrored=None)
+    weight, centers = (np.asarray(x) for x in (start.projection["weight"], start.centers.weight[:, 0]))
+    state = first_state(start, optimizer)
+    for _ in range(3):
+        state, metrics = step(state, given)
+
+    w, b, c = (torch.nn.Parameter(torch.tensor(x)) for x in (weight, np.zeros(4, np.float32), centers))
+    adam = torch.optim.AdamW([w, b, c], lr=1e-2, weight_decay=0.0)
+    label = torch.tensor(given.label, dtype=torch.int64)
+    unit = torch.nn.functional.normalize
+    for _ in range(3):
+        cosine = unit(unit(torch.tensor(given.features)) @ w + b) @ unit(c).T
+        angle = torch.arccos(cosine.gather(1, label[:, None]))
+        logits = 16.0 * cosine.scatter(1, label[:, None], torch.cos(angle + 0.3))
+        loss = torch.nn.functional.cross_entropy(logits, label)
+        adam.zero_grad()
+        loss.backward()
+        adam.step()
+    assert float(metrics["loss"]) == pytest.approx(loss.item(), rel=1e-5)
+    np.testing.assert_allclose(state.learner.projection["weight"], w.detach(), atol=1e-4)
+    np.testing.assert_allclose(state.learner.centers.weight[:, 0], c.detach(), atol=1e-4)
