@@ -9,10 +9,18 @@ from likeness.core.config import option
 class Config:
     """Make a collection of pictures, or bring one up to date.
 
-    SOURCE is a folder of pictures (picture, label/picture or domain/label/picture), or a CSV or Parquet file with a
-    column `path` (and label, domain, split, is_query, is_gallery, group, and any more), its pictures beside it or in
-    the .tar of the same name. The same command again goes on where it stopped, adds what is new and marks what is
-    gone. Pictures that can't be read are listed in the collection's errors table.
+    SOURCE is a folder, or a CSV or Parquet file.
+
+    In a folder the path says all: FOLDER/label/picture, or FOLDER/domain/label/picture; deeper folders belong to the
+    label. A picture right in FOLDER has no label. Where the path gives no domain, it is FOLDER's name. Left out are
+    names that begin with a dot, files that are not pictures, and links that lead in a circle.
+
+    A table has a column `path`, relative to the file or a member of the .tar of the same name beside it. It may have
+    label, domain, split (train, val, test), is_query, is_gallery and group; further columns are kept to filter by.
+
+    The same command again goes on where it stopped, adds what is new, marks what is gone, and decodes nothing twice.
+    A picture that can't be read becomes a row of the errors table. Pictures are called NAME/PATH, NAME being the
+    source's name without its suffix.
     """
 
     sources: tuple[str, ...] = option(positional=True, metavar="SOURCE")

@@ -1,0 +1,93 @@
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import PIL.Image
+import pytest
+
+from likeness.commands import main
+from likeness.data.collection import Collection
+
+
+@pytest.fixture
+def photos(tmp_path: Path) -> Path:
+    for name in ("photos/cup/1.png", "photos/cup/2.png", "photos/cars/mini/1.png"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        pixels = np.random.default_rng(len(name)).integers(0, 255, (40, 30, 3), np.uint8)
+        PIL.Image.fromarray(pixels).save(tmp_path / name)
+    (tmp_path / "photos" / "cup" / "bad.jpg").write_bytes(b"")
+    return tmp_path / "photos"
+
+
+def test_counts_go_to_stdout_and_words_to_stderr(
+    photos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = str(tmp_path / "shop")
+    assert main(["prepare", str(photos), "--out", out, "--size", "20"]) == 0
+    said = capsys.readouterr()
+    assert said.out.splitlines() == [
+        "domain  none  rows",
+        "------  ----  ----",
+        "cars       1     1",
+        "photos     2     2",
+        "all        3     3",
+    ]
+    assert "3 added; 1 could not be read" in said.err
+    assert "images/s" in said.err
+    assert main(["prepare", str(photos), "--out", out, "--size", "20"]) == 0
+    said = capsys.readouterr()
+    assert "nothing was new" in said.err
+    assert "images/s" not in said.err
+
+
+def test_the_card_says_what_from_where_and_how(photos: Path, tmp_path: Path) -> None:
+    assert main(["prepare", str(photos), "--out", str(tmp_path / "shop"), "--test", "0.5"]) == 0
+    card = json.loads((tmp_path / "shop" / "card.json").read_text())
+    assert card["options"] == {"size": 256, "test": 0.5}
+    assert card["sources"] == [{"name": "photos", "path": str(photos), "layout": "folder"}]
+    assert (card["rows"], card["errors"]) == (3, 1)
+    assert sum(n for splits in card["counts"].values() for n in splits.values()) == 3
+    assert card["created"] <= card["updated"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "sentence", "hint"),
+    [
+        (["photo", "--out", "c"], "There is nothing at `photo`.", "did you mean `photos`?"),
+        (["empty", "--out", "c"], "`empty` holds no pictures.", "label/"),
+        (["photos", "--out", "photos"], "exists and is something else", "another `--out`"),
+        (["photos", "--out", "c", "--size", "0"], "`--size` is 0; expected at least 1 pixel.", ""),
+        (["t.csv", "--out", "c"], "`t.csv` has no column `path`; its columns are 'Path'.", "name the column `Path`"),
+    ],
+)
+def test_what_can_be_mended_is_said_in_a_sentence_with_a_hint(
+    photos: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    arguments: list[str],
+    sentence: str,
+    hint: str,
+) -> None:
+    monkeypatch.chdir(photos.parent)
+    Path("empty").mkdir()
+    Path("t.csv").write_text("Path\nphotos/cup/1.png\n")
+    before = sorted(Path().rglob("*"))
+    assert main(["prepare", *arguments]) == 2
+    said = capsys.readouterr()
+    assert said.out == ""
+    assert said.err.startswith("error: ")
+    assert sentence in said.err
+    assert hint in said.err.partition("\n\nhint: ")[2]
+    assert sorted(Path().rglob("*")) == before
+
+
+def test_names_that_are_not_utf8_go_all_the_way(photos: Path, tmp_path: Path) -> None:
+    (photos / "cup" / "1.png").rename(Path(str(photos / "cup"), b"caf\xe9.png".decode("utf-8", "surrogateescape")))
+    command = [sys.executable, "-c", "from likeness.commands import run; run()"]
+    done = subprocess.run(
+        [*command, "prepare", str(photos), "--out", str(tmp_path / "shop")], capture_output=True, check=True
+    )
+    assert b"3 added" in done.stderr
+    assert "photos/cup/caf\\xe9.png" in Collection.open(tmp_path / "shop").table(["source"])["source"].to_pylist()
