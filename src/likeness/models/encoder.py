@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
@@ -118,21 +119,32 @@ def init_tensors(shapes: Shapes, key: PRNGKeyArray) -> dict[str, Float32[Array, 
     Kernels and matrices are normal with variance 2 / fan-in for kernels (He et al., 2015) and 1 / fan-in for
     matrices; positions and the class token have deviation 0.02; norms start as the identity, biases at 0.
     """
-    keys = jax.random.split(key, len(shapes))
-    return {name: _init_tensor(name, shape, k) for (name, shape), k in zip(shapes.items(), keys, strict=True)}
+    return _drawn(tuple(shapes.items()), key)
 
 
-def _init_tensor(name: str, shape: tuple[int, ...], key: PRNGKeyArray) -> Float32[Array, "..."]:
-    *_, owner, part = name.split(".")
-    if part in ("bias", "mean"):
-        return jnp.zeros(shape)
-    if part == "variance" or owner.startswith("norm"):
-        return jnp.ones(shape)
+@partial(jax.jit, static_argnums=0)
+def _drawn(shapes: tuple[tuple[str, tuple[int, ...]], ...], key: PRNGKeyArray) -> dict[str, Float32[Array, "..."]]:
+    """All of `init_tensors` from one draw: a generator for each tensor takes many times as long to compile."""
+    scales = [_scale(name, shape) for name, shape in shapes]
+    sizes = [math.prod(shape) if scale else 0 for (_, shape), scale in zip(shapes, scales, strict=True)]
+    normal, start, tensors = jax.random.normal(key, (sum(sizes),), jnp.float32), 0, {}
+    for (name, shape), scale, size in zip(shapes, scales, sizes, strict=True):
+        if scale:
+            tensors[name] = scale * normal[start : start + size].reshape(shape)
+        else:
+            tensors[name] = jnp.full(shape, 0.0 if name.endswith((".bias", ".mean")) else 1.0, jnp.float32)
+        start += size
+    return tensors
+
+
+def _scale(name: str, shape: tuple[int, ...]) -> float | None:
+    """Standard deviation of a new tensor, or None for one that starts as a constant."""
+    *_, owner, part = f".{name}".split(".")
+    if owner.startswith("norm") or part == "bias":
+        return None
     if part in ("class_token", "position"):
-        return 0.02 * jax.random.normal(key, shape)
-    kernel = owner == "conv"
-    fan_in = math.prod(shape[:-1]) if kernel else shape[-2]
-    return math.sqrt((2 if kernel else 1) / fan_in) * jax.random.normal(key, shape)
+        return 0.02
+    return math.sqrt(2 / math.prod(shape[:-1])) if owner == "conv" else math.sqrt(1 / shape[-2])
 
 
 def _check(shapes: Shapes, tensors: Mapping[str, Any]) -> None:
