@@ -7,7 +7,7 @@ import queue
 import threading
 from collections.abc import Callable, Generator, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal, Protocol
+from typing import TYPE_CHECKING, Literal, Protocol, runtime_checkable
 
 import numpy as np
 from jaxtyping import Int, Int32, Int64, UInt8
@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 _AHEAD = 2  # batches ready or under way for each thread: one to wait with, one to work on
 
 
+@runtime_checkable
 class Pictures(Protocol):
     """What is asked of a collection."""
 
