@@ -21,6 +21,8 @@ from likeness.core.shapes import Image
 from likeness.data.images import decode, encode_jpeg, resize
 
 SUFFIXES = (".png", ".html")
+SHARP = 400
+"""Pixels of a query's longer side; sheets show it smaller, and dense screens show all of them."""
 
 
 @dataclass(frozen=True)
@@ -42,8 +44,14 @@ class Line:
     """A query and its matches, best first."""
 
     query: Image
+    """At most `SHARP` pixels a side."""
     name: str
     found: Sequence[Found]
+
+    @classmethod
+    def of(cls, query: Image, name: str, found: Sequence[Found]) -> "Line":
+        """With the query reduced to what a sheet shows, so that many large ones fit into memory."""
+        return cls(_fitted(query, SHARP), name, found)
 
 
 def check_suffix(path: str | Path) -> None:
@@ -166,7 +174,7 @@ def to_html(lines: Sequence[Line]) -> str:
 
 def _section(line: Line) -> str:
     name = html.escape(line.name)
-    query = _picture(encode_jpeg(_fitted(line.query, 400)), f"query: {line.name}")
+    query = _picture(encode_jpeg(_fitted(line.query, SHARP)), f"query: {line.name}")
     found = "".join(f"<li>{_match(rank, match)}</li>" for rank, match in enumerate(line.found, 1))
     return (
         f'<section><figure class="query">{query}<figcaption><b title="{name}">{name}</b><small>query</small>'

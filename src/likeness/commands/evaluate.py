@@ -1,0 +1,106 @@
+"""likeness evaluate: how well vectors bring images of one label together."""
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from likeness.core.config import option
+from likeness.core.errors import UsageError
+
+if TYPE_CHECKING:
+    from likeness.core.shapes import Vectors
+    from likeness.data.collection import Collection
+
+_NPY = b"\x93NUMPY"
+
+
+@dataclass(frozen=True)
+class Config:
+    """Measure an encoder on a collection, or vectors made by anyone.
+
+    Every query of the split is searched among the gallery images of the split. The model's embeddings are read from
+    the collection, or made and kept there first. With --embeddings there is no MODEL.
+    """
+
+    model: str = option(positional=True, metavar="[MODEL]")
+    """A model directory."""
+    collection: str | None = option(positional=True, metavar="COLL", default=None)
+    """The collection to measure on."""
+    embeddings: str | None = option(default=None, metavar="FILE")
+    """Vectors made by anyone, a .npy file: row i belongs to the i-th row of the collection by id."""
+    split: str = "test"
+    """The rows that take part; "all" takes every row."""
+    protocol: Literal["merged", "separate"] = "merged"
+    """merged: one index of all domains. separate: each domain in its own."""
+    json: str | None = option(default=None, metavar="FILE")
+    """Write the whole report to this file; `-` writes it to stdout instead of the table."""
+
+
+def main(config: Config) -> None:
+    """Measure, and print the report."""
+    from likeness.core.files import write_json
+    from likeness.data.collection import Collection
+    from likeness.evaluation.protocols import evaluate
+
+    model, path = _places(config)
+    collection = Collection.open(path)
+    if model is None:
+        vectors, fingerprint = read_vectors(config.embeddings or ""), None
+    else:
+        vectors, fingerprint = _embedded(model, collection)
+    report = evaluate(vectors, collection, config.split, config.protocol, model=fingerprint)
+    if config.json == "-":
+        print(json.dumps(report.to_json(), indent=2, ensure_ascii=False))
+        return
+    if config.json is not None:
+        write_json(config.json, report.to_json())
+    print(report.table())
+
+
+def _places(config: Config) -> tuple[str | None, str]:
+    """Model directory (None with `--embeddings`) and collection; the one argument there may be is then the latter."""
+    if config.embeddings is None:
+        if config.collection is None:
+            raise UsageError(
+                "A model directory and a collection are needed, and there is one argument.",
+                hint="likeness evaluate MODEL COLL, or likeness evaluate --embeddings FILE COLL",
+            )
+        return config.model, config.collection
+    if config.collection is not None:
+        raise UsageError(
+            f"Vectors come from `{config.embeddings}` or from `{config.model}`, not from both.",
+            hint=f"likeness evaluate --embeddings {config.embeddings} {config.collection}",
+        )
+    return None, config.model
+
+
+def _embedded(model: str, collection: "Collection") -> tuple["Vectors", str]:
+    """The encoder's embeddings of every row, made first where they are missing, and its fingerprint."""
+    from likeness.embedding.column import ensure_embeddings
+    from likeness.embedding.runtime import load
+
+    embedder = load(model)
+    if len(collection.missing(embedder.embedding_column)):  # where nothing is, a collection may be read-only
+        ensure_embeddings(embedder, collection)
+    return collection.vectors(embedder.embedding_column)[1], embedder.fingerprint
+
+
+def read_vectors(path: str) -> Any:
+    """The matrix of float numbers in a .npy file; UsageError if it holds something else. Pickles stay closed."""
+    import numpy as np
+
+    if not Path(path).is_file():
+        raise UsageError(f"There is no file `{path}` with embeddings.")
+    with Path(path).open("rb") as file:
+        if file.read(len(_NPY)) != _NPY:
+            raise UsageError(f"`{path}` is not a .npy file.", hint="numpy.save(FILE, vectors) writes one")
+    try:
+        vectors = np.load(path, allow_pickle=False)
+    except (ValueError, EOFError, OSError) as error:
+        raise UsageError(f"`{path}` can't be read as an array of numbers: {error}.") from error
+    if vectors.dtype not in (np.float16, np.float32, np.float64) or vectors.ndim != 2:
+        raise UsageError(
+            f"`{path}` holds {vectors.dtype} {list(vectors.shape)}; expected float16, float32 or float64 [N, D]."
+        )
+    return vectors

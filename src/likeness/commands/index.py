@@ -1,0 +1,68 @@
+"""likeness index: a folder, a table or a collection -> a collection that can be searched, in one step."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from likeness.core.config import option
+from likeness.core.errors import UsageError
+from likeness.core.files import kind_of
+
+if TYPE_CHECKING:
+    from likeness.data.collection import Collection
+    from likeness.embedding.runtime import Embedder
+
+
+@dataclass(frozen=True)
+class Config:
+    """Make a searchable collection of a folder or table of pictures, or a collection searchable.
+
+    Does what `likeness prepare` and `likeness embed` do, and notes the encoder, so that `likeness search` needs no
+    `--model`. The same command again adds what is new, marks what is gone, and embeds only what is new.
+    """
+
+    source: str = option(positional=True, metavar="SOURCE|COLL")
+    """A folder of pictures, a CSV or Parquet file, or the collection itself."""
+    model: str = option(metavar="MODEL")
+    """The model directory to embed with."""
+    out: str = option(metavar="COLL")
+    """The collection to make or to bring up to date."""
+
+
+def main(config: Config) -> None:
+    """Prepare if there is a source, embed what lacks vectors, note the encoder."""
+    from likeness.core.journal import note
+    from likeness.data.collection import Collection
+    from likeness.embedding.column import ensure_embeddings
+    from likeness.embedding.runtime import load
+
+    embedder = load(config.model)  # first: it may be what is wrong
+    if kind_of(config.source) != "collection":
+        _prepare(config.source, config.out)
+    elif Path(config.source).resolve() != Path(config.out).resolve():
+        raise UsageError(
+            f"`{config.source}` is a collection already, and its vectors are written into it, not into `{config.out}`.",
+            hint=f"likeness index {config.source} --model {config.model} --out {config.source}",
+        )
+    collection = Collection.open(config.out)
+    new = len(collection.missing(embedder.embedding_column))
+    column = ensure_embeddings(embedder, collection)
+    _note_model(collection, config.model, embedder, column)
+    note(f"`{config.out}` can be searched: {len(collection):,} pictures, {new:,} newly embedded")
+
+
+def _prepare(source: str, out: str) -> None:
+    from likeness.core.files import read_json
+    from likeness.core.journal import note
+    from likeness.data.prepare import prepare
+
+    card = Path(out) / "card.json"
+    options = read_json(card).get("options", {}) if kind_of(out) == "collection" and card.exists() else {}
+    note(prepare([source], out, **options).sentence(out))
+
+
+def _note_model(collection: "Collection", path: str, embedder: "Embedder", column: str) -> None:
+    entry = {"path": str(Path(path).absolute()), "fingerprint": embedder.fingerprint, "column": column}
+    if collection.card.get("model") != entry:
+        with collection.locked("index"):
+            collection.update_card({"model": entry})

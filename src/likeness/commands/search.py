@@ -1,0 +1,126 @@
+"""likeness search: pictures -> their nearest rows in a collection, as a table, JSON or a contact sheet."""
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from likeness.core.config import option
+from likeness.core.errors import CollectionError, UsageError
+
+if TYPE_CHECKING:
+    from likeness.embedding.runtime import Embedder
+    from likeness.search.index import Index, Matches
+
+
+@dataclass(frozen=True)
+class Config:
+    """Find the pictures of a collection that are nearest to each IMAGE.
+
+    The collection needs embeddings (`likeness index` or `likeness embed` writes them). Scores are cosines: 1 is the
+    same, and only scores of one encoder compare.
+    """
+
+    collection: str = option(positional=True, metavar="COLL")
+    """The collection to search."""
+    images: tuple[str, ...] = option(positional=True, metavar="IMAGE", default=())
+    """Picture files to search with."""
+    k: int = option(default=5, short="k")
+    """How many matches each picture gets."""
+    where: str | None = option(default=None, metavar="EXPR")
+    """Search only rows that meet this condition over the columns: "domain = 'cars' AND price < 10"."""
+    json: bool = False
+    """Write one JSON document instead of a table."""
+    sheet: str | None = option(default=None, metavar="FILE")
+    """Write a contact sheet, .png or .html, instead of a table."""
+    model: str | None = option(default=None, metavar="MODEL")
+    """The model directory; without it the one that `likeness index` noted."""
+
+
+def main(config: Config) -> None:
+    """Search, and print or write what was found."""
+    _check(config)
+    index, embedder = _opened(config)
+    matches = index.query(embedder.embed(config.images), config.k, config.where)
+    if config.sheet:
+        _write_sheet(config.sheet, config.images, matches)
+    if config.json:
+        print(json.dumps(document(config.images, matches), indent=2, ensure_ascii=False, default=str))
+    elif not config.sheet:
+        print("\n\n".join(f"{image}\n{_table(matches.rows(query))}" for query, image in enumerate(config.images)))
+
+
+def document(images: Sequence[str], matches: "Matches") -> list[dict[str, Any]]:
+    """What `--json` writes: the matches of every query, best first."""
+    return [{"query": image, "matches": matches.rows(query)} for query, image in enumerate(images)]
+
+
+def _check(config: Config) -> None:
+    if not config.images:
+        raise UsageError("There is no IMAGE to search with.", hint=f"likeness search {config.collection} IMAGE...")
+    if config.k < 1:
+        raise UsageError(f"`-k` is {config.k}; at least 1 match is needed.")
+    for image in config.images:  # before the seconds that an encoder may take to load
+        if not Path(image).is_file():
+            found = "is a directory" if Path(image).is_dir() else "does not exist"
+            raise UsageError(f"`{image}` {found}; a picture to search with is a file.")
+    if config.sheet:
+        from likeness.search.sheet import check_suffix
+
+        check_suffix(config.sheet)
+
+
+def _opened(config: Config) -> tuple["Index", "Embedder"]:
+    """The index, and the encoder that made its vectors."""
+    from likeness.data.collection import Collection
+    from likeness.embedding.runtime import load
+    from likeness.search.index import Index
+
+    model = config.model
+    noted = Collection.open(config.collection).card.get("model", {})
+    if model is None:
+        model = noted.get("path")
+        if model is None:
+            raise CollectionError(
+                f"`{config.collection}` does not say which encoder to search with.",
+                hint="`--model MODEL` names it; `likeness index` notes it for good",
+            )
+        if not Path(model).exists():
+            raise CollectionError(
+                f"`{config.collection}` was indexed with the encoder `{model}`, which is no longer there.",
+                hint="`--model MODEL` says where it is now",
+            )
+    embedder = load(model)
+    if config.model is None and embedder.embedding_column != noted["column"]:
+        raise CollectionError(
+            f"`{config.collection}` was indexed by another encoder ({noted['fingerprint'][:8]}) than `{model}` is "
+            f"now ({embedder.fingerprint[:8]}).",
+            hint=f"likeness index {config.collection} --model {model} --out {config.collection}",
+        )
+    return Index.open(config.collection, embedder.embedding_column), embedder
+
+
+def _table(rows: Sequence[dict[str, Any]]) -> str:
+    from likeness.core.journal import table
+
+    if not rows:
+        return "no match"
+    cells = [
+        [row["source"], row["label"] or "-", row["domain"] or "-", row["id"], f"{row['score']:.4f}"] for row in rows
+    ]
+    return table(["source", "label", "domain", "id", "score"], cells)
+
+
+def _write_sheet(path: str, images: Sequence[str], matches: "Matches") -> None:
+    from likeness.core.journal import note
+    from likeness.data.images import decode
+    from likeness.search.sheet import SHARP, Found, Line, write_sheet
+
+    lines = []
+    for query, image in enumerate(images):
+        pairs = zip(matches.images(query), matches.rows(query), strict=True)
+        found = [Found(data, row["label"] or "-", row["source"], row["score"]) for data, row in pairs]
+        lines.append(Line.of(decode(Path(image).read_bytes(), SHARP), image, found))
+    write_sheet(path, lines)
+    note(f"wrote `{path}`")

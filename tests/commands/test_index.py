@@ -1,0 +1,81 @@
+"""`likeness index`: from a folder to a searchable collection, and again."""
+
+import shutil
+from pathlib import Path
+
+import pytest
+
+from likeness.commands import main
+from likeness.data.collection import Collection
+from likeness.embedding.runtime import Embedder
+
+
+@pytest.fixture
+def embedded(monkeypatch):
+    """How many pictures went through the tower."""
+    counts = []
+    features = Embedder.features
+
+    def count(self, images):
+        counts.append(len(images))
+        return features(self, images)
+
+    monkeypatch.setattr(Embedder, "features", count)
+    return counts
+
+
+def test_again_embeds_only_what_is_new(shop, tmp_path, embedded, capsys):
+    pictures = tmp_path / "pictures"
+    shutil.copytree(shop.pictures, pictures)
+    arguments = ["index", str(pictures), "--model", str(shop.model), "--out", str(tmp_path / "new.coll")]
+    assert main(arguments) == 0
+    assert sum(embedded) == 12
+    captured = capsys.readouterr()
+    assert captured.out == ""
+    assert "12 pictures, 12 newly embedded" in captured.err
+    shutil.copy(pictures / "domain0/label0/0.png", pictures / "domain0/label0/copy.png")
+    (pictures / "domain1/label3/2.png").unlink()
+    embedded.clear()
+    assert main(arguments) == 0
+    assert sum(embedded) == 1
+    assert "12 pictures, 1 newly embedded" in capsys.readouterr().err
+    embedded.clear()
+    assert main(arguments) == 0
+    assert embedded == []
+    collection = Collection.open(tmp_path / "new.coll")
+    model = collection.card["model"]
+    assert model["path"] == str(shop.model)
+    assert model["column"] == f"embedding_{model['fingerprint'][:8]}"
+    assert len(collection.vectors(model["column"])[0]) == 12
+
+
+def test_a_collection_is_made_searchable_in_place(shop, embedded, tmp_path, write_tiny_model):
+    other = write_tiny_model(tmp_path / "other", 1)
+    before = Collection.open(shop.collection).card["model"]
+    assert main(["index", str(shop.collection), "--model", str(other), "--out", f"{shop.collection}/"]) == 0
+    assert sum(embedded) == 12
+    after = Collection.open(shop.collection)
+    assert after.card["model"]["path"] == str(other)
+    assert after.card["model"]["column"] != before["column"]
+    assert before["column"] in after.columns
+
+
+def test_the_path_of_the_encoder_is_kept_whole(shop, monkeypatch):
+    monkeypatch.chdir(shop.model.parent)
+    assert main(["index", str(shop.collection), "--model", "model", "--out", str(shop.collection)]) == 0
+    assert Collection.open(shop.collection).card["model"]["path"] == str(shop.model)
+
+
+def test_refuses(shop, tmp_path, capsys):
+    (tmp_path / "else").mkdir()
+    (tmp_path / "else" / "thesis.txt").touch()
+    for source, model, out, words in [
+        (shop.collection, shop.model, tmp_path / "copy", f"--out {shop.collection}"),
+        (shop.pictures, tmp_path / "nothing", tmp_path / "copy", "nothing"),
+        (shop.pictures, shop.model, tmp_path / "else", "something else"),
+        (tmp_path / "nowhere", shop.model, tmp_path / "copy", "nowhere"),
+    ]:
+        assert main(["index", str(source), "--model", str(model), "--out", str(out)]) == 2
+        assert words in capsys.readouterr().err
+        assert not (Path(tmp_path) / "copy").exists()
+    assert [file.name for file in (tmp_path / "else").iterdir()] == ["thesis.txt"]

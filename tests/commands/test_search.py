@@ -1,0 +1,146 @@
+"""`likeness search`, from argv to stdout."""
+
+import io
+import json
+import shutil
+import subprocess
+import sys
+import textwrap
+
+import numpy as np
+import PIL.Image
+import pytest
+
+from likeness.commands import main
+from likeness.data.collection import Collection
+
+
+@pytest.fixture
+def search(shop, capsys):
+    def run(*arguments, code=0):
+        assert main(["search", str(shop.collection), *map(str, arguments)]) == code
+        return capsys.readouterr()
+
+    return run
+
+
+def picture(shop, label, number):
+    return shop.pictures / f"domain{label // 2}" / f"label{label}" / f"{number}.png"
+
+
+def test_table(shop, search):
+    out = search(picture(shop, 0, 0), picture(shop, 3, 1), "-k", "2").out
+    blocks = out.split("\n\n")
+    assert len(blocks) == 2
+    for block, label, number in zip(blocks, (0, 3), (0, 1), strict=True):
+        lines = block.strip().split("\n")
+        assert lines[0] == str(picture(shop, label, number))
+        assert lines[1].split() == ["source", "label", "domain", "id", "score"]
+        first = lines[3].split()
+        assert first[0].endswith(f"label{label}/{number}.png")
+        assert first[1:3] == [f"label{label}", f"domain{label // 2}"]
+        assert float(first[4]) == pytest.approx(1, abs=1e-3)  # itself, as the collection keeps it
+        assert len(lines) == 5
+
+
+def test_json_is_one_document_equal_to_what_the_vectors_say(shop, search, tmp_path):
+    collection = Collection.open(shop.collection)
+    ids, vectors = collection.vectors(collection.card["model"]["column"])
+    labels = collection.table(["label"])["label"].to_pylist()
+    places = [5, 6]
+    queries = [tmp_path / f"{place}.jpg" for place in places]  # as the collection keeps them
+    for query, image in zip(queries, collection.take(ids[places], ["image"])["image"].to_pylist(), strict=True):
+        query.write_bytes(image)
+    document = json.loads(search(*queries, "-k", "12", "--json").out)
+    assert [entry["query"] for entry in document] == list(map(str, queries))
+    for entry, place in zip(document, places, strict=True):
+        cosines = vectors @ vectors[place]
+        order = np.argsort(-cosines, kind="stable")
+        assert list(entry["matches"][0]) == ["id", "score", "source", "label", "domain"]
+        assert [m["id"] for m in entry["matches"]] == ids[order].tolist()
+        assert [m["score"] for m in entry["matches"]] == pytest.approx(cosines[order], abs=1e-5)
+        assert [m["label"] for m in entry["matches"]] == [labels[i] for i in order]
+
+
+def test_where_is_applied_before_the_search(shop, search):
+    document = json.loads(search(picture(shop, 0, 0), "-k", "6", "--json", "--where", "domain = 'domain1'").out)
+    assert [m["domain"] for m in document[0]["matches"]] == ["domain1"] * 6
+    assert "no match" in search(picture(shop, 0, 0), "--where", "domain = 'nowhere'").out
+
+
+@pytest.mark.parametrize("suffix", ["png", "html"])
+def test_sheet(shop, search, tmp_path, suffix):
+    sheet = tmp_path / f"sheet.{suffix}"
+    found = search(picture(shop, 0, 0), "-k", "3", "--sheet", sheet)
+    assert found.out == ""
+    assert f"wrote `{sheet}`" in found.err
+    if suffix == "png":
+        assert PIL.Image.open(io.BytesIO(sheet.read_bytes())).size[0] > 800
+    else:
+        assert sheet.read_text().count("data:image/jpeg") == 4
+    assert json.loads(search(picture(shop, 0, 0), "--json", "--sheet", sheet).out)
+
+
+def test_another_model_needs_its_own_column(shop, search, tmp_path, write_tiny_model, capsys):
+    other = write_tiny_model(tmp_path / "other", 1)
+    error = search(picture(shop, 0, 0), "--model", other, code=2).err
+    assert "has no column `embedding_" in error
+    assert "vectors of other encoders" in error
+    assert "hint: likeness embed" in error
+    assert main(["embed", str(other), str(shop.collection)]) == 0
+    capsys.readouterr()
+    assert json.loads(search(picture(shop, 0, 0), "--model", other, "--json").out)
+
+
+def test_an_encoder_that_was_replaced_is_noticed(shop, search, tmp_path, write_tiny_model):
+    collection = Collection.open(shop.collection)
+    replaced = write_tiny_model(tmp_path / "replaced", 2)
+    collection.update_card({"model": collection.card["model"] | {"path": str(replaced)}})
+    error = search(picture(shop, 0, 0), code=2).err
+    assert "indexed by another encoder" in error
+    assert f"hint: likeness index {shop.collection} --model {replaced} --out {shop.collection}" in error
+    shutil.rmtree(replaced)
+    error = search(picture(shop, 0, 0), code=2).err
+    assert "no longer there" in error
+    assert "--model MODEL" in error
+
+
+def test_a_collection_that_was_never_indexed(shop, search):
+    card = json.loads((shop.collection / "card.json").read_text())
+    del card["model"]
+    (shop.collection / "card.json").write_text(json.dumps(card))
+    assert "does not say which encoder" in search(picture(shop, 0, 0), code=2).err
+    assert "1.0000" in search(picture(shop, 0, 0), "--model", shop.model).out
+
+
+def test_what_the_user_can_mend_is_a_sentence(shop, search, tmp_path):
+    (tmp_path / "bad.jpg").write_bytes(b"\xff\xd8 no picture")
+    (tmp_path / "empty.jpg").touch()
+    for arguments, words in [
+        ([tmp_path / "bad.jpg"], "bad.jpg"),
+        ([tmp_path / "empty.jpg"], "0 bytes"),
+        ([tmp_path / "missing.jpg"], "does not exist"),
+        ([tmp_path], "is a directory"),
+        ([], "IMAGE"),
+        ([picture(shop, 0, 0), "-k", "0"], "at least 1"),
+        ([picture(shop, 0, 0), "--sheet", "sheet.pdf"], "neither"),
+        ([picture(shop, 0, 0), "--where", "price < 3"], "price"),
+        ([picture(shop, 0, 0), "--wher", "x"], "--where"),
+    ]:
+        found = search(*arguments, code=2)
+        assert found.out == ""
+        assert found.err.startswith("error: ")
+        assert words in found.err, (arguments, found.err)
+        assert "Traceback" not in found.err
+    assert main(["search", str(tmp_path / "nothing"), str(picture(shop, 0, 0))]) == 2
+
+
+def test_imports_no_jax(shop):
+    script = f"""
+        import sys
+        from likeness.commands import main
+        assert main(["search", {str(shop.collection)!r}, {str(picture(shop, 0, 0))!r}]) == 0
+        assert "jax" not in sys.modules, "jax was imported"
+    """
+    done = subprocess.run([sys.executable, "-c", textwrap.dedent(script)], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
