@@ -1,0 +1,1 @@
+"""Vectors of pictures: an encoder made ready to run, and the columns of a collection that it fills."""

@@ -1,0 +1,120 @@
+"""Graphs of model directories, kept in the user's cache, so that a second start neither builds nor hashes anything.
+
+    $XDG_CACHE_HOME/likeness/<key>/known.json    the two fingerprints of the model directory
+                                   tower.onnx    its graph
+                                   tower.bin     its weights, which the runtime maps into memory
+
+The key changes with the model's files (place, size, times) and with the code that builds graphs. Nothing here is
+needed: what is deleted is made again.
+"""
+
+import contextlib
+import json
+import os
+import shutil
+import tempfile
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import numpy as np
+
+from likeness.core.files import fingerprint
+from likeness.core.journal import note
+from likeness.models.config import EncoderConfig, features_fingerprint_of, fingerprint_of
+
+MOST_BYTES = 4 * 2**30
+"""What the cache may hold besides the newest graph; beyond that the least recently used go."""
+
+_BUILDER = Path(__file__).parents[1] / "models" / "onnxgraph.py"
+
+
+@dataclass(frozen=True)
+class Known:
+    """The fingerprints of an encoder."""
+
+    fingerprint: str
+    """Of all of it, 64 hex digits."""
+    features_fingerprint: str
+    """Of what makes the features, 64 hex digits."""
+
+
+def known_of(config: EncoderConfig, tensors: Mapping[str, np.ndarray]) -> Known:
+    """Both fingerprints, from the tensors themselves."""
+    return Known(fingerprint_of(config, tensors), features_fingerprint_of(config, tensors))
+
+
+def find(model: str | Path) -> tuple[Known, Path] | None:
+    """What is known of the model directory `model`, and its graph; None if nothing is, or the files have changed."""
+    try:
+        entry = _entry(Path(model))
+        known = Known(**json.loads((entry / "known.json").read_text()))
+    except OSError:
+        return None
+    with contextlib.suppress(OSError):  # a cache that can't be written serves as well
+        os.utime(entry)  # pruning goes by the last use
+    return known, entry / "tower.onnx"
+
+
+def keep(model: str | Path, known: Known, config: EncoderConfig, tensors: Mapping[str, np.ndarray]) -> Path | None:
+    """Build the graph of the model directory `model`, whose config and tensors these are, and keep it.
+
+    None, and a word on stderr, if the cache can't be written.
+    """
+    try:
+        entry = _entry(Path(model))
+        entry.parent.mkdir(parents=True, exist_ok=True)
+        temporary = Path(tempfile.mkdtemp(dir=entry.parent, prefix=".new."))
+        try:
+            write_graph(temporary, config, tensors)
+            (temporary / "known.json").write_text(json.dumps(asdict(known)))
+            _move(temporary, entry)
+        finally:
+            shutil.rmtree(temporary, ignore_errors=True)
+        _prune(entry)
+    except OSError as error:
+        note(f"the graph of `{model}` is not kept for the next time: {error}")
+        return None
+    return entry / "tower.onnx"
+
+
+def write_graph(directory: Path, config: EncoderConfig, tensors: Mapping[str, np.ndarray]) -> Path:
+    """Write the tower's graph into `directory`; returns the path of `tower.onnx`.
+
+    The weights go into a file of their own: a message of the format holds 2 GB at most.
+    """
+    import onnx  # a third of a second that a later start does not spend
+
+    from likeness.models.onnxgraph import build
+
+    path = directory / "tower.onnx"
+    onnx.save_model(build(config, tensors), path, save_as_external_data=True, location="tower.bin")
+    return path
+
+
+def _entry(model: Path) -> Path:
+    """Where the graph of the directory `model` is kept; OSError if it has no model files."""
+    stamps = [os.fspath(model.resolve())]
+    for name in ("config.json", "model.safetensors"):
+        stat = (model / name).stat()
+        stamps.append(f"{stat.st_ino} {stat.st_size} {stat.st_mtime_ns} {stat.st_ctime_ns}")
+    home = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+    return Path(home) / "likeness" / fingerprint(_BUILDER.read_bytes(), *stamps)[:32]
+
+
+def _move(directory: Path, entry: Path) -> None:
+    try:
+        directory.rename(entry)
+    except OSError:
+        if not entry.exists():  # another process was quicker, with the same content
+            raise
+
+
+def _prune(newest: Path) -> None:
+    """Delete the least recently used entries beyond `MOST_BYTES`; programs that have mapped one keep it."""
+    entries = [e for e in newest.parent.iterdir() if e != newest and (e / "known.json").exists()]
+    held = 0
+    for entry in sorted(entries, key=lambda e: e.stat().st_mtime, reverse=True):
+        held += sum(file.stat().st_size for file in entry.iterdir())
+        if held > MOST_BYTES:
+            shutil.rmtree(entry, ignore_errors=True)
