@@ -72,11 +72,7 @@ def evaluate(
             f"No query of split `{split}` has a relevant image in the gallery, so there is nothing to measure.",
             hint="a label needs two images at least, of different groups",
         )
-    hits = np.zeros((len(asking), DEPTH), bool)
-    for domain in np.unique(cast.domain[asking]) if protocol == "separate" else (None,):
-        here = np.ones(len(cast.rows), bool) if domain is None else cast.domain == domain
-        mine = here[asking]
-        hits[mine] = _hits(unit, cast, asking[mine], np.flatnonzero(cast.is_gallery & here))
+    hits = _all_hits(unit, cast, asking, protocol)
     domains = np.asarray(cast.names)[cast.domain[asking]]
     by_domain, by_query, per_domain = summarize(per_query(hits, relevant[asking]), domains)
     return Report(
@@ -153,6 +149,18 @@ class Cast:
         alone = self.is_gallery & (self.group < 0)  # who has no group leaves out itself alone
         left = count[np.maximum(self.label, 0)] - same - alone
         return np.where(self.label >= 0, left, 0).astype(np.int64)
+
+
+def _all_hits(
+    unit: Float32[np.ndarray, "N D"], cast: Cast, asking: Asking, protocol: Protocol
+) -> Bool[np.ndarray, "Q k"]:
+    """`_hits` of every query, in the one index or in that of its domain."""
+    hits = np.zeros((len(asking), DEPTH), bool)
+    for domain in np.unique(cast.domain[asking]) if protocol == "separate" else (None,):
+        here = np.ones(len(cast.rows), bool) if domain is None else cast.domain == domain
+        mine = here[asking]
+        hits[mine] = _hits(unit, cast, asking[mine], np.flatnonzero(cast.is_gallery & here))
+    return hits
 
 
 def _hits(unit: Float32[np.ndarray, "N D"], cast: Cast, asking: Asking, gallery: Shelf) -> Bool[np.ndarray, "Q k"]:

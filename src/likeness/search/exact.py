@@ -16,7 +16,6 @@ from typing import Any, NamedTuple
 
 import numpy as np
 from jaxtyping import Float, Float32, Int64
-from threadpoolctl import threadpool_limits
 
 Scores = Float32[np.ndarray, "Q k"]
 Rows = Int64[np.ndarray, "Q k"]
@@ -129,6 +128,8 @@ def _mapper(work: int) -> Iterator[Callable[..., Iterator[Any]]]:
     if work < ALONE:
         yield map
         return
+    from threadpoolctl import threadpool_limits  # here, since its import sets an environment variable
+
     cores = len(os.sched_getaffinity(0)) if sys.platform == "linux" else os.cpu_count() or 1
     with _one_at_a_time, threadpool_limits(limits=1, user_api="blas"), ThreadPoolExecutor(cores) as pool:
         yield pool.map
