@@ -28,6 +28,7 @@ JAX = (
     "likeness.models.pooling",
     "likeness.models.projection",
     "likeness.models.vit",
+    "likeness.recipes",  # a loss is its own config, and its file is JAX
     "likeness.training",
 )
 LIGHT = [m for m in MODULES if not any(m == heavy or m.startswith(heavy + ".") for heavy in JAX)]
