@@ -125,7 +125,7 @@ def decode(data: bytes, at_least: int | None = None) -> Image:
         ImageError: The picture is empty, unknown, damaged, truncated or too large.
     """
     picture = _open(data)
-    pixels = _pixels(picture, data, at_least)
+    pixels, _ = _pixels(picture, data, at_least)
     orientation = _orientation(picture)
     profile = picture.info.get("icc_profile")
     if orientation == 1 and not profile and pixels.shape[2] == 3:
@@ -144,14 +144,13 @@ def store(data: bytes, size: int) -> Stored:
     picture = _open(data)
     width, height = picture.size
     shorter = min(width, height)
-    pixels = _pixels(picture, data, int(_GAP * size) if shorter > size else None)
+    pixels, scale = _pixels(picture, data, int(_GAP * size) if shorter > size else None)
     orientation = _orientation(picture)
     upright = (height, width) if orientation >= 5 else (width, height)
     if shorter <= size and orientation == 1 and _is_plain(picture, len(data)):
         return Stored(data, *upright)
     if shorter > size:
         new_width, new_height = _shorter_to(width, height, size)
-        scale = round(width / pixels.shape[1])
         # A reduced JPEG is rounded up to whole pixels: the box is the part of it that is picture.
         pixels = reduce(pixels, new_height, new_width, (height / scale, width / scale))
     small = _turned(_srgb(_picture(pixels), picture.info.get("icc_profile")), orientation)
@@ -179,7 +178,7 @@ def resize_shorter(image: Image, size: int) -> UInt8[np.ndarray, "h w 3"]:
     if min(height, width) <= size:
         return image
     new_width, new_height = _shorter_to(width, height, size)
-    return reduce(image, new_height, new_width, (height, width))
+    return reduce(image, new_height, new_width, (float(height), float(width)))
 
 
 def encode_jpeg(image: Image, quality: int = 90) -> bytes:
@@ -218,17 +217,17 @@ def _open(data: bytes) -> PIL.Image.Image:
     return picture
 
 
-def _pixels(picture: PIL.Image.Image, data: bytes, at_least: int | None) -> UInt8[np.ndarray, "H W C"]:
-    """The first frame without alpha: 1 (gray), 3 (RGB) or 4 (CMYK) channels, as it lies in the file."""
+def _pixels(picture: PIL.Image.Image, data: bytes, at_least: int | None) -> tuple[UInt8[np.ndarray, "H W C"], int]:
+    """The first frame without alpha, 1 (gray), 3 (RGB) or 4 (CMYK) channels, not turned; and by what it was reduced."""
     scale = _scale(picture.size, at_least) if picture.format in ("JPEG", "MPO") else 1
     pixels = _turbo(picture, data, scale)
     if pixels is not None:
-        return pixels
+        return pixels, scale
     if scale > 1:
         picture.draft(None, (picture.width // scale, picture.height // scale))
     _load(picture)
     flat = np.array(_flat(picture))
-    return flat[:, :, None] if flat.ndim == 2 else flat
+    return flat[:, :, None] if flat.ndim == 2 else flat, scale
 
 
 def _scale(size: tuple[int, int], at_least: int | None) -> int:

@@ -132,13 +132,13 @@ def prepare(
 
 @dataclass(frozen=True, slots=True)
 class _Known:
-    """The latest row of a source name."""
+    """The latest row of a picture in the listing."""
 
     id: int
-    stamp: str
-    sha256: bytes
-    gone: bool
-    description: tuple[Any, ...]
+    sha256: bytes | None
+    """Of its bytes, if the stamp is another one now; None: the picture is the same."""
+    told: bool
+    """Whether the row says of it what the listing says."""
 
 
 def _todo(
@@ -148,8 +148,8 @@ def _todo(
     todo: list[SourceRow] = []
     for row in rows:
         before = known.get(row.source)
-        if before is not None and before.stamp == row.place.stamp:
-            if before.gone or before.description != _description(row, batch.extra):
+        if before is not None and before.sha256 is None:
+            if not before.told:
                 batch.edits.append((before.id, row))
         elif row.source not in bad:
             todo.append(row)
@@ -270,7 +270,9 @@ def _known(collection: Collection, listing: Listing) -> dict[str, _Known]:
     for batch in collection.scan(columns, gone=True):
         for values in zip(*(batch[name].to_pylist() for name in columns), strict=True):
             number, source, stamp, sha256, gone, *description = values
-            known[source] = _Known(number, stamp, sha256, gone, tuple(description))
+            if (row := listing.rows.get(source)) is not None:
+                told = not gone and tuple(description) == _description(row, tuple(listing.columns.names))
+                known[row.source] = _Known(number, None if stamp == row.place.stamp else sha256, told)
     return known
 
 

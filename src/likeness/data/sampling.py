@@ -49,8 +49,8 @@ def balanced(labels: Int[np.ndarray, "N"] | Groups, batch: int, seed: int, step:
     visit, count = places // len(groups.counts), groups.counts[classes]
     turn = _mix(_mix(classes.astype(np.uint64) ^ _mix((visit // count).astype(np.uint64))) ^ np.uint64(seed))
     within = (visit % count + (turn % count.astype(np.uint64)).astype(np.int64)) % count
-    rows: Int64[np.ndarray, "B"] = groups.rows[groups.starts[classes] + within]
-    return rows
+    picked: np.ndarray = groups.rows[groups.starts[classes] + within]
+    return picked
 
 
 def generator(seed: int, step: int, item: int) -> np.random.Generator:

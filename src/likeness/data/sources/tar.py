@@ -17,7 +17,8 @@ def index_of(path: Path) -> dict[str, Place]:
         changed = path.stat().st_mtime_ns
         places: dict[str, Place] = {}
         with tarfile.open(path, "r:") as archive:
-            for member in archive:
+            while (member := archive.next()) is not None:
+                archive.members.clear()  # type: ignore[attr-defined]  # it would keep them all, 1 KB each
                 name = os.path.normpath(member.name)
                 if member.isreg():
                     places[name] = Place(str(path), f"{member.size}-{changed}", member.offset_data, member.size)
