@@ -130,7 +130,7 @@ def _annotated(kind: Any, default: Any, metadata: dict[str, Any]) -> Any:
     import tyro
 
     metavar, hint = metadata.get("metavar"), None
-    if default is None or default == ():
+    if default is None or default in ((), ""):
         hint = ""  # "(default: None)" says nothing
     if metavar and metadata["positional"] and get_origin(kind) is tuple:
         metavar += "..."
