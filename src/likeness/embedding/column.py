@@ -149,7 +149,7 @@ class Work:
     def read(self, file: Path) -> tuple[Ids, Float32[np.ndarray, "B F"]]:
         """Rows of a work file that still need their vectors and show the same picture; the others are left out."""
         try:
-            with np.load(file) as data:
+            with np.load(BytesIO(file.read_bytes())) as data:
                 ids, vectors, hashes, made_by = (data[k] for k in ("ids", "vectors", "sha256", "fingerprint"))
         except (zipfile.BadZipFile, ValueError, KeyError, EOFError):  # not ours, or damaged by the disk: made again
             return np.empty(0, np.int64), np.empty((0, self.width), np.float32)
@@ -179,8 +179,8 @@ class Work:
         self.done, self.held = {}, 0
 
 
-Batches = list[tuple[Ids, list[Work]]]
-"""Rows that go through the encoder together, and the columns that they go to."""
+Batches = list[tuple[np.ndarray, list[Work]]]
+"""Ids of the rows that go through the encoder together, and the columns that they go to."""
 
 
 def _batches(work: Sequence[Work], size: int) -> Batches:
