@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from jaxtyping import Float32
+from jaxtyping import Float32, UInt8
 
 from likeness.core.shapes import Image
 from likeness.data.images import resize
@@ -24,10 +24,10 @@ class Crop:
     ratio: tuple[float, float] = (3 / 4, 4 / 3)
     """Narrowest and widest part, as width / height; drawn evenly in its logarithm."""
 
-    def __call__(self, rng: np.random.Generator, image: Image) -> Image:
+    def __call__(self, rng: np.random.Generator, image: Image) -> UInt8[np.ndarray, "S S 3"]:
         """The part, [size size 3]."""
         left, top, width, height = _part(rng, image.shape[0], image.shape[1], self.area, self.ratio)
-        return resize(image, self.size, self.size, (left, top, left + width, top + height))
+        return resize(image, self.size, self.size, (float(left), float(top), float(left + width), float(top + height)))
 
 
 @dataclass(frozen=True)
@@ -94,11 +94,12 @@ Augment = Crop | Flip | Erase | Color
 """What can be done to a picture; the union is the table."""
 
 
-def apply(augments: Sequence[Augment], rng: np.random.Generator, image: Image) -> Image:
+def apply(augments: Sequence[Augment], rng: np.random.Generator, image: Image) -> UInt8[np.ndarray, "h w 3"]:
     """`image` after all `augments`, in their order, with numbers from `rng`; the input is not changed."""
+    changed: UInt8[np.ndarray, "_ _ 3"] = image
     for augment in augments:
-        image = augment(rng, image)
-    return image
+        changed = augment(rng, changed)
+    return changed
 
 
 def _part(

@@ -133,7 +133,7 @@ def _ahead(make: Callable[[int], Batch], start: int, threads: int) -> Generator[
             worker.join()
 
 
-def _square(image: Image, size: int) -> Image:
+def _square(image: Image, size: int) -> UInt8[np.ndarray, "S S 3"]:
     """The middle square of `image`, resized to `size`."""
     height, width = image.shape[:2]
     if height == width == size:

@@ -1,0 +1,122 @@
+"""The stream of batches: the same from any step, with any number of threads; it ends cleanly and hides no error."""
+
+import threading
+import time
+
+import numpy as np
+import pyarrow as pa
+import pytest
+
+from likeness.core.errors import ImageError
+from likeness.data.augment import Color, Crop, Erase, Flip
+from likeness.data.batches import batches
+from likeness.data.images import decode, encode_jpeg
+from likeness.data.sampling import uniform
+
+AUGMENTS = (Crop(16), Flip(), Color(), Erase())
+
+
+class Pictures:
+    """What `batches` asks of a collection; ids are not positions, as in a real one."""
+
+    def __init__(self, rows=12, spoil=()):
+        rng = np.random.default_rng(0)
+        self.images = {
+            100 + 7 * i: encode_jpeg(np.full((20 + i, 30, 3), rng.integers(256, size=3), np.uint8)) for i in range(rows)
+        }
+        for key in spoil:
+            self.images[key] = self.images[key][:200]
+        self.taken = 0
+
+    def take(self, ids, columns):
+        assert columns == ["image"]
+        self.taken += 1
+        return pa.table({"image": pa.array([self.images[i] for i in ids.tolist()], pa.binary())})
+
+
+def stream(collection, **changes):
+    ids = np.array(sorted(collection.images), np.int64)
+    options = {"batch": 5, "seed": 3, "start": 0, "sample": "uniform", "size": 16, "augments": AUGMENTS, "threads": 2}
+    return batches(collection, ids, np.arange(len(ids)) % 3, **(options | changes))
+
+
+def first(count, **changes):
+    source = stream(Pictures(), **changes)
+    got = [next(source) for _ in range(count)]
+    source.close()
+    return got
+
+
+def same(a, b):
+    return a.step == b.step and np.array_equal(a.images, b.images) and np.array_equal(a.labels, b.labels)
+
+
+@pytest.mark.parametrize("sample", ["uniform", "balanced"])
+def test_a_step_does_not_depend_on_where_the_stream_began_nor_on_threads(sample):
+    whole = first(7, sample=sample)
+    assert [b.step for b in whole] == list(range(7))
+    assert all(same(a, b) for a, b in zip(whole[4:], first(3, start=4, sample=sample), strict=True))
+    for threads in (1, 3):
+        assert all(same(a, b) for a, b in zip(whole, first(7, threads=threads, sample=sample), strict=True))
+    assert not same(whole[0], first(1, seed=4, sample=sample)[0])
+
+
+def test_pictures_belong_to_their_labels():
+    collection = Pictures()
+    ids = np.array(sorted(collection.images), np.int64)
+    source = stream(collection, augments=(), size=8)
+    for step in range(4):
+        batch = next(source)
+        rows = uniform(len(ids), 5, 3, step)
+        assert batch.images.dtype == np.uint8
+        assert batch.labels.dtype == np.int32
+        assert np.array_equal(batch.labels, rows % 3)
+        for image, row in zip(batch.images, rows, strict=True):
+            assert np.abs(image.astype(int) - decode(collection.images[int(ids[row])])[0, 0]).max() <= 1
+    source.close()
+
+
+def test_without_a_crop_the_middle_is_taken():
+    collection = Pictures(rows=1)
+    image = np.zeros((40, 80, 3), np.uint8)
+    image[:, 20:60] = 255
+    collection.images = {1: encode_jpeg(image, 95)}
+    source = stream(collection, augments=(), size=8, batch=1)
+    assert next(source).images.min() > 225
+    source.close()
+
+
+def test_closing_stops_the_threads_at_once():
+    before = threading.active_count()
+    source = stream(Pictures(), threads=3)
+    next(source)
+    assert threading.active_count() == before + 3
+    begun = time.monotonic()
+    source.close()
+    assert threading.active_count() == before
+    assert time.monotonic() - begun < 2
+    unused = stream(Pictures())
+    unused.close()
+    assert threading.active_count() == before
+
+
+def test_threads_do_not_run_ahead_without_end():
+    collection = Pictures()
+    source = stream(collection)
+    next(source)
+    time.sleep(0.3)
+    assert collection.taken <= 1 + 2 * 3  # the one taken; for each thread two waiting and one in hand
+    source.close()
+
+
+def test_errors_come_out_at_their_step():
+    before = threading.active_count()
+    collection = Pictures(spoil=[100 + 7 * 4])
+    rows = [uniform(12, 5, 3, step).tolist() for step in range(3)]
+    bad = next(step for step in range(3) if 4 in rows[step])
+    source = stream(collection)
+    for step in range(bad):
+        assert next(source).step == step
+    with pytest.raises(ImageError, match="truncated"):
+        next(source)
+    assert threading.active_count() == before
