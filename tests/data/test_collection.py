@@ -6,6 +6,7 @@ import lance
 import numpy as np
 import pyarrow as pa
 import pytest
+from lance.fragment import write_fragments
 
 from likeness.core.errors import CollectionError, StorageError
 from likeness.data.collection import SCHEMA, Collection
@@ -290,6 +291,18 @@ def test_a_second_writer_is_refused(collection: Collection) -> None:
             message = pool.apply(try_to_lock, (collection.path,))
     assert "Another process is writing" in message
     assert try_to_lock(collection.path) == ""
+
+
+def test_what_a_killed_write_left_is_swept_away_and_old_versions_stay(collection: Collection) -> None:
+    old = Collection.open(collection.path)
+    collection.update(pa.table({"id": [0], "price": [9.0]}))
+    known = set(Path(collection.path, "rows.lance", "data").iterdir())
+    write_fragments(rows(60, 70).cast(collection.schema), f"{collection.path}/rows.lance", mode="append")  # and no commit
+    assert set(Path(collection.path, "rows.lance", "data").iterdir()) > known
+    with collection.locked("embed"):
+        assert set(Path(collection.path, "rows.lance", "data").iterdir()) == known
+    assert old.take(np.array([0]), ["price"])["price"].to_pylist() == [0.0]
+    assert collection.take(np.array([0]), ["price"])["price"].to_pylist() == [9.0]
 
 
 def try_to_lock(path: str) -> str:

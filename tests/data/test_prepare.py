@@ -393,6 +393,8 @@ def test_a_full_disk_loses_nothing(
     assert len(decodes) == 40 - kept
     prepare([photos], str(tmp_path / "whole"))
     assert everything(out) == everything(tmp_path / "whole")
+    sizes = [sum(f.stat().st_size for f in (c / "rows.lance" / "data").iterdir()) for c in (out, tmp_path / "whole")]
+    assert sizes[0] < 1.3 * sizes[1]  # no scraps of the refused writes
 
 
 # ---------------------------------------------------------------------- real pictures

@@ -13,7 +13,8 @@ without the bytes of a picture being written again.
 import re
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager
+from contextlib import contextmanager
+from datetime import timedelta
 from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
@@ -211,9 +212,17 @@ class Collection:
 
     # ------------------------------------------------------------------ writing; the caller holds `locked`
 
-    def locked(self, verb: str) -> AbstractContextManager[None]:
+    @contextmanager
+    def locked(self, verb: str) -> Iterator[None]:
         """Hold the collection alone while writing; StorageError if another process does. `verb` names the command."""
-        return locked(self.path, verb)
+        with locked(self.path, verb):
+            self.sweep()
+            yield
+
+    def sweep(self) -> None:
+        """Remove the files that a killed or refused write left, which no version knows; all versions stay."""
+        with storage_errors(self.path):
+            self._dataset.cleanup_old_versions(older_than=timedelta(days=36_500), delete_unverified=True)
 
     def append(self, table: pa.Table) -> None:
         """Add rows, in one commit; their ids rise and lie above all ids that are there. Missing columns are null."""

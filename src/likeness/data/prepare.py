@@ -315,6 +315,7 @@ def _open_or_create(out: str, listing: Listing) -> Collection:
     if not list(Path(out, "rows.lance", "_versions").glob("*.manifest")):  # nothing was ever committed
         return Collection.create(out, pa.schema(strings))
     collection = Collection.open(out)
+    collection.sweep()
     for column in listing.columns:
         if column.name in collection.columns:
             there = collection.schema.field(column.name).type
