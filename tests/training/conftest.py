@@ -59,8 +59,9 @@ def made(tmp_path_factory) -> Made:
     collection = Collection.create(home / "collection")
     collection.append(table([picture(color[c], rng) for c in label], label, split))
     short, ids = encoder.features_fingerprint[:8], np.arange(len(label))
-    collection.write_vectors(f"features_{short}", ids, features, {})
-    collection.write_vectors(f"mirrored_{short}", ids, mirrored, {})
+    maker = {"fingerprint": encoder.features_fingerprint}
+    collection.write_vectors(f"features_{short}", ids, features, maker)
+    collection.write_vectors(f"mirrored_{short}", ids, mirrored, maker)
     return Made(str(home / "collection"), str(home / "model"), features, mirrored, label, split)
 
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from likeness.core.config import option
-from likeness.data.augment import Color, Crop, Erase, Flip
+from likeness.data.augment import Color, Erase, Flip
 from likeness.losses.geometry import Neighbours
 from likeness.losses.margins import ArcFace, Margin
 from likeness.models.towers import ConvNetConfig
@@ -61,8 +61,8 @@ class AdamW:
 class Augments:
     """How images are changed each time they are seen."""
 
-    crop: Crop = field(default_factory=Crop)
-    """A random part, resized."""
+    area: tuple[float, float] = (0.3, 1.0)
+    """Smallest and largest share of the image that a random crop keeps."""
     flip: Flip = field(default_factory=Flip)
     """Mirrored at random."""
     color: Color = field(default_factory=Color)

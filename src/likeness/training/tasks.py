@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Callable, Generator
+from contextlib import closing
 from dataclasses import dataclass, replace
 from itertools import count
 from typing import Any
@@ -9,14 +10,15 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float32, Int32, Int64, UInt8
+from jaxtyping import Array, Float32, Int32, UInt8
 
 from likeness.core.errors import CollectionError, RunError
 from likeness.core.files import fingerprint
 from likeness.core.shapes import Ids
+from likeness.data.augment import Crop
 from likeness.data.batches import batches
 from likeness.data.collection import Collection
-from likeness.data.sampling import balanced, uniform
+from likeness.data.sampling import balanced, group, uniform
 from likeness.embedding.column import ensure_features
 from likeness.embedding.runtime import combine, load, unit
 from likeness.losses.centers import Centers, centers_at_means
@@ -120,12 +122,16 @@ def head_task(config: HeadConfig) -> Task:
     features, mirrored = cached_features(config.model, collection, rows.ids, config.mirror)
     mean = _mean(features, mirrored)
     weight, bias = _start(config.start, mean, rows.label, config.dimension, config.seed)
-    steps = _steps(config, len(rows.ids))
+    steps, groups = _steps(config, len(rows.ids)), group(rows.label)
 
     def stream(start: int) -> Generator[FeatureBatch, None, None]:
         for step in count(start):
-            at = _sample(config, rows.label, step)
-            yield FeatureBatch(features[at], None if mirrored is None else mirrored[at], rows.label[at])
+            if config.sample == "balanced":
+                at = balanced(groups, config.batch, config.seed, step)
+            else:
+                at = uniform(len(rows.ids), config.batch, config.seed, step)
+            both = (jnp.asarray(features[at]), None if mirrored is None else jnp.asarray(mirrored[at]))
+            yield FeatureBatch(*both, jnp.asarray(rows.label[at]))
 
     return Task(
         untouched,
@@ -150,7 +156,7 @@ def pixels_task(config: PixelsConfig) -> Task:
         return _assembled(first.config, fixed, tower, learner.projection).features(images)
 
     def stream(start: int) -> Generator[ImageBatch, None, None]:
-        augment = config.augment
+        augment, size = config.augment, first.config.preprocess.size
         source = batches(
             collection,
             rows.ids,
@@ -159,11 +165,12 @@ def pixels_task(config: PixelsConfig) -> Task:
             seed=config.seed,
             start=start,
             sample=config.sample,
-            size=first.config.preprocess.size,
-            augments=(augment.crop, augment.flip, augment.color, augment.erase),
+            size=size,
+            augments=(Crop(size, augment.area), augment.flip, augment.color, augment.erase),
         )
-        for batch in source:
-            yield ImageBatch(batch.images, batch.labels)
+        with closing(source):
+            for batch in source:
+                yield ImageBatch(jnp.asarray(batch.images), jnp.asarray(batch.labels))
 
     return Task(
         untouched,
@@ -230,12 +237,6 @@ def _start(start: Start, features: Features, label: Int32[np.ndarray, "N"], dime
         case Random():
             noise = np.random.default_rng(seed).standard_normal((features.shape[1], dimension), np.float32)
             return noise / np.float32(dimension**0.5), np.zeros(dimension, np.float32)
-
-
-def _sample(config: HeadConfig, label: Int32[np.ndarray, "N"], step: int) -> Int64[np.ndarray, "B"]:
-    if config.sample == "balanced":
-        return balanced(label, config.batch, config.seed, step)
-    return uniform(len(label), config.batch, config.seed, step)
 
 
 def _steps(config: HeadConfig | PixelsConfig, rows: int) -> int:

@@ -1,0 +1,117 @@
+"""A tower trained on images: from nothing, and a given one tuned."""
+
+import json
+from dataclasses import replace
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from likeness.data.augment import Color, Erase, Flip
+from likeness.data.collection import Collection
+from likeness.losses.margins import ArcFace
+from likeness.models.config import EncoderConfig, ProjectionConfig, read_model
+from likeness.models.encoder import Encoder
+from likeness.models.preprocess import Preprocess
+from likeness.models.towers import ConvNetConfig, MobileNetV2Config
+from likeness.training.config import AdamW, Augments, PixelsConfig
+from likeness.training.loop import train
+from likeness.training.tasks import pixels_task
+
+
+def pixels(made, out, **changes):
+    config = PixelsConfig(
+        data=made.collection,
+        out=str(out),
+        dimension=4,
+        tower=ConvNetConfig(widths=(8, 16), depths=(0, 0)),
+        size=16,
+        augment=Augments(area=(0.6, 1.0), flip=Flip(0.5), color=Color(0.0, 0.0, 0.0), erase=Erase(0.0)),
+        loss=ArcFace(0.1, 16.0),
+        optimizer=AdamW(rate=1e-2, centers_rate=1e-2, tower_rate=1e-2),
+        batch=16,
+        steps=40,
+        log_every=1,
+    )
+    return replace(config, **changes)
+
+
+def nearest_is_alike(encoder, made):
+    """Share of the images of classes never seen whose nearest other image is of their class."""
+    rows = np.flatnonzero(made.split == "test")
+    data = Collection.open(made.collection).take(rows, ["image"])["image"].to_pylist()
+    from likeness.data.images import decode
+
+    images = np.stack([encoder.config.preprocess(decode(jpeg)) for jpeg in data])
+    embedding = np.asarray(jax.jit(lambda x: encoder(x))(jnp.asarray(images)))
+    similar = embedding @ embedding.T - 9 * np.eye(len(rows), dtype=np.float32)
+    return float((made.label[rows][similar.argmax(axis=1)] == made.label[rows]).mean())
+
+
+def test_it_learns_and_stopped_it_goes_on_bit_for_bit(made, tmp_path, monkeypatch):
+    from likeness.core.journal import Progress
+
+    def interrupt(self, count=1):
+        self.done += count
+        if self.done == 11:
+            raise KeyboardInterrupt
+
+    whole, stopped = pixels(made, tmp_path / "whole"), pixels(made, tmp_path / "stopped")
+    encoder = train(whole, lambda encoder: {"alike": nearest_is_alike(encoder, made)})
+    with monkeypatch.context() as patch:
+        patch.setattr(Progress, "advance", interrupt)
+        with pytest.raises(KeyboardInterrupt):
+            train(stopped)
+    assert train(stopped).fingerprint == encoder.fingerprint
+    found = [json.loads(line) for line in (tmp_path / "whole" / "metrics.jsonl").read_text().splitlines()]
+    losses = [line["loss"] for line in found if "loss" in line]
+    assert np.mean(losses[-5:]) < np.mean(losses[:5]) - 0.5
+    assert [line["alike"] for line in found if "alike" in line][-1] > 0.6
+
+
+def mobile_net(path):
+    config = EncoderConfig(
+        tower=MobileNetV2Config(multiplier=0.25, output_stride=32),
+        pooling="mean",
+        preprocess=Preprocess(32, "squash", 32, "bilinear", (0.5, 0.5, 0.5), (0.5, 0.5, 0.5)),
+        projection=ProjectionConfig("identity", 1280, 1280),
+    )
+    Encoder.init(config, jax.random.key(0)).save(path)
+    return str(path)
+
+
+def test_statistics_of_batch_norms_do_not_learn(made, tmp_path):
+    model = mobile_net(tmp_path / "model")
+    task = pixels_task(pixels(made, tmp_path / "run", model=model))
+    config, tensors = read_model(model)
+    still = {name for name in tensors if name.endswith((".norm.mean", ".norm.variance"))}
+    assert len(still) == 104
+    assert set(task.learner.tower) == set(tensors) - still
+    moved = task.learner._replace(tower={name: tensor + 1 for name, tensor in task.learner.tower.items()})
+    after = task.encoder(moved)
+    assert after.config == replace(config, projection=ProjectionConfig("linear", 1280, 4))
+    for name, tensor in tensors.items():
+        assert np.array_equal(after.tensors()[name], tensor) == (name in still), name
+
+
+def test_a_given_tower_is_tuned(made, tmp_path):
+    train(pixels(made, tmp_path / "run", model=made.model, steps=2))
+    (_, before), (_, after) = read_model(made.model), read_model(tmp_path / "run" / "model")
+    assert all((after[name] != tensor).any() for name, tensor in before.items())
+
+
+def test_a_given_tower_starts_at_pca_with_centers_at_the_means(made, tmp_path):
+    config = pixels(made, tmp_path / "run", model=made.model)
+    task = pixels_task(config)
+    first = task.encoder(task.learner)
+    rows = made.split == "train"
+    embedding = np.asarray(first.project(jnp.asarray(made.features[rows])))
+    assert np.abs(embedding.mean(axis=0)).max() < 0.2
+    centers = np.asarray(task.learner.centers.weight[:, 0])
+    assert centers.shape == (9, 4)
+    own = embedding @ centers.T  # every class mean is its own nearest center
+    pairs = [("toys", "tools")[c % 2] + str(c) for c in made.label[rows]]
+    label = np.unique(pairs, return_inverse=True)[1]
+    means = np.stack([own[label == c].mean(axis=0) for c in range(9)])
+    np.testing.assert_array_equal(means.argmax(axis=1), np.arange(9))
