@@ -20,7 +20,7 @@ from jaxtyping import Float, Float32, Int64
 Scores = Float32[np.ndarray, "Q k"]
 Rows = Int64[np.ndarray, "Q k"]
 
-QUERIES = 256  # queries of one task
+QUERIES, FEW = 256, 64  # queries of one task: at most, and at least where there are as many
 CHUNK = 1024  # gallery rows of one product: with 256 queries the scores take 1 MiB, about a core's second cache
 PANEL = 2**18  # gallery rows of one task
 BLOCK, SMALL_BLOCK = 64, 16  # gallery rows with one maximum; small blocks are cheaper to score again when k is large
@@ -49,8 +49,8 @@ def knn(
     """The k gallery rows with the largest inner product, for every query.
 
     Exact in float32: other float types are converted piece by piece. Equal scores go to the lower row. Neither the
-    Q x G scores nor a copy of the gallery is ever held: beside inputs and outputs, each thread needs about 32 MiB,
-    and k x 64 x D x 8 bytes more where that is larger.
+    Q x G scores nor a copy of the gallery is ever held: beside inputs and outputs, each thread needs about 32 MiB and
+    (1024 + 64 k) x D x 4 bytes.
 
     Args:
         queries: What to search for.
@@ -69,16 +69,17 @@ def knn(
     rows = np.full((len(queries), k), -1, np.int64)
     if exclude is not None and exclude.ndim == 1:
         exclude = exclude[:, None]
-    firsts = range(0, len(queries), QUERIES)
+    step = _step(len(queries))
+    firsts = range(0, len(queries), step)
     panels = range(0, len(gallery), PANEL)
     block = BLOCK if k <= LARGE_K else SMALL_BLOCK
     # One way for all panels: two ways may round differently, and then equal rows would not tie.
     size = min(len(gallery), PANEL)
-    direct = min(len(queries), QUERIES) * size <= DIRECT or 4 * k * block >= size
+    direct = step * size <= DIRECT or 4 * k * block >= size
 
     def task(place: tuple[int, int]) -> Part:
-        some, panel = queries[place[0] : place[0] + QUERIES], gallery[place[1] : place[1] + PANEL]
-        pairs = _pairs(None if exclude is None else exclude[place[0] : place[0] + QUERIES] - place[1], len(panel))
+        some, panel = queries[place[0] : place[0] + step], gallery[place[1] : place[1] + PANEL]
+        pairs = _pairs(None if exclude is None else exclude[place[0] : place[0] + step] - place[1], len(panel))
         best = (
             _direct(_float32(some), panel, k, pairs) if direct else _two_level(_float32(some), panel, k, block, pairs)
         )
@@ -87,7 +88,7 @@ def knn(
     with _mapper(len(queries) * len(gallery) * queries.shape[1]) as apply:
         parts = apply(task, ((first, panel) for first in firsts for panel in panels))
         for first in firsts:
-            some = slice(first, first + QUERIES)
+            some = slice(first, first + step)
             for _ in panels:  # in rising order, so that the stable sort keeps the lower row first
                 scores[some], rows[some] = _merge(Part(scores[some], rows[some]), next(parts))
     return scores, rows
@@ -130,9 +131,18 @@ def _mapper(work: int) -> Iterator[Callable[..., Iterator[Any]]]:
         return
     from threadpoolctl import threadpool_limits  # here, since its import sets an environment variable
 
-    cores = len(os.sched_getaffinity(0)) if sys.platform == "linux" else os.cpu_count() or 1
-    with _one_at_a_time, threadpool_limits(limits=1, user_api="blas"), ThreadPoolExecutor(cores) as pool:
+    with _one_at_a_time, threadpool_limits(limits=1, user_api="blas"), ThreadPoolExecutor(_cores()) as pool:
         yield pool.map
+
+
+def _cores() -> int:
+    return len(os.sched_getaffinity(0)) if sys.platform == "linux" else os.cpu_count() or 1
+
+
+def _step(count: int) -> int:
+    """Queries of one task, so that the cores get equal shares."""
+    tasks = -(-max(1, count) // (QUERIES * _cores())) * _cores()
+    return max(FEW, -(-count // tasks))
 
 
 class Pairs(NamedTuple):
