@@ -20,17 +20,17 @@ def noise(*shape):
     return np.random.default_rng(sum(shape)).integers(0, 256, shape, dtype=np.uint8)
 
 
-# Not below 16 pixels and a tenth: rounded sizes would then make the two scales so unlike that Pillow starts with columns.
-@hypothesis.given(st.integers(16, 300), st.integers(16, 300), st.floats(0.1, 1), st.sampled_from([1, 3, 4]))
+@hypothesis.given(st.integers(1, 300), st.integers(1, 300), st.floats(0.01, 1), st.sampled_from([1, 3, 4]))
 @hypothesis.settings(max_examples=40, deadline=None)
 def test_pixels_are_those_of_pillow(height, width, share, channels):
     image = noise(height, width, channels)
     new_height, new_width = max(1, round(height * share)), max(1, round(width * share))
     box = (float(height), float(width))
     got = reduce(image, new_height, new_width, box)
-    wanted = pillow(image, new_height, new_width, box)
+    # In two calls, since in one Pillow may begin with the columns of a very thin picture.
+    wanted = pillow(pillow(image, height, new_width, box), new_height, new_width, (float(height), float(new_width)))
     assert np.abs(got.astype(int) - wanted.astype(int)).max() <= 1
-    assert np.mean(got != wanted) < 0.01
+    assert np.sum(got != wanted) <= 4 + got.size / 100  # sums that end in exactly a half may round either way
 
 
 @pytest.mark.parametrize("box", [(99.5, 80.25), (60.0, 40.0)])
