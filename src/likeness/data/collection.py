@@ -11,7 +11,6 @@ without the bytes of a picture being written again.
 """
 
 import re
-import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import timedelta
@@ -99,8 +98,6 @@ class Collection:
         schema = pa.schema([*SCHEMA, *(extra or ())])
         with storage_errors(path):
             Path(path).mkdir(parents=True, exist_ok=True)
-            shutil.rmtree(f"{path}/errors.lance", ignore_errors=True)  # of a first write that was interrupted
-            lance.write_dataset(ERRORS.empty_table(), f"{path}/errors.lance")
             dataset = lance.write_dataset(schema.empty_table(), f"{path}/rows.lance")
         return cls(path, dataset)
 
@@ -208,7 +205,8 @@ class Collection:
 
     def errors(self) -> pa.Table:
         """Pictures that could not be read: columns of `ERRORS`."""
-        return lance.dataset(f"{self.path}/errors.lance").to_table()
+        path = f"{self.path}/errors.lance"
+        return lance.dataset(path).to_table() if committed(path) else ERRORS.empty_table()
 
     # ------------------------------------------------------------------ writing; the caller holds `locked`
 
@@ -288,8 +286,9 @@ class Collection:
 
     def add_errors(self, table: pa.Table) -> None:
         """Add rows to the errors table."""
+        path = f"{self.path}/errors.lance"
         with storage_errors(self.path):
-            lance.write_dataset(table.cast(ERRORS), f"{self.path}/errors.lance", mode="append")
+            lance.write_dataset(table.cast(ERRORS), path, mode="append" if committed(path) else "create")
 
     def drop_errors(self, ids: Ids) -> None:
         """Forget these rows of the errors table."""
@@ -342,6 +341,11 @@ class Collection:
         return self._dataset.scanner(
             columns=list(columns), filter=condition or None, batch_size=batch_rows, scan_in_order=True, **_READ_AHEAD
         )
+
+
+def committed(path: str) -> bool:
+    """Whether the Lance table at `path` has a version: a killed first write leaves a directory without one."""
+    return any(Path(path, "_versions").glob("*.manifest"))
 
 
 def _check_schema(path: str, schema: pa.Schema) -> None:

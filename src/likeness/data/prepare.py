@@ -8,7 +8,7 @@ An id is given when a picture is converted, good or bad, in the order of the lis
 good ones of the same batch. So whatever a kill leaves behind, ids that are free follow in the same order, and the
 rows come out as if nothing had happened.
 
-Memory: about 1 KB per picture of the listing, and `BATCH_MOST` stored pictures.
+Memory: about 1.5 KB per picture of the listing, and `BATCH_MOST` stored pictures.
 """
 
 import time
@@ -26,17 +26,17 @@ from likeness import __version__
 from likeness.core.errors import CollectionError, UsageError
 from likeness.core.files import locked, read_json, refuse_unless
 from likeness.core.journal import progress, table
-from likeness.data.collection import Collection
+from likeness.data.collection import Collection, committed
 from likeness.data.convert import Converted, Failed, Outcome, Task, convert_all
 from likeness.data.sources import SPLITS, SourceRow
 from likeness.data.sources.listing import Listing, common_type, list_pictures
 
 BATCH = 512
-"""Rows of a commit, at least, unless the work ends; fewer would make a table of many small pieces."""
+"""Pictures of a commit, at least, unless the work ends; fewer would make a table of many small pieces."""
 BATCH_SECONDS = 5.0
-"""Time between commits, at least: on a fast machine a commit holds more rows."""
+"""Seconds between commits, at least: on a fast machine a commit holds more pictures."""
 BATCH_MOST = 4096
-"""Rows of a commit, at most: they wait in memory."""
+"""Pictures of a commit, at most: they wait in memory."""
 
 DESCRIPTION = ("label", "domain", "split", "group", "is_query", "is_gallery")
 
@@ -199,7 +199,7 @@ class _Batch:
 
     def due(self) -> bool:
         """Whether it is time to commit."""
-        count = len(self.good)
+        count = len(self.good) + len(self.bad) + len(self.edits)
         return count >= BATCH_MOST or (count >= BATCH and time.monotonic() - self._begun >= BATCH_SECONDS)
 
     def flush(self) -> None:
@@ -312,7 +312,7 @@ def _gone_ids(collection: Collection, listing: Listing, limit: int | None) -> In
 def _open_or_create(out: str, listing: Listing) -> Collection:
     """The collection with all further columns of the listing; what a killed first write left is written anew."""
     strings = [pa.field(field.name, pa.string()) if field.type == pa.null() else field for field in listing.columns]
-    if not list(Path(out, "rows.lance", "_versions").glob("*.manifest")):  # nothing was ever committed
+    if not committed(f"{out}/rows.lance"):
         return Collection.create(out, pa.schema(strings))
     collection = Collection.open(out)
     collection.sweep()

@@ -4,6 +4,7 @@
     table   a CSV or Parquet file with a column `path`
 
 A new layout is one file with `open_source(path) -> Source`, one line in `SOURCES`, and one in `layout_of`.
+`tar` finds members for a table; `listing` makes several sources one.
 """
 
 import os
@@ -114,6 +115,11 @@ def open_source(path: str) -> Source:
 def text(name: str) -> str:
     r"""A file name as text that can be stored and shown: bytes that are not UTF-8 become `\xff`."""
     return os.fsencode(name).decode("utf-8", "backslashreplace")
+
+
+def stamp_of(path: str, status: os.stat_result) -> str:
+    """The stamp of a file. One that may not be read is told apart, so that a changed permission is seen."""
+    return f"{status.st_size}-{status.st_mtime_ns}{'' if os.access(path, os.R_OK) else '-unreadable'}"
 
 
 def absolute(path: str) -> Path:

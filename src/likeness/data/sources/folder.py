@@ -21,7 +21,7 @@ from pathlib import Path
 
 from likeness.core.errors import SourceError
 from likeness.core.journal import note
-from likeness.data.sources import Place, Source, SourceRow, absolute, text
+from likeness.data.sources import Place, Source, SourceRow, absolute, stamp_of, text
 
 SUFFIXES = frozenset(
     f".{suffix}"
@@ -116,4 +116,4 @@ def _stamp(entry: "os.DirEntry[str]") -> str:
         status = entry.stat()
     except OSError:
         return "unreadable"
-    return f"{status.st_size}-{status.st_mtime_ns}"
+    return stamp_of(entry.path, status)

@@ -27,7 +27,7 @@ import pyarrow.csv
 import pyarrow.parquet
 
 from likeness.core.errors import SourceError
-from likeness.data.sources import SPLITS, Place, Source, SourceRow
+from likeness.data.sources import SPLITS, Place, Source, SourceRow, stamp_of
 from likeness.data.sources.tar import index_of
 
 TEXTS = ("path", "label", "domain", "split", "group")
@@ -148,6 +148,7 @@ def _typed(table: pa.Table, lines: _Lines) -> pa.Table:
         elif name in ROLES:
             column = _truths(name, column, lines)
         elif pa.types.is_floating(column.type):
+            column = column.cast(pa.float32()) if pa.types.is_float16(column.type) else column
             column = pc.if_else(pc.is_nan(column), None, column)
         elif pa.types.is_large_string(column.type):
             column = column.cast(pa.string())
@@ -224,7 +225,7 @@ def _file(path: Path) -> Place | None:
         status = path.stat()
     except (OSError, ValueError):  # ValueError: a zero byte in the name
         return None
-    return Place(str(path), f"{status.st_size}-{status.st_mtime_ns}") if path.is_file() else None
+    return Place(str(path), stamp_of(str(path), status)) if path.is_file() else None
 
 
 def _missing(row: int, path: str, archive: Path, members: dict[str, Place], lines: _Lines) -> SourceError:
