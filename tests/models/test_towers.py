@@ -1,0 +1,66 @@
+"""Shapes of the towers against their papers and the published parameter counts."""
+
+import math
+
+import pytest
+
+from likeness.models.config import ConvNetConfig, MobileNetV2Config, ViTConfig
+
+# (expansion, channels, repeats, stride): table 2 of Sandler et al., 2018.
+PAPER = [(1, 16, 1, 1), (6, 24, 2, 2), (6, 32, 3, 2), (6, 64, 4, 2), (6, 96, 3, 1), (6, 160, 3, 2), (6, 320, 1, 1)]
+
+
+def test_mobilenet_v2_is_the_papers_table():
+    stem, *blocks, last = MobileNetV2Config().plan()
+    assert [(c.kernel, c.stride, c.outputs) for c in stem.convs] == [(3, 2, 32)]
+    assert [(c.kernel, c.stride, c.inputs, c.outputs) for c in last.convs] == [(1, 1, 320, 1280)]
+    inputs, at = 32, iter(blocks)
+    for expansion, channels, repeats, first_stride in PAPER:
+        for repeat in range(repeats):
+            block, stride = next(at), first_stride if repeat == 0 else 1
+            *expand, depthwise, project = block.convs
+            assert len(expand) == (expansion > 1)
+            assert all((c.kernel, c.inputs, c.outputs, c.relu6) == (1, inputs, 6 * inputs, True) for c in expand)
+            inside = expansion * inputs
+            assert depthwise.depthwise
+            assert (depthwise.kernel, depthwise.stride, depthwise.outputs) == (3, stride, inside)
+            assert (project.kernel, project.inputs, project.outputs, project.relu6) == (1, inside, channels, False)
+            assert block.residual == (stride == 1 and inputs == channels)
+            inputs = channels
+    assert next(at, None) is None
+
+
+def count(config: ViTConfig | MobileNetV2Config | ConvNetConfig) -> int:
+    return sum(math.prod(shape) for name, shape in config.shapes().items() if not name.endswith((".mean", ".variance")))
+
+
+@pytest.mark.parametrize(
+    ("config", "parameters"),
+    [
+        (MobileNetV2Config(), 2_223_872),  # torchvision's 3,504,872 less its classifier
+        (ViTConfig(224, 32, 768, 12, 12, 3072, "quick_gelu", head=512), 87_849_216),  # OpenAI's visual towers
+        (ViTConfig(224, 16, 768, 12, 12, 3072, "quick_gelu", head=512), 86_192_640),
+        (ViTConfig(224, 14, 1024, 24, 16, 4096, "quick_gelu", head=768), 303_966_208),
+        (ViTConfig(224, 14, 1280, 32, 16, 5120, "gelu", head=1024), 632_076_800),  # OpenCLIP's ViT-H/14
+    ],
+)
+def test_parameter_counts_are_the_published_ones(config: ViTConfig | MobileNetV2Config, parameters: int):
+    assert count(config) == parameters
+
+
+@pytest.mark.parametrize(
+    ("multiplier", "fine", "channels"), [(1.4, True, 1792), (0.35, True, 1280), (0.35, False, 448), (1.0, False, 1280)]
+)
+def test_mobilenet_output_channels(multiplier: float, fine: bool, channels: int):
+    assert MobileNetV2Config(multiplier=multiplier, fine_output=fine).features == channels
+
+
+@pytest.mark.parametrize(("stride", "expected"), [(8, 8), (16, 16), (32, 32)])
+def test_output_stride_is_the_product_of_strides(stride: int, expected: int):
+    convs = [c for block in MobileNetV2Config(output_stride=stride).plan() for c in block.convs]
+    assert math.prod(c.stride for c in convs) == expected
+    assert max(c.dilation for c in convs) == 32 // expected
+
+
+def test_the_convnet_stays_small():
+    assert 300_000 < count(ConvNetConfig()) < 1_000_000
