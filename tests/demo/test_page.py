@@ -8,7 +8,7 @@ import pytest
 from likeness.demo.chart import bars, curve
 from likeness.demo.page import Example, Hit, Page, Score, render
 
-VOID = {"meta", "img"}
+VOID = {"meta", "img", "br"}
 
 
 class Reader(HTMLParser):

@@ -13,7 +13,7 @@ from types import FrameType
 
 from likeness.core.errors import LikenessError, UsageError
 
-__all__ = ["COMMANDS", "main", "run"]
+__all__ = ["COMMANDS", "dispatch", "main", "run"]
 
 COMMANDS: dict[str, tuple[str, str]] = {
     "prepare": ("likeness.commands.prepare", "turn folders and tables of pictures into a collection"),
@@ -43,7 +43,7 @@ def main(argv: list[str]) -> int:
     """
     try:
         with _terminable():
-            _dispatch(argv)
+            dispatch(argv)
             sys.stdout.flush()
         return 0
     except LikenessError as error:
@@ -60,7 +60,8 @@ def main(argv: list[str]) -> int:
         return 0
 
 
-def _dispatch(argv: list[str]) -> None:
+def dispatch(argv: list[str]) -> None:
+    """Do what `argv` says; errors pass through. What `main` does without exit codes and signals."""
     verb, rest = (argv[0], argv[1:]) if argv else ("", [])
     if verb in ("-h", "--help"):
         print(_help())

@@ -58,7 +58,7 @@ def main(config: TrainConfig) -> None:
     """Train, with every encoder measured on split "test" if the collection has one; print where the encoder is."""
     from likeness.training.loop import train
 
-    train(config, _evaluation(config))
+    train(config, evaluation(config))
     print(f"{config.out}/model")
 
 
@@ -75,7 +75,7 @@ def _complete(name: str, config: TrainConfig) -> None:
         raise UsageError(f"Missing: {', '.join(missing)}.", hint=f"`likeness train {name} --help` lists the options")
 
 
-def _evaluation(config: TrainConfig) -> Callable[[Encoder], dict[str, float]] | None:
+def evaluation(config: TrainConfig) -> Callable[[Encoder], dict[str, float]] | None:
     """How an encoder does on the classes of split "test", which training never sees; None if there are none."""
     from likeness.data.collection import Collection
     from likeness.evaluation.protocols import evaluate

@@ -170,13 +170,12 @@ def _short(label: str) -> str:
 
 def _seconds(steps: Sequence[tuple[str, str, float]]) -> str:
     rows = "".join(
-        f"<tr><td><code>{html.escape(command)}</code></td><td class=words>{html.escape(words)}</td>"
-        f"<td>{seconds:.1f} s</td></tr>"
+        f"<tr><td class=words>{html.escape(words)}<br><code>{html.escape(command)}</code></td><td>{seconds:.1f} s</td></tr>"
         for command, words, seconds in steps
     )
-    head = "<thead><tr><th>command</th><th class=words>what it did</th><th>time</th></tr></thead>"
+    head = "<thead><tr><th>step and command</th><th>time</th></tr></thead>"
     total = sum(seconds for _, _, seconds in steps)
-    foot = f"<tfoot><tr><th>together</th><td></td><td>{total:.0f} s</td></tr></tfoot>"
+    foot = f"<tfoot><tr><th>together</th><td>{total:.0f} s</td></tr></tfoot>"
     return f"<div class=scroll><table>{head}<tbody>{rows}</tbody>{foot}</table></div>"
 
 
