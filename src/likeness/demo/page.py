@@ -170,7 +170,8 @@ def _short(label: str) -> str:
 
 def _seconds(steps: Sequence[tuple[str, str, float]]) -> str:
     rows = "".join(
-        f"<tr><td class=words>{html.escape(words)}<br><code>{html.escape(command)}</code></td><td>{seconds:.1f} s</td></tr>"
+        f"<tr><td class=words>{html.escape(words)}<br><code>{html.escape(command)}</code></td>"
+        f"<td>{seconds:.1f} s</td></tr>"
         for command, words, seconds in steps
     )
     head = "<thead><tr><th>step and command</th><th>time</th></tr></thead>"
