@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from likeness.core.config import did_you_mean, option
 from likeness.core.errors import EncoderError
-from likeness.core.files import kind_of, read_json, refuse_unless
+from likeness.core.files import read_json, refuse_unless
 from likeness.core.journal import note
 
 if TYPE_CHECKING:
@@ -71,8 +71,9 @@ def _read(path: Path) -> "tuple[EncoderConfig, Tensors, dict[str, Any]]":
     from likeness.models.config import read_model
     from likeness.models.weights import read_published
 
-    if kind_of(path) == "encoder" and (path / "card.json").exists():
-        card = read_json(path / "card.json")
+    described = read_json(path / "config.json") if (path / "config.json").exists() else None
+    if isinstance(described, dict) and described.get("type") == "EncoderConfig":
+        card = read_json(path / "card.json") if (path / "card.json").exists() else {}
         return *read_model(path), {key: value for key, value in card.items() if key != "fingerprint"}
     layout, config, tensors = read_published(path)
     return config, tensors, {"layout": layout}
