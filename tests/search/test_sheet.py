@@ -25,7 +25,7 @@ def found(color, title="a thing", score=0.5, caption="shop/1.jpg"):
 
 LINES = [
     Line(plain("red", 4000, 300), "q1.jpg", [found("green"), found("blue", "x" * 200, -0.25)]),
-    Line(plain("blue"), "<script>alert('q')</script>", [found("red", '"><img src=x>', 1.0, "a & b.jpg")]),
+    Line(plain("blue"), "photos/<script>alert('q').jpg", [found("red", '"><img src=x>', 1.0, "a & b.jpg")]),
     Line(plain("green"), "nothing.jpg", []),
 ]
 
@@ -68,7 +68,9 @@ def test_html_is_one_file_with_escaped_words_and_alt_texts():
     assert reader.images[0]["alt"] == "query: q1.jpg"
     assert reader.images[1]["alt"] == "match 1: a thing"
     assert reader.images[4]["alt"] == 'match 1: "><img src=x>'
-    assert "<script>alert('q')</script>" in reader.text
+    assert "<script>alert('q').jpg" in reader.text
+    assert "photos/" not in reader.text  # the last part of a path tells queries apart; the whole is the tooltip
+    assert "photos/&lt;script&gt;" in text
     assert "1.000 · a & b.jpg" in reader.text
     assert "no match" in reader.text
     assert "http" not in text

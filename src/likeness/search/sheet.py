@@ -45,13 +45,18 @@ class Line:
 
     query: Image
     """At most `SHARP` pixels a side."""
-    name: str
+    path: str
     found: Sequence[Found]
 
     @classmethod
-    def of(cls, query: Image, name: str, found: Sequence[Found]) -> "Line":
+    def of(cls, query: Image, path: str, found: Sequence[Found]) -> "Line":
         """With the query reduced to what a sheet shows, so that many large ones fit into memory."""
-        return cls(_fitted(query, SHARP), name, found)
+        return cls(_fitted(query, SHARP), path, found)
+
+    @property
+    def name(self) -> str:
+        """The last part of the path, which tells queries apart."""
+        return Path(self.path).name
 
 
 def check_suffix(path: str | Path) -> None:
@@ -148,17 +153,19 @@ STYLE = """
 *{box-sizing:border-box}body{margin:0;padding:1.75rem;background:var(--paper);color:var(--ink);
 font:15px/1.35 system-ui,sans-serif}
 h1{font-size:1.1rem;font-weight:600;margin:0 0 1.25rem}
-section{display:flex;gap:2rem;margin-bottom:1rem;align-items:flex-start}
-ol{display:grid;grid-template-columns:repeat(auto-fill,minmax(11rem,1fr));gap:.8rem;list-style:none;margin:0;padding:0;
-flex:1}
+section{display:flex;gap:2rem;margin-bottom:1.75rem;align-items:flex-start}
+ol{display:grid;grid-template-columns:repeat(auto-fill,minmax(10rem,1fr));gap:.8rem;list-style:none;margin:0;padding:0;
+flex:1;min-width:0}
+li{min-width:0}
 figure{margin:0;padding:.65rem;background:var(--card);border:1px solid var(--edge);border-radius:.5rem}
-.query{flex:0 0 12.5rem;position:sticky;top:1rem;border:2px solid var(--accent)}
-img{display:block;width:100%;height:11rem;object-fit:contain}
+.query{flex:none;width:12.5rem;position:sticky;top:1rem;border:2px solid var(--accent)}
+img{display:block;width:100%;height:10rem;object-fit:contain}
 figcaption{margin-top:.5rem}b,small{display:block;overflow:hidden;text-overflow:ellipsis;white-space:nowrap}
-b{font-weight:600}small{color:var(--pale)}.query small{color:var(--accent)}
-meter{width:100%;height:.45rem;accent-color:var(--accent)}
-@media(max-width:40rem){section{flex-direction:column;gap:.8rem}.query{position:static;flex:none;width:100%}
-ol{width:100%}}
+b{font-weight:600;display:-webkit-box;-webkit-box-orient:vertical;-webkit-line-clamp:2;white-space:normal;
+overflow-wrap:anywhere}small{color:var(--pale)}.query small{color:var(--accent)}
+.bar{display:block;height:.3rem;margin-top:.4rem;border-radius:.15rem;background:var(--edge);overflow:hidden}
+.bar i{display:block;height:100%;background:var(--accent)}
+@media(max-width:40rem){section{flex-direction:column;gap:.8rem}.query{position:static}ol{width:100%}}
 """
 
 
@@ -173,11 +180,11 @@ def to_html(lines: Sequence[Line]) -> str:
 
 
 def _section(line: Line) -> str:
-    name = html.escape(line.name)
+    name, path = html.escape(line.name), html.escape(line.path)
     query = _picture(encode_jpeg(_fitted(line.query, SHARP)), f"query: {line.name}")
     found = "".join(f"<li>{_match(rank, match)}</li>" for rank, match in enumerate(line.found, 1))
     return (
-        f'<section><figure class="query">{query}<figcaption><b title="{name}">{name}</b><small>query</small>'
+        f'<section><figure class="query">{query}<figcaption><b title="{path}">{name}</b><small>query</small>'
         f"</figcaption></figure><ol>{found or '<li>no match</li>'}</ol></section>\n"
     )
 
@@ -188,7 +195,7 @@ def _match(rank: int, match: Found) -> str:
         f"<figure>{_picture(match.image, f'match {rank}: {match.title}')}"
         f'<figcaption><b title="{title}">{title}</b>'
         f'<small title="{caption}">{match.score:.3f} &middot; {caption}</small>'
-        f'<meter min="0" max="1" value="{max(0.0, min(1.0, match.score)):.3f}" title="score"></meter>'
+        f'<span class="bar"><i style="width:{100 * max(0.0, min(1.0, match.score)):.1f}%"></i></span>'
         "</figcaption></figure>"
     )
 
