@@ -67,8 +67,10 @@ def knn(
     _check(queries, gallery, k, exclude)
     scores = np.full((len(queries), k), -np.inf, np.float32)
     rows = np.full((len(queries), k), -1, np.int64)
-    if exclude is not None and exclude.ndim == 1:
-        exclude = exclude[:, None]
+    if exclude is not None:
+        exclude = exclude.astype(np.int64, copy=False).reshape(
+            len(queries), exclude.shape[1] if exclude.ndim == 2 else 1
+        )
     step = _step(len(queries))
     firsts = range(0, len(queries), step)
     panels = range(0, len(gallery), PANEL)
@@ -131,8 +133,12 @@ def _mapper(work: int) -> Iterator[Callable[..., Iterator[Any]]]:
         return
     from threadpoolctl import threadpool_limits  # here, since its import sets an environment variable
 
-    with _one_at_a_time, threadpool_limits(limits=1, user_api="blas"), ThreadPoolExecutor(_cores()) as pool:
-        yield pool.map
+    with _one_at_a_time, threadpool_limits(limits=1, user_api="blas"):
+        pool = ThreadPoolExecutor(_cores())
+        try:
+            yield pool.map
+        finally:  # an interrupted search does not finish what waits
+            pool.shutdown(cancel_futures=True)
 
 
 def _cores() -> int:
