@@ -105,3 +105,13 @@ def test_colours_are_those_of_pillow(name, enhancer):
 def test_no_colour_change_changes_nothing():
     image = noise(20, 30)
     assert np.abs(Color(0.0, 0.0, 0.0)(generator(0, 0, 0), image).astype(int) - image).max() <= 1
+
+
+def test_a_cast_scales_each_channel_by_itself() -> None:
+    image = np.full((4, 5, 3), 100, np.uint8)
+    changed = Color(0.0, 0.0, 0.0, cast=0.5)(np.random.default_rng(3), image)
+    rng = np.random.default_rng(3)
+    rng.random(3)  # brightness, contrast, saturation
+    expected = [round(100 * (1 + 0.5 * rng.uniform(-1, 1))) for _ in range(3)]
+    assert len(set(expected)) == 3
+    np.testing.assert_allclose(changed, np.broadcast_to(expected, (4, 5, 3)), atol=1)

@@ -65,7 +65,7 @@ class Erase:
 
 @dataclass(frozen=True)
 class Color:
-    """Other light: brightness, contrast and saturation each times a factor drawn from 1 - x to 1 + x, in this order."""
+    """Other light: brightness, contrast, saturation, each channel, in this order, times a factor of 1 - x to 1 + x."""
 
     brightness: float = 0.2
     """x of the brightness, 0 to 1."""
@@ -73,6 +73,8 @@ class Color:
     """x of the distance from the picture's mean gray, 0 to 1."""
     saturation: float = 0.2
     """x of the distance from each pixel's own gray, 0 to 1."""
+    cast: float = 0.0
+    """x of red, green and blue, each by itself: lamps and white balances that differ; 0 to 1."""
 
     def __call__(self, rng: np.random.Generator, image: Image) -> Image:
         """In other light, [H W 3]."""
@@ -86,6 +88,9 @@ class Color:
         values = np.clip(mean + contrast * (values - mean), 0, 255)
         gray = _gray(values)
         values = np.clip(gray + saturation * (values - gray), 0, 255)
+        if self.cast:
+            gains = np.array([1 + self.cast * rng.uniform(-1, 1) for _ in range(3)], np.float32)
+            values = np.clip(values * gains, 0, 255)
         result: Image = (values + np.float32(0.5)).astype(np.uint8)
         return result
 
