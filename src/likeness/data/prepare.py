@@ -14,21 +14,19 @@ Memory: about 1.5 KB per picture of the listing, and `BATCH_MOST` stored picture
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
-from datetime import UTC, datetime
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
 from jaxtyping import Int64
 
-from likeness import __version__
 from likeness.core.errors import CollectionError, UsageError
-from likeness.core.files import locked, read_json, refuse_unless
-from likeness.core.journal import progress, table
+from likeness.core.files import locked, refuse_unless
+from likeness.core.journal import progress
+from likeness.data.card import Report, check_options, counts_of, finish_card, first_card, read_card
 from likeness.data.collection import Collection, committed
 from likeness.data.convert import Converted, Failed, Outcome, Task, convert_all
-from likeness.data.sources import SPLITS, SourceRow
+from likeness.data.sources import SourceRow
 from likeness.data.sources.listing import Listing, common_type, list_pictures
 
 BATCH = 512
@@ -39,43 +37,6 @@ BATCH_MOST = 4096
 """Pictures of a commit, at most: they wait in memory."""
 
 DESCRIPTION = ("label", "domain", "split", "group", "is_query", "is_gallery")
-
-
-@dataclass(frozen=True)
-class Report:
-    """What `prepare` did, and what the collection holds now."""
-
-    added: int
-    edited: int
-    """Rows whose labels or other descriptions, or only the file's time, are new."""
-    gone: int
-    failed: int
-    """Pictures that could not be read this time; the errors table also has those of earlier runs."""
-    counts: dict[str, dict[str, int]]
-    """Domain -> split ("none" where there is none) -> rows."""
-    errors: int
-    """Rows of the errors table."""
-
-    @property
-    def rows(self) -> int:
-        """Rows that are not gone."""
-        return sum(sum(splits.values()) for splits in self.counts.values())
-
-    def table(self) -> str:
-        """Rows per domain and split, as text."""
-        splits = [s for s in (*SPLITS, "none") if any(s in counts for counts in self.counts.values())]
-        body = [[d, *(c.get(s, 0) for s in splits), sum(c.values())] for d, c in self.counts.items()]
-        if len(body) > 1:
-            body.append(["all", *(sum(column) for column in list(zip(*body, strict=True))[1:])])
-        return table(["domain", *splits, "rows"], body)
-
-    def sentence(self, out: str) -> str:
-        """What was done, in words."""
-        done = [
-            f"{n:,} {what}" for n, what in ((self.added, "added"), (self.edited, "edited"), (self.gone, "gone")) if n
-        ]
-        failed = f"; {self.errors:,} could not be read, see `likeness info {out}`" if self.errors else ""
-        return f"`{out}` holds {self.rows:,} pictures: {', '.join(done) or 'nothing was new'}{failed}"
 
 
 def prepare(
@@ -107,14 +68,14 @@ def prepare(
     _check_numbers(size, limit, test, workers)
     refuse_unless(out, ("missing", "empty", "collection"), "collection")
     options = {"size": size, "test": test}
-    card = _card(out)
-    _check_options(out, card.get("options", options), options)
+    card = read_card(out)
+    check_options(out, card.get("options", options), options)
     entries = {entry["name"]: entry for entry in card.get("sources", [])}
     listing = list_pictures(sources, {name: entry["path"] for name, entry in entries.items()}, test)
     with locked(out, "prepare"):
         collection = _open_or_create(out, listing)
         collection.update_card(
-            {**(card or _first_card(options)), "sources": list({**entries, **listing.sources}.values())}
+            {**(card or first_card(options)), "sources": list({**entries, **listing.sources}.values())}
         )
         known, bad = _known(collection, listing), _current_errors(collection, listing)
         batch = _Batch(collection, tuple(listing.columns.names), used=set(bad.values()))
@@ -122,8 +83,8 @@ def prepare(
         _convert(batch, todo, known, size, workers)
         gone = _gone_ids(collection, listing, limit)
         collection.mark_gone(gone)
-        report = replace(batch.report, gone=len(gone), counts=_counts(collection), errors=len(collection.errors()))
-        _finish_card(collection, report)
+        report = replace(batch.report, gone=len(gone), counts=counts_of(collection), errors=len(collection.errors()))
+        finish_card(collection, report)
     return report
 
 
@@ -179,7 +140,7 @@ class _Batch:
     extra: tuple[str, ...]
     used: set[int]
     """Ids of the errors table."""
-    report: Report = Report(0, 0, 0, 0, {}, 0)
+    report: Report = field(default_factory=Report)
     good: list[tuple[int, SourceRow, Converted]] = field(default_factory=list)
     bad: list[tuple[int, SourceRow, Failed]] = field(default_factory=list)
     edits: list[tuple[int, SourceRow]] = field(default_factory=list)
@@ -306,7 +267,7 @@ def _gone_ids(collection: Collection, listing: Listing, limit: int | None) -> In
     return np.array(sorted(gone), np.int64)
 
 
-# ---------------------------------------------------------------------- the collection and its card
+# ---------------------------------------------------------------------- before the work
 
 
 def _open_or_create(out: str, listing: Listing) -> Collection:
@@ -330,24 +291,6 @@ def _open_or_create(out: str, listing: Listing) -> Collection:
     return collection
 
 
-def _card(out: str) -> dict[str, Any]:
-    path = Path(out) / "card.json"
-    return dict(read_json(path)) if path.exists() else {}
-
-
-def _first_card(options: dict[str, Any]) -> dict[str, Any]:
-    return {
-        "what": "a collection of pictures",
-        "made_by": f"likeness {__version__}",
-        "created": _now(),
-        "options": options,
-    }
-
-
-def _now() -> str:
-    return datetime.now(UTC).isoformat(timespec="seconds")
-
-
 def _check_numbers(size: int, limit: int | None, test: float, workers: int) -> None:
     for name, value, fits, expected in (
         ("size", size, size >= 1, "at least 1 pixel"),
@@ -357,26 +300,3 @@ def _check_numbers(size: int, limit: int | None, test: float, workers: int) -> N
     ):
         if not fits:
             raise UsageError(f"`--{name}` is {value}; expected {expected}.")
-
-
-def _check_options(out: str, recorded: dict[str, Any], wanted: dict[str, Any]) -> None:
-    for name, value in wanted.items():
-        if recorded.get(name, value) != value:
-            raise CollectionError(
-                f"`{out}` was made with `--{name} {recorded[name]}`, not {value}.",
-                hint=f"give `--{name} {recorded[name]}`, or another `--out`",
-            )
-
-
-def _counts(collection: Collection) -> dict[str, dict[str, int]]:
-    counts: dict[str, dict[str, int]] = {}
-    grouped = collection.table(["domain", "split"]).group_by(["domain", "split"]).aggregate([([], "count_all")])
-    for row in sorted(grouped.to_pylist(), key=lambda row: (row["domain"] or "", row["split"] or "")):
-        counts.setdefault(row["domain"] or "none", {})[row["split"] or "none"] = row["count_all"]
-    return counts
-
-
-def _finish_card(collection: Collection, report: Report) -> None:
-    entries = {"rows": report.rows, "errors": report.errors, "counts": report.counts}
-    if {name: collection.card.get(name) for name in entries} != entries or report.edited or report.gone or report.added:
-        collection.update_card({**entries, "updated": _now()})
