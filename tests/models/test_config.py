@@ -182,6 +182,19 @@ def test_nothing_is_overwritten_and_nothing_half_written(model: Path, tmp_path: 
     assert sorted(p.name for p in tmp_path.iterdir()) == ["m"]
 
 
+def test_a_full_disk_is_said_and_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    import safetensors.numpy
+
+    def full(*_: Any) -> None:
+        raise safetensors.SafetensorError("Error while serializing: I/O error: No space left on device (os error 28)")
+
+    monkeypatch.setattr(safetensors.numpy, "save_file", full)
+    config = encoder(VIT, "class")
+    with pytest.raises(StorageError, match="the disk is full"):
+        write_model(tmp_path / "m", config, random_tensors(config), {})
+    assert not list(tmp_path.iterdir())
+
+
 @pytest.mark.parametrize(
     ("make", "words"),
     [
