@@ -100,3 +100,5 @@ def test_too_little_to_learn_from():
         pca(features(300, 20), 64)
     with pytest.raises(RunError, match=r"LDA to 8 numbers.*5 classes"):
         lda(features(), np.arange(300) % 5, 8)
+    with pytest.raises(RunError, match="point the same way"):
+        pca(np.full((50, 8), 3, np.float32), 2)

@@ -104,19 +104,20 @@ def _from_features(config: TrainConfig, ids: Ids) -> Callable[[Encoder], Vectors
     from likeness.embedding.runtime import combine, load
 
     cached: dict[str, Vectors] = {}
-    embedder, collection = load(config.model), Collection.open(config.data)
+    embedder = load(config.model)
 
-    def column(name: str) -> Vectors:
+    def column(name: str, mirrored: bool = False) -> Vectors:
         if name not in cached:
+            collection = Collection.open(config.data)  # as training left it, which may have added the column
+            ensure_features(embedder, collection, mirrored)
             every, vectors = collection.vectors(name)
             cached[name] = vectors[np.searchsorted(every, ids)]
         return cached[name]
 
     def vectors_of(encoder: Encoder) -> Vectors:
-        ensure_features(embedder, collection, encoder.config.mirror)
         features = column(embedder.features_column)
         if encoder.config.mirror:
-            features = combine(features, column(embedder.mirrored_column))
+            features = combine(features, column(embedder.mirrored_column, mirrored=True))
         return np.asarray(encoder.project(features))
 
     return vectors_of

@@ -13,6 +13,7 @@ from likeness.core.errors import RunError
 
 _BLOCK = 4096  # rows whose products are summed in float32; sums over blocks are float64
 _LEAST = 1e-10  # variances are not taken below this share of the largest
+_EQUAL = 1e-12  # a variance that is rounding: rows of unit length are exact to 1e-7
 
 Projection = tuple[Float32[np.ndarray, "F D"], Float32[np.ndarray, "D"]]
 
@@ -27,7 +28,7 @@ def pca(features: Float32[np.ndarray, "N F"], dimension: int, power: float = 0.0
             gives all directions equal weight (whitening), -1/8 a little more weight to the lesser ones.
 
     Raises:
-        RunError: There are too few images or features for `dimension` directions.
+        RunError: There are too few images or features for `dimension` directions, or all features are equal.
 
     Memory: two float64 F x F matrices beside the features; the covariance is summed block by block.
     """
@@ -38,6 +39,8 @@ def pca(features: Float32[np.ndarray, "N F"], dimension: int, power: float = 0.0
     mean = _mean(features)
     variance, vectors = np.linalg.eigh(_scatter(features, np.broadcast_to(mean, (1, width))))
     variance, vectors = variance[::-1][:dimension], _signed(vectors[:, ::-1][:, :dimension])
+    if variance[0] < _EQUAL:
+        raise RunError("The features of all images point the same way, so that no direction tells them apart.")
     return _projection(vectors * np.maximum(variance, _LEAST * variance[0]) ** power, mean)
 
 

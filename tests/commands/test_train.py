@@ -1,0 +1,92 @@
+"""`likeness train` from argv to the model directory, measured on classes that it never saw."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from likeness.commands import main
+
+
+@pytest.fixture(scope="module")
+def shelf(tmp_path_factory, write_tiny_model):
+    """A collection of twelve things, four pictures each, three of the things kept for the test; and an encoder."""
+    base = tmp_path_factory.mktemp("shelf")
+    rng = np.random.default_rng(0)
+    (base / "pictures").mkdir()
+    rows = ["path,label,domain,split"]
+    for thing in range(12):
+        color = rng.integers(0, 256, (4, 5, 3))
+        for i in range(4):
+            pixels = np.clip(color.repeat(8, 0).repeat(8, 1) + rng.integers(-30, 30, (32, 40, 3)), 0, 255)
+            Image.fromarray(pixels.astype(np.uint8)).save(base / "pictures" / f"{thing}_{i}.jpg", quality=95)
+            rows.append(f"pictures/{thing}_{i}.jpg,thing {thing},toys,{'test' if thing > 8 else 'train'}")
+    (base / "table.csv").write_text("\n".join(rows) + "\n")
+    assert main(["prepare", str(base / "table.csv"), "--out", str(base / "collection")]) == 0
+    write_tiny_model(base / "model", 0)
+    return base
+
+
+def scores(run):
+    lines = [json.loads(line) for line in (Path(run) / "metrics.jsonl").read_text().splitlines()]
+    return {line["encoder"]: line for line in lines if "encoder" in line}
+
+
+def evaluated(model, collection, capsys):
+    capsys.readouterr()
+    assert main(["evaluate", str(model), str(collection), "--json", "-"]) == 0
+    return json.loads(capsys.readouterr().out)["metrics"]
+
+
+@pytest.mark.parametrize("recipe", ["pca", "head"])
+def test_on_cached_features(shelf, tmp_path, capsys, recipe):
+    """What training says of its encoder is what `likeness evaluate` says of it."""
+    run = tmp_path / "run"
+    argv = ["train", recipe, "--data", str(shelf / "collection"), "--model", str(shelf / "model"), "--out", str(run)]
+    argv += ["--dimension", "4", *(["--steps", "3", "--batch", "8"] if recipe == "head" else [])]
+    assert main(argv) == 0
+    assert capsys.readouterr().out == f"{run}/model\n"
+    found = scores(run)
+    assert list(found) == (["untouched", "start", "trained"] if recipe == "head" else ["untouched", "trained"])
+    for name, value in evaluated(run / "model", shelf / "collection", capsys).items():
+        assert found["trained"][name] == pytest.approx(value, abs=1e-6)
+    for name, value in evaluated(shelf / "model", shelf / "collection", capsys).items():
+        assert found["untouched"][name] == pytest.approx(value, abs=1e-6)
+    assert main(argv) == 0
+    assert "is finished" in capsys.readouterr().err
+
+
+def test_from_nothing(shelf, tmp_path, capsys):
+    run = tmp_path / "run"
+    argv = ["train", "tiny", "--data", str(shelf / "collection"), "--out", str(run), "--steps", "2", "--batch", "8"]
+    small = ["--tower.widths", "8", "16", "--tower.depths", "0", "0", "--size", "16", "--dimension", "4"]
+    assert main([*argv, *small]) == 0
+    found = scores(run)
+    assert list(found) == ["untouched", "start", "trained"]
+    for name, value in evaluated(run / "model", shelf / "collection", capsys).items():
+        assert found["trained"][name] == pytest.approx(value, abs=0.1)  # another runtime, and ties are near
+
+
+@pytest.mark.parametrize(
+    ("argv", "message"),
+    [
+        (["train", "haed"], "There is no recipe `haed`. Did you mean `head`?"),
+        (["train", "head", "--loss.margn", "1"], "Unknown option `--loss.margn`. Did you mean `--loss.margin`?"),
+        (["train", "head", "--data", "nowhere", "--model", "m", "--out", "r"], "There is nothing at `nowhere`"),
+    ],
+)
+def test_what_the_user_can_mend(argv, message, capsys):
+    assert main(argv) == 2
+    captured = capsys.readouterr()
+    assert captured.out == ""
+    assert captured.err.startswith(f"error: {message}")
+    assert "\n\nhint: " in captured.err
+
+
+def test_another_config_in_the_same_run(shelf, tmp_path, capsys):
+    run = ["--data", str(shelf / "collection"), "--model", str(shelf / "model"), "--out", str(tmp_path / "run")]
+    assert main(["train", "pca", *run, "--dimension", "4"]) == 0
+    assert main(["train", "pca", *run, "--dimension", "5"]) == 2
+    assert "was started with dimension 4, and this command says 5." in capsys.readouterr().err
