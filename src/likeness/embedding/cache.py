@@ -26,6 +26,8 @@ from likeness.models.config import EncoderConfig, features_fingerprint_of, finge
 MOST_BYTES = 4 * 2**30
 """What the cache may hold besides the newest graph; beyond that the least recently used go."""
 
+_PAGE = 4096  # bytes; what can be mapped into memory begins at a multiple
+
 _BUILDER = Path(__file__).parents[1] / "models" / "onnxgraph.py"
 
 
@@ -83,12 +85,22 @@ def write_graph(directory: Path, config: EncoderConfig, tensors: Mapping[str, np
 
     The weights go into a file of their own: a message of the format holds 2 GB at most.
     """
-    import onnx  # a third of a second that a later start does not spend
+    # Both bring the onnx library: a third of a second that a later start does not spend.
+    from onnx.external_data_helper import set_external_data
 
     from likeness.models.onnxgraph import build
 
     path = directory / "tower.onnx"
-    onnx.save_model(build(config, tensors), path, save_as_external_data=True, location="tower.bin")
+    model = build(config, tensors)
+    with (directory / "tower.bin").open("wb") as file:
+        for tensor in model.graph.initializer:
+            if len(tensor.raw_data) >= _PAGE:  # smaller ones stay: shapes must, the rest may
+                offset = file.tell()
+                file.write(tensor.raw_data)
+                file.write(bytes(-file.tell() % _PAGE))
+                set_external_data(tensor, "tower.bin", offset, len(tensor.raw_data))
+                tensor.ClearField("raw_data")
+    path.write_bytes(model.SerializeToString())
     return path
 
 

@@ -53,7 +53,7 @@ class Graph:
 
     def __init__(self) -> None:
         self._nodes: list[onnx.NodeProto] = []
-        self._constants: dict[str, onnx.TensorProto] = {}
+        self._constants: list[np.ndarray] = []
 
     def op(self, kind: str, *inputs: str | np.ndarray, **attributes: Any) -> str:
         """Apply the operator `kind`; arrays become constants. Returns the name of its first output."""
@@ -82,17 +82,20 @@ class Graph:
             "tower",
             [helper.make_tensor_value_info("images", TensorProto.UINT8, images)],
             [helper.make_tensor_value_info("features", TensorProto.FLOAT, features)],
-            list(self._constants.values()),
         )
-        return helper.make_model(
+        model = helper.make_model(
             graph, opset_imports=[helper.make_opsetid("", OPSET)], ir_version=11, producer_name="likeness"
         )
+        # One after the other, and last: the helpers above copy what they are given, and weights may be gigabytes.
+        for i, value in enumerate(self._constants):
+            # ascontiguousarray makes a scalar an array of one; an operator may then keep an axis too many.
+            array = np.ascontiguousarray(value).reshape(value.shape)
+            model.graph.initializer.append(numpy_helper.from_array(array, f"constant_{i}"))
+        return model
 
     def _constant(self, value: np.ndarray) -> str:
-        name = f"constant_{len(self._constants)}"
-        # ascontiguousarray makes a scalar an array of one; an operator may then keep an axis too many.
-        self._constants[name] = numpy_helper.from_array(np.ascontiguousarray(value).reshape(value.shape), name)
-        return name
+        self._constants.append(value)
+        return f"constant_{len(self._constants) - 1}"
 
 
 # ---------------------------------------------------------------------- ViT
