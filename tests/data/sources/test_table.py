@@ -73,6 +73,14 @@ def test_a_column_without_values_has_no_type_yet(shop: Path) -> None:
     assert csv(shop, "path,x\na.jpg,\n").columns == {"x": pa.null()}
 
 
+def test_a_type_comes_from_all_values_of_a_long_table(shop: Path) -> None:
+    for i in range(3):
+        (shop / f"{i}.jpg").write_bytes(b"x")
+    note = "n" * 600_000
+    source = csv(shop, f"path,note,price,size\n0.jpg,{note},1,\n1.jpg,{note},2,\n2.jpg,{note},0.5,x\n")
+    assert (source.columns["price"], source.columns["size"]) == (pa.float64(), pa.string())
+
+
 def test_members_of_the_tar_beside_it_come_first(shop: Path) -> None:
     with tarfile.open(shop / "shop.tar", "w") as archive:
         for name in ("a.jpg", "./set/x.jpg"):

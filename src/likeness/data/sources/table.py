@@ -91,6 +91,8 @@ def _read_csv(file: Path) -> pa.Table:
     try:
         return pyarrow.csv.read_csv(
             file,
+            # One block, so that a column's type comes from all of its values and not from the first megabyte's.
+            read_options=pyarrow.csv.ReadOptions(block_size=min(max(file.stat().st_size, 1), 2**31 - 1)),
             parse_options=pyarrow.csv.ParseOptions(newlines_in_values=True),
             convert_options=pyarrow.csv.ConvertOptions(
                 # "NA" is a fine label and "007" is not seven: our columns are texts, and only nothing is nothing
