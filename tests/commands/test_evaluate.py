@@ -48,6 +48,13 @@ def test_embeds_first_where_vectors_are_missing(shop, evaluate, tmp_path, write_
     assert f"embedding_{document['model'][:8]}" in Collection.open(shop.collection).columns
 
 
+def test_a_wrong_split_is_told_before_anything_is_embedded(shop, evaluate, tmp_path, write_tiny_model):
+    before = Collection.open(shop.collection).columns
+    error = evaluate(write_tiny_model(tmp_path / "other", 1), shop.collection, "--split", "tset", code=2).err
+    assert "No row is in split `tset`" in error
+    assert Collection.open(shop.collection).columns == before
+
+
 def test_reads_a_collection_that_another_process_writes_to(shop, evaluate):
     with Collection.open(shop.collection).locked("prepare"):
         assert "mean over domains" in evaluate(shop.model, shop.collection, "--split", "all").out

@@ -41,10 +41,11 @@ def main(config: Config) -> None:
     """Measure, and print the report."""
     from likeness.core.files import write_json
     from likeness.data.collection import Collection
-    from likeness.evaluation.protocols import evaluate
+    from likeness.evaluation.protocols import COLUMNS, Cast, evaluate
 
     model, path = _places(config)
     collection = Collection.open(path)
+    Cast.of(collection.table(COLUMNS), config.split)  # a wrong split is told before hours of embedding
     if model is None:
         vectors, fingerprint = read_vectors(config.embeddings or ""), None
     else:
