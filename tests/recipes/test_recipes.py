@@ -43,11 +43,12 @@ def test_the_field_s_recipe_can_be_said_in_flags():
     from likeness.commands.train import configure
 
     places = ["--data", "c", "--model", "m", "--out", "r"]
-    flags = "--loss.margin 0.3 --loss.scale 30 --start.power 0 --dropout 0 --epochs 30 --no-mirror --keep.weight 0"
+    flags = "--loss.margin 0.3 --loss.scale 30 --start.power 0 --start.within 0 --dropout 0 --epochs 30"
+    plain = "--no-mirror --keep.weight 0"
     rates = "--optimizer.rate 1e-3 --optimizer.centers-rate 1e-3"
-    said = configure(["head", *places, *flags.split(), *rates.split()])
+    said = configure(["head", *places, *flags.split(), *plain.split(), *rates.split()])
     assert said.loss == ArcFace(0.3, 30.0)
-    assert said.start == Pca(0.0)
+    assert said.start == Pca(0.0, 0.0)
     assert not said.mirror
     named = configure(["arcface", *places])
     assert (said.loss, said.start, said.optimizer.rate) == (named.loss, named.start, named.optimizer.rate)

@@ -3,7 +3,7 @@ import pytest
 
 import likeness.training.pca as module
 from likeness.core.errors import RunError
-from likeness.training.pca import lda, pca
+from likeness.training.pca import lda, pca, within_classes
 
 
 def unit(x):
@@ -86,6 +86,28 @@ def test_lda_without_shrinkage_spans_sklearns_space():
     found = unit(x) @ weight
     for i in range(3):
         assert abs(np.corrcoef(found[:, i], expected[:, i])[0, 1]) > 0.9999
+
+
+def test_the_spread_within_classes_is_evened_out():
+    x, label = features(), np.random.default_rng(2).integers(0, 30, 300)
+    u = unit(x.astype(np.float64))
+    centred = np.stack([row - u[label == c].mean(axis=0) for row, c in zip(u, label, strict=True)])
+    wholly = within_classes(x, label, 1.0, shrinkage=0.0)
+    np.testing.assert_allclose(np.cov((centred @ wholly).T, bias=True), np.eye(20), atol=2e-2)
+    half = within_classes(x, label, 0.5, shrinkage=0.0)
+    np.testing.assert_allclose(half @ half, wholly, rtol=1e-6, atol=1e-6 * np.abs(wholly).max())
+    np.testing.assert_allclose(within_classes(x, label, 0.0), np.eye(20), atol=1e-9)
+
+
+def test_pca_in_a_metric_is_pca_of_the_changed_features():
+    x, label = features(), np.arange(300) % 30
+    metric = within_classes(x, label, 0.5)
+    changed = unit(x.astype(np.float64)) @ metric
+    values, vectors = np.linalg.eigh(np.cov(changed.T, bias=True))
+    weight, bias = pca(x, 5, -0.25, metric)
+    expected = (changed - changed.mean(axis=0)) @ (vectors[:, ::-1][:, :5] * values[::-1][:5] ** -0.25)
+    found = unit(x) @ weight + bias
+    np.testing.assert_allclose(found, expected * np.sign((expected * found).sum(axis=0)), rtol=1e-2, atol=1e-3)
 
 
 def test_signs_are_the_same_on_every_machine():

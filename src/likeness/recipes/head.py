@@ -8,10 +8,10 @@ from likeness.training.config import AdamW, HeadConfig, Pca
 
 HEAD = HeadConfig(
     mirror=True,
-    start=Pca(power=-0.125),
+    start=Pca(power=-0.25, within=0.5, shrinkage=0.7),
     loss=ArcFace(margin=0.1, scale=16.0),
     dropout=0.1,
-    optimizer=AdamW(rate=1e-4, centers_rate=1e-4),
+    optimizer=AdamW(rate=1e-4, centers_rate=1e-3),
     epochs=20.0,
 )
 """ArcFace that keeps what the tower knows: a start at partly whitened PCA, a small margin, low rates, few epochs."""

@@ -20,6 +20,10 @@ class Pca:
 
     power: float = 0.0
     """Each direction is multiplied by its variance to this power: 0 keeps distances, -0.5 whitens."""
+    within: float = 0.0
+    """How far the spread within classes is evened out first: 0 not at all (labels aren't looked at), 1 wholly."""
+    shrinkage: float = 0.7
+    """Share of the identity in the covariance within classes, 0 to 1; for `within`."""
 
 
 @dataclass(frozen=True)

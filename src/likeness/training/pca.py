@@ -18,7 +18,12 @@ _EQUAL = 1e-12  # a variance that is rounding: rows of unit length are exact to 
 Projection = tuple[Float32[np.ndarray, "F D"], Float32[np.ndarray, "D"]]
 
 
-def pca(features: Float32[np.ndarray, "N F"], dimension: int, power: float = 0.0) -> Projection:
+def pca(
+    features: Float32[np.ndarray, "N F"],
+    dimension: int,
+    power: float = 0.0,
+    metric: Float64[np.ndarray, "F F"] | None = None,
+) -> Projection:
     """The directions of greatest variance of the features, brought to unit length first.
 
     Args:
@@ -26,6 +31,8 @@ def pca(features: Float32[np.ndarray, "N F"], dimension: int, power: float = 0.0
         dimension: D, how many directions are kept, the greatest variance first.
         power: Each direction is multiplied by its variance to this power: 0 leaves distances as they are, -1/2
             gives all directions equal weight (whitening), -1/8 a little more weight to the lesser ones.
+        metric: Features are multiplied by this symmetric matrix before anything else (but for their lengths); see
+            `within_classes`.
 
     Raises:
         RunError: There are too few images or features for `dimension` directions, or all features are equal.
@@ -37,11 +44,32 @@ def pca(features: Float32[np.ndarray, "N F"], dimension: int, power: float = 0.0
         rows > dimension and width >= dimension, f"PCA to {dimension} numbers", f"{rows} images of {width} features"
     )
     mean = _mean(features)
-    variance, vectors = np.linalg.eigh(_scatter(features, np.broadcast_to(mean, (1, width))))
+    scatter = _scatter(features, np.broadcast_to(mean, (1, width)))
+    variance, vectors = np.linalg.eigh(scatter if metric is None else metric @ scatter @ metric)
     variance, vectors = variance[::-1][:dimension], _signed(vectors[:, ::-1][:, :dimension])
     if variance[0] < _EQUAL:
         raise RunError("The features of all images point the same way, so that no direction tells them apart.")
-    return _projection(vectors * np.maximum(variance, _LEAST * variance[0]) ** power, mean)
+    weight = vectors * np.maximum(variance, _LEAST * variance[0]) ** power
+    return _projection(weight if metric is None else metric @ weight, mean)
+
+
+def within_classes(
+    features: Float32[np.ndarray, "N F"], label: Int[np.ndarray, "N"], power: float, shrinkage: float = 0.7
+) -> Float64[np.ndarray, "F F"]:
+    """The metric in which differences within a class count less: S^(-power / 2), S the covariance within classes.
+
+    With power 1 the spread within classes is the same in all directions (within-class covariance normalisation,
+    Hatch et al., 2006); less of it moves less far from the tower's own metric.
+
+    Args:
+        features: Any lengths; they are divided out.
+        label: The class of each row, 0 to C - 1.
+        power: 0 (no change) to 1.
+        shrinkage: s in (1 - s) S + s tr(S) / F, 0 to 1.
+    """
+    within, _ = _within(features, label, shrinkage)
+    variance, vectors = np.linalg.eigh(within)
+    return (vectors * np.maximum(variance, _LEAST * variance[-1]) ** (-power / 2)) @ vectors.T
 
 
 def lda(
@@ -65,14 +93,8 @@ def lda(
     classes = int(label.max()) + 1
     _enough(classes > dimension <= width, f"LDA to {dimension} numbers", f"{classes} classes")
     mean = _mean(features)
-    count = np.bincount(label, minlength=classes).astype(np.float64)
-    means = np.zeros((classes, width))
-    for start, block in _blocks(features):
-        np.add.at(means, label[start : start + len(block)], block)
-    means /= np.maximum(count, 1.0)[:, None]
-    within = _scatter(features, means, label)
-    shrunk = (1.0 - shrinkage) * within + shrinkage * np.trace(within) / width * np.eye(width)
-    between = (means - mean) * np.sqrt(count / rows)[:, None]
+    shrunk, means = _within(features, label, shrinkage)
+    between = (means - mean) * np.sqrt(np.bincount(label, minlength=classes) / rows)[:, None]
     # Between is of low rank: in the metric of `shrunk` its directions are the singular vectors of C x F numbers.
     lower = np.linalg.cholesky(shrunk)
     right = np.linalg.svd(np.linalg.solve(lower, between.T), full_matrices=False)[0][:, :dimension]
@@ -111,6 +133,19 @@ def _scatter(
         centred = block - around.astype(np.float32)
         total += centred.T @ centred
     return total / len(features)
+
+
+def _within(
+    features: Float32[np.ndarray, "N F"], label: Int[np.ndarray, "N"], shrinkage: float
+) -> tuple[Float64[np.ndarray, "F F"], Float64[np.ndarray, "C F"]]:
+    """The shrunk covariance within classes, and the classes' means."""
+    width, count = features.shape[1], np.bincount(label)
+    means = np.zeros((len(count), width))
+    for start, block in _blocks(features):
+        np.add.at(means, label[start : start + len(block)], block)
+    means /= np.maximum(count, 1)[:, None]
+    within = _scatter(features, means, label)
+    return (1.0 - shrinkage) * within + shrinkage * np.trace(within) / width * np.eye(width), means
 
 
 def _signed(vectors: Float64[np.ndarray, "F D"]) -> Float64[np.ndarray, "F D"]:

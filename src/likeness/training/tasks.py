@@ -27,7 +27,7 @@ from likeness.models.encoder import Encoder
 from likeness.models.preprocess import Preprocess
 from likeness.training.checkpoint import Facts
 from likeness.training.config import HeadConfig, Lda, Pca, PcaConfig, PixelsConfig, Random, Start
-from likeness.training.pca import Projection, lda, pca
+from likeness.training.pca import Projection, lda, pca, within_classes
 from likeness.training.state import Learner, Tensors
 from likeness.training.step import FeatureBatch, ImageBatch, Objective, head_objective, pixels_objective
 
@@ -109,7 +109,7 @@ def projected(encoder: Encoder, weight: Float32[Array, "F D"], bias: Float32[Arr
 def closed_form(config: PcaConfig) -> tuple[Encoder, Encoder]:
     """The untouched encoder, and the one with the projection that `config` asks for."""
     collection, untouched = Collection.open(config.data), Encoder.load(config.model)
-    rows = training_rows(collection, config.where, labelled=isinstance(config.fit, Lda))
+    rows = training_rows(collection, config.where, labelled=isinstance(config.fit, Lda) or config.fit.within > 0)
     features = _mean(*cached_features(config.model, collection, rows.ids, config.mirror))
     weight, bias = _start(config.fit, features, rows.label, config.dimension, config.seed)
     return untouched, projected(untouched, jnp.asarray(weight), jnp.asarray(bias), config.mirror)
@@ -122,6 +122,8 @@ def head_task(config: HeadConfig) -> Task:
     features, mirrored = cached_features(config.model, collection, rows.ids, config.mirror)
     mean = _mean(features, mirrored)
     weight, bias = _start(config.start, mean, rows.label, config.dimension, config.seed)
+    size = np.float32(np.sqrt(np.square(unit(mean) @ weight + bias).sum(axis=1).mean()))
+    weight, bias = weight / size, bias / size  # directions are all that counts, and so a rate means the same for each
     steps, groups = _steps(config, len(rows.ids)), group(rows.label)
 
     def stream(start: int) -> Generator[FeatureBatch, None, None]:
@@ -231,7 +233,8 @@ def _learner(
 def _start(start: Start, features: Features, label: Int32[np.ndarray, "N"], dimension: int, seed: int) -> Projection:
     match start:
         case Pca():
-            return pca(features, dimension, start.power)
+            metric = within_classes(features, label, start.within, start.shrinkage) if start.within else None
+            return pca(features, dimension, start.power, metric)
         case Lda():
             return lda(features, label, dimension, start.shrinkage)
         case Random():
