@@ -163,6 +163,18 @@ def test_several_files_with_an_index(tmp_path: Path):
         read_published(tmp_path)
 
 
+def test_what_older_versions_wrote_is_read_too(tmp_path: Path):
+    saved(tmp_path)
+    _, config, tensors = read_published(tmp_path)
+    file, described = tmp_path / "model.safetensors", json.loads((tmp_path / "config.json").read_text())
+    positions = {"vision_model.embeddings.position_ids": np.arange(26)[None]}
+    save_file({**load_file(file), **positions}, file)
+    (tmp_path / "config.json").write_text(json.dumps({**described, "image_size": [40, 40], "patch_size": [8, 8]}))
+    _, again, same = read_published(tmp_path)
+    assert again == config
+    assert all(np.array_equal(same[name], tensors[name]) for name in tensors)
+
+
 def test_faults_are_named(tmp_path: Path):
     saved(tmp_path)
     file, good = tmp_path / "model.safetensors", load_file(tmp_path / "model.safetensors")

@@ -6,7 +6,7 @@ from typing import Any
 
 from likeness.core.errors import EncoderError
 from likeness.models.config import EncoderConfig, ProjectionConfig, ViTConfig
-from likeness.models.weights.processors import from_transformers
+from likeness.models.weights.processors import from_transformers, square
 from likeness.models.weights.table import MATRIX, PATCH, Key, Layout
 
 _BLOCK = "encoder.layers.{}"
@@ -61,8 +61,8 @@ def _read(path: Path, described: dict[str, Any], shapes: Mapping[str, tuple[int,
         )
     head = shapes.get("visual_projection.weight")
     tower = ViTConfig(
-        size=int(data["image_size"]),
-        patch=int(data["patch_size"]),
+        size=square(data["image_size"], path),
+        patch=square(data["patch_size"], path),
         width=int(data["hidden_size"]),
         layers=int(data["num_hidden_layers"]),
         heads=int(data["num_attention_heads"]),

@@ -6,7 +6,7 @@ from typing import Any
 
 from likeness.core.errors import EncoderError
 from likeness.models.config import EncoderConfig, ProjectionConfig, ViTConfig
-from likeness.models.weights.processors import from_open_clip
+from likeness.models.weights.processors import from_open_clip, square
 from likeness.models.weights.table import MATRIX, PATCH, Key, Layout
 
 _BLOCK = "transformer.resblocks.{}"
@@ -44,11 +44,10 @@ def _read(path: Path, described: dict[str, Any], shapes: Mapping[str, tuple[int,
     model = described["model_cfg"]
     data = {**_DEFAULTS, **model.get("vision_cfg", {})}
     _refuse(path, data)
-    size = data["image_size"]
     width, heads = int(data["width"]), int(data["width"]) // int(data["head_width"])
     tower = ViTConfig(
-        size=int(size if isinstance(size, int) else size[0]),
-        patch=int(data["patch_size"]),
+        size=square(data["image_size"], path),
+        patch=square(data["patch_size"], path),
         width=width,
         layers=int(data["layers"]),
         heads=heads,
@@ -56,7 +55,7 @@ def _read(path: Path, described: dict[str, Any], shapes: Mapping[str, tuple[int,
         activation="quick_gelu" if model.get("quick_gelu") else "gelu",
         eps=float((data.get("norm_kwargs") or {}).get("eps", 1e-5)),
         norm_pre=not data.get("no_ln_pre"),
-        head=shapes["proj"][1] if "proj" in shapes else int(model["embed_dim"]),
+        head=shapes["proj"][1] if "proj" in shapes else int(model.get("embed_dim") or 1),
     )
     pooling = "mean" if data.get("pool_type") == "avg" else "class"
     projection = ProjectionConfig("identity", tower.features, tower.features)

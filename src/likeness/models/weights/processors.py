@@ -32,9 +32,9 @@ def from_transformers(path: Path) -> Preprocess:
     crops = _does(data, "center_crop")
     shorter = _shorter_side(data["size"])
     if crops and shorter is not None:
-        size, resize = _side(data["crop_size"], path), shorter
+        size, resize = square(data["crop_size"], path), shorter
     elif not crops and shorter is None:
-        size = resize = _side(data["size"], path)
+        size = resize = square(data["size"], path)
     else:
         raise EncoderError(
             f"The preprocessing of `{path}` resizes to {data['size']} {'and' if crops else 'without'} cropping; "
@@ -59,7 +59,7 @@ def from_open_clip(path: Path, described: dict[str, Any], size: int) -> Preproce
             f"`{path / 'open_clip_config.json'}` does not say how pictures are prepared (`preprocess_cfg`).",
             hint="add `preprocess_cfg` with `mean` and `std` as the model's authors publish them",
         )
-    wanted = _side(data.get("size") or size, path)
+    wanted = square(data.get("size") or size, path)
     mode: Any = {"shortest": "crop", "longest": "pad", "squash": "squash"}.get(data.get("resize_mode") or "shortest")
     interpolation: Any = {"bicubic": "bicubic", "random": "bicubic", "bilinear": "bilinear"}.get(
         data.get("interpolation") or "bicubic"
@@ -95,8 +95,8 @@ def _shorter_side(size: Any) -> int | None:
     return size.get("shortest_edge") if isinstance(size, dict) and "longest_edge" not in size else None
 
 
-def _side(size: Any, path: Path) -> int:
-    """The side of a square from any of its published forms."""
+def square(size: Any, path: Path) -> int:
+    """The side of a square from any of its published forms: a number, two, or an object; EncoderError if it is none."""
     if isinstance(size, dict):
         size = [size.get("height"), size.get("width")]
     sides = {size} if isinstance(size, int) else set(size)
