@@ -1,0 +1,1 @@
+"""Pictures as rows: from any source into a collection, and out of it in batches."""
