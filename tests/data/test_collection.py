@@ -297,7 +297,9 @@ def test_what_a_killed_write_left_is_swept_away_and_old_versions_stay(collection
     old = Collection.open(collection.path)
     collection.update(pa.table({"id": [0], "price": [9.0]}))
     known = set(Path(collection.path, "rows.lance", "data").iterdir())
-    write_fragments(rows(60, 70).cast(collection.schema), f"{collection.path}/rows.lance", mode="append")  # and no commit
+    write_fragments(
+        rows(60, 70).cast(collection.schema), f"{collection.path}/rows.lance", mode="append"
+    )  # and no commit
     assert set(Path(collection.path, "rows.lance", "data").iterdir()) > known
     with collection.locked("embed"):
         assert set(Path(collection.path, "rows.lance", "data").iterdir()) == known
