@@ -6,6 +6,7 @@ never promoted silently, ranks never at all, and every annotation of the package
 
 import importlib.util
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
 # Before anything imports JAX: these are read once, when its CPU backend starts.
@@ -29,6 +30,14 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
                 item.add_marker(pytest.mark.skip(reason=f"reference library not installed: {', '.join(missing)}"))
         if item.get_closest_marker("data") and not os.environ.get("LIKENESS_DATA"):
             item.add_marker(pytest.mark.skip(reason="LIKENESS_DATA is not set: no real pictures"))
+
+
+@pytest.fixture(scope="session", autouse=True)
+def own_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Graphs of models go to a cache of the test run, not to the user's."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.mktemp("cache")))
+        yield
 
 
 @pytest.fixture(scope="session")

@@ -93,6 +93,18 @@ def test_embeds_only_what_is_new(
     np.testing.assert_array_equal(collection.vectors(embedder.mirrored_column)[1], by_hand(embedder, collection)[2])
 
 
+def test_another_projection_needs_no_further_pass(
+    model: str, tmp_path: Path, parts: Callable, collection: Collection, embedded: list[int]
+) -> None:
+    first = ensure_embeddings(load(model, "onnx"), collection)
+    config, tensors = parts()
+    write_model(tmp_path / "trained", config, tensors | {"projection.weight": -tensors["projection.weight"]}, {})
+    second = ensure_embeddings(load(tmp_path / "trained", "onnx"), collection)
+    assert sum(embedded) == 23
+    assert first != second
+    assert np.abs(collection.vectors(first)[1] - collection.vectors(second)[1]).max() > 0.1
+
+
 KILLED = """
 import os, signal, sys
 from likeness.data.collection import Collection

@@ -84,6 +84,21 @@ def test_jax_compiles_once(model: str) -> None:
     assert embedder.engine.compiles == 1
 
 
+def test_jax_splits_a_batch_over_all_devices(
+    model: str, devices: list[object], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from likeness.core.mesh import make_mesh
+
+    mesh = make_mesh(devices)
+    monkeypatch.setattr("likeness.core.mesh.make_mesh", lambda: mesh)
+    embedder = load(model, "jax", batch=10)
+    assert embedder.engine.batch == 16
+    images = pictures(21)
+    expected = load(model, "onnx").features(images)
+    np.testing.assert_allclose(embedder.features(images), expected, atol=1e-5 * np.abs(expected).max())
+    assert embedder.engine.compiles == 1
+
+
 def test_embeds_files_and_arrays_of_any_shape(model: str, tmp_path: Path) -> None:
     images = [np.random.default_rng(i).integers(0, 256, (20 + 9 * i, 50, 3), dtype=np.uint8) for i in range(5)]
     paths = []
