@@ -86,13 +86,13 @@ _UPRIGHT = {  # EXIF orientation -> what undoes it
     8: PIL.Image.Transpose.ROTATE_90,
 }
 
-# A JPEG is decoded at no less than three times the wanted size. Of the time of a 12-megapixel photograph, half a decode
-# is saved and the other half is entropy coding, which every scale pays; at two times, features stray from those of a
-# full decode by half as much again (cosine .9994 instead of .9996) for a tenth of the time.
-_GAP = 3.0
-# Quality and subsampling of what is stored, by the cosine of MobileNetV2's features with those of the uncompressed
-# picture: 4:4:4 at 90 has .9941 in 6.9 kB, 4:2:0 needs 95 and 7.9 kB for that (60 pictures of 112 px). 95 in 4:4:4
-# would halve what is lost, for a third more bytes; pictures of one thing differ a hundred times more.
+# A JPEG is decoded at no less than this many times the wanted size: a 12-megapixel photograph at 1/4, for 256. Its
+# MobileNetV2 features then have cosine .9998 with those of a full decode (lowest .9996), and most of the time left is
+# entropy coding, which every scale pays; 1/2 would give .9999 for a third more time.
+_GAP = 2.75
+# Quality and subsampling of what is stored, by the cosine of those features with the features of the uncompressed
+# picture: 4:4:4 at 90 has .990 in 7.1 kB; 4:2:0 has .983 in 6.1 kB and needs 95 and 8.2 kB to reach .991 (60 pictures
+# of 112 px, whose chroma is as sharp as that of a reduced photograph). 4:4:4 at 95 has .995, for a third more bytes.
 _QUALITY = 90
 _METADATA = 65_536  # bytes of EXIF, profile and comments that a picture kept byte for byte may carry
 

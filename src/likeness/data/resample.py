@@ -13,7 +13,7 @@ import numpy as np
 from jaxtyping import Float32, Float64, UInt8
 
 _BLOCK = 5  # outputs per product: times three colours they just fill a vector of 16, and wider means more zeros
-_ROWS = 192  # rows converted to float32 at once, so that they stay in the cache of a core
+_CACHE = 2**19  # numbers converted to float32 at once, so that they stay in the cache of a core
 # OpenBLAS starts threads for products of more multiplications than this; prepare has a process per core already.
 _SINGLE_THREAD = 2**18
 
@@ -36,13 +36,14 @@ def reduce(
     narrow = np.empty((rows, width * channels), np.uint8)
     blocks = _column_blocks(columns, width, box[1], channels)
     # Two buffers for all parts: fresh memory costs the system as much as the arithmetic of a part.
-    floats = np.empty((min(rows, _ROWS), columns * channels), np.float32)
-    filtered = np.empty((len(floats), blocks[1].shape[0] * blocks[1].shape[2]), np.float32)
-    for start in range(0, rows, _ROWS):
-        part = flat[start : start + _ROWS]
+    many = max(1, min(rows, _CACHE // (columns * channels)))
+    floats = np.empty((many, columns * channels), np.float32)
+    filtered = np.empty((many, blocks[1].shape[0] * blocks[1].shape[2]), np.float32)
+    for start in range(0, rows, many):
+        part = flat[start : start + many]
         np.copyto(floats[: len(part)], part)
         _filter_columns(floats[: len(part)], blocks, channels, filtered[: len(part)])
-        narrow[start : start + _ROWS] = _bytes(filtered[: len(part)])[:, : width * channels]
+        narrow[start : start + many] = _bytes(filtered[: len(part)])[:, : width * channels]
     return _bytes(_filter_rows(narrow.astype(np.float32), height, box[0])).reshape(height, width, channels)
 
 
