@@ -1,0 +1,1 @@
+"""Words that every room shares; imports no other room."""

@@ -62,8 +62,8 @@ def write_bytes(path: str | Path, data: bytes) -> None:
                 file.write(data)
                 file.flush()
                 os.fsync(file.fileno())
-            os.chmod(temporary, 0o644)
-            os.replace(temporary, path)
+            Path(temporary).chmod(0o644)
+            Path(temporary).replace(path)
         except BaseException:
             Path(temporary).unlink(missing_ok=True)
             raise
@@ -98,12 +98,12 @@ def new_directory(path: str | Path, wanted: str) -> Iterator[Path]:
             yield temporary
             for file in temporary.rglob("*"):
                 if file.is_file():
-                    with open(file, "rb") as handle:
+                    with file.open("rb") as handle:
                         os.fsync(handle.fileno())
-            os.chmod(temporary, 0o755)
+            temporary.chmod(0o755)
             if path.exists():  # empty but for hidden scraps, by refuse_unless
                 shutil.rmtree(path)
-            os.rename(temporary, path)
+            temporary.rename(path)
         except BaseException:
             shutil.rmtree(temporary, ignore_errors=True)
             raise

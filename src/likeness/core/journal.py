@@ -30,7 +30,7 @@ class Journal:
         self.path = Path(directory) / "metrics.jsonl"
         self.path.parent.mkdir(parents=True, exist_ok=True)
         kept = [line for line in self._lines() if json.loads(line)["step"] <= start] if start else []
-        self._file = open(self.path, "w", encoding="utf-8")
+        self._file = self.path.open("w", encoding="utf-8")
         self._file.writelines(line + "\n" for line in kept)
         self._file.flush()
 
@@ -94,7 +94,10 @@ class Progress:
 
 @contextmanager
 def progress(verb: str, unit: str, total: int | None = None, done: int = 0) -> Iterator[Progress]:
-    """Progress of something long: `with progress("embed", "images", 9000) as p: ... p.advance(32)`."""
+    """Says how far something long is.
+
+    `with progress("embed", "images", 9000) as bar: ... bar.advance(32)`
+    """
     bar = Progress(verb, unit, total, done)
     try:
         yield bar
