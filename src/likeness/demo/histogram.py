@@ -19,5 +19,5 @@ def histogram(image: Image) -> Float32[np.ndarray, "64"]:
     levels = (image // step).astype(np.int64)
     colors = (levels[..., 0] * LEVELS + levels[..., 1]) * LEVELS + levels[..., 2]
     counts = np.bincount(colors.ravel(), minlength=LEVELS**3)
-    shares: Float32[np.ndarray, "64"] = np.sqrt(counts / counts.sum()).astype(np.float32)
+    shares: np.ndarray = np.sqrt(counts / counts.sum()).astype(np.float32)
     return shares
