@@ -223,3 +223,31 @@ def test_prepares_in_order_and_a_little_ahead() -> None:
 )
 def test_sees_accelerators_without_jax(platforms: str, plugins: list[str], devices: set[str], expected: bool) -> None:
     assert accelerated(platforms, plugins, devices.__contains__) is expected
+
+
+@pytest.mark.data
+@pytest.mark.reference("torch", "transformers")
+def test_real_pictures_as_transformers_sees_them(data_path: Path, tmp_path: Path) -> None:
+    """A published tower on real pictures, through the published code and through ours, from bytes to features."""
+    import tarfile
+
+    import torch
+    import transformers
+
+    from likeness.models.weights import read_published
+
+    published = data_path / "backbones" / "mobilenet_v2_1.0_224"
+    _, config, tensors = read_published(published)
+    write_model(tmp_path / "real", config, tensors, {})
+    with tarfile.open(data_path / "logos.tar") as tar:
+        for number, member in zip(range(6), (m for m in tar if m.isfile()), strict=False):
+            (tmp_path / f"{number}.jpg").write_bytes(tar.extractfile(member).read())
+    paths = [tmp_path / f"{number}.jpg" for number in range(6)]
+    tower = transformers.MobileNetV2Model.from_pretrained(published).eval()
+    processor = transformers.AutoImageProcessor.from_pretrained(published, backend="pil")
+    with torch.inference_mode():
+        seen = processor([PIL.Image.open(path).convert("RGB") for path in paths], return_tensors="pt")
+        expected = tower(**seen).pooler_output.numpy()
+    expected /= np.linalg.norm(expected, axis=1, keepdims=True)
+    found = load(tmp_path / "real", "onnx").embed(paths)
+    assert (found * expected).sum(axis=1).min() > 0.99999
