@@ -146,9 +146,9 @@ def test_what_fills_up_the_last_block_is_never_best(monkeypatch):
     """Every score is negative, so the zeros behind the ragged end would win."""
     small_pieces(monkeypatch)
     gallery = -np.arange(1, 302, dtype=np.float32)[:, None]
-    scores, rows = knn(np.ones((2, 1), np.float32), gallery, 2)
-    assert rows.tolist() == [[0, 1], [0, 1]]
-    assert scores.tolist() == [[-1, -2], [-1, -2]]
+    scores, rows = knn(np.ones((2, 1), np.float32), gallery, 1)
+    assert rows.tolist() == [[0], [0]]
+    assert scores.tolist() == [[-1], [-1]]
 
 
 def test_an_interrupted_search_does_not_finish_what_waits(monkeypatch):
