@@ -93,7 +93,8 @@ def test_the_old_state_is_given_up():
 def test_each_part_of_the_loss_counts():
     def loss(**changes):
         values = config(**changes)
-        return float(head_objective(values)(learner(values.centers), batch(0), jax.random.key(0))[0])
+        given = jax.tree.map(jnp.asarray, batch(0))
+        return float(head_objective(values)(learner(values.centers), given, jax.random.key(0))[0])
 
     losses = {
         "all": loss(),
