@@ -36,6 +36,19 @@ class Made:
         return replace(config, **changes)
 
 
+@pytest.fixture(scope="session", autouse=True)
+def compiled_once(tmp_path_factory):
+    """Runs that differ in their directory alone share their compiled step: compiling is most of what these tests do."""
+    settings = {"jax_compilation_cache_dir": str(tmp_path_factory.mktemp("compiled"))}
+    settings |= {"jax_persistent_cache_min_compile_time_secs": 0.5, "jax_persistent_cache_min_entry_size_bytes": 0}
+    before = {name: getattr(jax.config, name) for name in settings}
+    for name, value in settings.items():
+        jax.config.update(name, value)
+    yield
+    for name, value in before.items():
+        jax.config.update(name, value)
+
+
 @pytest.fixture(scope="session")
 def made(tmp_path_factory) -> Made:
     home = tmp_path_factory.mktemp("made")
