@@ -7,12 +7,13 @@ import pytest
 from likeness.core.config import from_json, to_json
 from likeness.core.errors import UsageError
 from likeness.losses.margins import ArcFace
-from likeness.recipes import RECIPES
+from likeness.recipes import ABOUT, RECIPES
 from likeness.training.config import HeadConfig, Pca, PcaConfig, PixelsConfig, TrainConfig
 
 
 def test_the_names():
     kinds = {name: type(config) for name, config in RECIPES.items()}
+    assert list(ABOUT) == list(RECIPES)
     assert kinds == {
         "pca": PcaConfig,
         "lda": PcaConfig,

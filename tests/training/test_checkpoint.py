@@ -1,4 +1,6 @@
 import json
+import shutil
+import subprocess
 from contextlib import closing
 from dataclasses import replace
 
@@ -8,6 +10,7 @@ import numpy as np
 import pytest
 
 from likeness.core.errors import RunError, StorageError
+from likeness.core.files import storage_errors
 from likeness.losses.centers import Centers
 from likeness.losses.margins import ArcFace, CosFace
 from likeness.training.checkpoint import Checkpoints, opened_run
@@ -90,3 +93,27 @@ def test_two_at_once(tmp_path):
     with opened_run(config), pytest.raises(StorageError, match="Another process"):
         with opened_run(config):
             pass
+
+
+@pytest.fixture
+def small_disk(tmp_path):
+    place = tmp_path / "small"
+    place.mkdir()
+    mount = ["mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", str(place)]
+    if subprocess.run(mount, capture_output=True, check=False).returncode != 0:
+        pytest.skip("no right to mount a small disk")
+    yield place
+    subprocess.run(["umount", "-l", str(place)], check=True)
+
+
+def test_a_full_disk_leaves_the_last_checkpoint(small_disk):
+    with closing(Checkpoints(small_disk, FACTS)) as checkpoints:
+        checkpoints.save(state(1))
+        (small_disk / "ballast").write_bytes(bytes(shutil.disk_usage(small_disk).free - 65536))
+        with pytest.raises(StorageError, match="the disk is full"), storage_errors(small_disk):
+            checkpoints.save(state(2))
+    (small_disk / "ballast").unlink()
+    with closing(Checkpoints(small_disk, FACTS)) as checkpoints:
+        assert int(checkpoints.latest(state()).step) == 1
+        checkpoints.save(state(2))
+        assert int(checkpoints.latest(state()).step) == 2

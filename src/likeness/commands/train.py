@@ -36,11 +36,11 @@ def configure(argv: list[str]) -> TrainConfig:
         UsageError: No such recipe or option, or a flag that the recipe needs is missing.
     """
     from likeness.core.config import did_you_mean, parse
-    from likeness.recipes import RECIPES
+    from likeness.recipes import ABOUT, RECIPES
 
     name = argv[0] if argv else "--help"
     if name in ("-h", "--help"):
-        print(_USAGE.format(recipes="\n".join(f"  {recipe:<9} {_what(config)}" for recipe, config in RECIPES.items())))
+        print(_USAGE.format(recipes="\n".join(f"  {recipe:<9} {line}" for recipe, line in ABOUT.items())))
         raise SystemExit(0)
     if name.startswith("-"):
         raise UsageError("A recipe comes before the options.", hint="likeness train RECIPE --data COLL --out RUN")
@@ -49,7 +49,9 @@ def configure(argv: list[str]) -> TrainConfig:
             f"There is no recipe `{name}`.{did_you_mean(name, RECIPES)}", hint=f"recipes: {', '.join(RECIPES)}"
         )
     recipe = RECIPES[name]
-    config = parse(type(recipe), argv[1:], prog=f"likeness train {name}", description=_what(recipe), default=recipe)
+    config = parse(
+        type(recipe), argv[1:], prog=f"likeness train {name}", description=f"Make {ABOUT[name]}.", default=recipe
+    )
     _complete(name, config)
     return config
 
@@ -60,10 +62,6 @@ def main(config: TrainConfig) -> None:
 
     train(config, evaluation(config))
     print(f"{config.out}/model")
-
-
-def _what(config: TrainConfig) -> str:
-    return (type(config).__doc__ or "").split("\n")[0]
 
 
 def _complete(name: str, config: TrainConfig) -> None:

@@ -8,7 +8,7 @@ from likeness.recipes.head import ARCFACE, HEAD
 from likeness.recipes.tiny import TINY
 from likeness.training.config import TrainConfig
 
-__all__ = ["RECIPES"]
+__all__ = ["ABOUT", "RECIPES"]
 
 RECIPES: dict[str, TrainConfig] = {
     "pca": PCA,
@@ -17,3 +17,12 @@ RECIPES: dict[str, TrainConfig] = {
     "arcface": ARCFACE,
     "tiny": TINY,
 }
+
+ABOUT: dict[str, str] = {
+    "pca": "PCA of a frozen tower's features, in closed form",
+    "lda": "LDA with shrinkage, in closed form; needs labels",
+    "head": "a projection trained gently on a frozen tower's features; the one to begin with",
+    "arcface": "the same as the field trains it, for comparison",
+    "tiny": "a small tower from nothing, on images; or `--model` tuned",
+}
+"""What each is, in one line of help."""

@@ -6,6 +6,8 @@ RUN/checkpoints/    the last two states (Orbax)
 RUN/model/          the finished encoder
 """
 
+import errno
+import shutil
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -20,6 +22,7 @@ from likeness.training.config import TrainConfig
 from likeness.training.state import State
 
 KEPT = 2
+_AROUND = 128 << 10  # bytes that Orbax writes beside the numbers, and more
 
 Facts = dict[str, int | str]
 """What the data and the model were, by which a checkpoint tells that they still are."""
@@ -61,6 +64,9 @@ class Checkpoints:
         items = self._ocp.args.Composite(
             state=self._ocp.args.StandardSave(state), facts=self._ocp.args.JsonSave(self._facts)
         )
+        # Asked first, as Orbax meets a full disk in each of its threads, loudly, and without the errno that tells it.
+        if shutil.disk_usage(self._run).free < sum(leaf.nbytes for leaf in jax.tree.leaves(state)) + _AROUND:
+            raise OSError(errno.ENOSPC, "no room for a checkpoint")
         self._manager.save(step, args=items, force=True)
 
     def latest(self, like: State) -> State | None:

@@ -11,6 +11,7 @@ from typing import Any
 
 from jax.sharding import Mesh
 
+from likeness.core.files import storage_errors
 from likeness.core.journal import Journal, note, progress
 from likeness.core.mesh import make_mesh, place, put_batch
 from likeness.models.encoder import Encoder
@@ -39,7 +40,7 @@ def train(config: TrainConfig, evaluate: Evaluate | None = None, *, mesh: Mesh |
     Raises:
         RunError, CollectionError, EncoderError, StorageError: What the user can mend.
     """
-    with opened_run(config) as run:
+    with storage_errors(config.out), opened_run(config) as run:
         if (run / "model").exists():
             note(f"Run `{run}` is finished; its encoder is `{run / 'model'}`.")
             return Encoder.load(run / "model")
