@@ -34,7 +34,6 @@ JAX = (
 LIGHT = [m for m in MODULES if not any(m == heavy or m.startswith(heavy + ".") for heavy in JAX)]
 
 EXTRAS = (
-    "simplejpeg",
     "openvino",
     "faiss",
     "torch",

@@ -1,0 +1,241 @@
+"""The rows of results/real_images.md: 64 numbers against the raw features, on classes and domains never seen.
+
+    python benchmarks/real_images.py --data $LIKENESS_DATA --work /tmp/real > results/real_images.md
+
+Prepares all sets of --data (NAME.csv with NAME.tar) into one collection, takes the tower in --data/backbones, embeds,
+fits every row of `ROWS` with its seeds, and scores it twice: on test classes of domains that it was fitted on, and
+on the test classes of each domain after fitting on the nine others. Every search is in the merged index. The
+intervals are 95 % of a bootstrap that draws classes within each domain, and seeds; it is computed here from a
+second, plain implementation of mP@5, whose means must agree with `likeness.evaluate`.
+"""
+
+import argparse
+import os
+import shutil
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+
+from likeness.core.journal import note, table
+from likeness.data.collection import Collection
+from likeness.embedding.runtime import Embedder, load
+from likeness.evaluation.protocols import evaluate
+from likeness.recipes import RECIPES
+from likeness.training.config import HeadConfig, Pca, PcaConfig, TrainConfig
+from likeness.training.loop import train
+
+PLAIN = RECIPES["pca"]
+HEAD = RECIPES["head"]
+ARCFACE = RECIPES["arcface"]
+assert isinstance(PLAIN, PcaConfig)
+assert isinstance(HEAD, HeadConfig)
+assert isinstance(ARCFACE, HeadConfig)
+
+
+@dataclass(frozen=True)
+class Row:
+    """A way from features to numbers, and the command that makes it."""
+
+    name: str
+    config: TrainConfig | None
+    """None: the features themselves."""
+    flags: str
+    mirror: bool = False
+    seeds: int = 1
+
+
+def rows(seeds: int) -> list[Row]:
+    """All rows of the table."""
+    eighth = Pca(power=-0.125)
+    return [
+        Row("raw features, 1280-d", None, "evaluate tower coll"),
+        Row("raw features + mirror, 1280-d", None, "(pull --mirror)", mirror=True),
+        Row("PCA-64", PLAIN, "train pca"),
+        Row("PCA-64, variance^-1/8", replace(PLAIN, fit=eighth), "train pca --fit.power -0.125"),
+        Row(
+            "PCA-64, variance^-1/8, mirror",
+            replace(PLAIN, fit=eighth, mirror=True),
+            "train pca --fit.power -0.125 --mirror",
+            mirror=True,
+        ),
+        Row("LDA-64", RECIPES["lda"], "train lda"),
+        Row("ArcFace-64, plain", ARCFACE, "train arcface", seeds=seeds),
+        Row(
+            "ArcFace-64, plain, keeps geometry",
+            replace(ARCFACE, keep=HEAD.keep),
+            "train arcface --keep...",
+            seeds=seeds,
+        ),
+        Row("`head` as it ships", HEAD, "train head", mirror=HEAD.mirror, seeds=seeds),
+        Row("`head` without the mirror", replace(HEAD, mirror=False), "train head --no-mirror", seeds=seeds),
+    ]
+
+
+def step(words: str, argv: list[str], log: list[tuple[str, float, float]]) -> None:
+    """Run one command as a process of its own; note its seconds and its peak memory in MiB."""
+    note(f"$ likeness {' '.join(argv)}")
+    begun = time.monotonic()
+    process = subprocess.Popen([sys.executable, "-m", "likeness", *argv], stdout=sys.stderr)
+    _, status, usage = os.wait4(process.pid, 0)
+    if status:
+        raise SystemExit(f"likeness {argv[0]} failed")
+    log.append((words, time.monotonic() - begun, usage.ru_maxrss / 1024))
+
+
+class Judge:
+    """Scores projections of the cached features on the test rows."""
+
+    def __init__(self, collection: Collection, tower: Embedder) -> None:
+        self.collection = collection
+        _, self.plain = collection.vectors(tower.features_column)
+        _, self.mirrored = collection.vectors(tower.mirrored_column)
+        self.rows = collection.table(["id", "label", "domain", "split", "group", "is_query", "is_gallery"])
+        keep = pa.compute.equal(self.rows["split"], "test").to_numpy(zero_copy_only=False)
+        self.test = np.flatnonzero(keep)
+        take = lambda name: np.array(self.rows[name].to_pylist(), object)[self.test]
+        self.label, self.domain, self.group = take("label"), take("domain"), take("group")
+
+    def vectors(self, encoder: Embedder | None, mirror: bool) -> np.ndarray:
+        """Embeddings of all rows, by `encoder`; the features themselves without one."""
+        if encoder is not None:
+            return encoder.project(self.plain, self.mirrored if mirror else None)
+        return self.plain + self.mirrored if mirror else self.plain
+
+    def per_query(self, vectors: np.ndarray) -> np.ndarray:
+        """mP@5 of every test row, plainly written; NaN where nothing is relevant."""
+        unit = vectors[self.test] / np.linalg.norm(vectors[self.test], axis=1, keepdims=True)
+        scores = np.empty(len(unit))
+        for i in range(len(unit)):
+            barred = np.zeros(len(unit), bool)
+            barred[i] = True
+            if self.group[i] is not None:
+                barred |= (self.group == self.group[i]) & (self.domain == self.domain[i])
+            relevant = (self.label == self.label[i]) & ~barred
+            reach = min(int(relevant.sum()), 5)
+            order = np.argsort(-np.where(barred, -np.inf, unit @ unit[i]), kind="stable")[:reach]
+            scores[i] = relevant[order].sum() / reach if reach else np.nan
+        return scores
+
+    def interval(self, runs: list[np.ndarray], domains: list[str]) -> tuple[float, float, float]:
+        """Mean over domains, and its 95 % interval over drawn classes and drawn seeds."""
+        rng = np.random.default_rng(0)
+        sums = []
+        for domain in domains:
+            inside = [np.flatnonzero((self.domain == domain) & (self.label == label)) for label in self._labels(domain)]
+            sums.append([[(np.nansum(run[c]), np.count_nonzero(~np.isnan(run[c]))) for c in inside] for run in runs])
+
+        def mean(pick: Callable[[int], np.ndarray], run: int) -> float:
+            values = []
+            for of_domain in sums:
+                chosen = np.array(of_domain[run])[pick(len(of_domain[run]))].sum(axis=0)
+                values.append(chosen[0] / chosen[1])
+            return float(np.mean(values))
+
+        center = float(np.mean([mean(np.arange, run) for run in range(len(runs))]))
+        drawn = [mean(lambda n: rng.integers(0, n, n), int(rng.integers(len(runs)))) for _ in range(1000)]
+        low, high = np.percentile(drawn, [2.5, 97.5])
+        return center, float(low), float(high)
+
+    def _labels(self, domain: str) -> list[str]:
+        return sorted(set(self.label[self.domain == domain].tolist()))
+
+
+def fit(row: Row, seed: int, where: str, coll: str, tower: str, out: Path) -> Embedder:
+    """The encoder of a row."""
+    assert row.config is not None
+    shutil.rmtree(out, ignore_errors=True)
+    config = replace(row.config, data=coll, model=tower, out=str(out), where=where, seed=seed)
+    encoder = Embedder.of(train(config))
+    shutil.rmtree(out)
+    return encoder
+
+
+def score(
+    row: Row, judge: Judge, coll: str, tower: str, work: Path
+) -> tuple[list[np.ndarray], list[np.ndarray], float]:
+    """Per-query mP@5 for every seed: seen domains, and each domain by an encoder that did not see it; seconds a fit."""
+    begun, domains = time.monotonic(), sorted(set(judge.domain.tolist()))
+    inside, outside = [], []
+    for seed in range(row.seeds):
+        if row.config is None:
+            scores = judge.per_query(judge.vectors(None, row.mirror))
+            inside.append(scores)
+            outside.append(scores)
+            continue
+        begun = time.monotonic()
+        encoder = fit(row, seed, "", coll, tower, work / "run")
+        seconds = time.monotonic() - begun
+        vectors = judge.vectors(encoder, row.mirror)
+        inside.append(judge.per_query(vectors))
+        ours = evaluate(vectors, judge.rows).metrics["mp@5"]
+        plain = judge.interval(inside[-1:], domains)[0]
+        if abs(ours - plain) > 1e-6:
+            raise SystemExit(f"likeness.evaluate says {ours}, the plain implementation {plain}")
+        left_out = np.empty(len(judge.test))
+        for domain in domains:
+            encoder = fit(row, seed, f"domain != '{domain}'", coll, tower, work / "run")
+            mine = judge.domain == domain
+            left_out[mine] = judge.per_query(judge.vectors(encoder, row.mirror))[mine]
+        outside.append(left_out)
+        note(f"{row.name}, seed {seed}: seen {ours:.4f}")
+    return inside, outside, 0.0 if row.config is None else seconds
+
+
+def report(judge: Judge, found: Mapping[str, tuple[Row, list[np.ndarray], list[np.ndarray], float]]) -> str:
+    """The tables as Markdown."""
+    domains = sorted(set(judge.domain.tolist()))
+    parts = []
+    for title, place in (("Classes never seen, domains seen", 1), ("Domains never seen (leave one domain out)", 2)):
+        lines = [f"| | macro mP@5 [95 %] | {' | '.join(domains)} |", "|---|---|" + "---|" * len(domains)]
+        for name, entry in found.items():
+            runs = entry[place]
+            center, low, high = judge.interval(runs, domains)
+            cells = [f"{judge.interval(runs, [domain])[0]:.3f}" for domain in domains]
+            lines.append(f"| {name} | **{center:.4f}** [{low:.3f}, {high:.3f}] | {' | '.join(cells)} |")
+        parts.append(f"## {title}\n\n" + "\n".join(lines))
+    lines = ["| row | command | seeds | seconds a fit |", "|---|---|---|---|"]
+    lines += [f"| {n} | `{row.flags}` | {row.seeds} | {seconds:.1f} |" for n, (row, _, _, seconds) in found.items()]
+    return "\n\n".join([*parts, "## How the rows were made\n\n" + "\n".join(lines)])
+
+
+def main() -> None:
+    """Prepare, embed, fit, score, print."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--data", type=Path, required=True)
+    parser.add_argument("--work", type=Path, required=True)
+    parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--only", default="", help="rows whose name contains this")
+    options = parser.parse_args()
+    coll, tower, work = str(options.work / "coll"), str(options.work / "tower"), options.work
+    log: list[tuple[str, float, float]] = []
+    if not Path(tower).exists():
+        backbone = str(options.data / "backbones" / "mobilenet_v2_1.0_224")
+        step("pull: the published weights into a model directory", ["pull", backbone, "--out", tower], log)
+    sources = [str(path) for path in sorted(options.data.glob("*.csv"))]
+    step("prepare: ten sets into one collection", ["prepare", *sources, "--out", coll], log)
+    step("embed: features of the frozen tower", ["embed", tower, coll], log)
+    collection, embedder = Collection.open(coll), load(tower)
+    if embedder.mirrored_column not in collection.columns:
+        mirror = [f"--data={coll}", f"--model={tower}", f"--out={work / 'mirror'}", "--mirror"]
+        step("train pca --mirror: features of the mirror images, then PCA", ["train", "pca", *mirror], log)
+        collection = Collection.open(coll)
+    judge = Judge(collection, embedder)
+    found = {}
+    for row in rows(options.seeds):
+        if options.only in row.name:
+            found[row.name] = (row, *score(row, judge, coll, tower, work))
+    print(report(judge, found))
+    if log:
+        print("\n## Time and memory of the steps\n\n```")
+        print(table(["step", "seconds", "peak MiB"], [[w, f"{s:.1f}", f"{m:.0f}"] for w, s, m in log]))
+        print("```")
+
+
+if __name__ == "__main__":
+    main()
