@@ -26,6 +26,7 @@ from likeness.core.journal import note, table
 from likeness.data.collection import Collection
 from likeness.embedding.runtime import Embedder, load
 from likeness.evaluation.protocols import evaluate
+from likeness.losses.geometry import Neighbours
 from likeness.recipes import RECIPES
 from likeness.training.config import HeadConfig, Pca, PcaConfig, TrainConfig
 from likeness.training.loop import train
@@ -36,6 +37,7 @@ ARCFACE = RECIPES["arcface"]
 assert isinstance(PLAIN, PcaConfig)
 assert isinstance(HEAD, HeadConfig)
 assert isinstance(ARCFACE, HeadConfig)
+assert isinstance(HEAD.start, Pca)
 
 
 @dataclass(frozen=True)
@@ -68,11 +70,24 @@ def rows(seeds: int) -> list[Row]:
         Row("ArcFace-64, plain", ARCFACE, "train arcface", seeds=seeds),
         Row(
             "ArcFace-64, plain, keeps geometry",
-            replace(ARCFACE, keep=HEAD.keep),
-            "train arcface --keep...",
+            replace(ARCFACE, keep=Neighbours(weight=1.0)),
+            "train arcface --keep.weight 1",
             seeds=seeds,
         ),
+        Row(
+            "start of `head`, no steps",
+            replace(PLAIN, fit=HEAD.start, mirror=True),
+            "train pca --mirror --fit.power -0.25 --fit.within 0.5",
+            mirror=True,
+        ),
         Row("`head` as it ships", HEAD, "train head", mirror=HEAD.mirror, seeds=seeds),
+        Row(
+            "`head`, neighbours kept",
+            replace(HEAD, keep=Neighbours(weight=1.0)),
+            "train head --keep.weight 1",
+            mirror=HEAD.mirror,
+            seeds=seeds,
+        ),
         Row("`head` without the mirror", replace(HEAD, mirror=False), "train head --no-mirror", seeds=seeds),
     ]
 
@@ -150,7 +165,9 @@ def fit(row: Row, seed: int, where: str, coll: str, tower: str, out: Path) -> Em
     """The encoder of a row."""
     assert row.config is not None
     shutil.rmtree(out, ignore_errors=True)
-    config = replace(row.config, data=coll, model=tower, out=str(out), where=where, seed=seed)
+    config = replace(row.config, data=coll, model=tower, out=str(out), where=where)
+    if isinstance(config, HeadConfig):
+        config = replace(config, seed=seed)
     encoder = Embedder.of(train(config))
     shutil.rmtree(out)
     return encoder

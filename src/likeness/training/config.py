@@ -93,8 +93,6 @@ class PcaConfig:
     """Average the features of each image and of its mirror image, in training and ever after."""
     fit: ClosedForm = field(default_factory=Pca)
     """PCA or LDA."""
-    seed: int = 0
-    """Of nothing yet: a closed form draws no random numbers."""
 
 
 @dataclass(frozen=True)
