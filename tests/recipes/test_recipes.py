@@ -35,8 +35,8 @@ def test_a_recipe_is_whole_and_survives_json(name):
 def test_flags_override_leaves_and_keep_the_rest(name):
     from likeness.commands.train import configure
 
-    config = configure([name, "--data", "c", "--model", "m", "--out", "r", "--seed", "3"])
-    expected = to_json(RECIPES[name]) | {"data": "c", "model": "m", "out": "r", "seed": 3}
+    config = configure([name, "--data", "c", "--model", "m", "--out", "r", "--dimension", "32"])
+    expected = to_json(RECIPES[name]) | {"data": "c", "model": "m", "out": "r", "dimension": 32}
     assert to_json(config) == expected
 
 

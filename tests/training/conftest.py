@@ -31,7 +31,14 @@ class Made:
 
     def head(self, out: Path | str, **changes: object) -> HeadConfig:
         config = HeadConfig(
-            data=self.collection, model=self.model, out=str(out), dimension=4, start=Pca(-0.125), batch=16, steps=12
+            data=self.collection,
+            model=self.model,
+            out=str(out),
+            dimension=4,
+            start=Pca(-0.125),
+            dropout=0.1,
+            batch=16,
+            steps=12,
         )
         return replace(config, **changes)
 

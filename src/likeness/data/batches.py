@@ -7,7 +7,7 @@ import queue
 import threading
 from collections.abc import Callable, Generator, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
 import numpy as np
 from jaxtyping import Int, Int32, Int64, UInt8
@@ -49,7 +49,7 @@ def batches(
     batch: int,
     seed: int,
     start: int,
-    sample: Literal["uniform", "balanced"],
+    sample: sampling.Sample,
     size: int,
     augments: Sequence[Augment],
     threads: int = 2,
@@ -74,10 +74,7 @@ def batches(
     groups = sampling.group(labels)
 
     def make(step: int) -> Batch:
-        if sample == "balanced":
-            rows = sampling.balanced(groups, batch, seed, step)
-        else:
-            rows = sampling.uniform(len(ids), batch, seed, step)
+        rows = sampling.positions(sample, groups, batch, seed, step)
         data = collection.take(ids[rows], ["image"]).column("image").to_pylist()
         images = np.empty((batch, size, size, 3), np.uint8)
         for item, jpeg in enumerate(data):

@@ -6,9 +6,13 @@ without the 999 before it.
 
 from dataclasses import dataclass
 from functools import lru_cache
+from typing import Literal
 
 import numpy as np
 from jaxtyping import Int, Int64
+
+Sample = Literal["balanced", "uniform"]
+"""balanced: every class equally often; uniform: every image equally often."""
 
 _PURPOSES = {"rows": 1, "classes": 2, "pixels": 3}  # streams of one seed that must not meet
 
@@ -27,8 +31,16 @@ class Groups:
 
 def group(labels: Int[np.ndarray, "N"]) -> Groups:
     """Sort once what `balanced` would otherwise sort again at each step; any integers are labels."""
-    _, starts, counts = np.unique(np.sort(labels), return_index=True, return_counts=True)
-    return Groups(np.argsort(labels, kind="stable").astype(np.int64), starts.astype(np.int64), counts.astype(np.int64))
+    _, counts = np.unique(labels, return_counts=True)
+    counts = counts.astype(np.int64)
+    return Groups(np.argsort(labels, kind="stable").astype(np.int64), np.cumsum(counts) - counts, counts)
+
+
+def positions(sample: Sample, groups: Groups, batch: int, seed: int, step: int) -> Int64[np.ndarray, "B"]:
+    """Positions of step `step`, as `balanced` or as `uniform` picks them."""
+    if sample == "balanced":
+        return balanced(groups, batch, seed, step)
+    return uniform(len(groups.rows), batch, seed, step)
 
 
 def uniform(n: int, batch: int, seed: int, step: int) -> Int64[np.ndarray, "B"]:

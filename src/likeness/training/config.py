@@ -5,10 +5,10 @@ images). A run is a function of this value, the collection and the model.
 """
 
 from dataclasses import dataclass, field
-from typing import Literal
 
 from likeness.core.config import option
 from likeness.data.augment import Color, Erase, Flip
+from likeness.data.sampling import Sample
 from likeness.losses.geometry import Neighbours
 from likeness.losses.margins import ArcFace, Margin
 from likeness.models.towers import ConvNetConfig
@@ -76,11 +76,11 @@ class Augments:
 
 
 @dataclass(frozen=True)
-class PcaConfig:
-    """A projection in closed form on the features of a frozen tower."""
+class _Run:
+    """What every kind of run has; each kind is a final class with these flags beside its own."""
 
     data: str = option(default="", metavar="COLL")
-    """The collection to learn from: its rows of split "train", or all where no row has a split."""
+    """The collection to learn from: rows of split "train", or all where none has a split; labelled ones, if need be."""
     model: str = option(default="", metavar="MODEL")
     """The encoder whose features are projected."""
     out: str = option(default="", metavar="RUN")
@@ -89,6 +89,12 @@ class PcaConfig:
     """Learn only from rows for which this Lance filter holds: "domain != 'cars'"."""
     dimension: int = 64
     """Numbers in the embedding."""
+
+
+@dataclass(frozen=True)
+class PcaConfig(_Run):
+    """A projection in closed form on the features of a frozen tower."""
+
     mirror: bool = False
     """Average the features of each image and of its mirror image, in training and ever after."""
     fit: ClosedForm = field(default_factory=Pca)
@@ -96,34 +102,20 @@ class PcaConfig:
 
 
 @dataclass(frozen=True)
-class HeadConfig:
-    """A projection trained with a margin loss on the features of a frozen tower."""
+class _Steps(_Run):
+    """What runs have that learn step by step with a margin loss."""
 
-    data: str = option(default="", metavar="COLL")
-    """The collection to learn from: its labelled rows of split "train", or all where no row has a split."""
-    model: str = option(default="", metavar="MODEL")
-    """The encoder whose features are projected."""
-    out: str = option(default="", metavar="RUN")
-    """The run directory to write, or to go on with."""
-    where: str = option(default="", metavar="EXPR")
-    """Learn only from rows for which this Lance filter holds: "domain != 'cars'"."""
-    dimension: int = 64
-    """Numbers in the embedding."""
-    mirror: bool = True
-    """Average the features of each image and of its mirror image; in training, mix the two at random."""
-    start: Start = field(default_factory=lambda: Pca(power=-0.125))
-    """What the projection is before the first step."""
     loss: Margin = field(default_factory=lambda: ArcFace(margin=0.1, scale=16.0))
     """The margin loss."""
     centers: int = 1
     """Centers of each class; an image counts for the nearest."""
     keep: Neighbours = field(default_factory=Neighbours)
-    """The term that keeps the tower's geometry."""
-    dropout: float = 0.1
+    """The term that keeps the geometry of the tower's features."""
+    dropout: float = 0.0
     """Share of the features set to zero in each step."""
     optimizer: AdamW = field(default_factory=AdamW)
     """Rates and their course."""
-    sample: Literal["balanced", "uniform"] = "balanced"
+    sample: Sample = "balanced"
     """balanced: every class equally often; uniform: every image equally often."""
     batch: int = 128
     """Images in a step."""
@@ -132,7 +124,7 @@ class HeadConfig:
     steps: int = 0
     """How many steps; 0: as many as `epochs` needs."""
     seed: int = 0
-    """Of sampling, dropout and every other random choice."""
+    """Of first weights, sampling, dropout, augmentation and every other random choice."""
     evaluate_every: int = 0
     """Steps between measurements; 0: before the first step and after the last."""
     save_every: int = 200
@@ -142,51 +134,29 @@ class HeadConfig:
 
 
 @dataclass(frozen=True)
-class PixelsConfig:
+class HeadConfig(_Steps):
+    """A projection trained with a margin loss on the features of a frozen tower."""
+
+    mirror: bool = True
+    """Average the features of each image and of its mirror image; in training, mix the two at random."""
+    start: Start = field(default_factory=lambda: Pca(power=-0.125))
+    """What the projection is before the first step."""
+
+
+@dataclass(frozen=True)
+class PixelsConfig(_Steps):
     """A whole encoder trained on images: its tower from nothing, or a given one tuned."""
 
-    data: str = option(default="", metavar="COLL")
-    """The collection to learn from: its labelled rows of split "train", or all where no row has a split."""
     model: str = option(default="", metavar="MODEL")
     """The encoder to tune; none: a new tower as `tower` says."""
-    out: str = option(default="", metavar="RUN")
-    """The run directory to write, or to go on with."""
-    where: str = option(default="", metavar="EXPR")
-    """Learn only from rows for which this Lance filter holds: "domain != 'cars'"."""
-    dimension: int = 64
-    """Numbers in the embedding."""
+    optimizer: AdamW = field(default_factory=lambda: AdamW(rate=1e-3, centers_rate=1e-2, tower_rate=1e-3, decay=0.05))
+    """Rates and their course."""
     tower: ConvNetConfig = field(default_factory=ConvNetConfig)
     """The new tower."""
     size: int = 64
     """Side of the new tower's input, in pixels."""
     augment: Augments = field(default_factory=Augments)
     """How images are changed each time they are seen."""
-    loss: Margin = field(default_factory=ArcFace)
-    """The margin loss."""
-    centers: int = 1
-    """Centers of each class; an image counts for the nearest."""
-    keep: Neighbours = field(default_factory=Neighbours)
-    """The term that keeps the geometry of the tower's features of the moment."""
-    dropout: float = 0.0
-    """Share of the features set to zero in each step."""
-    optimizer: AdamW = field(default_factory=lambda: AdamW(rate=1e-3, centers_rate=1e-2, tower_rate=1e-3, decay=0.05))
-    """Rates and their course."""
-    sample: Literal["balanced", "uniform"] = "balanced"
-    """balanced: every class equally often; uniform: every image equally often."""
-    batch: int = 64
-    """Images in a step."""
-    epochs: float = 20.0
-    """How often each image is seen, on average."""
-    steps: int = 0
-    """How many steps; 0: as many as `epochs` needs."""
-    seed: int = 0
-    """Of first weights, sampling, augmentation and every other random choice."""
-    evaluate_every: int = 0
-    """Steps between measurements; 0: before the first step and after the last."""
-    save_every: int = 200
-    """Steps between checkpoints; there is always one after the last step and when interrupted."""
-    log_every: int = 20
-    """Steps between lines of metrics."""
 
 
 TrainConfig = PcaConfig | HeadConfig | PixelsConfig

@@ -18,7 +18,7 @@ from likeness.core.shapes import Ids
 from likeness.data.augment import Crop
 from likeness.data.batches import batches
 from likeness.data.collection import Collection
-from likeness.data.sampling import balanced, group, uniform
+from likeness.data.sampling import group, positions
 from likeness.embedding.column import ensure_features
 from likeness.embedding.runtime import combine, load, unit
 from likeness.losses.centers import Centers, centers_at_means
@@ -128,10 +128,7 @@ def head_task(config: HeadConfig) -> Task:
 
     def stream(start: int) -> Generator[FeatureBatch, None, None]:
         for step in count(start):
-            if config.sample == "balanced":
-                at = balanced(groups, config.batch, config.seed, step)
-            else:
-                at = uniform(len(rows.ids), config.batch, config.seed, step)
+            at = positions(config.sample, groups, config.batch, config.seed, step)
             both = (jnp.asarray(features[at]), None if mirrored is None else jnp.asarray(mirrored[at]))
             yield FeatureBatch(*both, jnp.asarray(rows.label[at]))
 
