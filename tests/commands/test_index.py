@@ -60,6 +60,21 @@ def test_a_collection_is_made_searchable_in_place(shop, embedded, tmp_path, writ
     assert before["column"] in after.columns
 
 
+def test_a_collection_is_made_searchable_elsewhere_and_again(shop, embedded, tmp_path, write_tiny_model):
+    other, out = write_tiny_model(tmp_path / "other", 2), tmp_path / "copy.coll"
+    before = Collection.open(shop.collection)
+    arguments = ["index", str(shop.collection), "--model", str(other), "--out", str(out)]
+    assert main(arguments) == 0
+    assert sum(embedded) == 12
+    assert Collection.open(shop.collection).version == before.version
+    copy = Collection.open(out)
+    assert copy.table(["id", "image", "label"]).equals(before.table(["id", "image", "label"]))
+    assert copy.card["model"]["path"] == str(other)
+    embedded.clear()
+    assert main(arguments) == 0
+    assert embedded == []
+
+
 def test_the_path_of_the_encoder_is_kept_whole(shop, monkeypatch):
     monkeypatch.chdir(shop.model.parent)
     assert main(["index", str(shop.collection), "--model", "model", "--out", str(shop.collection)]) == 0
@@ -70,7 +85,6 @@ def test_refuses(shop, tmp_path, capsys):
     (tmp_path / "else").mkdir()
     (tmp_path / "else" / "thesis.txt").touch()
     for source, model, out, words in [
-        (shop.collection, shop.model, tmp_path / "copy", f"--out {shop.collection}"),
         (shop.pictures, tmp_path / "nothing", tmp_path / "copy", "nothing"),
         (shop.pictures, shop.model, tmp_path / "else", "something else"),
         (tmp_path / "nowhere", shop.model, tmp_path / "copy", "nowhere"),

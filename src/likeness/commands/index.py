@@ -5,7 +5,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from likeness.core.config import option
-from likeness.core.errors import UsageError
 from likeness.core.files import kind_of
 
 if TYPE_CHECKING:
@@ -22,17 +21,18 @@ class Config:
     """
 
     source: str = option(positional=True, metavar="SOURCE|COLL")
-    """A folder of pictures, a CSV or Parquet file, or the collection itself."""
+    """A folder of pictures, a CSV or Parquet file, or a collection."""
     model: str = option(metavar="MODEL")
     """The model directory to embed with."""
     out: str = option(metavar="COLL")
-    """The collection to make or to bring up to date."""
+    """The collection to make or to bring up to date; SOURCE itself, if that is one, to make it searchable in place."""
 
 
 def main(config: Config) -> None:
     """Prepare if there is a source, embed what lacks vectors, note the encoder."""
     from likeness.core.journal import note
     from likeness.data.collection import Collection
+    from likeness.data.follow import follow
     from likeness.embedding.column import ensure_embeddings
     from likeness.embedding.runtime import load
 
@@ -40,10 +40,7 @@ def main(config: Config) -> None:
     if kind_of(config.source) != "collection":
         _prepare(config.source, config.out)
     elif Path(config.source).resolve() != Path(config.out).resolve():
-        raise UsageError(
-            f"`{config.source}` is a collection already, and its vectors are written into it, not into `{config.out}`.",
-            hint=f"likeness index {config.source} --model {config.model} --out {config.source}",
-        )
+        follow(Collection.open(config.source), config.out, "index")
     collection = Collection.open(config.out)
     new = len(collection.missing(embedder.embedding_column))
     column = ensure_embeddings(embedder, collection)
