@@ -182,7 +182,8 @@ def test_memory_stays_within_what_is_stated(k, kind):
     script = f"""
         import sys, numpy as np
         from pathlib import Path
-        from likeness.search.exact import _cores, knn
+        from likeness.core.machine import cores
+        from likeness.search.exact import knn
 
         def peak():
             lines = Path("/proc/self/status").read_text().splitlines()
@@ -191,7 +192,7 @@ def test_memory_stays_within_what_is_stated(k, kind):
         vectors = np.random.default_rng(0).standard_normal((10_000, 64)).astype("{kind}")
         before = peak()
         scores, rows = knn(vectors, vectors, {k}, np.arange(10_000))
-        print(peak() - before - (scores.nbytes + rows.nbytes) / 2**20, _cores())
+        print(peak() - before - (scores.nbytes + rows.nbytes) / 2**20, cores())
     """
     out = subprocess.run([sys.executable, "-c", textwrap.dedent(script)], capture_output=True, text=True, check=True)
     grown, cores = map(float, out.stdout.split())

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from likeness.core.journal import table
+from likeness.core.machine import cores
 
 
 @dataclass(frozen=True)
@@ -56,7 +57,7 @@ def examine() -> dict[str, Any]:
             "likeness": metadata.version("likeness"),
             "python": platform.python_version(),
             "system": f"{platform.system()} {platform.machine()}",
-            "cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
+            "cores": cores(),
             "memory": _size(_memory()),
             "backend": backend,
         },

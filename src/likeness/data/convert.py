@@ -18,6 +18,7 @@ from dataclasses import dataclass
 from multiprocessing import connection, get_context, parent_process
 
 from likeness.core.errors import ImageError, LikenessError
+from likeness.core.machine import cores
 from likeness.data.images import store
 from likeness.data.sources import Place
 
@@ -94,11 +95,6 @@ def convert_all(tasks: Sequence[Task], size: int, workers: int = 0) -> Iterator[
                 yield from waiting.popleft().result()
         while waiting:
             yield from waiting.popleft().result()
-
-
-def cores() -> int:
-    """Cores that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def _convert_chunk(tasks: Sequence[Task], size: int) -> list[Outcome]:

@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from jaxtyping import Float32, UInt8
 
+from likeness.core.machine import cores
+
 if TYPE_CHECKING:
     from likeness.models.encoder import Encoder
 
@@ -102,8 +104,3 @@ class JaxEngine:
 
 Engine = OnnxEngine | JaxEngine
 """What an embedder runs on."""
-
-
-def cores() -> int:
-    """How many cores this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

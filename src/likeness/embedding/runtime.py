@@ -12,10 +12,11 @@ import numpy as np
 from jaxtyping import Float32, UInt8
 
 from likeness.core.errors import ImageError, SourceError
+from likeness.core.machine import cores
 from likeness.core.shapes import Image
 from likeness.data.images import decode
 from likeness.embedding import cache
-from likeness.embedding.engines import Engine, JaxEngine, OnnxEngine, cores
+from likeness.embedding.engines import Engine, JaxEngine, OnnxEngine
 from likeness.models.config import EncoderConfig, read_config, read_model
 
 if TYPE_CHECKING:

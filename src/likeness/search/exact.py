@@ -6,8 +6,6 @@ every block of 64 gallery rows only the maximum is kept. The k best rows lie in 
 Each thread multiplies on its own: a BLAS that spreads products this thin over its threads waits more than it works.
 """
 
-import os
-import sys
 import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -16,6 +14,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 from jaxtyping import Float, Float32, Int64
+
+from likeness.core.machine import cores
 
 Scores = Float32[np.ndarray, "Q k"]
 Rows = Int64[np.ndarray, "Q k"]
@@ -134,20 +134,16 @@ def _mapper(work: int) -> Iterator[Callable[..., Iterator[Any]]]:
     from threadpoolctl import threadpool_limits  # here, since its import sets an environment variable
 
     with _one_at_a_time, threadpool_limits(limits=1, user_api="blas"):
-        pool = ThreadPoolExecutor(_cores())
+        pool = ThreadPoolExecutor(cores())
         try:
             yield pool.map
         finally:  # an interrupted search does not finish what waits
             pool.shutdown(cancel_futures=True)
 
 
-def _cores() -> int:
-    return len(os.sched_getaffinity(0)) if sys.platform == "linux" else os.cpu_count() or 1
-
-
 def _step(count: int) -> int:
     """Queries of one task, so that the cores get equal shares."""
-    tasks = -(-max(1, count) // (QUERIES * _cores())) * _cores()
+    tasks = -(-max(1, count) // (QUERIES * cores())) * cores()
     return max(FEW, -(-count // tasks))
 
 
