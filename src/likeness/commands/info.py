@@ -7,7 +7,7 @@ from typing import Any
 
 from likeness.core.config import option
 from likeness.core.errors import RunError, UsageError
-from likeness.core.files import kind_of, read_json
+from likeness.core.files import found_at, kind_of, read_json
 from likeness.core.journal import table
 
 
@@ -25,11 +25,8 @@ def main(config: Config) -> None:
     """Print what lies at `config.path`; UsageError if it is nothing of ours."""
     kind = kind_of(config.path)
     if kind not in ("collection", "encoder", "run"):
-        found = (
-            "There is nothing" if kind == "missing" else f"There is {'an empty directory' if kind == 'empty' else kind}"
-        )
         raise UsageError(
-            f"{found} at `{config.path}`; expected a collection, a model directory or a run.",
+            f"{found_at(config.path)}; expected a collection, a model directory or a run.",
             hint="`likeness prepare` makes the first, `likeness pull` the second, `likeness train` the third",
         )
     facts = {"collection": collection_facts, "encoder": encoder_facts, "run": run_facts}[kind](config.path)

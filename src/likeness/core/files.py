@@ -39,14 +39,28 @@ def kind_of(path: str | Path) -> Kind:
     return "something else"
 
 
+_IN_WORDS: dict[Kind, str] = {
+    "missing": "nothing",
+    "empty": "an empty directory",
+    "collection": "a collection",
+    "encoder": "an encoder",
+    "run": "a run",
+    "something else": "something else",
+}
+
+
+def found_at(path: str | Path) -> str:
+    """What lies at `path`, as the beginning of a sentence: "There is an encoder at `path`"."""
+    return f"There is {_IN_WORDS[kind_of(path)]} at `{path}`"
+
+
 def refuse_unless(path: str | Path, allowed: tuple[Kind, ...], wanted: str) -> Kind:
     """The kind of `path` if it is one of `allowed`; else StorageError, so that nothing foreign is overwritten."""
     kind = kind_of(path)
     if kind in allowed:
         return kind
-    found = {"encoder": "an encoder", "run": "a run", "collection": "a collection"}.get(kind, "something else")
     raise StorageError(
-        f"`{path}` exists and is {found}, so no {wanted} is written there.",
+        f"`{path}` exists and is {_IN_WORDS[kind]}, so no {wanted} is written there.",
         hint="give another `--out`, or move that directory away",
     )
 
@@ -96,18 +110,23 @@ def new_directory(path: str | Path, wanted: str) -> Iterator[Path]:
         temporary = Path(tempfile.mkdtemp(dir=path.parent, prefix=f".{path.name}."))
         try:
             yield temporary
-            for file in temporary.rglob("*"):
-                if file.is_file():
-                    with file.open("rb") as handle:
-                        os.fsync(handle.fileno())
+            sync_files(temporary)
             temporary.chmod(0o755)
-            if path.exists():  # empty but for hidden scraps, by refuse_unless
+            if refuse_unless(path, ("missing", "empty"), wanted) == "empty":  # asked again: filling may take minutes
                 shutil.rmtree(path)
             temporary.rename(path)
         except BaseException:
             shutil.rmtree(temporary, ignore_errors=True)
             raise
         sync_directory(path.parent)
+
+
+def sync_files(directory: Path) -> None:
+    """Make the content of every file below `directory` survive a power cut."""
+    for path in directory.rglob("*"):
+        if path.is_file():
+            with path.open("rb") as file:
+                os.fsync(file.fileno())
 
 
 def sync_directory(path: Path) -> None:

@@ -26,7 +26,7 @@ from lance import LanceOperation
 from lance.fragment import write_fragments
 
 from likeness.core.errors import CollectionError
-from likeness.core.files import fingerprint, kind_of, locked, read_json, storage_errors, write_json
+from likeness.core.files import fingerprint, found_at, kind_of, locked, read_json, storage_errors, write_json
 from likeness.core.shapes import Ids
 
 SCHEMA = pa.schema(
@@ -75,12 +75,8 @@ class Collection:
     def open(cls, path: str | Path) -> "Collection":
         """The collection at `path`; CollectionError if there is none, or its columns are not those of `SCHEMA`."""
         path = str(path)
-        kind = kind_of(path)
-        if kind != "collection":
-            what = {"missing": "There is nothing", "empty": "There is an empty directory"}.get(kind, f"There is {kind}")
-            raise CollectionError(
-                f"{what} at `{path}`, not a collection.", hint=f"likeness prepare SOURCE --out {path}"
-            )
+        if kind_of(path) != "collection":
+            raise CollectionError(f"{found_at(path)}, not a collection.", hint=f"likeness prepare SOURCE --out {path}")
         try:
             dataset = lance.dataset(f"{path}/rows.lance")
         except ValueError as error:
