@@ -1,5 +1,6 @@
 """An embedder against the JAX encoder; its fixed shapes, its cache, and what it does not import."""
 
+import os
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -150,6 +151,15 @@ def test_a_second_start_builds_nothing(model: str, tmp_path: Path, cache_home: P
     assert (modules, said) == ("onnxruntime", "")
     np.testing.assert_array_equal(first, second)
     assert len(list((cache_home / "likeness").iterdir())) == 1
+
+
+def test_nothing_is_reported_home(model: str, tmp_path: Path) -> None:
+    """ONNX Runtime keeps an id of the machine in the cache and tells its makers of each session, unless told not to."""
+    homes = {"HOME": str(tmp_path / "home"), "XDG_CACHE_HOME": str(tmp_path / "home" / ".cache")}
+    loud = {name: value for name, value in os.environ.items() if name not in ("CI", "ORT_DISABLE_TELEMETRY")}
+    command = [sys.executable, "-c", START, model, str(tmp_path / "vectors.npy")]
+    subprocess.run(command, env=loud | homes, capture_output=True, check=True)
+    assert [path.name for path in (tmp_path / "home" / ".cache").iterdir()] == ["likeness"]
 
 
 def test_a_changed_model_is_seen(model: str, tmp_path: Path, parts: Callable) -> None:

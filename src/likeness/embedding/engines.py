@@ -58,6 +58,8 @@ class OnnxEngine:
 
     def _session(self, threads: int) -> Any:
         if threads not in self._sessions:
+            # Since 1.29 it writes an id of the machine to disk and reports the models that it loads; this is read once.
+            os.environ["ORT_DISABLE_TELEMETRY"] = "1"
             import onnxruntime
 
             options = onnxruntime.SessionOptions()
