@@ -199,8 +199,11 @@ def _train(coll: str, run: str, untrained: str) -> None:
 
 def _curve(run: Path) -> list[tuple[int, float]]:
     """(step, mP@5) of every measurement but that of the start, which is the untrained network again."""
-    lines = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
-    return [(line["step"], line["mp@5"]) for line in lines if line.get("encoder") in ("untouched", "trained")]
+    from likeness.core.journal import read_metrics
+
+    return [
+        (line["step"], line["mp@5"]) for line in read_metrics(run) if line.get("encoder") in ("untouched", "trained")
+    ]
 
 
 def _histograms(collection: Collection, path: str) -> None:

@@ -6,9 +6,9 @@ from pathlib import Path
 from typing import Any
 
 from likeness.core.config import option
-from likeness.core.errors import RunError, UsageError
+from likeness.core.errors import UsageError
 from likeness.core.files import found_at, kind_of, read_json
-from likeness.core.journal import table
+from likeness.core.journal import read_metrics, table
 
 
 @dataclass(frozen=True)
@@ -101,13 +101,8 @@ def encoder_facts(path: str) -> dict[str, Any]:
 
 def run_facts(path: str) -> dict[str, Any]:
     """Recipe values, last metrics, checkpoints and model of the training run at `path`."""
-    lines = (Path(path) / "metrics.jsonl").read_text(encoding="utf-8").split("\n")[:-1]
-    try:
-        metrics = [json.loads(line) for line in lines if line]
-    except json.JSONDecodeError as error:
-        raise RunError(f"`{path}/metrics.jsonl` is damaged: {error}.") from error
     last: dict[str, Any] = {}
-    for line in metrics:
+    for line in read_metrics(path):
         last |= line
     checkpoints = Path(path) / "checkpoints"
     return {

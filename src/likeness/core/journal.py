@@ -13,10 +13,28 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
+from likeness.core.errors import RunError
+
 
 def note(text: str) -> None:
     """One line of words for the person at the terminal."""
     print(text, file=sys.stderr, flush=True)
+
+
+def read_metrics(directory: str | Path) -> list[dict[str, Any]]:
+    """The lines of `metrics.jsonl` in `directory`, but for half a line that a killed process left.
+
+    Raises:
+        RunError: A line is damaged.
+    """
+    path = Path(directory) / "metrics.jsonl"
+    if not path.exists():
+        return []
+    lines = path.read_text(encoding="utf-8").split("\n")[:-1]
+    try:
+        return [json.loads(line) for line in lines if line]
+    except json.JSONDecodeError as error:
+        raise RunError(f"`{path}` is damaged: {error}.") from error
 
 
 class Journal:
@@ -29,9 +47,9 @@ class Journal:
     def __init__(self, directory: str | Path, start: int = 0) -> None:
         self.path = Path(directory) / "metrics.jsonl"
         self.path.parent.mkdir(parents=True, exist_ok=True)
-        kept = [line for line in self._lines() if json.loads(line)["step"] <= start] if start else []
+        kept = [line for line in read_metrics(directory) if line["step"] <= start] if start else []
         self._file = self.path.open("w", encoding="utf-8")
-        self._file.writelines(line + "\n" for line in kept)
+        self._file.writelines(json.dumps(line) + "\n" for line in kept)
         self._file.flush()
 
     def metrics(self, step: int, values: Mapping[str, float | int | str]) -> None:
@@ -47,12 +65,6 @@ class Journal:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self._file.close()
-
-    def _lines(self) -> list[str]:
-        if not self.path.exists():
-            return []
-        lines = self.path.read_text(encoding="utf-8").split("\n")
-        return [line for line in lines[:-1] if line]  # the last piece is empty, or half a line of a killed process
 
 
 class Progress:

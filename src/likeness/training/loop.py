@@ -1,18 +1,16 @@
 """Training: the whole story. A run is a function of its config; killed, the same command goes on where it stopped."""
 
-import json
 import signal
 import threading
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import closing, contextmanager
 from pathlib import Path
 from types import FrameType
-from typing import Any
 
 from jax.sharding import Mesh
 
 from likeness.core.files import storage_errors
-from likeness.core.journal import Journal, note, progress
+from likeness.core.journal import Journal, note, progress, read_metrics
 from likeness.core.mesh import make_mesh, place, put_batch
 from likeness.models.encoder import Encoder
 from likeness.training.checkpoint import Checkpoints, opened_run
@@ -72,24 +70,24 @@ def _fit(config: HeadConfig | PixelsConfig, run: Path, evaluate: Evaluate | None
     with closing(Checkpoints(run, task.facts)) as checkpoints:
         state = checkpoints.latest(state) or state
         start = int(state.step)
-        with Journal(run, start) as journal, progress("train", "steps", task.steps, start) as bar:
+        said, drawn = progress("train", "steps", task.steps, start), closing(task.batches(start))
+        with Journal(run, start) as journal, said as bar, drawn as batches:
             scores = Scores(journal, evaluate)
             if start == 0:
                 scores.measure(0, "untouched", task.untouched)
                 scores.measure(0, "start", task.encoder(state.learner))
             try:
-                with closing(task.batches(start)) as batches:
-                    for done, batch in zip(range(start + 1, task.steps + 1), batches, strict=False):
-                        last = done == task.steps
-                        with _whole():
-                            state, metrics = step(state, put_batch(batch, mesh))
-                            if last or done % config.log_every == 0:
-                                journal.metrics(done, {name: float(value) for name, value in metrics.items()})
-                            if last or done % config.save_every == 0:
-                                checkpoints.save(state)
-                        bar.advance()
-                        if not last and config.evaluate_every and done % config.evaluate_every == 0:
-                            scores.measure(done, "trained", task.encoder(state.learner))
+                for done, batch in zip(range(start + 1, task.steps + 1), batches, strict=False):
+                    last = done == task.steps
+                    with _whole():
+                        state, metrics = step(state, put_batch(batch, mesh))
+                        if last or done % config.log_every == 0:
+                            journal.metrics(done, {name: float(value) for name, value in metrics.items()})
+                        if last or done % config.save_every == 0:
+                            checkpoints.save(state)
+                    bar.advance()
+                    if not last and config.evaluate_every and done % config.evaluate_every == 0:
+                        scores.measure(done, "trained", task.encoder(state.learner))
             except KeyboardInterrupt:
                 checkpoints.save(state)
                 note(f"\nsaved after step {int(state.step)} of {task.steps}")
@@ -104,7 +102,9 @@ class Scores:
 
     def __init__(self, journal: Journal, evaluate: Evaluate | None) -> None:
         self._journal, self._evaluate = journal, evaluate
-        self._untouched = next((line for line in _lines(journal.path) if line.get("encoder") == "untouched"), {})
+        self._untouched = next(
+            (line for line in read_metrics(journal.path.parent) if line.get("encoder") == "untouched"), {}
+        )
 
     def measure(self, step: int, which: str, encoder: Encoder) -> None:
         """Score `encoder` as of `step`; `which` is "untouched", "start" or "trained"."""
@@ -123,10 +123,6 @@ class Scores:
         if which == "untouched" or name not in self._untouched:
             return ""
         return f" ({value - self._untouched[name]:+.4f})"
-
-
-def _lines(path: Path) -> list[dict[str, Any]]:
-    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
 
 
 @contextmanager
