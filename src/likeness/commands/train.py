@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import cache
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -16,7 +17,6 @@ if TYPE_CHECKING:
     from likeness.models.encoder import Encoder
     from likeness.training.config import TrainConfig
 
-_ROLES = ["id", "label", "domain", "split", "group", "is_query", "is_gallery"]
 _BATCH = 64  # pictures in one call of the tower
 
 _USAGE = """usage: likeness train RECIPE --data COLL [--model MODEL] --out RUN [options]
@@ -76,11 +76,11 @@ def _complete(name: str, config: TrainConfig) -> None:
 def evaluation(config: TrainConfig) -> Callable[[Encoder], dict[str, float]] | None:
     """How an encoder does on the classes of split "test", which training never sees; None if there are none."""
     from likeness.data.collection import Collection
-    from likeness.evaluation.protocols import evaluate
+    from likeness.evaluation.protocols import COLUMNS, evaluate
     from likeness.training.config import PixelsConfig
 
     collection = Collection.open(config.data)
-    rows = collection.table(_ROLES)
+    rows = collection.table(COLUMNS)
     test = np.flatnonzero([split == "test" for split in rows["split"].to_pylist()])
     if not len(test):
         return None
@@ -98,27 +98,15 @@ def evaluation(config: TrainConfig) -> Callable[[Encoder], dict[str, float]] | N
 def _from_features(config: TrainConfig, ids: Ids) -> Callable[[Encoder], Vectors]:
     """Embeddings of the rows `ids` from cached features, which encoders that differ in their projection share."""
     from likeness.data.collection import Collection
-    from likeness.embedding.column import ensure_features
-    from likeness.embedding.runtime import combine, load
+    from likeness.embedding.runtime import combine
+    from likeness.training.tasks import cached_features
 
-    cached: dict[str, Vectors] = {}
-    embedder = load(config.model)
+    @cache
+    def features(mirror: bool) -> Vectors:
+        collection = Collection.open(config.data)  # as training left it, which may have added the column
+        return combine(*cached_features(config.model, collection, ids, mirror))
 
-    def column(name: str, mirrored: bool = False) -> Vectors:
-        if name not in cached:
-            collection = Collection.open(config.data)  # as training left it, which may have added the column
-            ensure_features(embedder, collection, mirrored)
-            every, vectors = collection.vectors(name)
-            cached[name] = vectors[np.searchsorted(every, ids)]
-        return cached[name]
-
-    def vectors_of(encoder: Encoder) -> Vectors:
-        features = column(embedder.features_column)
-        if encoder.config.mirror:
-            features = combine(features, column(embedder.mirrored_column, mirrored=True))
-        return np.asarray(encoder.project(features))
-
-    return vectors_of
+    return lambda encoder: np.asarray(encoder.project(features(encoder.config.mirror)))
 
 
 def _from_images(collection: Collection, ids: Ids) -> Callable[[Encoder], Vectors]:

@@ -131,7 +131,7 @@ class Embedder:
         """Embeddings of unit length from features, and from those of the mirror images if `config.mirror` says so."""
         if (mirrored is not None) != self.config.mirror:
             raise ValueError(f"this encoder was made with mirror = {self.config.mirror}")
-        x = features if mirrored is None else combine(features, mirrored)
+        x = combine(features, mirrored)
         if self.config.projection.unit_input:
             x = unit(x)
         if self._weight is not None and self._bias is not None:
@@ -144,8 +144,12 @@ class Embedder:
         return 2 * self.config.preprocess.resize
 
 
-def combine(features: Float32[np.ndarray, "N F"], mirrored: Float32[np.ndarray, "N F"]) -> Float32[np.ndarray, "N F"]:
-    """The features of pictures that count together with their mirror images: the mean of both."""
+def combine(
+    features: Float32[np.ndarray, "N F"], mirrored: Float32[np.ndarray, "N F"] | None
+) -> Float32[np.ndarray, "N F"]:
+    """The features of pictures that count together with their mirror images: the mean of both; None: alone."""
+    if mirrored is None:
+        return features
     mean: Float32[np.ndarray, "N F"] = (features + mirrored) / np.float32(2)
     return mean
 

@@ -74,16 +74,18 @@ def training_rows(collection: Collection, where: str, *, labelled: bool) -> Rows
     known = np.array([text is not None for text in label], bool)
     keep &= known | (not labelled)
     names = [f"{domain or ''}\t{text}" for domain, text in zip(table["domain"].to_pylist(), label, strict=True)]
-    used, code = np.unique(np.array(names, np.str_)[keep & known], return_inverse=True)
+    classed = np.flatnonzero(keep & known).tolist()
+    used = sorted({names[i] for i in classed})  # by hand: an array of texts is as wide as the longest of them
+    code = {name: place for place, name in enumerate(used)}
     full = np.full(len(label), -1, np.int32)
-    full[keep & known] = code
+    full[classed] = [code[names[i]] for i in classed]
     if not keep.any() or (labelled and len(used) < 2):
         raise CollectionError(
             f"`{collection.path}` has {int(keep.sum())} rows of {len(used)} classes to learn from; "
             "two classes are the least.",
             hint=f"`likeness info {collection.path}` counts rows by split; labels come with `likeness prepare`",
         )
-    return Rows(table["id"].to_numpy()[keep], full[keep], tuple(used.tolist()))
+    return Rows(table["id"].to_numpy()[keep], full[keep], tuple(used))
 
 
 def cached_features(model: str, collection: Collection, ids: Ids, mirror: bool) -> tuple[Features, Features | None]:
@@ -110,7 +112,7 @@ def closed_form(config: PcaConfig) -> tuple[Encoder, Encoder]:
     """The untouched encoder, and the one with the projection that `config` asks for."""
     collection, untouched = Collection.open(config.data), Encoder.load(config.model)
     rows = training_rows(collection, config.where, labelled=isinstance(config.fit, Lda) or config.fit.within > 0)
-    features = _mean(*cached_features(config.model, collection, rows.ids, config.mirror))
+    features = combine(*cached_features(config.model, collection, rows.ids, config.mirror))
     weight, bias = _start(config.fit, features, rows.label, config.dimension, seed=0)  # draws nothing
     return untouched, projected(untouched, jnp.asarray(weight), jnp.asarray(bias), config.mirror)
 
@@ -120,7 +122,7 @@ def head_task(config: HeadConfig) -> Task:
     collection, untouched = Collection.open(config.data), Encoder.load(config.model)
     rows = training_rows(collection, config.where, labelled=True)
     features, mirrored = cached_features(config.model, collection, rows.ids, config.mirror)
-    mean = _mean(features, mirrored)
+    mean = combine(features, mirrored)
     weight, bias = _start(config.start, mean, rows.label, config.dimension, config.seed)
     size = np.float32(np.sqrt(np.square(unit(mean) @ weight + bias).sum(axis=1).mean()))
     weight, bias = weight / size, bias / size  # directions are all that counts, and so a rate means the same for each
@@ -202,7 +204,7 @@ def _first_pixels(
         centers = Centers(jax.random.normal(jax.random.key(config.seed + 1), shape) / config.dimension**0.5)
         return untouched, Learner(_trained(untouched), _projection(untouched), centers)
     features, mirrored = cached_features(config.model, collection, rows.ids, untouched.config.mirror)
-    mean = _mean(features, mirrored)
+    mean = combine(features, mirrored)
     own = untouched.config.projection
     if (own.kind, own.dimension, own.unit_input) != ("linear", config.dimension, True):
         weight, bias = pca(mean, config.dimension, -0.125)
@@ -277,7 +279,3 @@ def _projection(encoder: Encoder) -> Tensors:
 def _assembled(config: EncoderConfig, fixed: Tensors, tower: Tensors, projection: Tensors) -> Encoder:
     named = {f"projection.{part}": tensor for part, tensor in projection.items()}
     return Encoder.from_parts(config, {**fixed, **tower, **named})
-
-
-def _mean(features: Features, mirrored: Features | None) -> Features:
-    return features if mirrored is None else combine(features, mirrored)
