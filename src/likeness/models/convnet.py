@@ -52,16 +52,15 @@ class ConvNet(eqx.Module):
     @classmethod
     def of(cls, config: ConvNetConfig, tensors: Mapping[str, Array]) -> "ConvNet":
         """From tensors named as `config.shapes()` names them."""
+        plan = {block.convs[0].name: block for block in config.plan()}
 
-        def layer(name: str, stride: int) -> ConvGroup:
+        def layer(name: str) -> ConvGroup:
             norm = GroupNorm(tensors[f"{name}.norm.weight"], tensors[f"{name}.norm.bias"], config.groups, config.eps)
-            return ConvGroup(Kernel(tensors[f"{name}.conv.weight"]), norm, stride, residual="blocks" in name)
+            block = plan[name]
+            return ConvGroup(Kernel(tensors[f"{name}.conv.weight"]), norm, block.convs[0].stride, block.residual)
 
         stages = (
-            Stage(
-                layer(f"stages.{i}.down", 2 if i else config.stem_stride),
-                tuple(layer(f"stages.{i}.blocks.{j}", 1) for j in range(depth)),
-            )
+            Stage(layer(f"stages.{i}.down"), tuple(layer(f"stages.{i}.blocks.{j}") for j in range(depth)))
             for i, depth in enumerate(config.depths)
         )
         return cls(tuple(stages), config)

@@ -11,6 +11,8 @@ import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array, Float
 
+from likeness.models.towers import pads
+
 
 class Linear(eqx.Module):
     """`x @ weight + bias` over the last axis."""
@@ -90,21 +92,17 @@ class Kernel(eqx.Module):
             x: The map.
             stride: Step in both directions, in pixels.
             dilation: Distance between the kernel's taps, in pixels.
-            same_padding: Add as many pixels of zeros as the output size needs, the odd one at the end, as TensorFlow
-                does; else (kernel - 1) / 2 on every side, as torch does.
+            same_padding: As TensorFlow pads, else as torch does; see `pads`.
         """
         side, weight = self.weight.shape[0], self.weight.astype(x.dtype)
-        pads = [
-            _same(length, side, stride, dilation) if same_padding else ((side - 1) // 2 * dilation,) * 2
-            for length in x.shape[:2]
-        ]
+        around = [pads(length, side, stride, dilation, same_padding) for length in x.shape[:2]]
         if weight.shape[2] == 1 and x.shape[2] > 1:
-            return _depthwise(jnp.pad(x, (*pads, (0, 0))), weight[:, :, 0], stride, dilation)
+            return _depthwise(jnp.pad(x, (*around, (0, 0))), weight[:, :, 0], stride, dilation)
         maps = lax.conv_general_dilated(
             x[None],
             weight,
             (stride, stride),
-            pads,
+            around,
             rhs_dilation=(dilation, dilation),
             dimension_numbers=("NHWC", "HWIO", "NHWC"),
         )
@@ -126,15 +124,6 @@ def _depthwise(x: Float[Array, "H W C"], weight: Float[Array, "h w C"], stride: 
             shifted = lax.slice(x, (y0, x0, 0), end, (stride, stride, 1))
             total = total + shifted * weight[row, column][None, None]
     return total
-
-
-def _same(length: int, kernel: int, stride: int, dilation: int) -> tuple[int, int]:
-    """Zeros before and after one side, as the published TensorFlow weights expect.
-
-    The sum follows from the undilated kernel and is then dilated (transformers' `apply_tf_padding`).
-    """
-    spare = max(kernel - (length % stride or stride), 0)
-    return spare // 2 * dilation, (spare - spare // 2) * dilation
 
 
 def unit(x: Float[Array, " D"]) -> Float[Array, " D"]:

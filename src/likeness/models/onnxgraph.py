@@ -23,6 +23,7 @@ from likeness.models.config import (
     ViTConfig,
 )
 from likeness.models.preprocess import Preprocess
+from likeness.models.towers import pads
 
 OPSET = 23
 """The first with the Attention operator."""
@@ -179,9 +180,9 @@ def _mobilenet(graph: Graph, config: MobileNetV2Config, tensors: Tensors, prepro
             weight, bias = _folded(tensors, conv, config.eps)
             if conv.name == "stem":
                 weight = scale[:, None] * weight
-            pads = _pads(conv.kernel, side, conv.stride, conv.dilation, config.same_padding)
-            y = _conv(graph, y, weight, bias, pads, conv)
-            side = (side + sum(pads) - (conv.kernel - 1) * conv.dilation - 1) // conv.stride + 1
+            around = pads(side, conv.kernel, conv.stride, conv.dilation, config.same_padding)
+            y = _conv(graph, y, weight, bias, around, conv)
+            side = (side + sum(around) - (conv.kernel - 1) * conv.dilation - 1) // conv.stride + 1
             if conv.relu6:
                 y = graph.op("Clip", y, np.array(0, np.float32), np.array(6, np.float32))
         x = graph.op("Add", x, y) if block.residual else y
@@ -190,18 +191,13 @@ def _mobilenet(graph: Graph, config: MobileNetV2Config, tensors: Tensors, prepro
 
 def _convnet(graph: Graph, config: ConvNetConfig, tensors: Tensors, preprocess: Preprocess) -> str:
     x, scale = _centred(graph, preprocess)
-    inputs = 3
-    for i, (width, depth) in enumerate(zip(config.widths, config.depths, strict=True)):
-        for name in ("down", *(f"blocks.{j}" for j in range(depth))):
-            at = f"stages.{i}.{name}"
-            weight = tensors[f"{at}.conv.weight"]
-            stride = 1 if name != "down" else 2 if i else config.stem_stride
-            plan = Conv(at, inputs, width, weight.shape[0], stride)
-            pads = _pads(plan.kernel, 0, stride, 1, same=False)
-            y = _conv(graph, x, weight if inputs != 3 else scale[:, None] * weight, None, pads, plan)
-            y = _group_norm(graph, y, tensors[f"{at}.norm.weight"], tensors[f"{at}.norm.bias"], config)
-            x = graph.op("Relu", y if name == "down" else graph.op("Add", x, y))
-            inputs = width
+    for place, block in enumerate(config.plan()):
+        (conv,) = block.convs
+        weight = tensors[f"{conv.name}.conv.weight"]
+        around = pads(0, conv.kernel, conv.stride, conv.dilation, same=False)
+        y = _conv(graph, x, weight if place else scale[:, None] * weight, None, around, conv)
+        y = _group_norm(graph, y, tensors[f"{conv.name}.norm.weight"], tensors[f"{conv.name}.norm.bias"], config)
+        x = graph.op("Relu", graph.op("Add", x, y) if block.residual else y)
     return x
 
 
@@ -231,7 +227,9 @@ def _folded(tensors: Tensors, conv: Conv, eps: float) -> tuple[np.ndarray, np.nd
     return kernel.astype(np.float32), (bias - mean * gain).astype(np.float32)
 
 
-def _conv(graph: Graph, x: str, weight: np.ndarray, bias: np.ndarray | None, pads: tuple[int, int], plan: Conv) -> str:
+def _conv(
+    graph: Graph, x: str, weight: np.ndarray, bias: np.ndarray | None, around: tuple[int, int], plan: Conv
+) -> str:
     """Convolve maps [B C H W] with a kernel that is stored [h w in out]."""
     return graph.op(
         "Conv",
@@ -242,19 +240,8 @@ def _conv(graph: Graph, x: str, weight: np.ndarray, bias: np.ndarray | None, pad
         strides=[plan.stride] * 2,
         dilations=[plan.dilation] * 2,
         group=plan.inputs if plan.depthwise else 1,
-        pads=[pads[0], pads[0], pads[1], pads[1]],
+        pads=[around[0], around[0], around[1], around[1]],
     )
-
-
-def _pads(kernel: int, side: int, stride: int, dilation: int, same: bool) -> tuple[int, int]:
-    """Zeros before and after a side: symmetric as in torch, or `same` as TensorFlow's weights expect.
-
-    As `likeness.models.layers.Kernel` pads: TensorFlow's sum follows from the undilated kernel and is then dilated.
-    """
-    if not same:
-        return ((kernel - 1) // 2 * dilation,) * 2
-    spare = max(kernel - (side % stride or stride), 0)
-    return spare // 2 * dilation, (spare - spare // 2) * dilation
 
 
 def _group_norm(graph: Graph, x: str, weight: np.ndarray, bias: np.ndarray, config: ConvNetConfig) -> str:

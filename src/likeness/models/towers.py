@@ -85,10 +85,10 @@ class ViTConfig:
 
 @dataclass(frozen=True)
 class Conv:
-    """One convolution of a plan, with the batch norm behind it."""
+    """One convolution of a plan, with the norm behind it."""
 
     name: str
-    """Its tensors are `<name>.conv.weight` and `<name>.norm.{weight,bias,mean,variance}`."""
+    """Its tensors are `<name>.conv.weight` and `<name>.norm.*`."""
     inputs: int
     outputs: int
     kernel: int
@@ -217,17 +217,44 @@ class ConvNetConfig:
         """Numbers in the pooled features (F)."""
         return self.widths[-1]
 
-    def shapes(self) -> Shapes:
-        """Every tensor: `stages.i.down` and `stages.i.blocks.j`, each a kernel and a norm."""
-        shapes: Shapes = {}
-        inputs = 3
+    def plan(self) -> tuple[Bottleneck, ...]:
+        """All convolutions in order, one in each block: `stages.i.down`, then every `stages.i.blocks.j`."""
+        blocks: list[Bottleneck] = []
         for i, (width, depth) in enumerate(zip(self.widths, self.depths, strict=True)):
-            for name, entering in [("down", inputs), *((f"blocks.{j}", width) for j in range(depth))]:
-                side = self.stem_kernel if entering == 3 else 3
-                shapes[f"stages.{i}.{name}.conv.weight"] = (side, side, entering, width)
-                shapes |= _affine(f"stages.{i}.{name}.norm", (width,))
-            inputs = width
+            kernel, stride, inputs = (3, 2, self.widths[i - 1]) if i else (self.stem_kernel, self.stem_stride, 3)
+            blocks.append(
+                Bottleneck((Conv(f"stages.{i}.down", inputs, width, kernel, stride, relu6=False),), residual=False)
+            )
+            for j in range(depth):
+                blocks.append(
+                    Bottleneck((Conv(f"stages.{i}.blocks.{j}", width, width, 3, relu6=False),), residual=True)
+                )
+        return tuple(blocks)
+
+    def shapes(self) -> Shapes:
+        """Every tensor: a kernel and a norm for each convolution."""
+        shapes: Shapes = {}
+        for conv in (conv for block in self.plan() for conv in block.convs):
+            shapes[f"{conv.name}.conv.weight"] = (conv.kernel, conv.kernel, conv.inputs, conv.outputs)
+            shapes |= _affine(f"{conv.name}.norm", (conv.outputs,))
         return shapes
+
+
+def pads(length: int, kernel: int, stride: int, dilation: int, same: bool) -> tuple[int, int]:
+    """Zeros before and after one side of a map that a convolution enters.
+
+    Args:
+        length: Of the side, in pixels.
+        kernel: Side of the kernel, in taps.
+        stride: Step, in pixels.
+        dilation: Distance between taps, in pixels.
+        same: As many as the published TensorFlow weights expect, the odd one at the end: the sum follows from the
+            undilated kernel and is then dilated (transformers' `apply_tf_padding`). Else equally many, as in torch.
+    """
+    if not same:
+        return ((kernel - 1) // 2 * dilation,) * 2
+    spare = max(kernel - (length % stride or stride), 0)
+    return spare // 2 * dilation, (spare - spare // 2) * dilation
 
 
 Tower = ViTConfig | MobileNetV2Config | ConvNetConfig
