@@ -32,6 +32,9 @@ Tensors = dict[str, np.ndarray]
 FORMAT = 1
 """Version of the directory's form, written to `config.json`."""
 
+Pooling = Literal["class", "mean", "gem"]
+"""How tokens become features; see `EncoderConfig.pooling`."""
+
 _PICKLES = (".bin", ".pt", ".pth", ".ckpt", ".pkl")
 
 
@@ -63,7 +66,7 @@ class EncoderConfig:
 
     tower: Tower
     """The backbone."""
-    pooling: Literal["class", "mean", "gem"]
+    pooling: Pooling
     """How tokens become features: the class token (ViT alone), their mean, or their generalised mean with p = 3
     (convolutional towers, whose tokens aren't negative)."""
     preprocess: Preprocess
@@ -121,7 +124,7 @@ def read_model(path: str | Path) -> tuple[EncoderConfig, Tensors]:
     path = Path(path)
     config = read_config(path)
     if not (path / "model.safetensors").exists():
-        raise _no_tensors(path)
+        raise no_tensors(path)
     tensors = read_safetensors(path / "model.safetensors")
     check_tensors(tensor_shapes(config), tensors, str(path))
     return config, tensors
@@ -140,7 +143,7 @@ def read_config(path: str | Path) -> EncoderConfig:
     except FileNotFoundError as error:
         if any(path.glob("*.safetensors")) or not any(file.suffix in _PICKLES for file in path.iterdir()):
             raise EncoderError(f"`{path}` is not a model directory: it has no `config.json`.") from error
-        raise _no_tensors(path) from error
+        raise no_tensors(path) from error
     except LikenessError as error:
         raise EncoderError(f"`{path}` is not a model directory: {error.message}") from error
     if not isinstance(data, dict) or data.get("type") != "EncoderConfig":
@@ -220,10 +223,13 @@ def _digests(tensors: Mapping[str, np.ndarray]) -> list[str]:
     return lines
 
 
-def _no_tensors(path: Path) -> EncoderError:
+def no_tensors(path: Path) -> EncoderError:
+    """What is wrong with a directory that has a config and no safetensors."""
     pickles = sorted(file.name for file in path.iterdir() if file.suffix in _PICKLES)
     if not pickles:
-        return EncoderError(f"`{path}` has no `model.safetensors`.", hint="copy or pull the model directory again")
+        return EncoderError(
+            f"`{path}` has no safetensors beside its config.", hint="copy or pull the model directory again"
+        )
     return EncoderError(
         f"`{path}` holds only pickles ({', '.join(pickles)}), which can run any code when read, so they are not.",
         hint="get the safetensors version of the model, or save it with `safe_serialization=True` where you trust it",

@@ -1,11 +1,9 @@
 """Tokens to features: the class token, the mean, or the generalised mean."""
 
-from typing import Literal
-
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-Pooling = Literal["class", "mean", "gem"]
+from likeness.models.config import Pooling as Pooling
 
 
 def pool(tokens: Float[Array, "P F"], kind: Pooling) -> Float[Array, " F"]:

@@ -4,7 +4,7 @@ import json
 from pathlib import Path
 
 from likeness.core.errors import EncoderError
-from likeness.models.config import EncoderConfig, Tensors
+from likeness.models.config import EncoderConfig, Tensors, no_tensors
 from likeness.models.weights import clip, mobilenet_v2, open_clip
 from likeness.models.weights.table import Layout, import_model
 
@@ -14,8 +14,6 @@ WEIGHTS: dict[str, Layout] = {
     "open_clip": open_clip.LAYOUT,
 }
 """In the order in which a directory is tried."""
-
-PICKLES = (".bin", ".pt", ".pth", ".ckpt", ".pkl")
 
 
 def read_published(path: str | Path) -> tuple[str, EncoderConfig, Tensors]:
@@ -33,7 +31,12 @@ def read_published(path: str | Path) -> tuple[str, EncoderConfig, Tensors]:
         described = True
         if tensors.exists() or (path / f"{layout.files[1]}.index.json").exists():
             return name, *import_model(layout, path)
-    raise _refusal(path, described)
+    if described:
+        raise no_tensors(path)
+    raise EncoderError(
+        f"`{path}` is in no layout that is known ({', '.join(WEIGHTS)}).",
+        hint="it needs `config.json` of a CLIP or MobileNetV2 model, or `open_clip_config.json`, beside safetensors",
+    )
 
 
 def _json(path: Path) -> dict[str, object]:
@@ -42,18 +45,3 @@ def _json(path: Path) -> dict[str, object]:
     except (UnicodeDecodeError, json.JSONDecodeError) as error:
         raise EncoderError(f"`{path}` is not valid JSON: {error}.") from error
     return data if isinstance(data, dict) else {}
-
-
-def _refusal(path: Path, described: bool) -> EncoderError:
-    pickles = sorted(file.name for file in path.iterdir() if file.suffix in PICKLES)
-    if pickles and described:
-        return EncoderError(
-            f"`{path}` holds only pickles ({', '.join(pickles)}), which can run any code when read, so they are not.",
-            hint="get the safetensors version of the model, or convert it where you trust it",
-        )
-    if described:
-        return EncoderError(f"`{path}` has a config and no safetensors.", hint="copy or download it again")
-    return EncoderError(
-        f"`{path}` is in no layout that is known ({', '.join(WEIGHTS)}).",
-        hint="it needs `config.json` of a CLIP or MobileNetV2 model, or `open_clip_config.json`, beside safetensors",
-    )

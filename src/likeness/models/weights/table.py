@@ -27,16 +27,19 @@ class Form:
 
     ours: Change
     theirs: Change
+    axes: int | None = None
+    """How many axes their array must have; None: any number."""
 
 
 SAME = Form(lambda a: a, lambda a: a)
-MATRIX = Form(lambda a: a.T, lambda a: a.T)
+MATRIX = Form(lambda a: a.T, lambda a: a.T, axes=2)
 """[out, in] to [in, out]."""
-KERNEL = Form(lambda a: a.transpose(2, 3, 1, 0), lambda a: a.transpose(3, 2, 0, 1))
+KERNEL = Form(lambda a: a.transpose(2, 3, 1, 0), lambda a: a.transpose(3, 2, 0, 1), axes=4)
 """[out, in, height, width] to [height, width, in, out]; also right for depthwise kernels, where in is 1."""
 PATCH = Form(
     lambda a: a.transpose(2, 3, 1, 0).reshape(-1, a.shape[0]),
     lambda a: a.reshape(isqrt(a.shape[0] // 3), isqrt(a.shape[0] // 3), 3, a.shape[1]).transpose(3, 2, 0, 1),
+    axes=4,
 )
 """A kernel as large as its stride, to a matrix [height * width * in, out]."""
 
@@ -197,7 +200,8 @@ def _rows(key: Key, layers: int, prefix: str, published: Published) -> Iterator[
 def _ranked(published: Published, name: str, key: Key) -> np.ndarray:
     """One of theirs, its number of axes checked so that the change of form can't fail."""
     array = published.get(name)
-    wanted = {id(MATRIX): 2, id(KERNEL): 4, id(PATCH): 4}.get(id(key.form), array.ndim)
-    if array.ndim != wanted:
-        raise EncoderError(f"Tensor `{name}` of `{published.path}` has shape {list(array.shape)}, not {wanted} axes.")
+    if key.form.axes not in (None, array.ndim):
+        raise EncoderError(
+            f"Tensor `{name}` of `{published.path}` has shape {list(array.shape)}, not {key.form.axes} axes."
+        )
     return array
