@@ -14,6 +14,7 @@ from jaxtyping import Float32, UInt8
 from likeness.core.errors import ImageError, SourceError
 from likeness.core.machine import cores
 from likeness.core.shapes import Image
+from likeness.core.vectors import unit
 from likeness.data.images import decode
 from likeness.embedding import cache
 from likeness.embedding.engines import Engine, JaxEngine, OnnxEngine
@@ -152,13 +153,6 @@ def combine(
         return features
     mean: Float32[np.ndarray, "N F"] = (features + mirrored) / np.float32(2)
     return mean
-
-
-def unit(x: Float32[np.ndarray, "N D"]) -> Float32[np.ndarray, "N D"]:
-    """Every row at length 1; rows of zeros stay zeros."""
-    length = np.sqrt(np.maximum(np.square(x).sum(axis=1, keepdims=True), np.float32(1e-24)))
-    rows: Float32[np.ndarray, "N D"] = x / length
-    return rows
 
 
 def prepared(

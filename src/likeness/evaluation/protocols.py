@@ -10,6 +10,7 @@ import pyarrow as pa
 from jaxtyping import Bool, Float, Float32, Int64
 
 from likeness.core.errors import CollectionError, UsageError
+from likeness.core.vectors import unit
 from likeness.data.collection import Collection
 from likeness.evaluation.metrics import DEFINITIONS, DEPTH, per_query
 from likeness.evaluation.report import Report, summarize
@@ -64,7 +65,7 @@ def evaluate(
         raise UsageError(f"Unknown protocol `{protocol}`.", hint=f"protocols: {', '.join(get_args(Protocol))}")
     table = rows if isinstance(rows, pa.Table) else rows.table([c for c in COLUMNS if c in rows.columns])
     cast = Cast.of(table, split)
-    unit = _unit(_checked(vectors, len(table)), cast.rows)
+    directions = _directions(_checked(vectors, len(table)), cast.rows)
     relevant = cast.relevant()
     asking = np.flatnonzero(cast.is_query & (relevant > 0))
     if len(asking) == 0:
@@ -72,7 +73,7 @@ def evaluate(
             f"No query of split `{split}` has a relevant image in the gallery, so there is nothing to measure.",
             hint="a label needs two images at least, of different groups",
         )
-    hits = _all_hits(unit, cast, asking, protocol)
+    hits = _all_hits(directions, cast, asking, protocol)
     domains = np.asarray(cast.names)[cast.domain[asking]]
     by_domain, by_query, per_domain = summarize(per_query(hits, relevant[asking]), domains)
     return Report(
@@ -152,23 +153,25 @@ class Cast:
 
 
 def _all_hits(
-    unit: Float32[np.ndarray, "N D"], cast: Cast, asking: Asking, protocol: Protocol
+    directions: Float32[np.ndarray, "N D"], cast: Cast, asking: Asking, protocol: Protocol
 ) -> Bool[np.ndarray, "Q k"]:
     """`_hits` of every query, in the one index or in that of its domain."""
     hits = np.zeros((len(asking), DEPTH), bool)
     for domain in np.unique(cast.domain[asking]) if protocol == "separate" else (None,):
         here = np.ones(len(cast.rows), bool) if domain is None else cast.domain == domain
         mine = here[asking]
-        hits[mine] = _hits(unit, cast, asking[mine], np.flatnonzero(cast.is_gallery & here))
+        hits[mine] = _hits(directions, cast, asking[mine], np.flatnonzero(cast.is_gallery & here))
     return hits
 
 
-def _hits(unit: Float32[np.ndarray, "N D"], cast: Cast, asking: Asking, gallery: Shelf) -> Bool[np.ndarray, "Q k"]:
+def _hits(
+    directions: Float32[np.ndarray, "N D"], cast: Cast, asking: Asking, gallery: Shelf
+) -> Bool[np.ndarray, "Q k"]:
     """Which of the first matches of the rows `asking`, searched in the rows `gallery`, are relevant."""
     hits = np.zeros((len(asking), DEPTH), bool)
-    shelf = unit[gallery]
+    shelf = directions[gallery]
     for places, barred in _barred(cast, asking, gallery):
-        _, found = knn(unit[asking[places]], shelf, DEPTH, barred)
+        _, found = knn(directions[asking[places]], shelf, DEPTH, barred)
         labels = np.where(found >= 0, cast.label[gallery[found]], -1)
         hits[places] = labels == cast.label[asking[places], None]
     return hits
@@ -217,18 +220,17 @@ def _checked(vectors: np.ndarray, count: int) -> np.ndarray:
     return vectors
 
 
-def _unit(vectors: np.ndarray, rows: Codes) -> Float32[np.ndarray, "N D"]:
+def _directions(vectors: np.ndarray, rows: Codes) -> Float32[np.ndarray, "N D"]:
     """Those rows, at unit length (zeros stay); UsageError if a number is not finite."""
-    unit = np.empty((len(rows), vectors.shape[1]), np.float32)
+    found = np.empty((len(rows), vectors.shape[1]), np.float32)
     for first in range(0, len(rows), 4096):
         some = rows[first : first + 4096]
-        piece = vectors[some].astype(np.float64)  # in which no square of a float32 overflows or vanishes
+        piece = vectors[some]
         bad = ~np.isfinite(piece).all(axis=1)
         if bad.any():
             raise UsageError(f"Row {some[np.argmax(bad)]} of the vectors holds a number that is not finite.")
-        lengths = np.linalg.norm(piece, axis=1, keepdims=True)
-        unit[first : first + 4096] = np.divide(piece, lengths, out=piece, where=lengths > 0)
-    return unit
+        found[first : first + 4096] = unit(piece)
+    return found
 
 
 def _unknown_split(split: str, splits: list[Any]) -> UsageError:

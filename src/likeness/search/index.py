@@ -11,6 +11,7 @@ from jaxtyping import Float, Float32, Int64
 
 from likeness.core.errors import CollectionError, UsageError
 from likeness.core.shapes import Ids
+from likeness.core.vectors import unit
 from likeness.data.collection import SCHEMA, Collection
 from likeness.search.exact import knn
 
@@ -74,7 +75,7 @@ class Index:
         collection = Collection.open(path)
         column = column or _column(collection)
         ids, vectors = collection.vectors(column)
-        return Index(collection, column, ids, _unit(vectors))
+        return Index(collection, column, ids, unit(vectors))
 
     def __len__(self) -> int:
         return len(self.ids)
@@ -110,7 +111,7 @@ class Index:
         shelf = np.arange(len(self.ids)) if where is None else self._places(_ids(self.collection, where))
         barred = None if exclude is None else _within(shelf, self._places(exclude))
         gallery = self.vectors if where is None else self.vectors[shelf]
-        scores, rows = knn(_unit(vectors.astype(np.float32)), gallery, k, barred)
+        scores, rows = knn(unit(vectors), gallery, k, barred)
         ids = np.full(rows.shape, -1, np.int64)
         ids[rows >= 0] = self.ids[shelf[rows[rows >= 0]]]
         return Matches(ids, scores, self.collection)
@@ -129,14 +130,6 @@ def _within(known: np.ndarray, wanted: np.ndarray) -> np.ndarray:
 
 def _ids(collection: Collection, where: str) -> np.ndarray:
     return np.asarray(collection.table(["id"], where)["id"].to_numpy())
-
-
-def _unit(vectors: np.ndarray) -> Float32[np.ndarray, "N D"]:
-    """At unit length; zeros stay."""
-    lengths = np.sqrt(np.einsum("nd,nd->n", vectors, vectors, dtype=np.float64))[:, None]
-    unit = np.zeros_like(vectors, np.float32)
-    np.divide(vectors, lengths, out=unit, where=lengths > 0)
-    return unit
 
 
 def _column(collection: Collection) -> str:

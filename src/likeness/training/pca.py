@@ -10,6 +10,7 @@ import numpy as np
 from jaxtyping import Float, Float32, Float64, Int
 
 from likeness.core.errors import RunError
+from likeness.core.vectors import unit
 
 _BLOCK = 4096  # rows whose products are summed in float32; sums over blocks are float64
 _LEAST = 1e-10  # variances are not taken below this share of the largest
@@ -112,8 +113,7 @@ def _enough(enough: bool, what: str, found: str) -> None:
 def _blocks(features: Float32[np.ndarray, "N F"]) -> Iterator[tuple[int, Float32[np.ndarray, "n F"]]]:
     """Blocks of rows at unit length, with the number of the first."""
     for start in range(0, len(features), _BLOCK):
-        block = features[start : start + _BLOCK]
-        yield start, block / np.maximum(np.linalg.norm(block, axis=1, keepdims=True), np.float32(1e-12))
+        yield start, unit(features[start : start + _BLOCK])
 
 
 def _mean(features: Float32[np.ndarray, "N F"]) -> Float64[np.ndarray, "F"]:

@@ -15,12 +15,13 @@ from jaxtyping import Array, Float32, Int32, UInt8
 from likeness.core.errors import CollectionError, RunError
 from likeness.core.files import fingerprint
 from likeness.core.shapes import Ids
+from likeness.core.vectors import unit
 from likeness.data.augment import Crop
 from likeness.data.batches import batches
 from likeness.data.collection import Collection
 from likeness.data.sampling import group, positions
 from likeness.embedding.column import ensure_features
-from likeness.embedding.runtime import combine, load, unit
+from likeness.embedding.runtime import combine, load
 from likeness.losses.centers import Centers, centers_at_means
 from likeness.models.config import EncoderConfig, ProjectionConfig
 from likeness.models.encoder import Encoder
