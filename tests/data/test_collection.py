@@ -158,6 +158,20 @@ def test_ids_must_rise(collection: Collection) -> None:
             collection.append(wrong)
 
 
+def test_appending_again_and_again_does_not_read_all_ids_each_time(
+    collection: Collection, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    collection.append(rows(60, 70))
+    monkeypatch.setattr(Collection, "_all_ids", lambda _: pytest.fail("read all ids"))
+    collection.append(rows(80, 90))
+    assert collection.next_id == 90
+    with pytest.raises(ValueError, match="ids must rise"):
+        collection.append(rows(89, 95))
+    monkeypatch.undo()
+    assert Collection.open(collection.path).next_id == 90
+    assert len(Collection.open(collection.path)) == 50
+
+
 def test_vectors_are_added_and_filled_in_without_writing_pictures_again(collection: Collection) -> None:
     rng = np.random.default_rng(0)
     every = np.arange(0, 60, 2)

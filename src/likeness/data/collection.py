@@ -135,8 +135,10 @@ class Collection:
     @property
     def next_id(self) -> int:
         """One more than the largest id, rows that are gone included."""
-        ids = self._all_ids()
-        return int(ids[-1]) + 1 if len(ids) else 0
+        if "next_id" not in self._cache:
+            ids = self._all_ids()
+            self._cache["next_id"] = int(ids[-1]) + 1 if len(ids) else 0
+        return int(self._cache["next_id"])
 
     def __len__(self) -> int:
         """How many rows are not gone."""
@@ -220,13 +222,14 @@ class Collection:
 
     def append(self, table: pa.Table) -> None:
         """Add rows, in one commit; their ids rise and lie above all ids that are there. Missing columns are null."""
-        ids = np.concatenate([self._all_ids()[-1:], table["id"].to_numpy()])
+        ids = np.concatenate([[self.next_id - 1], table["id"].to_numpy()])
         if (np.diff(ids) <= 0).any():
             raise ValueError("ids must rise, and lie above those of the rows that are there")
         fields = [self.schema.field(name) for name in table.column_names]
         with storage_errors(self.path):
             fragments = write_fragments(table.cast(pa.schema(fields)), self._dataset.uri, mode="append")
             self._commit(LanceOperation.Append(fragments))
+        self._cache["next_id"] = int(ids[-1]) + 1  # so that a thousand appends do not read all ids a thousand times
 
     def update(self, table: pa.Table) -> None:
         """Set the values of `table`'s columns in the rows of its `id` column, in one commit; other values stay.
@@ -236,11 +239,13 @@ class Collection:
         if len(table) == 0:
             return
         positions = self._positions(table["id"].to_numpy())
+        order = np.argsort(positions, kind="stable")
         updated, fields = [], []
         with storage_errors(self.path):
             for fragment, start, stop in self._fragments():
-                rows = np.flatnonzero((positions >= start) & (positions < stop))
-                if len(rows):
+                first, last = np.searchsorted(positions, (start, stop), sorter=order)
+                if first < last:
+                    rows = order[first:last]
                     metadata, fields = fragment.update_columns(table.take(pa.array(rows)), left_on="id")
                     updated.append(metadata)
             self._commit(LanceOperation.Update([], updated, [], fields))
