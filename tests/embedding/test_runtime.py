@@ -186,6 +186,16 @@ def test_an_unwritable_cache_is_no_obstacle(
     assert "is not kept for the next time" in capsys.readouterr().err
 
 
+def test_a_damaged_entry_of_the_cache_is_made_again(model: str, cache_home: Path) -> None:
+    fingerprint = load(model, "onnx").fingerprint
+    (entry,) = (cache_home / "likeness").iterdir()
+    for damage in ("", "[]", '{"fingerprint": "0"}'):
+        (entry / "known.json").write_text(damage)
+        (entry / "tower.onnx").write_bytes(b"")
+        assert load(model, "onnx").embed([np.zeros((5, 5, 3), np.uint8)]).shape[0] == 1
+        assert load(model, "onnx").fingerprint == fingerprint
+
+
 def test_the_cache_stays_small(
     tmp_path: Path, parts: Callable, cache_home: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -19,7 +19,7 @@ from pathlib import Path
 
 import numpy as np
 
-from likeness.core.files import fingerprint
+from likeness.core.files import fingerprint, sync_files
 from likeness.core.journal import note
 from likeness.models.config import EncoderConfig, features_fingerprint_of, fingerprint_of
 
@@ -53,6 +53,9 @@ def find(model: str | Path) -> tuple[Known, Path] | None:
         known = Known(**json.loads((entry / "known.json").read_text()))
     except OSError:
         return None
+    except (ValueError, TypeError):  # damaged by the disk, and so perhaps its graph
+        shutil.rmtree(entry, ignore_errors=True)
+        return None
     with contextlib.suppress(OSError):  # a cache that can't be written serves as well
         os.utime(entry)  # pruning goes by the last use
     return known, entry / "tower.onnx"
@@ -70,6 +73,7 @@ def keep(model: str | Path, known: Known, config: EncoderConfig, tensors: Mappin
         try:
             write_graph(temporary, config, tensors)
             (temporary / "known.json").write_text(json.dumps(asdict(known)))
+            sync_files(temporary)  # weights that a power cut left as zeros would be read as weights
             _move(temporary, entry)
         finally:
             shutil.rmtree(temporary, ignore_errors=True)
