@@ -88,7 +88,7 @@ def lda(
         shrinkage: s, 0 to 1.
 
     Raises:
-        RunError: There are too few classes for `dimension` directions.
+        RunError: There are too few classes for `dimension` directions, or too little shrinkage for so few images.
     """
     rows, width = features.shape
     classes = int(label.max()) + 1
@@ -97,7 +97,14 @@ def lda(
     shrunk, means = _within(features, label, shrinkage)
     between = (means - mean) * np.sqrt(np.bincount(label, minlength=classes) / rows)[:, None]
     # Between is of low rank: in the metric of `shrunk` its directions are the singular vectors of C x F numbers.
-    lower = np.linalg.cholesky(shrunk)
+    try:
+        lower = np.linalg.cholesky(shrunk)
+    except np.linalg.LinAlgError as error:
+        raise RunError(
+            f"The covariance within classes can't be inverted: {rows} images of {width} features, shrinkage "
+            f"{shrinkage}.",
+            hint="give a `shrinkage` above 0 and up to 1, 0.7 for instance",
+        ) from error
     right = np.linalg.svd(np.linalg.solve(lower, between.T), full_matrices=False)[0][:, :dimension]
     return _projection(_signed(np.linalg.solve(lower.T, right)), mean)
 
