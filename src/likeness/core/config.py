@@ -237,7 +237,7 @@ def from_json(kind: Any, data: Any, where: str = "") -> Any:
     Nothing is guessed: every field must be there, and nothing else.
 
     Args:
-        kind: A dataclass, a union of them, a tuple, dict or Literal of what JSON has, or None.
+        kind: A dataclass, a union of them, a tuple or Literal of what JSON has, or None.
         data: What `json` read.
         where: The place of `data` in the whole, for the errors: "tower.depth".
 
@@ -245,19 +245,14 @@ def from_json(kind: Any, data: Any, where: str = "") -> Any:
         UsageError: A field is missing, unknown or of another type.
     """
     origin, arguments = get_origin(kind), get_args(kind)
-    if kind is Any:
-        return data
     if dataclasses.is_dataclass(kind):
         return _object(kind, data, where)
     if origin in (typing.Union, types.UnionType):
         return _member(arguments, data, where)
     if origin is Literal:
         return _checked(data in arguments and type(data) in {type(a) for a in arguments}, kind, data, where)
-    if origin in (tuple, list):
-        return _sequence(origin, arguments, data, where)
-    if origin is dict:
-        _checked(isinstance(data, dict), kind, data, where)
-        return {key: from_json(arguments[1], item, f"{where}.{key}".lstrip(".")) for key, item in data.items()}
+    if origin is tuple:
+        return _tuple(kind, data, where)
     if kind is float and isinstance(data, int) and not isinstance(data, bool):
         return float(data)
     wanted = type(None) if kind is None else kind
@@ -303,20 +298,15 @@ def _member(members: tuple[Any, ...], data: Any, where: str) -> Any:
             raise UsageError(f"`{where or 'config'}` is of type {tag!r}; expected one of {known}.")
         return from_json(classes[tag], data, where)
     for member in members:
-        if member in (str, bool, int) and type(data) is member:
-            return data
-    for member in members:
         with contextlib.suppress(UsageError):
             return from_json(member, data, where)
     return _checked(False, " | ".join(_name(member) for member in members), data, where)
 
 
-def _sequence(origin: Any, arguments: tuple[Any, ...], data: Any, where: str) -> Any:
-    kind = origin[arguments]
-    _checked(isinstance(data, (list, tuple)), kind, data, where)
-    if origin is list or (len(arguments) == 2 and arguments[1] is Ellipsis):
-        kinds: Sequence[Any] = [arguments[0]] * len(data)
-    else:
-        kinds = arguments
-        _checked(len(data) == len(kinds), kind, data, where)
-    return origin(from_json(k, item, f"{where}[{i}]") for i, (k, item) in enumerate(zip(kinds, data, strict=True)))
+def _tuple(kind: Any, data: Any, where: str) -> tuple[Any, ...]:
+    kinds = get_args(kind)
+    _checked(isinstance(data, list), kind, data, where)
+    if kinds[1:] == (Ellipsis,):
+        kinds = kinds[:1] * len(data)
+    _checked(len(data) == len(kinds), kind, data, where)
+    return tuple(from_json(k, item, f"{where}[{i}]") for i, (k, item) in enumerate(zip(kinds, data, strict=True)))
