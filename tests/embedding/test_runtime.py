@@ -11,7 +11,7 @@ import PIL.Image
 import pytest
 
 import likeness
-from likeness.core.errors import EncoderError, ImageError, SourceError
+from likeness.core.errors import EncoderError, ImageError, SourceError, UsageError
 from likeness.embedding.runtime import Embedder, accelerated, load, prepared
 from likeness.models.config import write_model
 
@@ -125,6 +125,8 @@ def test_what_can_not_be_embedded_is_named(model: str, tmp_path: Path) -> None:
     for wrong in (np.zeros((4, 4, 3), np.float32), np.zeros((4, 4), np.uint8), np.zeros((0, 4, 3), np.uint8)):
         with pytest.raises(ImageError, match="expected uint8"):
             embedder.embed([wrong])
+    with pytest.raises(UsageError, match="takes several pictures"):
+        embedder.embed(str(tmp_path / "absent.jpg"))
     with pytest.raises(EncoderError, match="no model directory"):
         load(tmp_path / "absent")
 

@@ -1,5 +1,7 @@
 """The index over a real collection on disk, against loops over its rows."""
 
+import inspect
+
 import numpy as np
 import pyarrow as pa
 import pytest
@@ -120,6 +122,8 @@ def test_refuses_vectors_of_another_width_and_bad_numbers(collection, vectors):
     index = Index.open(collection.path)
     with pytest.raises(UsageError, match="4 numbers each, and `embedding_0123abcd` has 5"):
         index.query(vectors[:1, :4], 3)
+    with pytest.raises(UsageError, match=r"the shape \[5\]; expected \[Q, 5\]"):
+        inspect.unwrap(Index.query)(index, vectors[0], 3)  # past the tests' own check of annotations
     with pytest.raises(UsageError, match="not finite"):
         index.query(np.full((1, WIDTH), np.nan, np.float32), 3)
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Literal, TypeVar
 import numpy as np
 from jaxtyping import Float32, UInt8
 
-from likeness.core.errors import ImageError, SourceError
+from likeness.core.errors import ImageError, SourceError, UsageError
 from likeness.core.machine import cores
 from likeness.core.shapes import Image
 from likeness.core.vectors import unit
@@ -106,7 +106,10 @@ class Embedder:
         Raises:
             SourceError: A file can't be read.
             ImageError: A file is not a picture, or a damaged one; an array is of another form.
+            UsageError: `items` is one path instead of several.
         """
+        if isinstance(items, (str, Path)):
+            raise UsageError(f"`embed` takes several pictures, and was given `{items}` alone.", hint="embed([path])")
         vectors = [np.empty((0, self.dimension), np.float32)]
         batches = (items[i : i + self.engine.batch] for i in range(0, len(items), self.engine.batch))
         for images in prepared(batches, lambda item: self.preprocess(_pixels(item, self._enough))):

@@ -97,10 +97,13 @@ class Index:
             exclude: Ids that a query must not find; -1 stands for none.
 
         Raises:
-            UsageError: The vectors have another width than the column, or hold a number that is not finite.
+            UsageError: The vectors are no matrix, or of another width than the column, or hold a number that is not
+                finite.
             CollectionError: The condition can't be understood.
         """
         width = self.vectors.shape[1]
+        if vectors.ndim != 2:
+            raise UsageError(f"The queries have the shape {list(vectors.shape)}; expected [Q, {width}], one a row.")
         if vectors.shape[1] != width:
             raise UsageError(
                 f"The queries have {vectors.shape[1]} numbers each, and `{self.column}` has {width}: "
