@@ -234,8 +234,7 @@ def _examples(collection: Collection, rows: pa.Table, out: Path) -> list[Example
     queries = [test[int((i + 0.5) * len(test) / _QUERIES)] for i in range(_QUERIES)]
     files = [str(out / query["source"].partition("/")[2]) for query in queries]
     argv = ["search", collection.path, *files, "-k", str(_FOUND + 1), "--where", "split = 'test'"]
-    _shown([*argv, "--sheet", str(out / "matches.png")])
-    found = json.loads(_data([*argv, "--json"]))
+    found = json.loads(_data([*argv, "--json", "--sheet", str(out / "matches.png")]))
     image = {row["id"]: row["image"] for row in test}
     examples = []
     for query, answer in zip(queries, found, strict=True):
