@@ -42,10 +42,11 @@ assert isinstance(HEAD.start, Pca)
 
 HEAD_OF_PAGE = """# 64 numbers on real images
 
-Ten sets of real images in one collection, a frozen MobileNetV2 (ImageNet) as the tower, mP@5 by cosine in one index of all
-test images, the query and its group left out. Test classes are in no fit. In brackets the 95 % interval over drawn classes
-and seeds: it says how far another draw of classes might lie, and is the same for all rows; rows differ by less where they
-are scored on the same classes. What is behind the numbers: docs/concepts/sixty-four.md.
+Ten sets of real images in one collection, a frozen MobileNetV2 (ImageNet) as the tower, mP@5 by cosine in one index
+of all test images, the query and its group left out. Test classes are in no fit. In brackets the 95 % interval over
+drawn classes and seeds: it says how far another draw of classes might lie, for all rows alike; the differences between
+rows, which are scored on the same classes, are surer than that. Where 64 numbers lose, and why: see
+docs/concepts/sixty-four.md.
 
     python benchmarks/real_images.py --data $LIKENESS_DATA --work DIR > results/real_images.md
 """
