@@ -49,13 +49,11 @@ def main(config: Config) -> None:
 
 
 def _prepare(source: str, out: str) -> None:
-    from likeness.core.files import read_json
+    from likeness.core.files import read_card
     from likeness.core.journal import note
     from likeness.data.prepare import prepare
 
-    card = Path(out) / "card.json"
-    options = read_json(card).get("options", {}) if kind_of(out) == "collection" and card.exists() else {}
-    note(prepare([source], out, **options).sentence(out))
+    note(prepare([source], out, **read_card(out).get("options", {})).sentence(out))
 
 
 def _note_model(collection: "Collection", path: str, embedder: "Embedder", column: str) -> None:

@@ -7,7 +7,7 @@ from typing import Any
 
 from likeness.core.config import option
 from likeness.core.errors import UsageError
-from likeness.core.files import found_at, kind_of, read_json
+from likeness.core.files import found_at, kind_of, read_card, read_json
 from likeness.core.journal import read_metrics, table
 
 
@@ -84,7 +84,7 @@ def encoder_facts(path: str) -> dict[str, Any]:
     from likeness.models.config import read_config, tensor_shapes
 
     config = read_config(path)
-    card = read_json(Path(path) / "card.json") if (Path(path) / "card.json").exists() else {}
+    card = read_card(path)
     numbers = {name: math.prod(shape) for name, shape in tensor_shapes(config).items()}
     return {
         "kind": "encoder",
@@ -142,4 +142,4 @@ def _leaves(name: str, value: Any) -> list[tuple[str, str]]:
         return [("size", f"{value / 1e6:,.1f} MB")]
     if isinstance(value, list):
         return [(name, ", ".join(map(str, value)) or "-")]
-    return [(name, "-" if value is None else f"{value:,}" if isinstance(value, int) else str(value))]
+    return [(name, "-" if value is None else f"{value:,}" if type(value) is int else str(value))]

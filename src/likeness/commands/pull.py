@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from likeness.core.config import did_you_mean, option
 from likeness.core.errors import EncoderError
-from likeness.core.files import read_json, refuse_unless
+from likeness.core.files import read_card, read_json, refuse_unless
 from likeness.core.journal import note
 
 if TYPE_CHECKING:
@@ -73,7 +73,6 @@ def _read(path: Path) -> "tuple[EncoderConfig, Tensors, dict[str, Any]]":
 
     described = read_json(path / "config.json") if (path / "config.json").exists() else None
     if isinstance(described, dict) and described.get("type") == "EncoderConfig":
-        card = read_json(path / "card.json") if (path / "card.json").exists() else {}
-        return *read_model(path), {key: value for key, value in card.items() if key != "fingerprint"}
+        return *read_model(path), {key: value for key, value in read_card(path).items() if key != "fingerprint"}
     layout, config, tensors = read_published(path)
     return config, tensors, {"layout": layout}

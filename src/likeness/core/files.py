@@ -97,6 +97,12 @@ def read_json(path: str | Path) -> Any:
         raise StorageError(f"`{path}` is not valid JSON: {error}.") from error
 
 
+def read_card(directory: str | Path) -> dict[str, Any]:
+    """What `card.json` in `directory` says of it; empty if there is none."""
+    path = Path(directory) / "card.json"
+    return dict(read_json(path)) if path.exists() else {}
+
+
 @contextmanager
 def new_directory(path: str | Path, wanted: str) -> Iterator[Path]:
     """A directory to fill; it takes the name `path` only when the block ends without an error.

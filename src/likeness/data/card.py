@@ -10,12 +10,10 @@ Other rooms add entries of their own (`index` adds `model`), and each keeps thos
 
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from pathlib import Path
 from typing import Any
 
 from likeness import __version__
 from likeness.core.errors import CollectionError
-from likeness.core.files import read_json
 from likeness.core.journal import table
 from likeness.data.collection import Collection
 from likeness.data.sources import SPLITS
@@ -56,12 +54,6 @@ class Report:
         ]
         failed = f"; {self.errors:,} could not be read, see `likeness info {out}`" if self.errors else ""
         return f"`{out}` holds {self.rows:,} pictures: {', '.join(done) or 'nothing was new'}{failed}"
-
-
-def read_card(out: str) -> dict[str, Any]:
-    """The card of the collection `out`; empty if there is none yet."""
-    path = Path(out) / "card.json"
-    return dict(read_json(path)) if path.exists() else {}
 
 
 def first_card(options: dict[str, Any]) -> dict[str, Any]:

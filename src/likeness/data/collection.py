@@ -26,7 +26,7 @@ from lance import LanceOperation
 from lance.fragment import write_fragments
 
 from likeness.core.errors import CollectionError
-from likeness.core.files import fingerprint, found_at, kind_of, locked, read_json, storage_errors, write_json
+from likeness.core.files import fingerprint, found_at, kind_of, locked, read_card, storage_errors, write_json
 from likeness.core.shapes import Ids
 
 SCHEMA = pa.schema(
@@ -107,8 +107,7 @@ class Collection:
     @property
     def card(self) -> dict[str, Any]:
         """What `card.json` says; empty if there is none yet."""
-        path = Path(self.path) / "card.json"
-        return dict(read_json(path)) if path.exists() else {}
+        return read_card(self.path)
 
     @property
     def columns(self) -> list[str]:

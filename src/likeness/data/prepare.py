@@ -21,9 +21,9 @@ import pyarrow as pa
 from jaxtyping import Int64
 
 from likeness.core.errors import CollectionError, UsageError
-from likeness.core.files import locked, refuse_unless
+from likeness.core.files import locked, read_card, refuse_unless
 from likeness.core.journal import progress
-from likeness.data.card import Report, check_options, counts_of, finish_card, first_card, read_card
+from likeness.data.card import Report, check_options, counts_of, finish_card, first_card
 from likeness.data.collection import Collection, committed
 from likeness.data.convert import Converted, Failed, Outcome, Task, convert_all
 from likeness.data.sources import SourceRow
