@@ -65,6 +65,7 @@ def test_an_encoder(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert facts["fingerprint"] == json.loads((tmp_path / "m" / "card.json").read_text())["fingerprint"]
     assert "config.tower.type" in text
     assert "ConvNetConfig" in text
+    assert ["config.mirror", "False"] in [line.split() for line in text.splitlines()]
 
 
 def test_a_run(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -1,10 +1,13 @@
 """The program as its user meets it: verbs, exit codes, where words and data go."""
 
+import errno
 import os
 import signal
 import subprocess
 import sys
+import threading
 from collections.abc import Callable
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
@@ -82,6 +85,38 @@ def test_an_interrupt_says_how_to_go_on(doctor: Verb, capsys: pytest.CaptureFixt
     doctor(interrupt)
     assert main(["doctor"]) == 130
     assert capsys.readouterr().err == "\ninterrupted; the same command goes on where it stopped\n"
+
+
+def test_an_interrupt_that_a_lock_complains_of_is_one(doctor: Verb, capsys: pytest.CaptureFixture[str]) -> None:
+    def interrupt(_: object) -> None:
+        lock = threading.Lock()
+        with lock:
+            lock.release()  # as if the signal had come between the lock's own release and its end
+            raise KeyboardInterrupt
+
+    doctor(interrupt)
+    assert main(["doctor"]) == 130
+    assert "goes on where it stopped" in capsys.readouterr().err
+
+
+def test_what_may_not_be_read_is_two(doctor: Verb, capsys: pytest.CaptureFixture[str]) -> None:
+    def read(_: object) -> None:
+        raise PermissionError(errno.EACCES, "Permission denied", "model/config.json")
+
+    doctor(read)
+    assert main(["doctor"]) == 2
+    words = "error: `model/config.json` can't be opened: permission is denied.\n\nhint: "
+    assert capsys.readouterr().err.startswith(words)
+
+
+@pytest.mark.parametrize("count", [1, 100_000])  # fails in the last flush; inside the command
+def test_a_full_disk_behind_stdout_is_two(count: int) -> None:
+    code = PIPED.format(action=f"lambda _: print('x' * {count})")
+    with Path("/dev/full").open("w") as full:
+        done = subprocess.run([sys.executable, "-c", code], stdout=full, stderr=subprocess.PIPE, text=True, check=False)
+    assert done.returncode == 2
+    assert done.stderr.startswith("error: Writing to stdout failed: the disk is full.\n\nhint: ")
+    assert "Traceback" not in done.stderr
 
 
 def test_sigterm_is_an_interrupt_and_its_handler_is_put_back(doctor: Verb, capsys: pytest.CaptureFixture[str]) -> None:

@@ -2,6 +2,7 @@
 
 import io
 import json
+import os
 import shutil
 import subprocess
 import sys
@@ -79,6 +80,16 @@ def test_sheet(shop, search, tmp_path, suffix):
     else:
         assert sheet.read_text().count("data:image/jpeg") == 4
     assert json.loads(search(picture(shop, 0, 0), "--json", "--sheet", sheet).out)
+
+
+def test_a_query_whose_name_is_not_utf8(shop, search, tmp_path):
+    query = os.fsdecode(os.fsencode(tmp_path) + b"/\xff.png")
+    shutil.copy(picture(shop, 0, 0), query)
+    shown = f"{tmp_path}/\\xff.png"
+    assert search(query).out.startswith(shown + "\n")
+    assert json.loads(search(query, "--json").out)[0]["query"] == shown
+    search(query, "--sheet", tmp_path / "sheet.html")
+    assert "\\xff.png" in (tmp_path / "sheet.html").read_text(encoding="utf-8")
 
 
 def test_another_model_needs_its_own_column(shop, search, tmp_path, write_tiny_model, capsys):

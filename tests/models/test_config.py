@@ -149,6 +149,25 @@ def test_directories_that_are_no_model(model: Path, tmp_path: Path):
     assert "has no `config.json`" in refused(model).message
 
 
+def test_a_run_in_the_place_of_its_model_is_told(model: Path, tmp_path: Path):
+    run = tmp_path / "run"
+    run.mkdir()
+    (run / "config.json").write_text('{"type": "HeadConfig"}')
+    (run / "metrics.jsonl").touch()
+    model.rename(run / "model")
+    error = refused(run)
+    assert "is a run" in error.message
+    assert error.hint == f"its encoder is `{run / 'model'}`"
+
+
+def test_tensors_that_may_not_be_read(model: Path, monkeypatch: pytest.MonkeyPatch):
+    def closed(*_: object):  # what the library says of a file that is there and may not be read
+        raise FileNotFoundError("No such file or directory: model.safetensors")
+
+    monkeypatch.setattr("safetensors.safe_open", closed)
+    assert "model.safetensors` can't be opened" in refused(model).message
+
+
 @pytest.mark.parametrize(
     ("text", "words"),
     [

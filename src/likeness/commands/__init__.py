@@ -4,6 +4,7 @@ A command's module has a frozen dataclass `Config`, whose fields are its options
 whose options depend on the arguments (train: on the recipe) has `configure(argv) -> Config` too.
 """
 
+import errno
 import signal
 import sys
 from collections.abc import Iterator
@@ -50,14 +51,33 @@ def main(argv: list[str]) -> int:
         print(f"error: {error}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
-        print("\ninterrupted; the same command goes on where it stopped", file=sys.stderr)
-        return 130
+        return _interrupted()
+    except RuntimeError as error:
+        if not isinstance(error.__context__, KeyboardInterrupt):  # a lock complains of being left by an interrupt
+            raise
+        return _interrupted()
     except SystemExit as end:  # the help was printed
         return end.code if isinstance(end.code, int) else 0
     except BrokenPipeError:
         if not _reader_is_gone():
             raise
         return 0
+    except OSError as error:  # rooms tell what they write; this is what they read, and stdout
+        if error.errno not in _MENDABLE:
+            raise
+        print(f"error: {_MENDABLE[error.errno].format(error.filename)}", file=sys.stderr)
+        return 2
+
+
+_MENDABLE = {
+    errno.EACCES: "`{}` can't be opened: permission is denied.\n\nhint: `ls -ld` says who may read it",
+    errno.ENOSPC: "Writing to stdout failed: the disk is full.\n\nhint: make room, and give the same command again",
+}
+
+
+def _interrupted() -> int:
+    print("\ninterrupted; the same command goes on where it stopped", file=sys.stderr)
+    return 130
 
 
 def dispatch(argv: list[str]) -> None:

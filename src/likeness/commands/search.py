@@ -40,15 +40,18 @@ class Config:
 
 def main(config: Config) -> None:
     """Search, and print or write what was found."""
+    from likeness.data.sources import text
+
     _check(config)
     index, embedder = _opened(config)
     matches = index.query(embedder.embed(config.images), config.k, config.where)
+    names = [text(image) for image in config.images]
     if config.sheet:
-        _write_sheet(config.sheet, config.images, matches)
+        _write_sheet(config.sheet, config.images, names, matches)
     if config.json:
-        print(json.dumps(document(config.images, matches), indent=2, ensure_ascii=False, default=str))
+        print(json.dumps(document(names, matches), indent=2, ensure_ascii=False, default=str))
     elif not config.sheet:
-        print("\n\n".join(f"{image}\n{_table(matches.rows(query))}" for query, image in enumerate(config.images)))
+        print("\n\n".join(f"{name}\n{_table(matches.rows(query))}" for query, name in enumerate(names)))
 
 
 def document(images: Sequence[str], matches: "Matches") -> list[dict[str, Any]]:
@@ -60,11 +63,11 @@ def _check(config: Config) -> None:
     if not config.images:
         raise UsageError("There is no IMAGE to search with.", hint=f"likeness search {config.collection} IMAGE...")
     if config.k < 1:
-        raise UsageError(f"`-k` is {config.k}; at least 1 match is needed.")
+        raise UsageError(f"`-k` is {config.k}; at least 1 match is needed.", hint="-k 5")
     for image in config.images:  # before the seconds that an encoder may take to load
         if not Path(image).is_file():
             found = "is a directory" if Path(image).is_dir() else "does not exist"
-            raise UsageError(f"`{image}` {found}; a picture to search with is a file.")
+            raise UsageError(f"`{image}` {found}.", hint="IMAGE is a picture file; several may be given")
     if config.sheet:
         from likeness.search.sheet import check_suffix
 
@@ -112,15 +115,15 @@ def _table(rows: Sequence[dict[str, Any]]) -> str:
     return table(["source", "label", "domain", "id", "score"], cells)
 
 
-def _write_sheet(path: str, images: Sequence[str], matches: "Matches") -> None:
+def _write_sheet(path: str, images: Sequence[str], names: Sequence[str], matches: "Matches") -> None:
     from likeness.core.journal import note
     from likeness.data.images import decode
     from likeness.search.sheet import SHARP, Found, Line, write_sheet
 
     lines = []
-    for query, image in enumerate(images):
+    for query, (image, name) in enumerate(zip(images, names, strict=True)):
         pairs = zip(matches.images(query), matches.rows(query), strict=True)
         found = [Found(data, row["label"] or "-", row["source"], row["score"]) for data, row in pairs]
-        lines.append(Line.of(decode(Path(image).read_bytes(), SHARP), image, found))
+        lines.append(Line.of(decode(Path(image).read_bytes(), SHARP), name, found))
     write_sheet(path, lines)
     note(f"wrote `{path}`")

@@ -15,7 +15,7 @@ import numpy as np
 
 from likeness.core.config import from_json, to_json
 from likeness.core.errors import EncoderError, LikenessError
-from likeness.core.files import fingerprint, new_directory, read_json, write_json
+from likeness.core.files import fingerprint, kind_of, new_directory, read_json, write_json
 from likeness.models.preprocess import Preprocess
 from likeness.models.towers import NORM_PARTS as NORM_PARTS
 from likeness.models.towers import Bottleneck as Bottleneck
@@ -146,6 +146,8 @@ def read_config(path: str | Path) -> EncoderConfig:
         raise no_tensors(path) from error
     except LikenessError as error:
         raise EncoderError(f"`{path}` is not a model directory: {error.message}") from error
+    if kind_of(path) == "run" and (path / "model").is_dir():
+        raise EncoderError(f"`{path}` is a run, not a model directory.", hint=f"its encoder is `{path / 'model'}`")
     if not isinstance(data, dict) or data.get("type") != "EncoderConfig":
         raise EncoderError(
             f"`{path}` holds a model in another layout than ours.",
@@ -169,6 +171,8 @@ def read_safetensors(path: Path) -> Tensors:
             return {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  not a dict
     except SafetensorError as error:
         raise EncoderError(f"`{path}` is damaged: {error}.", hint="get the file again") from error
+    except FileNotFoundError as error:  # what it says of a file that may not be read, too
+        raise EncoderError(f"`{path}` can't be opened.", hint="`ls -l` says who may read it") from error
 
 
 def write_model(
