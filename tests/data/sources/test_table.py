@@ -169,6 +169,18 @@ def test_other_bad_tables_are_told_by_line(shop: Path) -> None:
     assert "x" in refused(shop, "path,x,x\na.jpg,1,2\n")[0]
 
 
+def test_a_quote_that_is_never_closed_swallows_no_rows(shop: Path) -> None:
+    message, hint = refused(shop, 'path,label\na.jpg,x\nb.jpg,"y\nc.jpg,z\n')
+    assert "line 3: a quote opens that is not closed" in message
+    assert "twice" in hint
+    (shop / "shop.csv").write_text('path,label\na.jpg,"5"" inch"\nb.jpg,5" inch\n')
+    assert [row.label for row in open_source(str(shop / "shop.csv"))] == ['5" inch', '5" inch']
+
+
+def test_other_separators_are_told(shop: Path) -> None:
+    assert "commas" in refused(shop, "path;label\na.jpg;x\n")[1]
+
+
 def test_a_broken_parquet_or_tar_is_told(shop: Path) -> None:
     (shop / "shop.parquet").write_bytes(b"PAR1 not at all")
     with pytest.raises(SourceError, match="can't be read as Parquet"):

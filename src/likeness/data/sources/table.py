@@ -13,11 +13,11 @@ there and can't be decoded becomes a row of the errors table.
 
 import csv
 import os
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from difflib import get_close_matches
 from functools import partial
-from itertools import islice
+from itertools import chain, islice
 from pathlib import Path
 from typing import Any
 
@@ -89,7 +89,7 @@ def _rows(stem: str, table: pa.Table, places: list[Place], extra: tuple[str, ...
 
 def _read_csv(file: Path) -> pa.Table:
     try:
-        return pyarrow.csv.read_csv(
+        table = pyarrow.csv.read_csv(
             file,
             # One block, so that a column's type comes from all of its values and not from the first megabyte's.
             read_options=pyarrow.csv.ReadOptions(block_size=min(max(file.stat().st_size, 1), 2**31 - 1)),
@@ -104,7 +104,26 @@ def _read_csv(file: Path) -> pa.Table:
     except pa.ArrowInvalid as error:
         raise _csv_error(file, str(error)) from error
     except OSError as error:
-        raise SourceError(f"`{file}` can't be read: {error.strerror or error}.") from error
+        reason = str(error).rpartition("[errno ")[2].partition("] ")[2] or str(error)  # Arrow's own words around it
+        raise SourceError(
+            f"`{file}` can't be read: {reason.rstrip('.')}.", hint="`ls -l` says who may read it"
+        ) from error
+    _check_quotes(file)
+    return table
+
+
+def _check_quotes(file: Path) -> None:
+    """SourceError if a quote is never closed: all rows behind it would be taken for its value."""
+    if file.read_bytes().count(b'"') % 2 == 0:
+        return
+    end = "a row behind the last"
+    with file.open(encoding="utf-8-sig", newline="") as lines:
+        *_, (begin, values) = _numbered(chain(lines, ["\n", end]))
+    if values != [end]:
+        raise SourceError(
+            f"`{file}`, line {begin}: a quote opens that is not closed.",
+            hint='close it; a quote inside a quoted value is written twice: ""',
+        )
 
 
 def _csv_error(file: Path, reason: str) -> SourceError:
@@ -135,7 +154,9 @@ def _read_parquet(file: Path) -> pa.Table:
         return pyarrow.parquet.read_table(file)
     except (pa.ArrowInvalid, OSError) as error:
         reason = str(error).split("\n")[0].rstrip(".")
-        raise SourceError(f"`{file}` can't be read as Parquet: {reason}.") from error
+        raise SourceError(
+            f"`{file}` can't be read as Parquet: {reason}.", hint="write it again, or give the table as CSV"
+        ) from error
 
 
 def _typed(table: pa.Table, lines: _Lines) -> pa.Table:
@@ -234,7 +255,8 @@ def _missing(row: int, path: str, archive: Path, members: dict[str, Place], line
     names = list(members) if members else _beside(archive.parent, path)
     close = get_close_matches(os.path.normpath(path), names, 1)
     where = f"`{archive}` has no member `{path}`" if members else f"there is no file `{path}`"
-    hint = f"did you mean `{close[0]}`?" if close else f"paths are relative to `{archive.parent}`"
+    rule = f"`path` names members of `{archive}`" if members else f"paths are relative to `{archive.parent}`"
+    hint = f"did you mean `{close[0]}`?" if close else rule
     return lines.error(row, where, hint)
 
 
@@ -248,6 +270,8 @@ def _no_path(file: Path, columns: list[str]) -> SourceError:
     close = [c for c in columns if c.strip().lower() == "path"] or get_close_matches("path", columns, 1)
     close = close or [c for c in columns if c.lower() in ("file", "filename", "file_name", "image", "image_path")]
     hint = f"name the column `{close[0]}` `path`" if close else "name the column with the pictures' paths `path`"
+    if len(columns) == 1 and (";" in columns[0] or "\t" in columns[0]):
+        hint = "separate the columns with commas"
     return SourceError(f"`{file}` has no column `path`; its columns are {', '.join(map(repr, columns))}.", hint=hint)
 
 
@@ -259,9 +283,13 @@ def _line(file: Path, row: int) -> int:
 def _records(file: Path) -> Iterator[tuple[int, list[str]]]:
     """Rows of a CSV with the lines that they begin on: values may hold line ends, and lines may be empty."""
     with file.open(encoding="utf-8-sig", newline="") as lines:
-        reader = csv.reader(lines)
-        begin = 1
-        for values in reader:
-            if values:
-                yield begin, values
-            begin = reader.line_num + 1
+        yield from _numbered(lines)
+
+
+def _numbered(lines: Iterable[str]) -> Iterator[tuple[int, list[str]]]:
+    reader = csv.reader(lines)
+    begin = 1
+    for values in reader:
+        if values:
+            yield begin, values
+        begin = reader.line_num + 1
