@@ -2,7 +2,7 @@
 
 import signal
 import threading
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
 from types import FrameType
@@ -10,17 +10,16 @@ from types import FrameType
 from jax.sharding import Mesh
 
 from likeness.core.files import storage_errors
-from likeness.core.journal import Journal, note, progress, read_metrics
+from likeness.core.journal import Journal, note, progress
 from likeness.core.mesh import make_mesh, place, put_batch
 from likeness.models.encoder import Encoder
 from likeness.training.checkpoint import Checkpoints, opened_run
 from likeness.training.config import HeadConfig, PcaConfig, PixelsConfig, TrainConfig
 from likeness.training.optimizer import make_optimizer
+from likeness.training.scores import Evaluate, Scores
 from likeness.training.state import first_state
 from likeness.training.step import make_step
 from likeness.training.tasks import closed_form, head_task, pixels_task
-
-Evaluate = Callable[[Encoder], Mapping[str, float]]
 
 
 def train(config: TrainConfig, evaluate: Evaluate | None = None, *, mesh: Mesh | None = None) -> Encoder:
@@ -95,34 +94,6 @@ def _fit(config: HeadConfig | PixelsConfig, run: Path, evaluate: Evaluate | None
             encoder = task.encoder(state.learner)
             scores.measure(task.steps, "trained", encoder)
     return encoder
-
-
-class Scores:
-    """Measures encoders, writes what was found, and says it as a difference from the untouched encoder."""
-
-    def __init__(self, journal: Journal, evaluate: Evaluate | None) -> None:
-        self._journal, self._evaluate = journal, evaluate
-        self._untouched = next(
-            (line for line in read_metrics(journal.path.parent) if line.get("encoder") == "untouched"), {}
-        )
-
-    def measure(self, step: int, which: str, encoder: Encoder) -> None:
-        """Score `encoder` as of `step`; `which` is "untouched", "start" or "trained"."""
-        if self._evaluate is None:
-            return
-        found = {name: float(value) for name, value in self._evaluate(encoder).items()}
-        dimension = encoder.config.projection.dimension
-        line: dict[str, float | int | str] = {"encoder": which, "dimension": dimension, **found}
-        self._journal.metrics(step, line)
-        if which == "untouched":
-            self._untouched = found
-        words = "  ".join(f"{name} {value:.4f}{self._difference(which, name, value)}" for name, value in found.items())
-        note(f"step {step}, {which} ({dimension} numbers): {words}")
-
-    def _difference(self, which: str, name: str, value: float) -> str:
-        if which == "untouched" or name not in self._untouched:
-            return ""
-        return f" ({value - self._untouched[name]:+.4f})"
 
 
 @contextmanager
