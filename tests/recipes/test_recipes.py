@@ -62,6 +62,9 @@ def test_the_field_s_recipe_can_be_said_in_flags():
         (["--data", "c"], "A recipe comes before the options."),
         (["head", "--data", "c", "--out", "r"], "Missing: `--model`."),
         (["tiny", "--data", "c"], "Missing: `--out`."),
+        (["head", "--log-every", "0"], "`--log-every` is 0; expected 1 or more."),
+        (["pca", "--dimension", "-3"], "`--dimension` is -3; expected 1 or more."),
+        (["tiny", "--dropout", "1"], "`--dropout` is 1.0; expected 0 or more, and less than 1."),
         (["head", "--los.margin", "1"], "Unknown option `--los.margin`. Did you mean `--loss.margin`?"),
     ],
 )

@@ -7,6 +7,7 @@ images). A run is a function of this value, the collection and the model.
 from dataclasses import dataclass, field
 
 from likeness.core.config import option
+from likeness.core.errors import UsageError
 from likeness.data.augment import Color, Erase, Flip
 from likeness.data.sampling import Sample
 from likeness.losses.geometry import Neighbours
@@ -90,6 +91,9 @@ class _Run:
     dimension: int = 64
     """Numbers in the embedding."""
 
+    def __post_init__(self) -> None:
+        _at_least_one(self, "dimension")
+
 
 @dataclass(frozen=True)
 class PcaConfig(_Run):
@@ -132,6 +136,11 @@ class _Steps(_Run):
     log_every: int = 20
     """Steps between lines of metrics."""
 
+    def __post_init__(self) -> None:
+        _at_least_one(self, "dimension", "centers", "batch", "save_every", "log_every")
+        if not 0 <= self.dropout < 1:
+            raise UsageError(f"`--dropout` is {self.dropout}; expected 0 or more, and less than 1.")
+
 
 @dataclass(frozen=True)
 class HeadConfig(_Steps):
@@ -157,6 +166,12 @@ class PixelsConfig(_Steps):
     """Side of the new tower's input, in pixels."""
     augment: Augments = field(default_factory=Augments)
     """How images are changed each time they are seen."""
+
+
+def _at_least_one(config: _Run, *names: str) -> None:
+    for name in names:
+        if getattr(config, name) < 1:
+            raise UsageError(f"`--{name.replace('_', '-')}` is {getattr(config, name)}; expected 1 or more.")
 
 
 TrainConfig = PcaConfig | HeadConfig | PixelsConfig
