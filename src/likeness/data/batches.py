@@ -24,7 +24,7 @@ _AHEAD = 2  # batches ready or under way for each thread: one to wait with, one 
 
 
 @runtime_checkable
-class Pictures(Protocol):
+class Images(Protocol):
     """What is asked of a collection."""
 
     def take(self, ids: Int64[np.ndarray, "B"], columns: Sequence[str]) -> "pa.Table":
@@ -42,7 +42,7 @@ class Batch:
 
 
 def batches(
-    collection: Pictures,
+    collection: Images,
     ids: Int64[np.ndarray, "N"],
     labels: Int[np.ndarray, "N"],
     *,

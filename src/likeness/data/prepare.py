@@ -27,7 +27,7 @@ from likeness.data.card import Report, check_options, counts_of, finish_card, fi
 from likeness.data.collection import Collection, committed
 from likeness.data.convert import Converted, Failed, Outcome, Task, convert_all
 from likeness.data.sources import SourceRow
-from likeness.data.sources.listing import Listing, common_type, list_pictures
+from likeness.data.sources.listing import Listing, common_type, list_images
 
 BATCH = 512
 """Pictures of a commit, at least, unless the work ends; fewer would make a table of many small pieces."""
@@ -71,7 +71,7 @@ def prepare(
     card = read_card(out)
     check_options(out, card.get("options", options), options)
     entries = {entry["name"]: entry for entry in card.get("sources", [])}
-    listing = list_pictures(sources, {name: entry["path"] for name, entry in entries.items()}, test)
+    listing = list_images(sources, {name: entry["path"] for name, entry in entries.items()}, test)
     with locked(out, "prepare"):
         collection = _open_or_create(out, listing)
         collection.update_card(

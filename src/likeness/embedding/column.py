@@ -76,7 +76,7 @@ def _fill_features(embedder: Embedder, collection: Collection, mirrored: bool) -
         batches = _batches(work, embedder.engine.batch)
         todo = sum(len(ids) for ids, _ in batches)
         with progress("embed", "images", total, total - todo) as bar:
-            for (ids, columns), images in zip(batches, _pictures(embedder, collection, batches), strict=True):
+            for (ids, columns), images in zip(batches, _images(embedder, collection, batches), strict=True):
                 for part in columns:
                     part.add(ids, embedder.features(images[:, :, ::-1] if part.mirrored else images))
                 bar.advance(len(ids))
@@ -197,7 +197,7 @@ def _batches(work: Sequence[Work], size: int) -> Batches:
     ]
 
 
-def _pictures(embedder: Embedder, collection: Collection, batches: Batches) -> Iterator[UInt8[np.ndarray, "B S S 3"]]:
+def _images(embedder: Embedder, collection: Collection, batches: Batches) -> Iterator[UInt8[np.ndarray, "B S S 3"]]:
     def decode(row: tuple[int, bytes]) -> UInt8[np.ndarray, "S S 3"]:
         try:
             return embedder.decode(row[1])

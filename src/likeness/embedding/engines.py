@@ -15,7 +15,7 @@ from likeness.core.machine import cores
 if TYPE_CHECKING:
     from likeness.models.encoder import Encoder
 
-Pictures = UInt8[np.ndarray, "B S S 3"]
+Images = UInt8[np.ndarray, "B S S 3"]
 Features = Float32[np.ndarray, "B F"]
 
 
@@ -39,7 +39,7 @@ class OnnxEngine:
         if temporary:
             weakref.finalize(self, shutil.rmtree, graph.parent, ignore_errors=True)
 
-    def features(self, images: Pictures) -> Features:
+    def features(self, images: Images) -> Features:
         """The features of pictures that `Preprocess` made."""
         features = np.empty((len(images), self._width), np.float32)
         few = len(images) < cores()
@@ -92,7 +92,7 @@ class JaxEngine:
 
         self._features = eqx.filter_jit(features)
 
-    def features(self, images: Pictures) -> Features:
+    def features(self, images: Images) -> Features:
         """The features of pictures that `Preprocess` made."""
         from likeness.core.mesh import put_batch
 

@@ -4,7 +4,7 @@ import pyarrow as pa
 import pytest
 
 from likeness.core.errors import SourceError
-from likeness.data.sources.listing import Listing, list_pictures
+from likeness.data.sources.listing import Listing, list_images
 
 
 @pytest.fixture
@@ -21,32 +21,32 @@ def known(listing: Listing) -> dict[str, str]:
 
 def test_sources_of_the_same_name_are_told_apart_and_stay_so(place: Path) -> None:
     one, two = str(place / "one/photos"), str(place / "two/photos")
-    first = list_pictures([one, two], {}, 0.0)
+    first = list_images([one, two], {}, 0.0)
     assert list(first.rows) == ["photos/mug/1.jpg", "photos-2/mug/1.jpg"]
-    assert list(list_pictures([two, one], known(first), 0.0).rows) == ["photos-2/mug/1.jpg", "photos/mug/1.jpg"]
-    assert list(list_pictures([two], known(first), 0.0).rows) == ["photos-2/mug/1.jpg"]
-    assert list(list_pictures([two], {}, 0.0).rows) == ["photos/mug/1.jpg"]
+    assert list(list_images([two, one], known(first), 0.0).rows) == ["photos-2/mug/1.jpg", "photos/mug/1.jpg"]
+    assert list(list_images([two], known(first), 0.0).rows) == ["photos-2/mug/1.jpg"]
+    assert list(list_images([two], {}, 0.0).rows) == ["photos/mug/1.jpg"]
     assert first.sources["photos-2"] == {"name": "photos-2", "path": two, "layout": "folder"}
     assert first.covers("photos-2/gone.jpg")
     assert not first.covers("photo/mug/1.jpg")
 
 
 def test_a_source_that_moved_keeps_its_name(place: Path) -> None:
-    first = list_pictures([str(place / "one/photos")], {}, 0.0)
+    first = list_images([str(place / "one/photos")], {}, 0.0)
     (place / "one").rename(place / "three")
-    assert list(list_pictures([str(place / "three/photos")], known(first), 0.0).rows) == ["photos/mug/1.jpg"]
+    assert list(list_images([str(place / "three/photos")], known(first), 0.0).rows) == ["photos/mug/1.jpg"]
 
 
 def test_a_source_given_twice_is_refused(place: Path) -> None:
     with pytest.raises(SourceError, match="given twice"):
-        list_pictures([str(place / "one/photos"), str(place / "two/../one/photos/")], {}, 0.0)
+        list_images([str(place / "one/photos"), str(place / "two/../one/photos/")], {}, 0.0)
 
 
 def test_columns_of_tables_are_joined(place: Path) -> None:
     def tables(*texts: str) -> Listing:
         for i, text in enumerate(texts):
             (place / "two" / f"t{i}.csv").write_text(text)
-        return list_pictures([str(place / "two" / f"t{i}.csv") for i in range(len(texts))], {}, 0.0)
+        return list_images([str(place / "two" / f"t{i}.csv") for i in range(len(texts))], {}, 0.0)
 
     joined = tables("path,price,note\nx.jpg,1,\n", "path,price,size\nx.jpg,1.5,3\n", "path,price\nx.jpg,\n")
     assert joined.columns == pa.schema([("price", pa.float64()), ("note", pa.null()), ("size", pa.int64())])
@@ -57,7 +57,7 @@ def test_columns_of_tables_are_joined(place: Path) -> None:
 
 def test_labels_are_split_only_where_the_source_gives_no_split(place: Path) -> None:
     (place / "two" / "t.csv").write_text("path,label,split\nx.jpg,a,val\nphotos/mug/1.jpg,b,\n")
-    rows = list_pictures([str(place / "two" / "t.csv")], {}, 0.999999).rows.values()
+    rows = list_images([str(place / "two" / "t.csv")], {}, 0.999999).rows.values()
     assert [row.split for row in rows] == ["val", "test"]
-    rows = list_pictures([str(place / "two" / "t.csv")], {}, 0.0).rows.values()
+    rows = list_images([str(place / "two" / "t.csv")], {}, 0.0).rows.values()
     assert [row.split for row in rows] == ["val", None]

@@ -34,7 +34,7 @@ class Listing:
         return None if row is None else row.place.stamp
 
 
-def list_pictures(paths: Sequence[str], known: dict[str, str], test: float) -> Listing:
+def list_images(paths: Sequence[str], known: dict[str, str], test: float) -> Listing:
     """The listing of the sources at `paths`.
 
     Args:
