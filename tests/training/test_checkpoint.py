@@ -66,6 +66,7 @@ def test_another_config_is_refused_by_field(tmp_path):
     config = HeadConfig(data="a", model="b", out=str(tmp_path / "run"))
     with opened_run(config) as run:
         assert json.loads((run / "config.json").read_text())["loss"]["margin"] == 0.1
+        (run / "metrics.jsonl").write_text('{"step": 0}\n')
     with opened_run(config):
         pass  # the same again is fine
     with pytest.raises(RunError, match=r"started with loss\.margin 0\.1, and this command says 0\.5"):
@@ -77,6 +78,19 @@ def test_another_config_is_refused_by_field(tmp_path):
     (tmp_path / "run").rename(tmp_path / "moved")
     with opened_run(replace(config, out=str(tmp_path / "moved"))):
         pass
+
+
+def test_a_run_that_never_began_takes_another_config(tmp_path):
+    config = HeadConfig(data="a", model="b", out=str(tmp_path / "run"))
+    with pytest.raises(RunError, match="too few"), opened_run(config):
+        raise RunError("too few images")
+    for begun in ("checkpoints/5", "model"):
+        with opened_run(replace(config, dimension=8)) as run:
+            assert json.loads((run / "config.json").read_text())["dimension"] == 8
+            (run / begun).mkdir(parents=True)
+        with pytest.raises(RunError, match="dimension 8"), opened_run(config):
+            pass
+        shutil.rmtree(run / begun)
 
 
 def test_something_else_is_not_overwritten(tmp_path):

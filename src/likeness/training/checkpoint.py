@@ -41,8 +41,11 @@ def opened_run(config: TrainConfig) -> Iterator[Path]:
         with new_directory(out, "run") as directory:
             write_json(directory / "config.json", to_json(config))
             (directory / "metrics.jsonl").touch()
-    _same(out, read_json(out / "config.json"), to_json(config))
     with locked(out, "train"):
+        if _begun(out):
+            _same(out, read_json(out / "config.json"), to_json(config))
+        else:  # what was refused before its first step may be asked again in other words
+            write_json(out / "config.json", to_json(config))
         yield out
 
 
@@ -96,6 +99,13 @@ class Checkpoints:
                     f"Run `{self._run}` was saved with {name} {saved.get(name)}, and now it is {value}.",
                     hint="train into another `--out`, or give back what this run began with",
                 )
+
+
+def _begun(out: Path) -> bool:
+    """Whether anything in `out` follows from its config: metrics, a checkpoint, the encoder."""
+    checkpoints = out / "checkpoints"
+    saved = checkpoints.is_dir() and any(checkpoints.iterdir())
+    return saved or (out / "model").exists() or (out / "metrics.jsonl").stat().st_size > 0
 
 
 def _same(out: Path, saved: dict[str, Any], asked: dict[str, Any]) -> None:
