@@ -92,7 +92,7 @@ class _Run:
     """Numbers in the embedding."""
 
     def __post_init__(self) -> None:
-        _at_least_one(self, "dimension")
+        _at_least(self, 1, "dimension")
 
 
 @dataclass(frozen=True)
@@ -137,7 +137,8 @@ class _Steps(_Run):
     """Steps between lines of metrics."""
 
     def __post_init__(self) -> None:
-        _at_least_one(self, "dimension", "centers", "batch", "save_every", "log_every")
+        _at_least(self, 1, "dimension", "centers", "batch", "save_every", "log_every")
+        _at_least(self, 0, "steps", "seed", "evaluate_every")
         if not 0 <= self.dropout < 1:
             raise UsageError(f"`--dropout` is {self.dropout}; expected 0 or more, and less than 1.")
 
@@ -168,10 +169,11 @@ class PixelsConfig(_Steps):
     """How images are changed each time they are seen."""
 
 
-def _at_least_one(config: _Run, *names: str) -> None:
+def _at_least(config: _Run, least: int, *names: str) -> None:
     for name in names:
-        if getattr(config, name) < 1:
-            raise UsageError(f"`--{name.replace('_', '-')}` is {getattr(config, name)}; expected 1 or more.")
+        if getattr(config, name) < least:
+            flag = f"--{name.replace('_', '-')}"
+            raise UsageError(f"`{flag}` is {getattr(config, name)}; expected {least} or more.", hint=f"{flag} {least}")
 
 
 TrainConfig = PcaConfig | HeadConfig | PixelsConfig
