@@ -81,6 +81,7 @@ def test_refuses_bad_embeddings(shop, evaluate, tmp_path):
         ("nan", bad),
         ("whole", np.ones((12, 5), np.int64)),
         ("flat", good.ravel()),
+        ("none", good[:, :0]),
         ("pickle", np.array([{"a": 1}], object)),
     ]:
         np.save(tmp_path / f"{name}.npy", array)
@@ -92,6 +93,7 @@ def test_refuses_bad_embeddings(shop, evaluate, tmp_path):
         ("nan", "Row 3 of the vectors holds a number that is not finite"),
         ("whole", "expected float16, float32 or float64"),
         ("flat", "holds float64 [60]"),
+        ("none", "holds float64 [12, 0]"),
         ("pickle", "can't be read"),
         ("text", "not a .npy file"),
         ("cut", "can't be read"),

@@ -100,8 +100,9 @@ def read_vectors(path: str) -> Any:
         vectors = np.load(path, allow_pickle=False)
     except (ValueError, EOFError, OSError) as error:
         raise UsageError(f"`{path}` can't be read as an array of numbers: {error}.") from error
-    if vectors.dtype not in (np.float16, np.float32, np.float64) or vectors.ndim != 2:
+    if vectors.dtype not in (np.float16, np.float32, np.float64) or vectors.ndim != 2 or 0 in vectors.shape:
         raise UsageError(
-            f"`{path}` holds {vectors.dtype} {list(vectors.shape)}; expected float16, float32 or float64 [N, D]."
+            f"`{path}` holds {vectors.dtype} {list(vectors.shape)}; expected float16, float32 or float64 [N, D].",
+            hint="numpy.save(FILE, vectors.astype(numpy.float32)), a row an image of the collection",
         )
     return vectors
