@@ -341,3 +341,13 @@ def picture_files(collection: Collection) -> set[str]:
 
 def data_bytes(collection: Collection) -> int:
     return sum(f.stat().st_size for f in Path(collection.path, "rows.lance", "data").iterdir())
+
+
+def test_the_hint_never_names_a_place_that_prepare_would_refuse(tmp_path: Path) -> None:
+    with pytest.raises(CollectionError) as caught:
+        Collection.open(tmp_path / "new")
+    assert caught.value.hint == f"likeness prepare SOURCE --out {tmp_path / 'new'}"
+    (tmp_path / "mine.txt").touch()
+    with pytest.raises(CollectionError) as caught:
+        Collection.open(tmp_path)
+    assert caught.value.hint == "likeness prepare SOURCE --out COLL"

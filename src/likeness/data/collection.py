@@ -75,8 +75,9 @@ class Collection:
     def open(cls, path: str | Path) -> "Collection":
         """The collection at `path`; CollectionError if there is none, or its columns are not those of `SCHEMA`."""
         path = str(path)
-        if kind_of(path) != "collection":
-            raise CollectionError(f"{found_at(path)}, not a collection.", hint=f"likeness prepare SOURCE --out {path}")
+        if (kind := kind_of(path)) != "collection":
+            out = path if kind in ("missing", "empty") else "COLL"  # what is something else stays so
+            raise CollectionError(f"{found_at(path)}, not a collection.", hint=f"likeness prepare SOURCE --out {out}")
         try:
             dataset = lance.dataset(f"{path}/rows.lance")
         except ValueError as error:
