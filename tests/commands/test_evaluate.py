@@ -107,7 +107,7 @@ def test_refuses_bad_embeddings(shop, evaluate, tmp_path):
 
 def test_refuses_what_does_not_fit_together(shop, evaluate, tmp_path):
     for arguments, words in [
-        ([shop.model], "there is one argument"),
+        ([shop.model], "the arguments are 1"),
         (["--embeddings", "v.npy", shop.model, shop.collection], "not from both"),
         ([shop.model, shop.collection], "No row is in split `test`; rows per split: no split 12"),
         ([shop.model, tmp_path / "nothing"], "nothing"),

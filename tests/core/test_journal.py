@@ -105,3 +105,8 @@ def test_no_progress_is_no_words(clock: Clock, capsys: pytest.CaptureFixture[str
 def test_a_table_is_aligned() -> None:
     text = table(["domain", "mp@5"], [["cars", 0.5], ["art and more", 12]])
     assert text == "domain        mp@5\n------------  ----\ncars           0.5\nart and more    12"
+
+
+def test_words_stand_left_and_numbers_right() -> None:
+    text = table(["id", "reason", "n"], [[7, "no image", "1,000"], [12, "cut off early", "-"]])
+    assert text.splitlines()[2:] == [" 7  no image       1,000", "12  cut off early      -"]

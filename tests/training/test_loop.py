@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -13,7 +14,7 @@ import numpy as np
 import pytest
 
 from likeness.core.errors import CollectionError, RunError
-from likeness.core.files import kind_of
+from likeness.core.files import kind_of, read_card, write_json
 from likeness.models.encoder import Encoder
 from likeness.recipes import RECIPES
 from likeness.training.config import Lda, Pca, PcaConfig, Random
@@ -66,6 +67,19 @@ def test_lda_and_the_mean_with_mirror_images(made, tmp_path):
     weight, _ = lda((made.features + made.mirrored)[rows] / 2, label, 4, 0.5)
     np.testing.assert_allclose(encoder.tensors()["projection.weight"], weight, atol=1e-4)
     assert encoder.config.mirror
+
+
+def test_the_card_carries_what_was_said_of_the_model(made, tmp_path):
+    model = tmp_path / "model"
+    shutil.copytree(made.model, model)
+    card = {**read_card(model), "license": "mit", "source": "a fair"}
+    write_json(model / "card.json", card)
+    train(PcaConfig(data=made.collection, model=str(model), out=str(tmp_path / "run"), dimension=4))
+    found = read_card(tmp_path / "run" / "model")
+    assert found["began_from"] == card
+    assert found["license"] == "mit"
+    assert found["recipe"] == "Pca"
+    assert "license: mit" in (tmp_path / "run" / "model" / "README.md").read_text()
 
 
 def test_only_the_rows_asked_for(made, tmp_path):

@@ -23,10 +23,8 @@ class Config:
     the collection, or made and kept there first. With --embeddings there is no MODEL.
     """
 
-    model: str = option(positional=True, metavar="[MODEL]")
-    """A model directory."""
-    collection: str | None = option(positional=True, metavar="COLL", default=None)
-    """The collection to measure on."""
+    places: tuple[str, ...] = option(positional=True, metavar="[MODEL] COLL", default=())
+    """The model directory, and the collection to measure on."""
     embeddings: str | None = option(default=None, metavar="FILE")
     """Vectors made by anyone, a .npy file: row i belongs to the i-th row of the collection by id."""
     split: str = "test"
@@ -60,20 +58,21 @@ def main(config: Config) -> None:
 
 
 def _places(config: Config) -> tuple[str | None, str]:
-    """Model directory (None with `--embeddings`) and collection; the one argument there may be is then the latter."""
-    if config.embeddings is None:
-        if config.collection is None:
+    """Model directory (None with `--embeddings`) and collection."""
+    match config.places, config.embeddings:
+        case (model, collection), None:
+            return model, collection
+        case (collection,), str():
+            return None, collection
+        case (model, collection), str():
             raise UsageError(
-                "A model directory and a collection are needed, and there is one argument.",
-                hint="likeness evaluate MODEL COLL, or likeness evaluate --embeddings FILE COLL",
+                f"Vectors come from `{config.embeddings}` or from `{model}`, not from both.",
+                hint=f"likeness evaluate --embeddings {config.embeddings} {collection}",
             )
-        return config.model, config.collection
-    if config.collection is not None:
-        raise UsageError(
-            f"Vectors come from `{config.embeddings}` or from `{config.model}`, not from both.",
-            hint=f"likeness evaluate --embeddings {config.embeddings} {config.collection}",
-        )
-    return None, config.model
+    raise UsageError(
+        f"A model directory and a collection are needed, and the arguments are {len(config.places)}.",
+        hint="likeness evaluate MODEL COLL, or likeness evaluate --embeddings FILE COLL",
+    )
 
 
 def _embedded(model: str, collection: "Collection") -> tuple["Vectors", str]:

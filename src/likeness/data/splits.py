@@ -1,13 +1,10 @@
-"""Pure decisions about which classes and rows take part: class-disjoint splits, caps, minimum sizes.
+"""Pure decisions about which classes are for training and which for the test: class-disjoint splits.
 
 A class is a pair (domain, label). Whether a class belongs to the test part depends on its own name and nothing
 else, so adding, removing or renaming other classes never moves it; a class is never on both sides.
 """
 
 import hashlib
-
-import numpy as np
-from jaxtyping import Bool, Int
 
 _SPAN = 2**64
 
@@ -27,20 +24,3 @@ def split_of(domain: str | None, label: str | None, test: float) -> str | None:
     if label is None:
         return None
     return "test" if position(domain, label) < test else "train"
-
-
-def cap(labels: Int[np.ndarray, "N"], most: int, seed: int = 0) -> Bool[np.ndarray, "N"]:
-    """True for at most `most` rows of each label, drawn without replacement from `seed`; all of a smaller one."""
-    order = np.random.Generator(np.random.Philox(key=seed)).permutation(len(labels))
-    by_label = order[np.argsort(labels[order], kind="stable")]  # rows of a label side by side, shuffled inside
-    _, starts, sizes = np.unique(labels[by_label], return_index=True, return_counts=True)
-    rank = np.arange(len(labels)) - np.repeat(starts, sizes)
-    kept = np.zeros(len(labels), bool)
-    kept[by_label[rank < most]] = True
-    return kept
-
-
-def at_least(labels: Int[np.ndarray, "N"], least: int) -> Bool[np.ndarray, "N"]:
-    """True for the rows whose label has `least` rows or more."""
-    _, inverse, sizes = np.unique(labels, return_inverse=True, return_counts=True)
-    return np.asarray(sizes[inverse] >= least)

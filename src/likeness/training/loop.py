@@ -6,10 +6,11 @@ from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
 from types import FrameType
+from typing import Any
 
 from jax.sharding import Mesh
 
-from likeness.core.files import storage_errors
+from likeness.core.files import read_card, storage_errors
 from likeness.core.journal import Journal, note, progress
 from likeness.core.mesh import make_mesh, place, put_batch
 from likeness.models.encoder import Encoder
@@ -45,9 +46,19 @@ def train(config: TrainConfig, evaluate: Evaluate | None = None, *, mesh: Mesh |
             encoder = _solve(config, run, evaluate)
         else:
             encoder = _fit(config, run, evaluate, mesh or make_mesh())
-        encoder.save(run / "model", {"name": run.name, "recipe": type(config).__name__.removesuffix("Config")})
+        encoder.save(run / "model", _card(config, run))
         note(f"The encoder is `{run / 'model'}`.")
     return encoder
+
+
+def _card(config: TrainConfig, run: Path) -> dict[str, Any]:
+    """What the encoder's card says: how it was made, and all that was said of what it began from (licence, source)."""
+    card = {"name": run.name, "recipe": type(config).__name__.removesuffix("Config"), "data": config.data}
+    if not config.model:
+        return card
+    before = read_card(config.model)
+    licence = {"license": before["license"]} if "license" in before else {}
+    return {**card, **licence, "began_from": before}
 
 
 def _solve(config: PcaConfig, run: Path, evaluate: Evaluate | None) -> Encoder:

@@ -80,7 +80,7 @@ def test_a_picture_is_known_by_suffix_or_by_its_first_bytes(tmp_path: Path, caps
     picture(tmp_path / ".thumbnails" / "a.jpg")
     os.mkfifo(tmp_path / "pipe.jpg")
     assert [row.source for row in listed(tmp_path)] == ["a.JPG", "b.png", "broken.jpeg", "c.dat", "d", "e.bin", "f.x"]
-    assert "left out 3 files" in capsys.readouterr().err
+    assert "left out: 3" in capsys.readouterr().err
 
 
 def test_links_are_followed_but_not_in_circles(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

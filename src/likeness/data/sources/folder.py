@@ -54,7 +54,7 @@ def _rows(root: str) -> Iterator[SourceRow]:
             domain=text(folders[0] if len(folders) >= 2 else name),
         )
     if left_out:
-        note(f"left out {left_out:,} files of `{root}` that are not pictures")
+        note(f"files of `{root}` that are not pictures, left out: {left_out:,}")
     if not found:
         raise SourceError(
             f"`{root}` holds no pictures.",
