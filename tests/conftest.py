@@ -6,6 +6,7 @@ never promoted silently, ranks never at all, and every annotation of the package
 
 import importlib.util
 import os
+import signal
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -17,6 +18,9 @@ os.environ["JAX_NUMPY_RANK_PROMOTION"] = "raise"
 os.environ["ORT_DISABLE_TELEMETRY"] = "1"  # tests import ONNX Runtime themselves, and its sockets are not Python's
 
 import pytest
+
+# A shell that starts a job in the background has it ignore Ctrl-C, and children inherit that; the tests send it.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 REFERENCE = {"torch", "transformers", "faiss", "sklearn"}
 
