@@ -13,6 +13,7 @@ import contextlib
 import dataclasses
 import difflib
 import io
+import math
 import re
 import types
 import typing
@@ -23,7 +24,7 @@ from likeness.core.errors import UsageError
 
 T = TypeVar("T")
 
-__all__ = ["did_you_mean", "from_json", "option", "parse", "to_json"]
+__all__ = ["did_you_mean", "from_json", "in_range", "option", "parse", "to_json"]
 
 
 def option(
@@ -55,6 +56,15 @@ def did_you_mean(word: str, words: Iterable[str]) -> str:
     """` Did you mean `x`?` for the nearest of `words` (with its leading space), or nothing if none is near."""
     near = difflib.get_close_matches(word, list(words), n=1, cutoff=0.6)
     return f" Did you mean `{near[0]}`?" if near else ""
+
+
+def in_range(config: Any, low: float, high: float, *names: str) -> None:
+    """UsageError if one of these fields of `config` is not a number from `low` to `high`; for `__post_init__`."""
+    for name in names:
+        value = getattr(config, name)
+        if not low <= value <= high:  # NaN is neither
+            wanted = f"{low:g} or more" if high == math.inf else f"{low:g} to {high:g}"
+            raise UsageError(f"`{name}` of {type(config).__name__} is {value}; expected {wanted}.")
 
 
 # ---------------------------------------------------------------------------------------------- argv

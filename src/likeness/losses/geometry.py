@@ -4,12 +4,14 @@ Few classes say little about the rest of the world. A tower that has seen much o
 each other; a margin loss alone forgets that while it pulls its classes together.
 """
 
+import math
 from dataclasses import dataclass
 
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float32
 
+from likeness.core.config import in_range
 from likeness.losses.centers import unit
 
 _FAR = -1e9  # a logit that takes no part in a softmax
@@ -28,6 +30,10 @@ class Neighbours:
     """How much the term counts beside the margin loss; 0 leaves it out."""
     temperature: float = 0.1
     """Divides both kinds of cosines before their softmax: smaller looks at nearer neighbours only."""
+
+    def __post_init__(self) -> None:
+        in_range(self, 0.0, math.inf, "weight")
+        in_range(self, 1e-3, math.inf, "temperature")
 
     def __call__(self, features: Float32[Array, "B F"], embedding: Float32[Array, "B D"]) -> Float32[Array, ""]:
         """The divergence, mean over the batch; 0 where the embedding's cosines equal the tower's.

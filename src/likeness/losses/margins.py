@@ -15,6 +15,8 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Float32, Int32
 
+from likeness.core.config import in_range
+
 # The sine of the true angle is not taken below this in slopes: d cos(a + m) / d cos a = sin(a + m) / sin a has no
 # bound at a = 0. A milliradian is less than float32 can tell of a cosine near 1 (an ulp there is 0.35 of it).
 _LEAST_SINE = 1e-3
@@ -31,6 +33,10 @@ class ArcFace:
     """Radians added to the angle between an image and the center of its class; 0 to pi / 2."""
     scale: float = 30.0
     """Multiplies the cosines before the softmax; no unit."""
+
+    def __post_init__(self) -> None:
+        in_range(self, 0.0, math.pi / 2, "margin")
+        in_range(self, 1e-3, 1e4, "scale")
 
     def harder(self, cos_B: Float32[Array, "*B"]) -> Float32[Array, "*B"]:
         """The cosine that the true class is given: cos(a + margin) for the angle a of `cos_B`, elementwise.
@@ -54,6 +60,10 @@ class CosFace:
     """Taken from the cosine between an image and the center of its class; 0 to 1."""
     scale: float = 30.0
     """Multiplies the cosines before the softmax; no unit."""
+
+    def __post_init__(self) -> None:
+        in_range(self, 0.0, 1.0, "margin")
+        in_range(self, 1e-3, 1e4, "scale")
 
     def harder(self, cos_B: Float32[Array, "*B"]) -> Float32[Array, "*B"]:
         """The cosine that the true class is given: `cos_B` - margin, elementwise."""

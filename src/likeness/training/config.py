@@ -4,9 +4,10 @@ Three kinds: `PcaConfig` (closed form), `HeadConfig` (a projection on cached fea
 images). A run is a function of this value, the collection and the model.
 """
 
+import math
 from dataclasses import dataclass, field
 
-from likeness.core.config import option
+from likeness.core.config import in_range, option
 from likeness.core.errors import UsageError
 from likeness.data.augment import Color, Erase, Flip
 from likeness.data.sampling import Sample
@@ -26,6 +27,10 @@ class Pca:
     shrinkage: float = 0.7
     """Share of the identity in the covariance within classes, 0 to 1; for `within`."""
 
+    def __post_init__(self) -> None:
+        in_range(self, -1.0, 1.0, "power")
+        in_range(self, 0.0, 1.0, "within", "shrinkage")
+
 
 @dataclass(frozen=True)
 class Lda:
@@ -33,6 +38,9 @@ class Lda:
 
     shrinkage: float = 0.7
     """Share of the identity in the covariance within classes, 0 to 1."""
+
+    def __post_init__(self) -> None:
+        in_range(self, 0.0, 1.0, "shrinkage")
 
 
 @dataclass(frozen=True)
@@ -60,6 +68,10 @@ class AdamW:
     """Share of the steps in which the rates rise."""
     clip: float = 0.0
     """Longest gradient, over all numbers together; 0 does not clip."""
+
+    def __post_init__(self) -> None:
+        in_range(self, 0.0, math.inf, "rate", "centers_rate", "tower_rate", "decay", "clip")
+        in_range(self, 0.0, 1.0, "warmup")
 
 
 @dataclass(frozen=True)
@@ -138,7 +150,7 @@ class _Steps(_Run):
 
     def __post_init__(self) -> None:
         _at_least(self, 1, "dimension", "centers", "batch", "save_every", "log_every")
-        _at_least(self, 0, "steps", "seed", "evaluate_every")
+        _at_least(self, 0, "steps", "seed", "evaluate_every", "epochs")
         if not 0 <= self.dropout < 1:
             raise UsageError(f"`--dropout` is {self.dropout}; expected 0 or more, and less than 1.")
 
