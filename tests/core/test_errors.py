@@ -24,4 +24,11 @@ def test_an_error_survives_a_trip_between_processes(kind: type[LikenessError]) -
 
 def test_the_text_is_a_sentence_a_blank_line_and_a_hint() -> None:
     assert str(ImageError("It is broken.", hint="mend it")) == "It is broken.\n\nhint: mend it"
-    assert str(ImageError("It is broken.")) == "It is broken."
+    assert str(LikenessError("It is broken.")) == "It is broken."
+
+
+@pytest.mark.parametrize("kind", [kind for kind in KINDS if kind is not LikenessError])
+def test_no_kind_is_without_a_hint(kind: type[LikenessError]) -> None:
+    words, hint = str(kind("It is broken.")).split("\n\nhint: ")
+    assert words == "It is broken."
+    assert len(hint.split()) > 4

@@ -18,13 +18,16 @@ keeps its traceback.
 class LikenessError(Exception):
     """Something that the user can mend.
 
-    `message` is one sentence or two; `hint` is a command or a short instruction, printed behind `hint: `.
+    `message` is one sentence or two; `hint` is a command or a short instruction, printed behind `hint: `. Without
+    one of its own an error has the usual hint of its kind.
     """
+
+    usual = ""
 
     def __init__(self, message: str, *, hint: str = "") -> None:
         super().__init__(message, hint)  # both in args, so that the error survives a trip between processes
         self.message = message
-        self.hint = hint
+        self.hint = hint or self.usual
 
     def __str__(self) -> str:
         return f"{self.message}\n\nhint: {self.hint}" if self.hint else self.message
@@ -40,26 +43,40 @@ def _rebuild(kind: type[LikenessError], message: str, hint: str) -> LikenessErro
 class UsageError(LikenessError):
     """The command line can't be understood."""
 
+    usual = "`likeness VERB --help` lists what a verb takes"
+
 
 class SourceError(LikenessError):
     """A source of images can't be read as one."""
+
+    usual = "`likeness prepare --help` says what a source looks like"
 
 
 class ImageError(LikenessError):
     """One picture can't be decoded; `message` becomes its row in the errors table."""
 
+    usual = "open it in another program and save it as JPEG or PNG, or leave it out"
+
 
 class CollectionError(LikenessError):
     """A collection is missing, damaged, or lacks what was asked of it."""
+
+    usual = "`likeness info COLL` says what a collection holds"
 
 
 class EncoderError(LikenessError):
     """A model directory is missing, damaged or incomplete."""
 
+    usual = "`likeness pull DIR|ORG/NAME --out MODEL` makes a model directory of published weights"
+
 
 class RunError(LikenessError):
     """A run directory can't be continued as asked."""
 
+    usual = "`likeness train ... --out NEW` starts another run"
+
 
 class StorageError(LikenessError):
     """The disk refuses: full, not writable, locked, or occupied by something else."""
+
+    usual = "mend or move away that file, then give the same command again"
