@@ -107,7 +107,9 @@ def test_lossy_formats_equal_pillow(picture, kind, options):
 def test_result_can_be_written_to(picture):
     for kind in ("JPEG", "PNG"):
         image = decode(file(picture, kind))
-        image[0, 0] = 0
+        before = image.copy()
+        image[0, 0] = 255 - before[0, 0]
+        assert (image != before).any(axis=2).sum() == 1
 
 
 @pytest.mark.parametrize("progressive", [False, True])
