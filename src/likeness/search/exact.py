@@ -20,9 +20,9 @@ from likeness.core.machine import cores
 Scores = Float32[np.ndarray, "Q k"]
 Rows = Int64[np.ndarray, "Q k"]
 
-QUERIES, FEW = 256, 64  # queries of one task: at most, and at least where there are as many
-CHUNK = 1024  # gallery rows of one product: with 256 queries the scores take 1 MiB, about a core's second cache
-PANEL = 2**18  # gallery rows of one task
+QUERIES, FEW = 512, 64  # queries of one task: at most, and at least where there are as many
+CHUNK = 512  # gallery rows of one product: with 512 queries the scores take 1 MiB, about a core's second cache
+PANEL = 2**17  # gallery rows of one task
 BLOCK, SMALL_BLOCK = 64, 16  # gallery rows with one maximum; small blocks are cheaper to score again when k is large
 LARGE_K = 16
 DIRECT = 2**22  # numbers in a score matrix that is small enough to be held whole (16 MiB)
@@ -50,7 +50,7 @@ def knn(
 
     Exact in float32: other float types are converted piece by piece. Equal scores go to the lower row. Neither the
     Q x G scores nor a copy of the gallery is ever held: beside inputs and outputs, each thread needs about 32 MiB and
-    (1024 + 64 k) x D x 4 bytes.
+    (512 + 64 k) x D x 4 bytes.
 
     Args:
         queries: What to search for.
