@@ -4,9 +4,9 @@
     python benchmarks/knn.py --queries 300 --gallery 20000 --own 3000 --rounds 1        a smoke run
 
 Rounds are interleaved: each measures every contender and the matrix product that stands for the machine's peak, so
-that ratios hold on a busy machine. The goal is 0.8 of faiss's time. `floor` is what two levels in NumPy can't go
-below: its products alone, and with the maxima of blocks. The second part runs in a process of its own and
-says how much its memory grew: the whole score matrix would be 14.4 GB. Needs faiss (group `reference`).
+that ratios hold on a busy machine. The goal is 0.8 of faiss's time. `floor` is what a two-level search in float32 can't
+go below: its products alone, and with the maxima of blocks; codes of eight bits do. The second part runs in a process
+of its own and says how much its memory grew: the whole score matrix would be 14.4 GB. Needs faiss (group `reference`).
 """
 
 # ruff: noqa: E402  thread settings come before the libraries that read them

@@ -37,7 +37,7 @@ import PIL.Image
 from PIL import ImageOps
 
 from likeness.core.journal import note, table
-from likeness.data.images import decode, resize_shorter, store
+from likeness.data.images import decode, encode_jpeg, resize_shorter, store
 
 SIZE = 256
 
@@ -57,6 +57,11 @@ def plainly_reduced(data: bytes) -> PIL.Image.Image:
 
 def ours(data: bytes) -> bytes:
     return store(data, SIZE).data
+
+
+def other(data: bytes, at_least: int | None, quality: int) -> bytes:
+    """As `store`, at another scale of decoding and another quality."""
+    return encode_jpeg(resize_shorter(decode(data, at_least=at_least), SIZE), quality)
 
 
 def limit(data: bytes) -> bytes:
@@ -121,6 +126,27 @@ def milliseconds(way: Callable[[bytes], bytes], files: list[bytes]) -> float:
     return (time.process_time() - begun) / len(files) * 1e3
 
 
+def others(files: list[bytes], compared: Callable[[list[np.ndarray], list[np.ndarray]], str], rounds: int) -> None:
+    """Print the table of other ways, for pictures whose shorter side is 3000."""
+    unstored = [np.asarray(plainly_reduced(file)) for file in files]
+    scales = {"1/4": 11 * SIZE // 4, "1/2": 5 * SIZE, "full": None}
+    plains = {q: [encode_jpeg(pixels, q) for pixels in unstored] for q in (90, 95, 98)}
+    rows = []
+    for quality, plainly in plains.items():
+        loop = [decode(file) for file in plainly]
+        cost = compared(unstored, loop)
+        for name, at_least in scales.items():
+            spent = []
+            for _ in range(rounds):
+                base = milliseconds(plain, files)
+                spent.append(base / milliseconds(lambda data, a=at_least, q=quality: other(data, a, q), files))
+            stored = [other(file, at_least, quality) for file in files]
+            size = sum(map(len, stored)) / len(stored) / 1e3
+            cosine = compared(loop, [decode(file) for file in stored])
+            rows.append([name, str(quality), f"{size:.1f}", f"{np.median(spent):.2f}", cosine, cost])
+    print(table(["decoded at", "quality", "kB", "ratio", "stored", "what JPEG costs the loop"], rows))
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", type=Path, default=os.environ.get("LIKENESS_DATA"), help="real pictures")
@@ -129,7 +155,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=5)
     arguments = parser.parse_args()
     compared = comparison(arguments.data) if arguments.data else None
-    rows = []
+    rows, files = [], []
     for count, size, goal in ((arguments.pictures, (1024, 768), 1.4), (arguments.photographs, (4000, 3000), 4.0)):
         files = photographs(arguments.data, count, size)
         spent: dict[str, list[float]] = {way.__name__: [] for way in (plain, ours, limit)}
@@ -154,6 +180,8 @@ def main() -> None:
         rows.append([f"{size[0]}x{size[1]}", f"{megabytes:.2f}", *times, reduced, stored])
     note("Milliseconds of processor time a picture, median of rounds; cosines: mean (lowest).")
     print(table(["pixels", "MB", "plain", "ours", "ratio", "goal", "limit", "of limit", "reduced", "stored"], rows))
+    if compared:
+        others(files, compared, arguments.rounds)
 
 
 if __name__ == "__main__":

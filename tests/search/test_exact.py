@@ -25,7 +25,9 @@ def slow_knn(queries, gallery, k, exclude=None):
     return scores, rows
 
 
-def small_pieces(patch, queries=3, few=2, chunk=64, panel=512, block=8, small_block=4, direct=1, gathered=64, alone=0):
+def small_pieces(
+    patch, queries=3, few=2, chunk=64, panel=512, block=8, small_block=4, direct=1, gathered=64, alone=0, piece=50
+):
     """Make every boundary of the search fall inside a problem of a few hundred rows."""
     for name, value in locals().items():
         if name != "patch":
@@ -48,12 +50,15 @@ def problems(draw):
 
 
 @settings(max_examples=120, deadline=None)
-@given(problems(), st.booleans())
-def test_equals_a_stable_sort_with_ties_to_the_lower_row(problem, pieces):
+@given(problems(), st.booleans(), st.booleans())
+def test_equals_a_stable_sort_with_ties_to_the_lower_row(problem, pieces, coded):
     queries, gallery, k, exclude = problem
     with pytest.MonkeyPatch.context() as patch:
         if pieces:
             small_pieces(patch)
+        if coded:
+            patch.setattr(exact, "CODED", 0)
+            patch.setattr(exact, "UNSURE", 10**6)  # never back to float32
         scores, rows = knn(queries, gallery, k, exclude)
     want_scores, want_rows = slow_knn(queries, gallery, k, exclude)
     np.testing.assert_array_equal(rows, want_rows)
@@ -61,10 +66,11 @@ def test_equals_a_stable_sort_with_ties_to_the_lower_row(problem, pieces):
 
 
 @pytest.mark.parametrize(("width", "k"), [(64, 5), (64, 100), (1280, 5), (1280, 100), (8192, 5)])
-@pytest.mark.parametrize("direct", [1, exact.DIRECT])
-def test_copies_of_a_vector_come_in_the_order_of_their_rows(monkeypatch, width, k, direct):
+@pytest.mark.parametrize("way", ["direct", "float32", "codes"])
+def test_copies_of_a_vector_come_in_the_order_of_their_rows(monkeypatch, width, k, way):
     """Real vectors, not small whole numbers: a copy must get the same score wherever it stands."""
-    monkeypatch.setattr(exact, "DIRECT", direct)
+    monkeypatch.setattr(exact, "DIRECT", 10**9 if way == "direct" else 1)
+    monkeypatch.setattr(exact, "CODED", 0 if way == "codes" else 10**18)
     monkeypatch.setattr(exact, "PANEL", 4096)
     rng = np.random.default_rng(width + k)
     distinct = rng.standard_normal((300, width)).astype(np.float32)
@@ -90,6 +96,27 @@ def test_finds_what_faiss_finds():
     scores, rows = knn(queries, gallery, 5)
     np.testing.assert_allclose(scores, want_scores, rtol=1e-5)
     assert (rows == want_rows).mean() > 0.999  # faiss adds in another order: a near-tie may swap
+
+
+@pytest.mark.parametrize("unsure", [0, 10**6])
+@pytest.mark.parametrize(("spread", "center", "k"), [(1.0, 0.0, 5), (0.01, 1.0, 5), (1.0, 3.0, 40)])
+def test_codes_find_what_float32_finds(monkeypatch, unsure, spread, center, k):
+    """Of random directions, of vectors that nearly are one, and where codes leave too much open."""
+    rng = np.random.default_rng(6)
+    queries, gallery = ((center + spread * rng.standard_normal((n, 64))).astype(np.float32) for n in (300, 20_000))
+    gallery[:50] = gallery[50:100]
+    exclude = rng.integers(-1, 20_000, (300, 3))
+    want = knn(queries, gallery, k, exclude)
+    tasks = []
+    original = exact._two_level
+    monkeypatch.setattr(exact, "_two_level", lambda *rest: tasks.append(rest[-1] is not None) or original(*rest))
+    monkeypatch.setattr(exact, "CODED", 0)
+    monkeypatch.setattr(exact, "UNSURE", unsure)
+    scores, rows = knn(queries, gallery, k, exclude)
+    np.testing.assert_array_equal(rows, want[1])
+    np.testing.assert_array_equal(scores, want[0])
+    assert any(tasks)
+    assert all(tasks) == (unsure > 0)
 
 
 def test_strided_and_other_float_types_are_searched_as_float32():
@@ -176,14 +203,17 @@ def test_does_not_write_to_its_inputs():
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
-@pytest.mark.parametrize(("k", "kind"), [(5, "float32"), (100, "float64")])
-def test_memory_stays_within_what_is_stated(k, kind):
+@pytest.mark.parametrize(("k", "kind", "coded"), [(5, "float32", 0), (100, "float64", 0), (5, "float32", 1)])
+def test_memory_stays_within_what_is_stated(k, kind, coded):
     """10,000 x 10,000 whole would be 400 MB."""
     script = f"""
         import sys, numpy as np
         from pathlib import Path
+        import onnx.helper, onnxruntime
         from likeness.core.machine import cores
-        from likeness.search.exact import knn
+        from likeness.search import exact
+
+        exact.CODED = 0 if {coded} else 10**18
 
         def peak():
             lines = Path("/proc/self/status").read_text().splitlines()
@@ -191,12 +221,12 @@ def test_memory_stays_within_what_is_stated(k, kind):
 
         vectors = np.random.default_rng(0).standard_normal((10_000, 64)).astype("{kind}")
         before = peak()
-        scores, rows = knn(vectors, vectors, {k}, np.arange(10_000))
+        scores, rows = exact.knn(vectors, vectors, {k}, np.arange(10_000))
         print(peak() - before - (scores.nbytes + rows.nbytes) / 2**20, cores())
     """
     out = subprocess.run([sys.executable, "-c", textwrap.dedent(script)], capture_output=True, text=True, check=True)
     grown, cores = map(float, out.stdout.split())
-    assert grown < cores * 32
+    assert grown < cores * 32 + coded * 32
     assert grown > 1  # it is measured at all
 
 
