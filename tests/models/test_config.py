@@ -219,7 +219,7 @@ def test_a_full_disk_is_said_and_leaves_nothing(tmp_path: Path, monkeypatch: pyt
     [
         (lambda: encoder(MobileNetV2Config(), "class"), "does not go with a MobileNetV2Config"),
         (lambda: encoder(VIT, "gem"), "does not go with a ViTConfig"),
-        (lambda: encoder(dataclasses.replace(VIT, size=24), "class"), "16 px can't enter a ViT for 24 px"),
+        (lambda: encoder(dataclasses.replace(VIT, size=24), "class"), "16 px can't enter a tower for 24 px"),
         (lambda: dataclasses.replace(VIT, size=20), "cut into patches of 8"),
         (lambda: dataclasses.replace(VIT, heads=5), "split among 5 heads"),
         (lambda: ProjectionConfig("identity", 10, 6), "turn 10 numbers into 6"),

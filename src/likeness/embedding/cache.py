@@ -28,7 +28,7 @@ MOST_BYTES = 4 * 2**30
 
 _PAGE = 4096  # bytes; what can be mapped into memory begins at a multiple
 
-_BUILDER = Path(__file__).parents[1] / "models" / "onnxgraph.py"
+_BUILDER = Path(__file__).parents[1] / "models" / "graphs"
 
 
 @dataclass(frozen=True)
@@ -92,7 +92,7 @@ def write_graph(directory: Path, config: EncoderConfig, tensors: Mapping[str, np
     # Both bring the onnx library: a third of a second that a later start does not spend.
     from onnx.external_data_helper import set_external_data
 
-    from likeness.models.onnxgraph import build
+    from likeness.models.graphs import build
 
     path = directory / "tower.onnx"
     model = build(config, tensors)
@@ -115,7 +115,8 @@ def _entry(model: Path) -> Path:
         stat = (model / name).stat()
         stamps.append(f"{stat.st_ino} {stat.st_size} {stat.st_mtime_ns} {stat.st_ctime_ns}")
     home = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
-    return Path(home) / "likeness" / fingerprint(_BUILDER.read_bytes(), *stamps)[:32]
+    code = (file.read_bytes() for file in sorted(_BUILDER.glob("*.py")))
+    return Path(home) / "likeness" / fingerprint(*code, *stamps)[:32]
 
 
 def _move(directory: Path, entry: Path) -> None:

@@ -77,11 +77,12 @@ class EncoderConfig:
     """Whether the features are the mean of those of the picture and of its mirror image."""
 
     def __post_init__(self) -> None:
-        vit = isinstance(self.tower, ViTConfig)
-        if (self.pooling == "class") > vit or (self.pooling == "gem") > (not vit):
+        if self.pooling not in self.tower.poolings:
             raise EncoderError(f"Pooling {self.pooling!r} does not go with a {type(self.tower).__name__}.")
-        if isinstance(self.tower, ViTConfig) and self.tower.size != self.preprocess.size:
-            raise EncoderError(f"Pictures of {self.preprocess.size} px can't enter a ViT for {self.tower.size} px.")
+        if self.tower.only_size not in (None, self.preprocess.size):
+            raise EncoderError(
+                f"Pictures of {self.preprocess.size} px can't enter a tower for {self.tower.only_size} px."
+            )
         if self.projection.features != self.tower.features:
             raise EncoderError(
                 f"The projection takes {self.projection.features} numbers, the tower gives {self.tower.features}."

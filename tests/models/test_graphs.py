@@ -14,7 +14,7 @@ from likeness.models.config import (
     ViTConfig,
     tensor_shapes,
 )
-from likeness.models.onnxgraph import build
+from likeness.models.graphs import build
 from likeness.models.preprocess import Preprocess
 
 VIT = {"size": 32, "patch": 8, "width": 24, "layers": 3, "heads": 2, "hidden": 40}

@@ -1,0 +1,37 @@
+"""A tower and its pooling as an ONNX graph, written by hand, for CPUs, one file a family. No JAX here.
+
+Standard operators alone, each the largest that fits (Attention, LayerNormalization, Gelu, Gemm), so that a runtime
+has little left to fuse. What is constant is folded on the way: normalising into the first layer, batch norms into
+their convolutions, the attention's last block into the class token where no other token is looked at.
+"""
+
+from collections.abc import Mapping
+
+import numpy as np
+import onnx
+
+from likeness.models.config import EncoderConfig
+from likeness.models.graphs.convs import convnet, mobilenet, pooled
+from likeness.models.graphs.graph import Graph
+from likeness.models.graphs.vit import vit
+from likeness.models.towers import ConvNetConfig, MobileNetV2Config, ViTConfig
+
+
+def build(config: EncoderConfig, tensors: Mapping[str, np.ndarray]) -> onnx.ModelProto:
+    """The graph `images` uint8 [B S S 3] -> `features` float32 [B F], as `Encoder.features` computes them.
+
+    Args:
+        config: The encoder's config; mirror and projection take no part.
+        tensors: Those of `tensor_shapes(config)`, by name.
+    """
+    graph = Graph()
+    tower = {name.removeprefix("tower."): t for name, t in tensors.items() if name.startswith("tower.")}
+    match config.tower:
+        case ViTConfig():
+            features = vit(graph, config.tower, tower, config.preprocess, config.pooling)
+        case MobileNetV2Config():
+            features = pooled(graph, mobilenet(graph, config.tower, tower, config.preprocess), config.pooling)
+        case ConvNetConfig():
+            features = pooled(graph, convnet(graph, config.tower, tower, config.preprocess), config.pooling)
+    side = config.preprocess.size
+    return graph.model(features, ["B", side, side, 3], ["B", config.tower.features])

@@ -1,0 +1,75 @@
+"""An ONNX graph while it is made: nodes and constants by name, and the layers that towers share."""
+
+from typing import Any
+
+import numpy as np
+import onnx
+from jaxtyping import Float32
+from onnx import TensorProto, helper, numpy_helper
+
+from likeness.models.preprocess import Preprocess
+
+OPSET = 23
+"""The first with the Attention operator."""
+
+
+class Graph:
+    """Collects nodes and constants; a value is known by its name."""
+
+    def __init__(self) -> None:
+        self._nodes: list[onnx.NodeProto] = []
+        self._constants: list[np.ndarray] = []
+
+    def op(self, kind: str, *inputs: str | np.ndarray, **attributes: Any) -> str:
+        """Apply the operator `kind`; arrays become constants. Returns the name of its first output."""
+        output = f"{kind.lower()}_{len(self._nodes)}"
+        names = [i if isinstance(i, str) else self._constant(i) for i in inputs]
+        self._nodes.append(helper.make_node(kind, names, [output], name=output, **attributes))
+        return output
+
+    def shaped(self, x: str, *shape: int) -> str:
+        """`x` in another shape; 0 keeps a length, -1 is what remains."""
+        return self.op("Reshape", x, np.array(shape, np.int64))
+
+    def linear(self, x: str, weight: np.ndarray, bias: np.ndarray | None) -> str:
+        """`x @ weight + bias` for `x` of two axes."""
+        return self.op("Gemm", x, weight, *(() if bias is None else (bias,)))
+
+    def norm(self, x: str, weight: np.ndarray, bias: np.ndarray, eps: float) -> str:
+        """Layer norm over the last axis."""
+        return self.op("LayerNormalization", x, weight, bias, axis=-1, epsilon=eps)
+
+    def model(self, output: str, images: list[str | int], features: list[str | int]) -> onnx.ModelProto:
+        """The whole, with one input and one output of these shapes."""
+        self._nodes.append(helper.make_node("Identity", [output], ["features"]))
+        graph = helper.make_graph(
+            self._nodes,
+            "tower",
+            [helper.make_tensor_value_info("images", TensorProto.UINT8, images)],
+            [helper.make_tensor_value_info("features", TensorProto.FLOAT, features)],
+        )
+        model = helper.make_model(
+            graph, opset_imports=[helper.make_opsetid("", OPSET)], ir_version=11, producer_name="likeness"
+        )
+        # One after the other, and last: the helpers above copy what they are given, and weights may be gigabytes.
+        for i, value in enumerate(self._constants):
+            # ascontiguousarray makes a scalar an array of one; an operator may then keep an axis too many.
+            array = np.ascontiguousarray(value).reshape(value.shape)
+            model.graph.initializer.append(numpy_helper.from_array(array, f"constant_{i}"))
+        return model
+
+    def _constant(self, value: np.ndarray) -> str:
+        self._constants.append(value)
+        return f"constant_{len(self._constants) - 1}"
+
+
+def colors(preprocess: Preprocess) -> tuple[Float32[np.ndarray, " 3"], Float32[np.ndarray, " 3"]]:
+    """(mean, scale) so that the normalised picture is `(x - mean) * scale` for `x` in 0 to 255."""
+    mean = 255 * np.array(preprocess.mean, np.float64)
+    scale = 1 / (255 * np.array(preprocess.std, np.float64))
+    return mean.astype(np.float32), scale.astype(np.float32)
+
+
+def int64(*values: list[int]) -> tuple[np.ndarray, ...]:
+    """Constants that say shapes and places."""
+    return tuple(np.array(value, np.int64) for value in values)
