@@ -73,3 +73,27 @@ def test_uses_standard_operators_alone() -> None:
     for tower, pooling in TOWERS:
         model = build(*encoder_parts(tower, pooling))
         assert {node.domain for node in model.graph.node} == {""}
+
+
+def test_eight_bits_stay_close_and_do_not_depend_on_the_other_pictures(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("likeness.models.graphs.graph.LARGE", 1)
+    tower = ViTConfig(64, 16, 64, 3, 2, 256, activation="gelu", head=48)
+    config, tensors = encoder_parts(tower, "class", 64)
+    images = np.random.default_rng(1).integers(0, 256, (4, 64, 64, 3), dtype=np.uint8)
+    found = {}
+    for int8 in (False, True):
+        model = build(config, tensors, int8)
+        assert ("MatMulInteger" in {node.op_type for node in model.graph.node}) == int8
+        session = onnxruntime.InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"])
+        found[int8] = session.run(None, {"images": images})[0]
+        alone = np.concatenate([session.run(None, {"images": images[i : i + 1]})[0] for i in range(4)])
+        np.testing.assert_allclose(alone, found[int8], rtol=1e-4, atol=1e-4)
+    cosine = np.sum(found[True] * found[False], 1) / np.prod([np.linalg.norm(v, axis=1) for v in found.values()], 0)
+    assert cosine.min() > 0.999
+    assert not np.allclose(found[True], found[False], rtol=1e-4)
+
+
+def test_small_products_stay_exact() -> None:
+    tower = ViTConfig(**VIT, activation="gelu")
+    model = build(*encoder_parts(tower, "class"), int8=True)
+    assert "MatMulInteger" not in {node.op_type for node in model.graph.node}

@@ -17,14 +17,16 @@ from likeness.models.graphs.vit import vit
 from likeness.models.towers import ConvNetConfig, MobileNetV2Config, ViTConfig
 
 
-def build(config: EncoderConfig, tensors: Mapping[str, np.ndarray]) -> onnx.ModelProto:
+def build(config: EncoderConfig, tensors: Mapping[str, np.ndarray], int8: bool = False) -> onnx.ModelProto:
     """The graph `images` uint8 [B S S 3] -> `features` float32 [B F], as `Encoder.features` computes them.
 
     Args:
         config: The encoder's config; mirror and projection take no part.
         tensors: Those of `tensor_shapes(config)`, by name.
+        int8: Whether large matrix products go by whole numbers of eight bits: a third of the time on processors that
+            have instructions for it, for a cosine of about .9996 (ViT-B/16).
     """
-    graph = Graph()
+    graph = Graph(int8)
     tower = {name.removeprefix("tower."): t for name, t in tensors.items() if name.startswith("tower.")}
     match config.tower:
         case ViTConfig():

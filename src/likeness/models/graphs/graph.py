@@ -12,11 +12,17 @@ from likeness.models.preprocess import Preprocess
 OPSET = 23
 """The first with the Attention operator."""
 
+LARGE = 2**16
+"""Numbers in a matrix from which eight bits are worth their rounding."""
+
 
 class Graph:
     """Collects nodes and constants; a value is known by its name."""
 
-    def __init__(self) -> None:
+    def __init__(self, int8: bool = False) -> None:
+        """With `int8`, large matrix products go by whole numbers of eight bits; see `linear`."""
+        self._int8 = int8
+        self._whole: dict[str, tuple[str, str]] = {}
         self._nodes: list[onnx.NodeProto] = []
         self._constants: list[np.ndarray] = []
 
@@ -31,9 +37,28 @@ class Graph:
         """`x` in another shape; 0 keeps a length, -1 is what remains."""
         return self.op("Reshape", x, np.array(shape, np.int64))
 
-    def linear(self, x: str, weight: np.ndarray, bias: np.ndarray | None) -> str:
-        """`x @ weight + bias` for `x` of two axes."""
-        return self.op("Gemm", x, weight, *(() if bias is None else (bias,)))
+    def linear(self, x: str, weight: np.ndarray, bias: np.ndarray | None, exact: bool = False) -> str:
+        """`x @ weight + bias` for `x` of two axes.
+
+        In an `int8` graph, unless `exact` or small: each row of `x` and each column of `weight` is divided by its
+        largest number and rounded to 127 steps a side. A row's numbers do not depend on the rows beside it.
+        """
+        if exact or not self._int8 or weight.size < LARGE:
+            return self.op("Gemm", x, weight, *(() if bias is None else (bias,)))
+        if x not in self._whole:  # queries, keys and values are made from the same rows
+            most = self.op("ReduceMax", self.op("Abs", x), np.array([-1], np.int64), keepdims=1)
+            steps = self.op("Div", np.array(127, np.float32), self.op("Max", most, np.array(1e-12, np.float32)))
+            # Unsigned, with 128 for zero, since that is what processors multiply; the cast rounds down.
+            rows = self.op(
+                "Cast", self.op("Add", self.op("Mul", x, steps), np.array(128.5, np.float32)), to=TensorProto.UINT8
+            )
+            self._whole[x] = rows, self.op("Mul", most, np.array(1 / 127, np.float32))
+        rows, row_step = self._whole[x]
+        step = np.maximum(np.abs(weight).max(axis=0), np.finfo(np.float32).tiny) / np.float32(127)
+        columns = np.rint(weight / step).astype(np.int8)
+        y = self.op("MatMulInteger", rows, columns, np.array(128, np.uint8), np.array(0, np.int8))
+        y = self.op("Mul", self.op("Mul", self.op("Cast", y, to=TensorProto.FLOAT), step), row_step)
+        return y if bias is None else self.op("Add", y, bias)
 
     def norm(self, x: str, weight: np.ndarray, bias: np.ndarray, eps: float) -> str:
         """Layer norm over the last axis."""

@@ -32,7 +32,8 @@ def _tokens(graph: Graph, config: ViTConfig, tensors: Tensors, preprocess: Prepr
     weight = scale[:, None] * tensors["patch.weight"]
     position = tensors["position"]
     bias = tensors.get("patch.bias", np.zeros(width, np.float32)) - mean @ weight
-    x = graph.linear(graph.op("Cast", x, to=TensorProto.FLOAT), weight, bias)
+    # Exact, since pixels fill all 256 levels and their mean is not yet subtracted.
+    x = graph.linear(graph.op("Cast", x, to=TensorProto.FLOAT), weight, bias, exact=True)
     x = graph.op("Add", graph.shaped(x, -1, side * side, width), position[None, 1:])
     batch = graph.op("Shape", x, start=0, end=1)
     first = (tensors["class_token"] + position[0])[None, None]
