@@ -103,7 +103,7 @@ def test_rounding_even_is_torchvisions(height: int, width: int, size: int, resiz
 
 @pytest.mark.parametrize(("height", "width"), [s for s in SIZES if min(s) > 9])
 def test_pad_is_open_clips(height: int, width: int):
-    ours = Preprocess(99, "pad", 99, "bicubic", MEAN, STD, rounding="even", fill=77)
+    ours = Preprocess(99, "pad", 99, "bicubic", MEAN, STD, rounding="even", fill=(77, 77, 77))
     image = picture(height, width)
     assert np.array_equal(ours(image), open_clip_longest(image, 99, 77))
 
@@ -154,7 +154,7 @@ def test_any_picture_gives_a_square_and_one_color_stays(
     height: int, width: int, size: int, resize: int, mode: Any, rounding: Any, antialias: bool
 ):
     resize = resize if mode == "crop" else size
-    ours = Preprocess(size, mode, resize, "bicubic", MEAN, STD, antialias=antialias, rounding=rounding, fill=90)
+    ours = Preprocess(size, mode, resize, "bicubic", MEAN, STD, antialias=antialias, rounding=rounding, fill=(90, 90, 90))
     made = ours(np.full((height, width, 3), 90, np.uint8))
     assert made.shape == (size, size, 3)
     assert made.dtype == np.uint8
@@ -165,8 +165,9 @@ def test_any_picture_gives_a_square_and_one_color_stays(
     ("change", "words"),
     [
         ({"size": 0, "resize": 0}, "not possible"),
-        ({"mode": "squash", "resize": 30}, "at once"),
+        ({"mode": "squash", "resize": 30}, "only from as many"),
         ({"antialias": False, "interpolation": "lanczos"}, "antialiasing"),
+        ({"antialias": False, "interpolation": "nearest"}, "antialiasing"),
         ({"std": (1.0, 0.0, 1.0)}, "positive"),
     ],
 )

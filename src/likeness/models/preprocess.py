@@ -15,6 +15,7 @@ from likeness.core.errors import EncoderError
 from likeness.core.shapes import Image
 
 _FILTERS = {
+    "nearest": Pillow.Resampling.NEAREST,
     "bilinear": Pillow.Resampling.BILINEAR,
     "bicubic": Pillow.Resampling.BICUBIC,
     "lanczos": Pillow.Resampling.LANCZOS,
@@ -28,11 +29,11 @@ class Preprocess:
     size: int
     """Side of the square, in pixels."""
     mode: Literal["crop", "squash", "pad"]
-    """crop: shorter side to `resize`, then the middle. squash: both sides to `size`, whatever the shape.
-    pad: longer side to `size`, the rest filled with `fill`."""
+    """Which side becomes `resize` long, before the middle `size` x `size` is taken. crop: the shorter one, and black
+    around it if that is not enough. squash: both, whatever the shape. pad: the longer one, and `fill` around it."""
     resize: int
-    """Length of the shorter side before the crop, in pixels; equals `size` in the other modes."""
-    interpolation: Literal["bilinear", "bicubic", "lanczos"]
+    """Length of that side in pixels; in the modes squash and pad at least `size`, and mostly equal to it."""
+    interpolation: Literal["nearest", "bilinear", "bicubic", "lanczos"]
     """The resampling filter."""
     mean: tuple[float, float, float]
     """Subtracted from red, green and blue after division by 255."""
@@ -43,16 +44,18 @@ class Preprocess:
     rounding: Literal["floor", "even"] = "floor"
     """Where the middle is when it falls between two pixels: floor as in transformers, half to even as in torchvision
     (and so OpenCLIP)."""
-    fill: int = 0
-    """Grey level, 0 to 255, of what `pad` adds."""
+    fill: tuple[int, int, int] = (0, 0, 0)
+    """Red, green and blue, 0 to 255, of what `pad` adds."""
 
     def __post_init__(self) -> None:
         if self.size < 1 or self.resize < 1:
             raise EncoderError(f"Preprocessing to {self.size} px by way of {self.resize} px is not possible.")
-        if self.mode != "crop" and self.resize != self.size:
-            raise EncoderError(f"Mode {self.mode} resizes to {self.size} px at once, yet `resize` is {self.resize}.")
-        if not self.antialias and self.interpolation == "lanczos":
-            raise EncoderError("Lanczos resampling exists only with antialiasing.")
+        if self.mode != "crop" and self.resize < self.size:
+            raise EncoderError(
+                f"Mode {self.mode} gives {self.size} px only from as many, and `resize` is {self.resize}."
+            )
+        if not self.antialias and self.interpolation not in ("bilinear", "bicubic"):
+            raise EncoderError(f"With the filter {self.interpolation} there is no choice of antialiasing.")
         if min(self.std) <= 0:
             raise EncoderError(f"`std` must be positive, and is {self.std}.")
 
@@ -71,7 +74,7 @@ class Preprocess:
         part = self._resample(image, (height, width), (top, bottom), (left, right))
         if part.shape[:2] == (self.size, self.size):
             return part
-        square = np.full((self.size, self.size, 3), self.fill if self.mode == "pad" else 0, np.uint8)
+        square = np.full((self.size, self.size, 3), self.fill if self.mode == "pad" else (0, 0, 0), np.uint8)
         square[row : row + part.shape[0], column : column + part.shape[1]] = part
         return square
 
@@ -79,17 +82,17 @@ class Preprocess:
         """Height and width of the whole picture after resizing."""
         short, long = min(height, width), max(height, width)
         if self.mode == "squash":
-            return self.size, self.size
+            return self.resize, self.resize
         if self.mode == "crop":  # both published families cut the longer side off, they do not round it
             scaled = int(self.resize * long / short)
             return (scaled, self.resize) if width <= height else (self.resize, scaled)
-        ratio = long / self.size
+        ratio = long / self.resize
         return max(1, round(height / ratio)), max(1, round(width / ratio))
 
     def _window(self, length: int) -> tuple[int, int, int]:
         """First and last (exclusive) resized pixel that is seen along one side, and where it lies in the square."""
         spare = length - self.size
-        if self.mode == "pad":
+        if self.mode == "pad" and spare < 0:
             start = -(-spare // 2)
         elif self.rounding == "floor":
             start = spare // 2
