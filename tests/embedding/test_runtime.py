@@ -212,7 +212,7 @@ def test_the_cache_stays_small(
     load(tmp_path / "3", "onnx")
     from likeness.embedding import cache
 
-    assert [cache.find(tmp_path / name) is not None for name in "0123"] == [True, False, True, True]
+    assert [cache.find(tmp_path / name, int8=False) is not None for name in "0123"] == [True, False, True, True]
 
 
 def test_prepares_in_order_and_a_little_ahead() -> None:

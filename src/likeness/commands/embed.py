@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from likeness.core.config import option
+from likeness.core.journal import note
 
 
 @dataclass(frozen=True)
@@ -15,7 +16,8 @@ class Config:
     collection: str = option(positional=True, metavar="COLL")
     """The collection whose pictures are embedded."""
     runtime: Literal["auto", "jax", "onnx"] = "auto"
-    """onnx: on the CPU. jax: on JAX's devices. auto: jax if JAX can use an accelerator here, else onnx."""
+    """onnx: on the CPU, in float32. jax: on JAX's devices. auto: jax if JAX can use an accelerator here, else onnx,
+    with matrix products of eight bits where that is faster and close enough to float32."""
     batch: int = 64
     """Pictures that go through the model at once; a killed run does at most so many twice."""
 
@@ -30,4 +32,7 @@ def main(config: Config) -> None:
     if config.batch < 1:
         raise UsageError(f"--batch is {config.batch}; expected 1 or more.")
     collection = Collection.open(config.collection)
-    print(ensure_embeddings(load(config.model, config.runtime, config.batch), collection))
+    embedder = load(config.model, config.runtime, config.batch)
+    if embedder.cosine is not None:
+        note(f"in eight bits: cosine {embedder.cosine:.4f} and more with float32, which `--runtime onnx` takes")
+    print(ensure_embeddings(embedder, collection))

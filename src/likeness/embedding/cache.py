@@ -1,6 +1,6 @@
 """Graphs of model directories, kept in the user's cache, so that a second start neither builds nor hashes anything.
 
-    $XDG_CACHE_HOME/likeness/<key>/known.json    the two fingerprints of the model directory
+    $XDG_CACHE_HOME/likeness/<key>/known.json    the two fingerprints of the model directory, and how exact the graph is
                                    tower.onnx    its graph
                                    tower.bin     its weights, which the runtime maps into memory
 
@@ -14,13 +14,14 @@ import os
 import shutil
 import tempfile
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import numpy as np
 
 from likeness.core.files import fingerprint, sync_files
 from likeness.core.journal import note
+from likeness.embedding.precision import LEAST_COSINE, lowest_cosine
 from likeness.models.config import EncoderConfig, features_fingerprint_of, fingerprint_of
 
 MOST_BYTES = 4 * 2**30
@@ -39,6 +40,8 @@ class Known:
     """Of all of it, 64 hex digits."""
     features_fingerprint: str
     """Of what makes the features, 64 hex digits."""
+    cosine: float | None = None
+    """Lowest cosine of the graph's features with those in float32, where it runs in eight bits; None: it is float32."""
 
 
 def known_of(config: EncoderConfig, tensors: Mapping[str, np.ndarray]) -> Known:
@@ -46,10 +49,15 @@ def known_of(config: EncoderConfig, tensors: Mapping[str, np.ndarray]) -> Known:
     return Known(fingerprint_of(config, tensors), features_fingerprint_of(config, tensors))
 
 
-def find(model: str | Path) -> tuple[Known, Path] | None:
-    """What is known of the model directory `model`, and its graph; None if nothing is, or the files have changed."""
+def find(model: str | Path, int8: bool) -> tuple[Known, Path] | None:
+    """What is known of the model directory `model`, and its graph; None if nothing is, or the files have changed.
+
+    Args:
+        model: A model directory.
+        int8: Whether the graph may run in eight bits.
+    """
     try:
-        entry = _entry(Path(model))
+        entry = _entry(Path(model), int8)
         known = Known(**json.loads((entry / "known.json").read_text()))
     except OSError:
         return None
@@ -61,17 +69,22 @@ def find(model: str | Path) -> tuple[Known, Path] | None:
     return known, entry / "tower.onnx"
 
 
-def keep(model: str | Path, known: Known, config: EncoderConfig, tensors: Mapping[str, np.ndarray]) -> Path | None:
+def keep(
+    model: str | Path, known: Known, config: EncoderConfig, tensors: Mapping[str, np.ndarray], int8: bool
+) -> tuple[Known, Path] | None:
     """Build the graph of the model directory `model`, whose config and tensors these are, and keep it.
 
-    None, and a word on stderr, if the cache can't be written.
+    With `int8` it runs in eight bits if that is close enough to float32. None, and a word on stderr, if the cache can't
+    be written.
     """
     try:
-        entry = _entry(Path(model))
+        entry = _entry(Path(model), int8)
         entry.parent.mkdir(parents=True, exist_ok=True)
         temporary = Path(tempfile.mkdtemp(dir=entry.parent, prefix=".new."))
         try:
             write_graph(temporary, config, tensors)
+            if int8:
+                known = replace(known, cosine=_shortened(temporary, config, tensors))
             (temporary / "known.json").write_text(json.dumps(asdict(known)))
             sync_files(temporary)  # weights that a power cut left as zeros would be read as weights
             _move(temporary, entry)
@@ -81,10 +94,24 @@ def keep(model: str | Path, known: Known, config: EncoderConfig, tensors: Mappin
     except OSError as error:
         note(f"the graph of `{model}` is not kept for the next time: {error}")
         return None
-    return entry / "tower.onnx"
+    return known, entry / "tower.onnx"
 
 
-def write_graph(directory: Path, config: EncoderConfig, tensors: Mapping[str, np.ndarray]) -> Path:
+def _shortened(directory: Path, config: EncoderConfig, tensors: Mapping[str, np.ndarray]) -> float | None:
+    """Put the eight-bit graph in the place of the one in `directory` if it is close enough; returns how close it is."""
+    with tempfile.TemporaryDirectory(dir=directory) as other:
+        graph = write_graph(Path(other), config, tensors, int8=True)
+        if b"MatMulInteger" not in graph.read_bytes():  # no product of this tower is large
+            return None
+        cosine = lowest_cosine(directory / "tower.onnx", graph, config.preprocess.size, config.tower.features)
+        if cosine < LEAST_COSINE:
+            return None
+        for file in Path(other).iterdir():
+            file.replace(directory / file.name)
+    return cosine
+
+
+def write_graph(directory: Path, config: EncoderConfig, tensors: Mapping[str, np.ndarray], int8: bool = False) -> Path:
     """Write the tower's graph into `directory`; returns the path of `tower.onnx`.
 
     The weights go into a file of their own: a message of the format holds 2 GB at most.
@@ -95,7 +122,7 @@ def write_graph(directory: Path, config: EncoderConfig, tensors: Mapping[str, np
     from likeness.models.graphs import build
 
     path = directory / "tower.onnx"
-    model = build(config, tensors)
+    model = build(config, tensors, int8)
     with (directory / "tower.bin").open("wb") as file:
         for tensor in model.graph.initializer:
             if len(tensor.raw_data) >= _PAGE:  # smaller ones stay: shapes must, the rest may
@@ -108,9 +135,9 @@ def write_graph(directory: Path, config: EncoderConfig, tensors: Mapping[str, np
     return path
 
 
-def _entry(model: Path) -> Path:
+def _entry(model: Path, int8: bool) -> Path:
     """Where the graph of the directory `model` is kept; OSError if it has no model files."""
-    stamps = [os.fspath(model.resolve())]
+    stamps = [os.fspath(model.resolve()), "int8" if int8 else "float32"]
     for name in ("config.json", "model.safetensors"):
         stat = (model / name).stat()
         stamps.append(f"{stat.st_ino} {stat.st_size} {stat.st_mtime_ns} {stat.st_ctime_ns}")
