@@ -42,6 +42,10 @@ PATCH = Form(
     axes=4,
 )
 """A kernel as large as its stride, to a matrix [height * width * in, out]."""
+TOKEN = Form(lambda a: a.reshape(-1), lambda a: a.reshape(1, 1, -1), axes=3)
+"""[1, 1, width] to [width]."""
+TOKENS = Form(lambda a: a[0], lambda a: a[None], axes=3)
+"""[1, tokens, width] to [tokens, width]."""
 
 
 @dataclass(frozen=True)
@@ -52,6 +56,14 @@ class Key:
     theirs: tuple[str, ...]
     """Several are joined along our last axis. `{}` stands for the layer; ours is then stacked over the layers."""
     form: Form = SAME
+    shares: tuple[int, ...] = ()
+    """How many equal parts of our last axis each of several has; (): one each."""
+
+    def split(self, ours: np.ndarray) -> list[np.ndarray]:
+        """Our array in as many pieces as there are of theirs."""
+        shares = self.shares or (1,) * len(self.theirs)
+        ends = np.cumsum(shares)[:-1] * ours.shape[-1] // sum(shares)
+        return np.split(ours, ends, axis=-1)
 
 
 @dataclass(frozen=True)
@@ -72,6 +84,8 @@ class Layout:
     """The table for the config of a tower."""
     read: Callable[[Path, dict[str, Any], Mapping[str, tuple[int, ...]]], EncoderConfig]
     """Our config from the directory, its config and the shapes of its tensors (prefix removed)."""
+    renamed: tuple[tuple[str, str], ...] = ()
+    """Pieces of names as other writers of the same layout have them, and as the table has them."""
 
 
 def import_model(layout: Layout, path: Path) -> tuple[EncoderConfig, Tensors]:
@@ -82,7 +96,7 @@ def import_model(layout: Layout, path: Path) -> tuple[EncoderConfig, Tensors]:
             bits; the message names them.
     """
     described = json.loads((path / layout.files[0]).read_text(encoding="utf-8"))
-    with Published(path, layout.files[1]) as published:
+    with Published(path, layout.files[1], layout.renamed) as published:
         prefix = _prefix(layout, published.shapes, path)
         theirs = {name.removeprefix(prefix): shape for name, shape in published.shapes.items()}
         config = layout.read(path, described, theirs)
@@ -99,7 +113,7 @@ def export_tensors(layout: Layout, config: EncoderConfig, tensors: Mapping[str, 
     for key in layout.keys(config.tower):
         ours = tensors[f"tower.{key.ours}"]
         for layer, array in enumerate(ours if "{}" in key.theirs[0] else [ours]):
-            for name, part in zip(key.theirs, np.split(array, len(key.theirs), axis=-1), strict=True):
+            for name, part in zip(key.theirs, key.split(array), strict=True):
                 exported[_full(prefix, name, layer)] = np.ascontiguousarray(key.form.theirs(part))
     return exported
 
@@ -107,8 +121,8 @@ def export_tensors(layout: Layout, config: EncoderConfig, tensors: Mapping[str, 
 class Published:
     """The safetensors of a directory, one file or several with an index, read tensor by tensor."""
 
-    def __init__(self, path: Path, name: str) -> None:
-        self.path, self.name = path, name
+    def __init__(self, path: Path, name: str, renamed: Sequence[tuple[str, str]] = ()) -> None:
+        self.path, self.name, self.renamed = path, name, renamed
         self.shapes: dict[str, tuple[int, ...]] = {}
         self._stack = ExitStack()
         self._where: dict[str, Any] = {}
@@ -123,9 +137,11 @@ class Published:
             except (SafetensorError, FileNotFoundError) as error:
                 self._stack.close()
                 raise EncoderError(f"`{self.path / name}` can't be read: {error}.", hint="get it again") from error
-            for key in file.keys():  # noqa: SIM118  not a dict
-                piece = file.get_slice(key)
-                self.shapes[key], self._where[key] = tuple(piece.get_shape()), file
+            for stored in file.keys():  # noqa: SIM118  not a dict
+                piece, key = file.get_slice(stored), stored
+                for theirs, ours in self.renamed:
+                    key = key.replace(theirs, ours)
+                self.shapes[key], self._where[key] = tuple(piece.get_shape()), (file, stored)
                 self._dtypes[key] = piece.get_dtype()
         return self
 
@@ -136,7 +152,8 @@ class Published:
         """One tensor as float32."""
         if self._dtypes[name] not in ("F32", "F16", "BF16"):
             raise EncoderError(f"Tensor `{name}` of `{self.path}` is {self._dtypes[name]}; expected F32, F16 or BF16.")
-        array: np.ndarray = self._where[name].get_tensor(name).astype(np.float32)
+        file, stored = self._where[name]
+        array: np.ndarray = file.get_tensor(stored).astype(np.float32)
         return array
 
     def _files(self) -> list[str]:
