@@ -21,6 +21,7 @@ JAX = (
     "likeness.core.mesh",
     "likeness.core.trees",
     "likeness.losses",
+    "likeness.models.attention",
     "likeness.models.convnet",
     "likeness.models.encoder",
     "likeness.models.layers",

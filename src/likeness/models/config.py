@@ -23,6 +23,7 @@ from likeness.models.towers import Conv as Conv
 from likeness.models.towers import ConvNetConfig as ConvNetConfig
 from likeness.models.towers import MobileNetV2Config as MobileNetV2Config
 from likeness.models.towers import Shapes as Shapes
+from likeness.models.towers import SwinConfig as SwinConfig
 from likeness.models.towers import Tower as Tower
 from likeness.models.towers import ViTConfig as ViTConfig
 
@@ -32,7 +33,7 @@ Tensors = dict[str, np.ndarray]
 FORMAT = 1
 """Version of the directory's form, written to `config.json`."""
 
-Pooling = Literal["class", "mean", "gem"]
+Pooling = Literal["class", "mean", "gem", "attention"]
 """How tokens become features; see `EncoderConfig.pooling`."""
 
 _PICKLES = (".bin", ".pt", ".pth", ".ckpt", ".pkl")
@@ -67,8 +68,8 @@ class EncoderConfig:
     tower: Tower
     """The backbone."""
     pooling: Pooling
-    """How tokens become features: the class token (ViT alone), their mean, or their generalised mean with p = 3
-    (convolutional towers, whose tokens aren't negative)."""
+    """How tokens become features: the class token (ViT alone), their mean, their generalised mean with p = 3
+    (convolutional towers, whose tokens aren't negative), or a learned probe's attention (ViT with such a head)."""
     preprocess: Preprocess
     """How a picture becomes the tower's input."""
     projection: ProjectionConfig

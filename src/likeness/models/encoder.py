@@ -17,6 +17,7 @@ from likeness.models.config import (
     EncoderConfig,
     MobileNetV2Config,
     Shapes,
+    SwinConfig,
     Tensors,
     ViTConfig,
     check_tensors,
@@ -29,6 +30,7 @@ from likeness.models.config import (
 from likeness.models.convnet import ConvNet
 from likeness.models.mobilenet import MobileNetV2
 from likeness.models.projection import Projection
+from likeness.models.swin import Swin
 from likeness.models.vit import ViT
 
 Dtype = Literal["float32", "bfloat16"]
@@ -37,27 +39,37 @@ Dtype = Literal["float32", "bfloat16"]
 class Encoder(eqx.Module):
     """All that turns pictures into embeddings. Its arrays are the parameters, float32; nothing here is jitted."""
 
-    tower: ViT | MobileNetV2 | ConvNet
+    tower: ViT | MobileNetV2 | ConvNet | Swin
     projection: Projection
     config: EncoderConfig = eqx.field(static=True)
     dtype: Dtype = eqx.field(static=True)
     """What the tower computes in; norms, softmax and the projection stay float32."""
 
     @classmethod
-    def load(cls, path: str | Path, dtype: Dtype = "float32") -> "Encoder":
-        """The encoder in the model directory `path`; EncoderError if it is not whole."""
-        return cls._of(*read_model(path), dtype)
+    def load(cls, path: str | Path, dtype: Dtype = "float32", remat: bool = False) -> "Encoder":
+        """The encoder in the model directory `path`; EncoderError if it is not whole. See `from_parts`."""
+        return cls._of(*read_model(path), dtype, remat)
 
     @classmethod
-    def from_parts(cls, config: EncoderConfig, tensors: Mapping[str, Any], dtype: Dtype = "float32") -> "Encoder":
-        """An encoder of these tensors (NumPy or JAX, float32), which must be exactly those of `tensor_shapes`."""
+    def from_parts(
+        cls, config: EncoderConfig, tensors: Mapping[str, Any], dtype: Dtype = "float32", remat: bool = False
+    ) -> "Encoder":
+        """An encoder of these tensors.
+
+        Args:
+            config: The encoder's config.
+            tensors: NumPy or JAX arrays, float32; exactly those of `tensor_shapes(config)`.
+            dtype: What the tower computes in.
+            remat: Whether a gradient computes the blocks of a ViT or Swin twice instead of keeping what is inside them: memory
+                then grows with the tokens between blocks alone, for about a third more time. Other towers: no effect.
+        """
         _check(tensor_shapes(config), tensors)
-        return cls._of(config, tensors, dtype)
+        return cls._of(config, tensors, dtype, remat)
 
     @classmethod
-    def _of(cls, config: EncoderConfig, tensors: Mapping[str, Any], dtype: Dtype) -> "Encoder":
+    def _of(cls, config: EncoderConfig, tensors: Mapping[str, Any], dtype: Dtype, remat: bool) -> "Encoder":
         arrays = {name: jnp.asarray(tensor) for name, tensor in tensors.items()}
-        return cls(_tower(config, _below("tower", arrays)), _projection(config, arrays), config, dtype)
+        return cls(_tower(config, _below("tower", arrays), remat), _projection(config, arrays), config, dtype)
 
     @classmethod
     def init(cls, config: EncoderConfig, key: PRNGKeyArray, dtype: Dtype = "float32") -> "Encoder":
@@ -117,7 +129,7 @@ def init_tensors(shapes: Shapes, key: PRNGKeyArray) -> dict[str, Float32[Array, 
     """Random tensors of these names and shapes.
 
     Kernels and matrices are normal with variance 2 / fan-in for kernels (He et al., 2015) and 1 / fan-in for
-    matrices; positions and the class token have deviation 0.02; norms start as the identity, biases at 0.
+    matrices; positions and learned tokens have deviation 0.02; norms and scales start as the identity, biases at 0.
     """
     return _drawn(tuple(shapes.items()), key)
 
@@ -132,17 +144,24 @@ def _drawn(shapes: tuple[tuple[str, tuple[int, ...]], ...], key: PRNGKeyArray) -
         if scale:
             tensors[name] = scale * normal[start : start + size].reshape(shape)
         else:
-            tensors[name] = jnp.full(shape, 0.0 if name.endswith((".bias", ".mean")) else 1.0, jnp.float32)
+            tensors[name] = jnp.full(shape, _constant(name), jnp.float32)
         start += size
     return tensors
+
+
+def _constant(name: str) -> float:
+    """Where a new tensor starts that is not random; a logit scale is kept as its logarithm and starts at 10."""
+    if name.endswith(".logit_scale"):
+        return math.log(10)
+    return 0.0 if name.endswith((".bias", ".mean")) else 1.0
 
 
 def _scale(name: str, shape: tuple[int, ...]) -> float | None:
     """Standard deviation of a new tensor, or None for one that starts as a constant."""
     *_, owner, part = f".{name}".split(".")
-    if owner.startswith("norm") or part == "bias":
+    if owner.startswith("norm") or part.startswith("scale") or part in ("bias", "logit_scale"):
         return None
-    if part in ("class_token", "position"):
+    if part in ("class_token", "registers", "position", "probe"):
         return 0.02
     return math.sqrt(2 / math.prod(shape[:-1])) if owner == "conv" else math.sqrt(1 / shape[-2])
 
@@ -157,14 +176,16 @@ def _below(prefix: str, tensors: Mapping[str, Array]) -> dict[str, Array]:
     return {name.removeprefix(f"{prefix}."): t for name, t in tensors.items() if name.startswith(f"{prefix}.")}
 
 
-def _tower(config: EncoderConfig, tensors: dict[str, Array]) -> ViT | MobileNetV2 | ConvNet:
+def _tower(config: EncoderConfig, tensors: dict[str, Array], remat: bool) -> ViT | MobileNetV2 | ConvNet | Swin:
     match config.tower:
         case ViTConfig():
-            return ViT.of(config.tower, tensors)
+            return ViT.of(config.tower, tensors, remat)
         case MobileNetV2Config():
             return MobileNetV2.of(config.tower, tensors)
         case ConvNetConfig():
             return ConvNet.of(config.tower, tensors)
+        case SwinConfig():
+            return Swin.of(config.tower, tensors, remat)
 
 
 def _projection(config: EncoderConfig, tensors: dict[str, Array]) -> Projection:

@@ -1,107 +1,143 @@
-"""Vision transformer as CLIP has it (Dosovitskiy et al., 2021; Radford et al., 2021), blocks stacked and scanned."""
+"""Vision transformer (Dosovitskiy et al., 2021) with the options of `ViTConfig`, blocks stacked and scanned."""
 
 from collections.abc import Mapping
-from typing import Literal
 
 import equinox as eqx
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
+from likeness.models.attention import MLP, QKV, Attention, Block, Rotations
 from likeness.models.config import ViTConfig
-from likeness.models.layers import LayerNorm, Linear, gelu
-from likeness.models.pooling import Pooling, pool
-
-
-class Attention(eqx.Module):
-    """Multi-head self-attention; queries, keys and values come from one matrix, in this order."""
-
-    qkv: Linear
-    out: Linear
-    heads: int = eqx.field(static=True)
-
-    def __call__(self, x: Float[Array, "P F"]) -> Float[Array, "P F"]:
-        """All tokens of one picture; the softmax is float32."""
-        tokens, width = x.shape
-        q, k, v = jnp.moveaxis(self.qkv(x).reshape(tokens, 3, self.heads, width // self.heads), 1, 0)
-        scores = jnp.einsum("qhd,khd->hqk", q * (width // self.heads) ** -0.5, k)
-        shares = jax.nn.softmax(scores.astype(jnp.float32), axis=-1).astype(x.dtype)
-        return self.out(jnp.einsum("hqk,khd->qhd", shares, v).reshape(tokens, width))
-
-
-class MLP(eqx.Module):
-    """Two linear layers with a GELU between them."""
-
-    up: Linear
-    down: Linear
-    activation: Literal["gelu", "quick_gelu"] = eqx.field(static=True)
-
-    def __call__(self, x: Float[Array, "P F"]) -> Float[Array, "P F"]:
-        """Every token by itself."""
-        return self.down(gelu(self.up(x), self.activation))
-
-
-class Block(eqx.Module):
-    """Attention, then the MLP, each behind a norm and added to its input."""
-
-    norm1: LayerNorm
-    attention: Attention
-    norm2: LayerNorm
-    mlp: MLP
-
-    def __call__(self, x: Float[Array, "P F"]) -> Float[Array, "P F"]:
-        """All tokens of one picture."""
-        x = x + self.attention(self.norm1(x))
-        return x + self.mlp(self.norm2(x))
+from likeness.models.layers import LayerNorm, Linear
+from likeness.models.pooling import AttentionPool, Pooling, pool
 
 
 class ViT(eqx.Module):
-    """The tower: patches, class token and positions, blocks, last norm, and CLIP's projection if there is one."""
+    """The tower: patches, further tokens and positions, blocks, last norm, pooling, and a projection if there is one.
+
+    What the config leaves out is None.
+    """
 
     patch: Linear
-    class_token: Float[Array, " F"]
-    position: Float[Array, "P F"]
+    class_token: Float[Array, " F"] | None
+    registers: Float[Array, "R F"] | None
+    position: Float[Array, "N F"] | None
     norm_pre: LayerNorm | None
     blocks: Block
     """All blocks in one: every array has a leading axis of layers."""
     norm_post: LayerNorm
+    pool: AttentionPool | None
     head: Linear | None
     config: ViTConfig = eqx.field(static=True)
+    remat: bool = eqx.field(static=True)
+    """Whether the backward pass computes each block again instead of keeping what is inside it."""
 
     @classmethod
-    def of(cls, config: ViTConfig, tensors: Mapping[str, Array]) -> "ViT":
+    def of(cls, config: ViTConfig, tensors: Mapping[str, Array], remat: bool = False) -> "ViT":
         """From tensors named as `config.shapes()` names them."""
-
-        def linear(name: str) -> Linear:
-            return Linear(tensors[f"{name}.weight"], tensors.get(f"{name}.bias"))
-
-        def norm(name: str) -> LayerNorm:
-            return LayerNorm(tensors[f"{name}.weight"], tensors[f"{name}.bias"], config.eps)
-
-        attention = Attention(linear("blocks.attention.qkv"), linear("blocks.attention.out"), config.heads)
-        mlp = MLP(linear("blocks.mlp.up"), linear("blocks.mlp.down"), config.activation)
+        parts = _Parts(config, tensors)
         return cls(
-            patch=linear("patch"),
-            class_token=tensors["class_token"],
-            position=tensors["position"],
-            norm_pre=norm("norm_pre") if config.norm_pre else None,
-            blocks=Block(norm("blocks.norm1"), attention, norm("blocks.norm2"), mlp),
-            norm_post=norm("norm_post"),
-            head=linear("head") if config.head else None,
+            patch=parts.linear("patch"),
+            class_token=tensors.get("class_token"),
+            registers=tensors.get("registers"),
+            position=tensors.get("position"),
+            norm_pre=parts.norm("norm_pre") if config.norm_pre else None,
+            blocks=parts.block("blocks"),
+            norm_post=parts.norm("norm_post"),
+            pool=parts.pool("pool") if config.pool_heads else None,
+            head=parts.linear("head") if config.head else None,
             config=config,
+            remat=remat,
         )
 
     def __call__(self, image: Float[Array, "S S 3"], pooling: Pooling) -> Float[Array, " F"]:
         """The features of one normalised picture."""
-        tokens, _ = jax.lax.scan(lambda x, block: (block(x), None), self.embed(image), self.blocks)
-        tokens = tokens[:1] if pooling == "class" else tokens[1:]
-        pooled = pool(self.norm_post(tokens), pooling)
+        run = jax.checkpoint(_run) if self.remat else _run
+        rotations = self.rotations()
+        tokens, _ = jax.lax.scan(lambda x, block: (run(block, x, rotations), None), self.embed(image), self.blocks)
+        if self.pool is not None and pooling == "attention":
+            pooled = self.pool(self.norm_post(tokens))
+        else:
+            tokens = tokens[:1] if pooling == "class" else tokens[self.config.prefix :]
+            pooled = pool(self.norm_post(tokens), pooling)
         return pooled if self.head is None else self.head(pooled[None])[0]
 
+    def states(self, image: Float[Array, "S S 3"]) -> Float[Array, "L1 P F"]:
+        """The tokens before the first block and behind each: what a published model is compared by."""
+        first, rotations = self.embed(image), self.rotations()
+        _, rest = jax.lax.scan(lambda x, block: (block(x, rotations),) * 2, first, self.blocks)
+        return jnp.concatenate([first[None], rest])
+
+    def rotations(self) -> Rotations | None:
+        """By what every block turns queries and keys; None without rotary positions."""
+        if self.config.rope == "none":
+            return None
+        cosine, sine = self.config.rotations()
+        return jnp.asarray(cosine), jnp.asarray(sine)
+
     def embed(self, image: Float[Array, "S S 3"]) -> Float[Array, "P F"]:
-        """The tokens that enter the first block, class token first."""
-        side, patch = self.config.size // self.config.patch, self.config.patch
-        patches = image.reshape(side, patch, side, patch, 3).swapaxes(1, 2).reshape(side * side, patch * patch * 3)
-        tokens = jnp.concatenate([self.class_token.astype(image.dtype)[None], self.patch(patches)])
-        tokens = tokens + self.position.astype(image.dtype)
+        """The tokens that enter the first block: class token, registers, patches."""
+        patches = self.patch(self._cut(image))
+        parts = [] if self.class_token is None else [self.class_token.astype(image.dtype)[None]]
+        if self.position is not None:
+            position = self.position.astype(image.dtype)
+            with_class = self.config.positions == "all"
+            patches = patches + position[int(with_class) :]
+            parts = [part + position[:1] if with_class else part for part in parts]
+        if self.registers is not None:
+            parts.append(self.registers.astype(image.dtype))
+        tokens = jnp.concatenate([*parts, patches])
         return tokens if self.norm_pre is None else self.norm_pre(tokens)
+
+    def _cut(self, image: Float[Array, "S S 3"]) -> Float[Array, "N I"]:
+        """The patches of a picture as rows."""
+        grid, patch, stride = self.config.grid, self.config.patch, self.config.stride
+        if stride in (None, patch):
+            cut = image[: grid * patch, : grid * patch].reshape(grid, patch, grid, patch, 3).swapaxes(1, 2)
+        else:
+            at = stride * jnp.arange(grid)[:, None] + jnp.arange(patch)[None]
+            cut = image[at][:, :, at].swapaxes(1, 2)
+        return cut.reshape(grid * grid, patch * patch * 3)
+
+
+def _run(block: Block, x: Float[Array, "P F"], rotations: Rotations | None) -> Float[Array, "P F"]:
+    return block(x, rotations)
+
+
+class _Parts:
+    """The tower's layers, made of tensors by their names."""
+
+    def __init__(self, config: ViTConfig, tensors: Mapping[str, Array]) -> None:
+        self.config, self.tensors = config, tensors
+
+    def linear(self, name: str) -> Linear:
+        return Linear(self.tensors[f"{name}.weight"], self.tensors.get(f"{name}.bias"))
+
+    def norm(self, name: str) -> LayerNorm:
+        return LayerNorm(self.tensors[f"{name}.weight"], self.tensors[f"{name}.bias"], self.config.eps)
+
+    def attention(self, name: str, heads: int) -> Attention:
+        qkv = QKV(self.tensors[f"{name}.qkv.weight"], self.tensors.get(f"{name}.qkv.bias"))
+        return Attention(qkv, self.linear(f"{name}.out"), heads)
+
+    def mlp(self, name: str) -> MLP:
+        return MLP(self.linear(f"{name}.up"), self.linear(f"{name}.down"), self.config.activation)
+
+    def block(self, name: str) -> Block:
+        return Block(
+            self.norm(f"{name}.norm1"),
+            self.attention(f"{name}.attention", self.config.heads),
+            self.tensors.get(f"{name}.scale1"),
+            self.norm(f"{name}.norm2"),
+            self.mlp(f"{name}.mlp"),
+            self.tensors.get(f"{name}.scale2"),
+        )
+
+    def pool(self, name: str) -> AttentionPool:
+        return AttentionPool(
+            self.tensors[f"{name}.probe"],
+            self.attention(f"{name}.attention", self.config.pool_heads or self.config.heads),
+            self.norm(f"{name}.norm"),
+            self.mlp(f"{name}.mlp"),
+        )
