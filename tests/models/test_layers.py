@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from likeness.models.layers import BatchNorm, GroupNorm, Kernel, LayerNorm, gelu, unit
+from likeness.models.towers import Padding, pads
 
 
 def slow_conv(x: np.ndarray, weight: np.ndarray, stride: int, dilation: int, pads: list[tuple[int, int]]) -> np.ndarray:
@@ -35,7 +36,40 @@ def test_convolutions(height: int, width: int, depthwise: bool, stride: int, dil
     if dilation == 1:  # TensorFlow's rule: ceil(length / stride) outputs, the odd pixel of padding at the end
         spare = [max((-(-n // stride) - 1) * stride + 3 - n, 0) for n in (height, width)]
         same = slow_conv(x, weight, stride, 1, [(s // 2, s - s // 2) for s in spare])
-        np.testing.assert_allclose(Kernel(jnp.asarray(weight))(jnp.asarray(x), stride, 1, True), same, atol=1e-5)
+        np.testing.assert_allclose(Kernel(jnp.asarray(weight))(jnp.asarray(x), stride, 1, "same"), same, atol=1e-5)
+
+
+@pytest.mark.parametrize(("side", "stride", "dilation"), [(3, 2, 1), (3, 1, 2), (5, 2, 1), (7, 1, 1), (3, 3, 2)])
+@pytest.mark.parametrize("padding", ["symmetric", "late"])
+def test_slopes_of_depthwise_convolutions(side: int, stride: int, dilation: int, padding: Padding):
+    rng = np.random.default_rng(0)
+    x, weight = (jnp.asarray(rng.normal(size=shape), jnp.float32) for shape in ((13, 16, 4), (side, side, 1, 4)))
+    around = [pads(length, side, stride, dilation, padding) for length in x.shape[:2]]
+
+    def theirs(weight: jax.Array, x: jax.Array) -> jax.Array:
+        y = jax.lax.conv_general_dilated(
+            x[None],
+            weight,
+            (stride, stride),
+            around,
+            rhs_dilation=(dilation, dilation),
+            dimension_numbers=("NHWC", "HWIO", "NHWC"),
+            feature_group_count=4,
+        )
+        return jnp.sin(y).sum()
+
+    def ours(weight: jax.Array, x: jax.Array) -> jax.Array:
+        return jnp.sin(Kernel(weight)(x, stride, dilation, padding)).sum()
+
+    for a, b in zip(jax.grad(ours, (0, 1))(weight, x), jax.grad(theirs, (0, 1))(weight, x), strict=True):
+        np.testing.assert_allclose(a, b, atol=2e-5)
+
+
+def test_a_depthwise_convolution_in_16_bits_sums_in_32():
+    x, weight = jnp.ones((9, 9, 2), jnp.bfloat16), jnp.full((7, 7, 1, 2), 1.0)
+    assert float(Kernel(weight)(x)[4, 4, 0]) == 49
+    x = x.at[0, 0].set(256)  # 256 + 1 is 256 in 16 bits
+    assert float(Kernel(weight)(x)[3, 3, 0]) == 304
 
 
 def test_norms():

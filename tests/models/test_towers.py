@@ -20,11 +20,11 @@ def test_mobilenet_v2_is_the_papers_table():
             block, stride = next(at), first_stride if repeat == 0 else 1
             *expand, depthwise, project = block.convs
             assert len(expand) == (expansion > 1)
-            assert all((c.kernel, c.inputs, c.outputs, c.relu6) == (1, inputs, 6 * inputs, True) for c in expand)
+            assert all((c.kernel, c.inputs, c.outputs, c.active) == (1, inputs, 6 * inputs, True) for c in expand)
             inside = expansion * inputs
             assert depthwise.depthwise
             assert (depthwise.kernel, depthwise.stride, depthwise.outputs) == (3, stride, inside)
-            assert (project.kernel, project.inputs, project.outputs, project.relu6) == (1, inside, channels, False)
+            assert (project.kernel, project.inputs, project.outputs, project.active) == (1, inside, channels, False)
             assert block.residual == (stride == 1 and inputs == channels)
             inputs = channels
     assert next(at, None) is None

@@ -17,12 +17,11 @@ class ConvNorm(eqx.Module):
     conv: Kernel
     norm: BatchNorm
     plan: Conv = eqx.field(static=True)
-    same_padding: bool = eqx.field(static=True)
 
     def __call__(self, x: Float[Array, "H W C"]) -> Float[Array, "H2 W2 O"]:
         """One map."""
-        x = self.norm(self.conv(x, self.plan.stride, self.plan.dilation, self.same_padding))
-        return jnp.clip(x, 0, 6) if self.plan.relu6 else x
+        x = self.norm(self.conv(x, self.plan.stride, self.plan.dilation, self.plan.padding))
+        return jnp.clip(x, 0, 6) if self.plan.active else x
 
 
 class InvertedResidual(eqx.Module):
@@ -56,7 +55,7 @@ class MobileNetV2(eqx.Module):
         def layer(plan: Conv) -> ConvNorm:
             weight, bias, mean, variance = (tensors[f"{plan.name}.norm.{part}"] for part in NORM_PARTS)
             norm = BatchNorm(weight, bias, mean, variance, config.eps)
-            return ConvNorm(Kernel(tensors[f"{plan.name}.conv.weight"]), norm, plan, config.same_padding)
+            return ConvNorm(Kernel(tensors[f"{plan.name}.conv.weight"]), norm, plan)
 
         def block(plan: Bottleneck) -> InvertedResidual:
             *expand, depthwise, project = map(layer, plan.convs)

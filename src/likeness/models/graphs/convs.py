@@ -20,10 +20,10 @@ def mobilenet(graph: Graph, config: MobileNetV2Config, tensors: Tensors, preproc
             weight, bias = folded(tensors, conv, config.eps)
             if conv.name == "stem":
                 weight = scale[:, None] * weight
-            around = pads(side, conv.kernel, conv.stride, conv.dilation, config.same_padding)
+            around = pads(side, conv.kernel, conv.stride, conv.dilation, conv.padding)
             y = convolved(graph, y, weight, bias, around, conv)
             side = (side + sum(around) - (conv.kernel - 1) * conv.dilation - 1) // conv.stride + 1
-            if conv.relu6:
+            if conv.active:
                 y = graph.op("Clip", y, np.array(0, np.float32), np.array(6, np.float32))
         x = graph.op("Add", x, y) if block.residual else y
     return x
@@ -35,7 +35,7 @@ def convnet(graph: Graph, config: ConvNetConfig, tensors: Tensors, preprocess: P
     for place, block in enumerate(config.plan()):
         (conv,) = block.convs
         weight = tensors[f"{conv.name}.conv.weight"]
-        around = pads(0, conv.kernel, conv.stride, conv.dilation, same=False)
+        around = pads(0, conv.kernel, conv.stride, conv.dilation, conv.padding)
         y = convolved(graph, x, weight if place else scale[:, None] * weight, None, around, conv)
         y = group_norm(graph, y, tensors[f"{conv.name}.norm.weight"], tensors[f"{conv.name}.norm.bias"], config)
         x = graph.op("Relu", graph.op("Add", x, y) if block.residual else y)

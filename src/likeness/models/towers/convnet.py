@@ -54,11 +54,11 @@ class ConvNetConfig:
         for i, (width, depth) in enumerate(zip(self.widths, self.depths, strict=True)):
             kernel, stride, inputs = (3, 2, self.widths[i - 1]) if i else (self.stem_kernel, self.stem_stride, 3)
             blocks.append(
-                Bottleneck((Conv(f"stages.{i}.down", inputs, width, kernel, stride, relu6=False),), residual=False)
+                Bottleneck((Conv(f"stages.{i}.down", inputs, width, kernel, stride, active=False),), residual=False)
             )
             for j in range(depth):
                 blocks.append(
-                    Bottleneck((Conv(f"stages.{i}.blocks.{j}", width, width, 3, relu6=False),), residual=True)
+                    Bottleneck((Conv(f"stages.{i}.blocks.{j}", width, width, 3, active=False),), residual=True)
                 )
         return tuple(blocks)
 

@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from likeness.models.towers.parts import NORM_PARTS, Bottleneck, Conv, Shapes
+from likeness.models.towers.parts import NORM_PARTS, Bottleneck, Conv, Padding, Shapes
 
 
 @dataclass(frozen=True)
@@ -46,7 +46,7 @@ class MobileNetV2Config:
 
     def plan(self) -> tuple[Bottleneck, ...]:
         """All convolutions in order: `stem`, `blocks.0` to `blocks.16`, `last`."""
-        stem = Conv("stem", 3, self._channels(32), kernel=3, stride=2)
+        stem = Conv("stem", 3, self._channels(32), kernel=3, stride=2, padding=self._padding)
         last = Conv("last", self._channels(320), self.features, kernel=1)
         return (Bottleneck((stem,), False), *self._bottlenecks(), Bottleneck((last,), False))
 
@@ -78,11 +78,15 @@ class MobileNetV2Config:
         return Bottleneck(
             (
                 *expand,
-                Conv(f"{name}.depthwise", inside, inside, 3, stride, dilation, depthwise=True),
-                Conv(f"{name}.project", inside, outputs, kernel=1, relu6=False),
+                Conv(f"{name}.depthwise", inside, inside, 3, stride, dilation, depthwise=True, padding=self._padding),
+                Conv(f"{name}.project", inside, outputs, kernel=1, active=False),
             ),
             residual=not first and stride == 1 and inputs == outputs,
         )
+
+    @property
+    def _padding(self) -> Padding:
+        return "same" if self.same_padding else "symmetric"
 
     def _channels(self, count: int) -> int:
         return self._divisible(round(count * self.multiplier))

@@ -1,12 +1,16 @@
 """What the shapes of towers are made of: names of tensors, convolutions and the zeros around them."""
 
 from dataclasses import dataclass
+from typing import Literal
 
 Shapes = dict[str, tuple[int, ...]]
 """Tensor name -> shape."""
 
 NORM_PARTS = ("weight", "bias", "mean", "variance")
 """What a batch norm consists of."""
+
+Padding = Literal["symmetric", "same", "late"]
+"""Which zeros surround a map that a convolution enters; see `pads`."""
 
 
 @dataclass(frozen=True)
@@ -22,8 +26,10 @@ class Conv:
     dilation: int = 1
     depthwise: bool = False
     """Each channel has its own kernel, [kernel, kernel, 1, outputs]."""
-    relu6: bool = True
-    """Whether min(max(x, 0), 6) follows the norm."""
+    padding: Padding = "symmetric"
+    """Zeros around what enters."""
+    active: bool = True
+    """Whether the tower's activation follows the norm."""
 
 
 @dataclass(frozen=True)
@@ -32,9 +38,11 @@ class Bottleneck:
 
     convs: tuple[Conv, ...]
     residual: bool
+    squeeze: int = 0
+    """Channels in the middle of a squeeze-and-excitation before the last convolution; 0: there is none."""
 
 
-def pads(length: int, kernel: int, stride: int, dilation: int, same: bool) -> tuple[int, int]:
+def pads(length: int, kernel: int, stride: int, dilation: int, padding: Padding) -> tuple[int, int]:
     """Zeros before and after one side of a map that a convolution enters.
 
     Args:
@@ -42,11 +50,15 @@ def pads(length: int, kernel: int, stride: int, dilation: int, same: bool) -> tu
         kernel: Side of the kernel, in taps.
         stride: Step, in pixels.
         dilation: Distance between taps, in pixels.
-        same: As many as the published TensorFlow weights expect, the odd one at the end: the sum follows from the
-            undilated kernel and is then dilated (transformers' `apply_tf_padding`). Else equally many, as in torch.
+        padding: symmetric: equally many, as in torch. same: as many as the published TensorFlow weights expect, the
+            odd one at the end: the sum follows from the undilated kernel and is then dilated (transformers'
+            `apply_tf_padding`). late: one less before than after, whatever the length; with stride 2 the same as
+            "same" for even lengths.
     """
-    if not same:
+    if padding == "symmetric":
         return ((kernel - 1) // 2 * dilation,) * 2
+    if padding == "late":
+        return (kernel // 2 - 1) * dilation, kernel // 2 * dilation
     spare = max(kernel - (length % stride or stride), 0)
     return spare // 2 * dilation, (spare - spare // 2) * dilation
 
