@@ -100,18 +100,40 @@ def import_model(layout: Layout, path: Path) -> tuple[EncoderConfig, Tensors]:
         prefix = _prefix(layout, published.shapes, path)
         theirs = {name.removeprefix(prefix): shape for name, shape in published.shapes.items()}
         config = layout.read(path, described, theirs)
-        keys = layout.keys(config.tower)
-        _check_names(layout, keys, config, prefix, published.shapes, path)
-        tensors = {f"tower.{key.ours}": _gather(key, config, prefix, published) for key in keys}
+        gathered = gather(published, layout.keys(config.tower), config.tower.shapes(), prefix, layout.ignored)
+        tensors = {f"tower.{name}": tensor for name, tensor in gathered.items()}
     check_tensors(tensor_shapes(config), tensors, str(path))
     return config, tensors
 
 
 def export_tensors(layout: Layout, config: EncoderConfig, tensors: Mapping[str, np.ndarray]) -> Tensors:
     """The tower's tensors under the names of `layout`: what `import_model` would turn back into ours."""
-    prefix, exported = layout.prefixes[0], {}
-    for key in layout.keys(config.tower):
-        ours = tensors[f"tower.{key.ours}"]
+    tower = {name.removeprefix("tower."): tensor for name, tensor in tensors.items() if name.startswith("tower.")}
+    return scatter(layout.keys(config.tower), tower, layout.prefixes[0])
+
+
+def gather(published: "Published", keys: Sequence[Key], shapes: Shapes, prefix: str, ignored: Sequence[str]) -> Tensors:
+    """Our tensors by the rows `keys`; their final shapes are for the caller to check.
+
+    Args:
+        published: The open file.
+        keys: The table.
+        shapes: Of our tensors, by the names of the table.
+        prefix: What stands before the names of the table.
+        ignored: Patterns of tensors that are known and not needed.
+
+    Raises:
+        EncoderError: A tensor is missing, left over, or of another kind than the table says.
+    """
+    _check_names(keys, shapes, prefix, ignored, published)
+    return {key.ours: _gather(key, shapes, prefix, published) for key in keys}
+
+
+def scatter(keys: Sequence[Key], tensors: Mapping[str, np.ndarray], prefix: str) -> Tensors:
+    """The way back of `gather`: their tensors, from ours."""
+    exported = {}
+    for key in keys:
+        ours = tensors[key.ours]
         for layer, array in enumerate(ours if "{}" in key.theirs[0] else [ours]):
             for name, part in zip(key.theirs, key.split(array), strict=True):
                 exported[_full(prefix, name, layer)] = np.ascontiguousarray(key.form.theirs(part))
@@ -178,29 +200,30 @@ def _prefix(layout: Layout, names: Shapes, path: Path) -> str:
     )
 
 
-def _layers(config: EncoderConfig, key: Key) -> int:
-    return tensor_shapes(config)[f"tower.{key.ours}"][0] if "{}" in key.theirs[0] else 1
+def _layers(shapes: Shapes, key: Key) -> int:
+    return shapes[key.ours][0] if "{}" in key.theirs[0] else 1
 
 
 def _check_names(
-    layout: Layout, keys: Sequence[Key], config: EncoderConfig, prefix: str, names: Shapes, path: Path
+    keys: Sequence[Key], shapes: Shapes, prefix: str, ignored: Sequence[str], published: "Published"
 ) -> None:
     """Every one of theirs is used once or known as not needed, and none that we need is missing."""
-    wanted = {_full(prefix, name, i) for key in keys for name in key.theirs for i in range(_layers(config, key))}
+    names = published.shapes
+    wanted = {_full(prefix, name, i) for key in keys for name in key.theirs for i in range(_layers(shapes, key))}
     faults = [f"`{name}` is missing" for name in sorted(wanted - names.keys())]
     faults += [
         f"`{name}` is unknown"
         for name in sorted(names.keys() - wanted)
-        if not any(fnmatchcase(name, pattern) for pattern in layout.ignored)
+        if not any(fnmatchcase(name, pattern) for pattern in ignored)
     ]
     if faults:
         more = f"; and {len(faults) - 8} more" if len(faults) > 8 else ""
-        raise EncoderError(f"The tensors of `{path}` do not fit its config: {'; '.join(faults[:8])}{more}.")
+        raise EncoderError(f"The tensors of `{published.path}` do not fit its config: {'; '.join(faults[:8])}{more}.")
 
 
-def _gather(key: Key, config: EncoderConfig, prefix: str, published: Published) -> np.ndarray:
+def _gather(key: Key, shapes: Shapes, prefix: str, published: Published) -> np.ndarray:
     """Our tensor of one row."""
-    layers = list(_rows(key, _layers(config, key), prefix, published))
+    layers = list(_rows(key, _layers(shapes, key), prefix, published))
     if "{}" not in key.theirs[0]:
         return np.ascontiguousarray(layers[0])
     if len({layer.shape for layer in layers}) > 1:
