@@ -64,13 +64,19 @@ class Graph:
         """Layer norm over the last axis."""
         return self.op("LayerNormalization", x, weight, bias, axis=-1, epsilon=eps)
 
-    def model(self, output: str, images: list[str | int], features: list[str | int]) -> onnx.ModelProto:
-        """The whole, with one input and one output of these shapes."""
+    def model(
+        self,
+        output: str,
+        shape: list[str | int],
+        features: list[str | int],
+        given: tuple[str, int] = ("images", TensorProto.UINT8),
+    ) -> onnx.ModelProto:
+        """The whole, with one input (name and kind `given`, of `shape`) and one output, of shape `features`."""
         self._nodes.append(helper.make_node("Identity", [output], ["features"]))
         graph = helper.make_graph(
             self._nodes,
             "tower",
-            [helper.make_tensor_value_info("images", TensorProto.UINT8, images)],
+            [helper.make_tensor_value_info(*given, shape)],
             [helper.make_tensor_value_info("features", TensorProto.FLOAT, features)],
         )
         model = helper.make_model(
