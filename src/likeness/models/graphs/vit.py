@@ -25,7 +25,7 @@ def vit(graph: Graph, config: ViTConfig, tensors: Tensors, preprocess: Preproces
     elif pooling == "attention":
         pool = {name.removeprefix("pool."): t for name, t in tensors.items() if name.startswith("pool.")}
         x = _asked(graph, config, pool, x)
-    return x if config.head is None else graph.linear(x, tensors["head.weight"], None)
+    return x if config.head is None else graph.linear(x, tensors["head.weight"], tensors.get("head.bias"))
 
 
 def _tokens(graph: Graph, config: ViTConfig, tensors: Tensors, preprocess: Preprocess) -> str:

@@ -70,6 +70,8 @@ class ViTConfig:
     """Width inside the MLP of the attention pooling; None: `hidden`."""
     head: int | None = None
     """Size of the projection behind the pooling, as in CLIP; None leaves it out."""
+    head_bias: bool = False
+    """Whether the projection has a bias, as in timm's files."""
 
     def __post_init__(self) -> None:
         if not 0 < (self.stride or self.patch) <= self.patch <= self.size:
@@ -84,6 +86,8 @@ class ViTConfig:
             raise EncoderError(f"Rotary positions need heads of a multiple of 4, not {self.width // self.heads}.")
         if self.positions == "all" and not self.class_token:
             raise EncoderError("A ViT without a class token has positions for `patches` or `none`, not `all`.")
+        if self.head_bias and not self.head:
+            raise EncoderError("A ViT without a projection can't have its bias.")
         if self.pool_heads and self.activation == "swiglu":
             raise EncoderError("Attention pooling has no MLP with SwiGLU.")
 
@@ -138,6 +142,7 @@ class ViTConfig:
             **affine("norm_post", (width,)),
             **(self._pool() if self.pool_heads else {}),
             **({"head.weight": (width, self.head)} if self.head else {}),
+            **({"head.bias": (self.head,)} if self.head and self.head_bias else {}),
         }
 
     def rotations(self) -> tuple[Float32[np.ndarray, "P d"], Float32[np.ndarray, "P d"]]:
