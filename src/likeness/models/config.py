@@ -6,10 +6,10 @@ Everything is checked by name, shape and dtype before it is used, and a director
 import errno
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
@@ -21,11 +21,15 @@ from likeness.models.towers import NORM_PARTS as NORM_PARTS
 from likeness.models.towers import Bottleneck as Bottleneck
 from likeness.models.towers import Conv as Conv
 from likeness.models.towers import ConvNetConfig as ConvNetConfig
+from likeness.models.towers import EfficientNetConfig as EfficientNetConfig
 from likeness.models.towers import MobileNetV2Config as MobileNetV2Config
 from likeness.models.towers import Shapes as Shapes
 from likeness.models.towers import SwinConfig as SwinConfig
 from likeness.models.towers import Tower as Tower
 from likeness.models.towers import ViTConfig as ViTConfig
+
+if TYPE_CHECKING:
+    from likeness.models.text_side import TextSide
 
 Tensors = dict[str, np.ndarray]
 """Tensor name -> float32 array."""
@@ -177,8 +181,26 @@ def read_safetensors(path: Path) -> Tensors:
         raise EncoderError(f"`{path}` can't be opened.", hint="`ls -l` says who may read it") from error
 
 
+def write_safetensors(path: Path, shapes: Shapes, tensors: Mapping[str, np.ndarray]) -> None:
+    """Write the tensors named in `shapes`, in that order; OSError where the disk is full."""
+    from safetensors import SafetensorError
+    from safetensors.numpy import save_file
+
+    try:
+        save_file({name: np.ascontiguousarray(tensors[name]) for name in shapes}, path)
+    except SafetensorError as error:
+        if "os error 28" in str(error):  # the library hides the errno that tells a full disk
+            raise OSError(errno.ENOSPC, str(error)) from error
+        raise
+    path.chmod(0o644)
+
+
 def write_model(
-    path: str | Path, config: EncoderConfig, tensors: Mapping[str, np.ndarray], card: dict[str, Any]
+    path: str | Path,
+    config: EncoderConfig,
+    tensors: Mapping[str, np.ndarray],
+    card: dict[str, Any],
+    text: "TextSide | None" = None,
 ) -> None:
     """Write the encoder as the directory `path`, whole or not at all.
 
@@ -188,24 +210,20 @@ def write_model(
         tensors: Exactly those of `tensor_shapes(config)`.
         card: What a reader of the model should know: "name", "license", "source", ...; saved as it is in `card.json`
             and shown in the model card `README.md`.
+        text: The text side, if there is one that belongs to this tower.
     """
-    from safetensors import SafetensorError
-    from safetensors.numpy import save_file
-
     check_tensors(tensor_shapes(config), tensors, str(path))
     whole = fingerprint_of(config, tensors)
+    if text is not None and text.image != features_fingerprint_of(config, tensors):
+        raise EncoderError(f"The text side for `{path}` belongs to other image features, so it is not written.")
     with new_directory(path, "encoder") as directory:
         write_json(directory / "config.json", {"format": FORMAT, **to_json(config)})
         write_json(directory / "card.json", {**card, "fingerprint": whole})
-        (directory / "README.md").write_text(_readme(config, card, whole, Path(path).name), encoding="utf-8")
-        ordered = {name: np.ascontiguousarray(tensors[name]) for name in tensor_shapes(config)}
-        try:
-            save_file(ordered, directory / "model.safetensors")
-        except SafetensorError as error:
-            if "os error 28" in str(error):  # the library hides the errno that tells a full disk
-                raise OSError(errno.ENOSPC, str(error)) from error
-            raise
-        (directory / "model.safetensors").chmod(0o644)
+        known = card if text is None else {**card, "text": f"up to {text.config.context} tokens"}
+        (directory / "README.md").write_text(_readme(config, known, whole, Path(path).name), encoding="utf-8")
+        write_safetensors(directory / "model.safetensors", tensor_shapes(config), tensors)
+        if text is not None:
+            text.write(directory)
 
 
 def fingerprint_of(config: EncoderConfig, tensors: Mapping[str, np.ndarray]) -> str:
@@ -231,14 +249,37 @@ def _digests(tensors: Mapping[str, np.ndarray]) -> list[str]:
 
 def no_tensors(path: Path) -> EncoderError:
     """What is wrong with a directory that has a config and no safetensors."""
-    pickles = sorted(file.name for file in path.iterdir() if file.suffix in _PICKLES)
+    pickles = sorted(file.name for file in path.iterdir() if is_pickle(file.name))
     if not pickles:
         return EncoderError(
             f"`{path}` has no safetensors beside its config.", hint="copy or pull the model directory again"
         )
+    return pickles_only(str(path), pickles, before=f"cd {path} && ")
+
+
+def is_pickle(name: str) -> bool:
+    """Whether a file of that name is a pickle, by its ending."""
+    return name.endswith(_PICKLES)
+
+
+def pickles_only(where: str, pickles: Sequence[str], before: str) -> EncoderError:
+    """What is wrong with a place that holds tensors only as pickles; the hint is the one command that converts them.
+
+    Args:
+        where: A directory, or a repository on the Hub.
+        pickles: Their names.
+        before: The part of the command that makes a copy of `where` the working directory.
+    """
+    several = [name for name in pickles if name.startswith("pytorch_model-")]
+    chosen = several or [name for name in pickles if name.endswith("pytorch_model.bin")][:1] or list(pickles[:1])
+    target = "open_clip_model.safetensors" if chosen[0].startswith("open_clip") else "model.safetensors"
+    code = (
+        f"import torch, safetensors.torch as s; s.save_file({{k: v.contiguous().clone() for f in {chosen} "
+        f"for k, v in torch.load(f, map_location='cpu', weights_only=True).items()}}, '{target}')"
+    )
     return EncoderError(
-        f"`{path}` holds only pickles ({', '.join(pickles)}), which can run any code when read, so they are not.",
-        hint="get the safetensors version of the model, or save it with `safe_serialization=True` where you trust it",
+        f"`{where}` holds only pickles ({', '.join(pickles)}), which can run any code when read, so they are not.",
+        hint=f'{before}python -c "{code}"',
     )
 
 

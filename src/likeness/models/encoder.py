@@ -14,6 +14,7 @@ from jaxtyping import Array, Float, Float32, PRNGKeyArray, UInt8
 
 from likeness.models.config import (
     ConvNetConfig,
+    EfficientNetConfig,
     EncoderConfig,
     MobileNetV2Config,
     Shapes,
@@ -28,18 +29,23 @@ from likeness.models.config import (
     write_model,
 )
 from likeness.models.convnet import ConvNet
+from likeness.models.efficientnet import EfficientNet
 from likeness.models.mobilenet import MobileNetV2
 from likeness.models.projection import Projection
 from likeness.models.swin import Swin
+from likeness.models.text_side import TextSide
 from likeness.models.vit import ViT
 
 Dtype = Literal["float32", "bfloat16"]
+
+TowerModule = ViT | MobileNetV2 | ConvNet | EfficientNet | Swin
+"""What `Tower` describes, in JAX."""
 
 
 class Encoder(eqx.Module):
     """All that turns pictures into embeddings. Its arrays are the parameters, float32; nothing here is jitted."""
 
-    tower: ViT | MobileNetV2 | ConvNet | Swin
+    tower: TowerModule
     projection: Projection
     config: EncoderConfig = eqx.field(static=True)
     dtype: Dtype = eqx.field(static=True)
@@ -60,8 +66,9 @@ class Encoder(eqx.Module):
             config: The encoder's config.
             tensors: NumPy or JAX arrays, float32; exactly those of `tensor_shapes(config)`.
             dtype: What the tower computes in.
-            remat: Whether a gradient computes the blocks of a ViT or Swin twice instead of keeping what is inside them: memory
-                then grows with the tokens between blocks alone, for about a third more time. Other towers: no effect.
+            remat: Whether a gradient computes the blocks of a ViT or Swin twice instead of keeping what is inside them:
+                memory then grows with the tokens between blocks alone, for about a third more time. Other towers: no
+                effect.
         """
         _check(tensor_shapes(config), tensors)
         return cls._of(config, tensors, dtype, remat)
@@ -107,9 +114,9 @@ class Encoder(eqx.Module):
             for path, leaf in paths
         }
 
-    def save(self, path: str | Path, card: dict[str, Any] | None = None) -> None:
+    def save(self, path: str | Path, card: dict[str, Any] | None = None, text: TextSide | None = None) -> None:
         """Write a model directory, whole or not at all; see `write_model`."""
-        write_model(path, self.config, self.tensors(), card or {})
+        write_model(path, self.config, self.tensors(), card or {}, text)
 
     @property
     def fingerprint(self) -> str:
@@ -176,7 +183,7 @@ def _below(prefix: str, tensors: Mapping[str, Array]) -> dict[str, Array]:
     return {name.removeprefix(f"{prefix}."): t for name, t in tensors.items() if name.startswith(f"{prefix}.")}
 
 
-def _tower(config: EncoderConfig, tensors: dict[str, Array], remat: bool) -> ViT | MobileNetV2 | ConvNet | Swin:
+def _tower(config: EncoderConfig, tensors: dict[str, Array], remat: bool) -> TowerModule:
     match config.tower:
         case ViTConfig():
             return ViT.of(config.tower, tensors, remat)
@@ -184,6 +191,8 @@ def _tower(config: EncoderConfig, tensors: dict[str, Array], remat: bool) -> ViT
             return MobileNetV2.of(config.tower, tensors)
         case ConvNetConfig():
             return ConvNet.of(config.tower, tensors)
+        case EfficientNetConfig():
+            return EfficientNet.of(config.tower, tensors)
         case SwinConfig():
             return Swin.of(config.tower, tensors, remat)
 

@@ -12,9 +12,11 @@ import onnx
 
 from likeness.models.config import EncoderConfig
 from likeness.models.graphs.convs import convnet, mobilenet, pooled
+from likeness.models.graphs.efficientnet import efficientnet
 from likeness.models.graphs.graph import Graph
+from likeness.models.graphs.swin import swin
 from likeness.models.graphs.vit import vit
-from likeness.models.towers import ConvNetConfig, MobileNetV2Config, ViTConfig
+from likeness.models.towers import ConvNetConfig, EfficientNetConfig, MobileNetV2Config, SwinConfig, ViTConfig
 
 
 def build(config: EncoderConfig, tensors: Mapping[str, np.ndarray], int8: bool = False) -> onnx.ModelProto:
@@ -35,5 +37,9 @@ def build(config: EncoderConfig, tensors: Mapping[str, np.ndarray], int8: bool =
             features = pooled(graph, mobilenet(graph, config.tower, tower, config.preprocess), config.pooling)
         case ConvNetConfig():
             features = pooled(graph, convnet(graph, config.tower, tower, config.preprocess), config.pooling)
+        case EfficientNetConfig():
+            features = pooled(graph, efficientnet(graph, config.tower, tower, config.preprocess), config.pooling)
+        case SwinConfig():
+            features = swin(graph, config.tower, tower, config.preprocess)
     side = config.preprocess.size
     return graph.model(features, ["B", side, side, 3], ["B", config.tower.features])

@@ -5,13 +5,39 @@ from pathlib import Path
 
 from likeness.core.errors import EncoderError
 from likeness.models.config import EncoderConfig, Tensors, no_tensors
-from likeness.models.weights import clip, mobilenet_v2, open_clip
+from likeness.models.weights import (
+    clip,
+    dinov2,
+    dinov3,
+    efficientnet,
+    mobilenet_v2,
+    open_clip,
+    open_clip_timm,
+    siglip,
+    swin,
+    timm_efficientnet,
+    timm_vit,
+    tips,
+)
 from likeness.models.weights.table import Layout, import_model
 
 WEIGHTS: dict[str, Layout] = {
     "clip": clip.LAYOUT,
+    "siglip": siglip.LAYOUT,
+    "siglip2": siglip.NAFLEX,
+    "dinov2": dinov2.LAYOUT,
+    "dinov3_vit": dinov3.LAYOUT,
     "mobilenet_v2": mobilenet_v2.LAYOUT,
+    "open_clip_timm": open_clip_timm.LAYOUT,
+    "open_clip_timm_outside": open_clip_timm.LAYOUT_OUTSIDE,
     "open_clip": open_clip.LAYOUT,
+    "timm_vit": timm_vit.LAYOUT,
+    "tips": tips.LAYOUT,
+    "swin": swin.LAYOUT,
+    "swinv2": swin.LAYOUT_V2,
+    "timm_swin": swin.LAYOUT_TIMM,
+    "efficientnet": efficientnet.LAYOUT,
+    "timm_efficientnet": timm_efficientnet.LAYOUT,
 }
 """In the order in which a directory is tried."""
 
@@ -37,6 +63,15 @@ def read_published(path: str | Path) -> tuple[str, EncoderConfig, Tensors]:
         f"`{path}` is in no layout that is known ({', '.join(WEIGHTS)}).",
         hint="it needs `config.json` of a CLIP or MobileNetV2 model, or `open_clip_config.json`, beside safetensors",
     )
+
+
+def matching(path: Path) -> list[Layout]:
+    """The layouts of `WEIGHTS` whose config lies in the directory `path`, whether or not the tensors do."""
+    return [
+        layout
+        for layout in WEIGHTS.values()
+        if (path / layout.files[0]).exists() and layout.matches(_json(path / layout.files[0]))
+    ]
 
 
 def _json(path: Path) -> dict[str, object]:
