@@ -82,8 +82,9 @@ def encoder_facts(path: str) -> dict[str, Any]:
 
     from likeness.core.config import to_json
     from likeness.models.config import read_config, tensor_shapes
+    from likeness.models.text_side import read_text_config
 
-    config = read_config(path)
+    config, text = read_config(path), read_text_config(path)
     card = read_card(path)
     numbers = {name: math.prod(shape) for name, shape in tensor_shapes(config).items()}
     return {
@@ -95,6 +96,7 @@ def encoder_facts(path: str) -> dict[str, Any]:
         "features": config.projection.features,
         "dimension": config.projection.dimension,
         "config": to_json(config),
+        "text": None if text is None else {"image": text[1], **to_json(text[0])},
         "card": card,
     }
 

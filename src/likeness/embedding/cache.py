@@ -13,9 +13,10 @@ import json
 import os
 import shutil
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -23,6 +24,11 @@ from likeness.core.files import fingerprint, sync_files
 from likeness.core.journal import note
 from likeness.embedding.precision import LEAST_COSINE, lowest_cosine
 from likeness.models.config import EncoderConfig, features_fingerprint_of, fingerprint_of
+from likeness.models.text_side import FOLDER
+from likeness.models.towers.text import TextConfig
+
+if TYPE_CHECKING:
+    import onnx
 
 MOST_BYTES = 4 * 2**30
 """What the cache may hold besides the newest graph; beyond that the least recently used go."""
@@ -77,14 +83,42 @@ def keep(
     With `int8` it runs in eight bits if that is close enough to float32. None, and a word on stderr, if the cache can't
     be written.
     """
+
+    def fill(directory: Path) -> Known:
+        write_graph(directory, config, tensors)
+        return replace(known, cosine=_shortened(directory, config, tensors)) if int8 else known
+
+    return _kept(Path(model), int8, fill)
+
+
+def find_text(model: str | Path) -> Path | None:
+    """The graph of the text side of the model directory `model`; None if none is kept, or the files have changed."""
+    found = find(Path(model) / FOLDER, int8=False)
+    return None if found is None else found[1]
+
+
+def keep_text(model: str | Path, image: str, config: TextConfig, tensors: Mapping[str, np.ndarray]) -> Path | None:
+    """Build the graph of the text side of `model`, which belongs to the image features `image`, and keep it.
+
+    None, and a word on stderr, if the cache can't be written.
+    """
+
+    def fill(directory: Path) -> Known:
+        write_text_graph(directory, config, tensors)
+        return Known("", image)  # nothing asks for the fingerprint of a text side
+
+    kept = _kept(Path(model) / FOLDER, False, fill)
+    return None if kept is None else kept[1]
+
+
+def _kept(model: Path, int8: bool, fill: Callable[[Path], Known]) -> tuple[Known, Path] | None:
+    """A new entry, whole or not at all; `fill` writes the graph into a directory. None if the cache refuses."""
     try:
-        entry = _entry(Path(model), int8)
+        entry = _entry(model, int8)
         entry.parent.mkdir(parents=True, exist_ok=True)
         temporary = Path(tempfile.mkdtemp(dir=entry.parent, prefix=".new."))
         try:
-            write_graph(temporary, config, tensors)
-            if int8:
-                known = replace(known, cosine=_shortened(temporary, config, tensors))
+            known = fill(temporary)
             (temporary / "known.json").write_text(json.dumps(asdict(known)))
             sync_files(temporary)  # weights that a power cut left as zeros would be read as weights
             _move(temporary, entry)
@@ -112,17 +146,25 @@ def _shortened(directory: Path, config: EncoderConfig, tensors: Mapping[str, np.
 
 
 def write_graph(directory: Path, config: EncoderConfig, tensors: Mapping[str, np.ndarray], int8: bool = False) -> Path:
-    """Write the tower's graph into `directory`; returns the path of `tower.onnx`.
-
-    The weights go into a file of their own: a message of the format holds 2 GB at most.
-    """
-    # Both bring the onnx library: a third of a second that a later start does not spend.
-    from onnx.external_data_helper import set_external_data
-
+    """Write the tower's graph into `directory`; returns the path of `tower.onnx`."""
+    # This brings the onnx library: a third of a second that a later start does not spend.
     from likeness.models.graphs import build
 
+    return _write(directory, build(config, tensors, int8))
+
+
+def write_text_graph(directory: Path, config: TextConfig, tensors: Mapping[str, np.ndarray]) -> Path:
+    """Write the text tower's graph into `directory`; returns the path of `tower.onnx`."""
+    from likeness.models.graphs.text import build_text
+
+    return _write(directory, build_text(config, tensors))
+
+
+def _write(directory: Path, model: "onnx.ModelProto") -> Path:
+    """The graph, and its weights in a file of their own: a message of the format holds 2 GB at most."""
+    from onnx.external_data_helper import set_external_data
+
     path = directory / "tower.onnx"
-    model = build(config, tensors, int8)
     with (directory / "tower.bin").open("wb") as file:
         for tensor in model.graph.initializer:
             if len(tensor.raw_data) >= _PAGE:  # smaller ones stay: shapes must, the rest may

@@ -3,6 +3,7 @@
 import os
 import shutil
 import weakref
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -41,19 +42,23 @@ class OnnxEngine:
 
     def features(self, images: Images) -> Features:
         """The features of pictures that `Preprocess` made."""
-        features = np.empty((len(images), self._width), np.float32)
-        few = len(images) < cores()
+        return self.each("images", images)
+
+    def each(self, name: str, items: Sequence[np.ndarray] | np.ndarray) -> Features:
+        """The features of every item, given to the graph by itself as the input `name`."""
+        features = np.empty((len(items), self._width), np.float32)
+        few = len(items) < cores()
         session = self._session(cores() if few else 1)
 
         def run(i: int) -> None:
-            (features[i : i + 1],) = session.run(None, {"images": np.ascontiguousarray(images[i : i + 1])})
+            (features[i : i + 1],) = session.run(None, {name: np.ascontiguousarray(items[i][None])})
 
-        if few:  # all cores work on one picture after the other
-            for i in range(len(images)):
+        if few:  # all cores work on one item after the other
+            for i in range(len(items)):
                 run(i)
         else:
             with ThreadPoolExecutor(cores()) as pool:
-                list(pool.map(run, range(len(images))))
+                list(pool.map(run, range(len(items))))
         return features
 
     def _session(self, threads: int) -> Any:

@@ -14,6 +14,7 @@ from likeness.core.files import read_card, storage_errors
 from likeness.core.journal import Journal, note, progress
 from likeness.core.mesh import make_mesh, place, put_batch
 from likeness.models.encoder import Encoder
+from likeness.models.text_side import TextSide, read_text
 from likeness.training.checkpoint import Checkpoints, opened_run
 from likeness.training.config import HeadConfig, PcaConfig, PixelsConfig, TrainConfig
 from likeness.training.optimizer import make_optimizer
@@ -46,7 +47,7 @@ def train(config: TrainConfig, evaluate: Evaluate | None = None, *, mesh: Mesh |
             encoder = _solve(config, run, evaluate)
         else:
             encoder = _fit(config, run, evaluate, mesh or make_mesh())
-        encoder.save(run / "model", _card(config, run))
+        encoder.save(run / "model", _card(config, run), _text(config, encoder))
         note(f"The encoder is `{run / 'model'}`.")
     return encoder
 
@@ -59,6 +60,15 @@ def _card(config: TrainConfig, run: Path) -> dict[str, Any]:
     before = read_card(config.model)
     licence = {"license": before["license"]} if "license" in before else {}
     return {**card, **licence, "began_from": before}
+
+
+def _text(config: TrainConfig, encoder: Encoder) -> TextSide | None:
+    """The text side of what was begun from, if it still belongs to the features that the encoder makes."""
+    side = read_text(config.model) if config.model else None
+    if side is None or side.image == encoder.features_fingerprint:
+        return side
+    note(f"The text side of `{config.model}` is left out: its texts don't belong to a tower that was trained further.")
+    return None
 
 
 def _solve(config: PcaConfig, run: Path, evaluate: Evaluate | None) -> Encoder:
