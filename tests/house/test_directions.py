@@ -22,6 +22,7 @@ TABLE = {
     "evaluation": {"core", "data", "embedding", "search"},
     "recipes": {"core", "data", "models", "losses", "training.config"},
     "demo": {"core", "data"},
+    "export": {"core", "models"},
 }
 FREE = {"commands"}  # wires siblings, reads argv, prints, exits
 

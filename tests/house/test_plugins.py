@@ -18,6 +18,7 @@ TABLES: dict[str, tuple[str, set[str]]] = {
     "data.sources": ("SOURCES", {"listing", "tar"}),
     "models.weights": ("WEIGHTS", {"hub", "presets", "processors", "table"}),
     "recipes": ("RECIPES", set()),
+    "export": ("TARGETS", {"parity", "parts", "pixels", "writing"}),
 }
 
 

@@ -24,6 +24,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "evaluate": ("likeness.commands.evaluate", "say how good a model's vectors are on a collection"),
     "index": ("likeness.commands.index", "from a folder to a searchable collection in one step"),
     "search": ("likeness.commands.search", "find the nearest pictures of a collection"),
+    "export": ("likeness.commands.export", "take an encoder to another library or runtime"),
     "info": ("likeness.commands.info", "say what a directory of ours holds"),
     "doctor": ("likeness.commands.doctor", "say what this machine has and what is missing"),
     "demo": ("likeness.commands.demo", "draw made-up products and show all of this on them, offline"),

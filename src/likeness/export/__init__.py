@@ -1,0 +1,11 @@
+"""An encoder taken elsewhere: one file a target, loaded when it is asked for; `TARGETS` is the table.
+
+A target's module has `NEEDS` (libraries without which it can't write), `READS` (those that its README's lines import)
+and `write(export, directory) -> Written`.
+"""
+
+TARGETS: dict[str, str] = {
+    "onnx": "likeness.export.onnx",
+    "openvino": "likeness.export.openvino",
+}
+"""Target -> module."""

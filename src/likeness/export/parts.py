@@ -1,0 +1,81 @@
+"""What a target is given, and what it gives back."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from likeness.models.config import EncoderConfig
+from likeness.models.preprocess import Preprocess
+
+
+@dataclass(frozen=True)
+class Export:
+    """An encoder, and how it is wanted."""
+
+    config: EncoderConfig
+    tensors: Mapping[str, np.ndarray]
+    """Those of `tensor_shapes(config)`, by name."""
+    card: Mapping[str, Any]
+    """What the encoder says of itself."""
+    preprocess: bool = True
+    """Whether resizing and cropping go into the model, where the target can hold them."""
+    int8: bool = False
+    """Whether matrices are stored as whole numbers of 8 bits, where the target can hold them."""
+
+
+@dataclass(frozen=True)
+class Written:
+    """What a target wrote."""
+
+    code: str
+    """Python lines that load it and define `embed(path)`: a picture file to its vector [D] of unit length. Run in the
+    directory; the README shows them and the check runs them."""
+    keeps: str
+    """One or two sentences for the README: what of the encoder is inside, and what is not."""
+    front: str = ""
+    """Lines of the README's front matter: "library_name: transformers\\n"."""
+    read_back: tuple[EncoderConfig, Mapping[str, np.ndarray]] | None = None
+    """The encoder as our own importer reads it from the files, for layouts that it knows."""
+
+
+WHOLE = "def prepared(path):\n    return np.asarray(Image.open(path).convert('RGB'))\n"
+"""The lines that only open a picture file."""
+
+
+def preparation(preprocess: Preprocess) -> str:
+    """The lines that prepare a picture file outside of the model: a function `prepared(path)` -> uint8 [S S 3]."""
+    if not preprocess.antialias:  # Pillow always does
+        return (
+            "from likeness.models.preprocess import Preprocess\n\n"
+            f"def prepared(path):\n    return {preprocess}(np.asarray(Image.open(path).convert('RGB')))\n"
+        )
+    size, side = preprocess.size, preprocess.resize
+    ways = {
+        "squash": f"size = {side}, {side}",
+        "crop": f"size = [{side} * length // min(image.size) for length in image.size]",
+        "pad": f"size = [max(1, round(length / (max(image.size) / {side}))) for length in image.size]",
+    }
+    half = "spare // 2" if preprocess.rounding == "floor" else "round(spare / 2)"
+    start = (
+        half
+        if preprocess.mode == "crop" and preprocess.rounding == "floor"
+        else f"{half} if spare > 0 else -(-spare // 2)"
+    )
+    lines = [
+        "def prepared(path):",
+        "    image = Image.open(path).convert('RGB')",
+        f"    {ways[preprocess.mode]}",
+        f"    image = image.resize(size, Image.Resampling.{preprocess.interpolation.upper()})",
+        f"    left, top = ({start} for spare in (length - {size} for length in image.size))",
+    ]
+    if preprocess.mode == "pad":
+        lines += [
+            f"    square = Image.new('RGB', ({size}, {size}), {preprocess.fill})",
+            "    square.paste(image, (-left, -top))",
+            "    return np.asarray(square)",
+        ]
+    else:
+        lines.append(f"    return np.asarray(image.crop((left, top, left + {size}, top + {size})))")
+    return "\n".join(lines) + "\n"

@@ -1,0 +1,130 @@
+"""One export, whole or not at all: what the target writes, the check, the card and the README."""
+
+import importlib.util
+import tempfile
+from collections.abc import Mapping, Sequence
+from importlib import import_module
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from likeness import __version__
+from likeness.core.errors import UsageError
+from likeness.core.files import new_directory, write_json
+from likeness.core.shapes import Vectors
+from likeness.export import TARGETS, parity
+from likeness.export.parts import Export, Written
+
+PACKAGES = {"open_clip": "open_clip_torch", "PIL": "pillow"}
+"""Names under which modules are installed, where that is another one."""
+
+
+def check_request(target: str, preprocess: bool, int8: bool) -> Any:
+    """The target's module, if it is there, can do what is asked, and has the libraries that it writes with.
+
+    Raises:
+        UsageError: One of these is not so.
+    """
+    from likeness.core.config import did_you_mean
+
+    if target not in TARGETS:
+        raise UsageError(
+            f"There is no export target `{target}`.{did_you_mean(target, TARGETS)}",
+            hint=f"targets: {', '.join(TARGETS)}",
+        )
+    for option, asked in (("--no-preprocess", not preprocess), ("--int8", int8)):
+        if asked and target not in ("onnx", "openvino"):
+            raise UsageError(f"`{option}` goes with the targets onnx and openvino, not with {target}.")
+    module = import_module(TARGETS[target])
+    if missing := absent(module.NEEDS):
+        raise UsageError(
+            f"The target {target} is written with {' and '.join(missing)}, which is not installed.",
+            hint=f"pip install {' '.join(PACKAGES.get(name, name) for name in missing)}",
+        )
+    return module
+
+
+def absent(libraries: Sequence[str]) -> list[str]:
+    """Those of `libraries` that are not installed."""
+    return [name for name in libraries if importlib.util.find_spec(name) is None]
+
+
+def write_export(
+    target: str, export: Export, expected: Vectors, path: str | Path, least: float | None = None
+) -> dict[str, Any]:
+    """Write the directory `path`, checked; nothing is left of one that does not pass.
+
+    Args:
+        target: A key of `TARGETS`.
+        export: The encoder, and how it is wanted.
+        expected: The encoder's own vectors of `parity.pictures()`.
+        path: Must not exist, or be empty.
+        least: The smallest cosine that passes; None: the usual one, and no picture nearer to another one's vector.
+
+    Returns:
+        What the card says of the export: "target", "minimum_cosine", "bytes" and more.
+
+    Raises:
+        UsageError: The target is none of ours, or lacks a library.
+        EncoderError: The target can't hold this encoder, or the check failed.
+        StorageError: The disk refuses, or something else is there.
+    """
+    module = check_request(target, export.preprocess, export.int8)
+    with new_directory(path, "export") as directory:
+        written: Written = module.write(export, directory)
+        found, by = _checked(module, written, directory)
+        measured = parity.compare(found, expected)
+        parity.refuse(measured, target, least, export.int8)
+        facts = {
+            "target": target,
+            "made_by": f"likeness {__version__}",
+            "minimum_cosine": round(measured.minimum, 7),
+            "cosine_of_different_pictures": round(measured.apart, 7),
+            "pictures": measured.pictures,
+            "checked_with": by,
+            "bytes": sum(file.stat().st_size for file in directory.rglob("*") if file.is_file()),
+        }
+        write_json(directory / "card.json", {**export.card, "export": facts})
+        (directory / "README.md").write_text(readme(export.card, written, facts), encoding="utf-8")
+    return facts
+
+
+def _checked(module: Any, written: Written, directory: Path) -> tuple[Vectors, str]:
+    """The export's vectors of the pictures, and what computed them.
+
+    Where the library that reads the target is not installed, the files are read back by our own importer.
+    """
+    images = parity.pictures()
+    if not absent(module.READS) or written.read_back is None:
+        with tempfile.TemporaryDirectory() as scratch:
+            embed = parity.embedder(written.code, directory)
+            vectors = [embed(path) for path in parity.save(images, Path(scratch))]
+        return np.stack(vectors), ", ".join(_versioned(name) for name in module.READS)
+    from likeness.export.onnx import run
+
+    return run(
+        *written.read_back, images
+    ), f"likeness {__version__}, since {', '.join(absent(module.READS))} was missing"
+
+
+def readme(card: Mapping[str, Any], written: Written, facts: Mapping[str, Any]) -> str:
+    """What the directory is, the lines that load it, and how near it is to the encoder."""
+    licence = f"license: {card['license']}\n" if card.get("license") else ""
+    return (
+        f"---\n{written.front}pipeline_tag: image-feature-extraction\n{licence}---\n\n"
+        f"# {card.get('name', 'An encoder')}\n\nTurns a picture into a vector, so that pictures of the same thing lie "
+        f"next to each other. {written.keeps}\n\n```python\n{written.code}```\n\n"
+        f"`embed(path)` gives the vector of one picture file. Over {facts['pictures']} drawn pictures its smallest "
+        f"cosine with the encoder's own vector is {facts['minimum_cosine']:.6f} (two different pictures: at most "
+        f"{facts['cosine_of_different_pictures']:.4f}), computed by {facts['checked_with']}. "
+        f"Exported by {facts['made_by']} as {facts['target']}.\n"
+    )
+
+
+def _versioned(module: str) -> str:
+    try:
+        return f"{module} {version(PACKAGES.get(module, module))}"
+    except PackageNotFoundError:
+        return module
