@@ -12,6 +12,7 @@ from likeness.models.config import (
     MobileNetV2Config,
     ProjectionConfig,
     Tensors,
+    ViTConfig,
     read_model,
     tensor_shapes,
     write_model,
@@ -71,6 +72,65 @@ def test_a_model_directory_of_ours_is_checked_and_copied(tmp_path: Path, encoder
     assert card["fingerprint"] == json.loads((tmp_path / "a" / "card.json").read_text())["fingerprint"]
 
 
+CLIP_MEAN, CLIP_STD = [0.48145466, 0.4578275, 0.40821073], [0.26862954, 0.26130258, 0.27577711]
+IMAGENET_MEAN, IMAGENET_STD = [0.485, 0.456, 0.406], [0.229, 0.224, 0.225]
+
+
+@pytest.fixture
+def clip(tmp_path: Path) -> Path:
+    """A small CLIP tower as transformers would publish it, with the statistics of ImageNet."""
+    from safetensors.numpy import save_file
+
+    path = tmp_path / "clip"
+    path.mkdir()
+    tower = ViTConfig(size=32, patch=16, width=32, layers=1, heads=2, hidden=64, activation="quick_gelu", head=16)
+    prepare = Preprocess(32, "crop", 32, "bicubic", (0.5, 0.5, 0.5), (0.5, 0.5, 0.5))
+    config = EncoderConfig(tower, "class", prepare, ProjectionConfig("identity", 16, 16))
+    rng = np.random.default_rng(0)
+    tensors = {n: rng.normal(size=s).astype(np.float32) for n, s in tensor_shapes(config).items()}
+    save_file(export_tensors(WEIGHTS["clip"], config, tensors), path / "model.safetensors")
+    vision = {"image_size": 32, "patch_size": 16, "hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 1}
+    vision |= {"num_attention_heads": 2, "hidden_act": "quick_gelu", "projection_dim": 16}
+    described = {"model_type": "clip", "projection_dim": 16, "vision_config": vision}
+    (path / "config.json").write_text(json.dumps(described))
+    write_statistics(path, IMAGENET_MEAN, IMAGENET_STD)
+    return path
+
+
+def write_statistics(path: Path, mean: list[float], std: list[float]) -> None:
+    data = {"size": {"shortest_edge": 32}, "crop_size": {"height": 32, "width": 32}, "resample": 3}
+    (path / "preprocessor_config.json").write_text(json.dumps(data | {"image_mean": mean, "image_std": std}))
+
+
+def test_statistics_of_imagenet_in_a_clip_tower_are_refused(
+    clip: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+):
+    said = refused([str(clip), "--out", str(tmp_path / "m")], capsys)
+    assert "has the mean and std of ImageNet: most likely a slip" in said
+    assert "--statistics published" in said
+    assert not (tmp_path / "m").exists()
+    assert main(["pull", str(clip), "--out", str(tmp_path / "m"), "--statistics", "published"]) == 0
+    assert read_model(tmp_path / "m")[0].preprocess.mean == tuple(IMAGENET_MEAN)
+
+
+def test_the_slip_can_be_asked_for(clip: Path, tmp_path: Path):
+    """To reproduce the entry that had it."""
+    write_statistics(clip, CLIP_MEAN, CLIP_STD)
+    assert main(["pull", str(clip), "--out", str(tmp_path / "right")]) == 0
+    assert read_model(tmp_path / "right")[0].preprocess.mean == tuple(CLIP_MEAN)
+    assert main(["pull", str(clip), "--out", str(tmp_path / "slip"), "--statistics", "imagenet"]) == 0
+    slip = read_model(tmp_path / "slip")[0].preprocess
+    assert (slip.mean, slip.std) == (tuple(IMAGENET_MEAN), tuple(IMAGENET_STD))
+    card = json.loads((tmp_path / "slip" / "card.json").read_text())
+    assert card["statistics"].startswith("ImageNet's, as asked for; published were mean (0.48145466")
+
+
+def test_statistics_of_imagenet_are_right_where_towers_learned_from_it(published: Path, tmp_path: Path):
+    change = PROCESSOR | {"image_mean": IMAGENET_MEAN, "image_std": IMAGENET_STD}
+    (published / "preprocessor_config.json").write_text(json.dumps(change))
+    assert main(["pull", str(published), "--out", str(tmp_path / "m")]) == 0
+
+
 def refused(argv: list[str], capsys: pytest.CaptureFixture[str]) -> str:
     assert main(["pull", *argv]) == 2
     said = capsys.readouterr()
@@ -82,6 +142,9 @@ def refused(argv: list[str], capsys: pytest.CaptureFixture[str]) -> str:
 
 def test_what_can_not_be_pulled(published: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]):
     out = ["--out", str(tmp_path / "m")]
+    assert "SOURCE is missing" in refused(out, capsys)
+    assert "`--out MODEL` is missing" in refused([str(published)], capsys)
+    assert "is a directory, which has no revisions" in refused([str(published), *out, "--revision", "v1"], capsys)
     assert "Did you mean `clip-vit-b-32`?" in refused(["clip-vit-b32", *out], capsys)
     assert "is a file" in refused([str(published / "config.json"), *out], capsys)
     assert "so no encoder is written there" in refused([str(published), "--out", str(published)], capsys)

@@ -1,69 +1,170 @@
 """`likeness pull`: a published model, or one of ours, to a model directory."""
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from likeness.core.config import did_you_mean, option
-from likeness.core.errors import EncoderError
+from likeness.core.errors import EncoderError, UsageError
 from likeness.core.files import read_card, read_json, refuse_unless
 from likeness.core.journal import note
 
 if TYPE_CHECKING:
     from likeness.models.config import EncoderConfig, Tensors
+    from likeness.models.text_side import TextSide
+
+    Parts = tuple[EncoderConfig, Tensors]
+
+_TRAINED_ON_PAIRS = ("clip", "open_clip", "siglip")
+"""Beginnings of the names of layouts whose towers learned from image-text pairs, with their own mean and std."""
 
 
 @dataclass(frozen=True)
 class Config:
     """Turn published weights into a model directory.
 
-    SOURCE is a directory (CLIP or MobileNetV2 as transformers saves them, OpenCLIP's own form, or a model directory
-    of ours), a short name such as clip-vit-b-32 or openclip-vit-h-14, or ORG/NAME on the Hugging Face Hub. Only
-    safetensors are read. Every tensor must be there, have the right shape and be used.
+    SOURCE is a short name (--list shows them; laptop, gpu and best are the ones to begin with), ORG/NAME on the
+    Hugging Face Hub, or a directory in any published layout that is known, or one of ours. Size and licence are said
+    before anything large is fetched; an interrupted download goes on where it stopped. Only safetensors are read.
+    Every tensor must be there, have the right shape and be used.
     """
 
-    source: str = option(positional=True, metavar="SOURCE")
-    """A directory, a short name, or ORG/NAME."""
-    out: str = option(metavar="MODEL")
+    source: str = option(positional=True, metavar="SOURCE", default="")
+    """A short name, ORG/NAME, or a directory."""
+    out: str = option(metavar="MODEL", default="")
     """The model directory to make."""
+    revision: str | None = option(default=None, metavar="REV")
+    """Branch, tag or commit on the Hub; the main branch unless given."""
+    list: bool = False
+    """Print the short names with size, cost, licence and standing, and do nothing else."""
+    statistics: Literal["check", "published", "imagenet"] = "check"
+    """Which mean and std are subtracted and divided by. check: those that are published, but not ImageNet's in a tower
+    trained on image-text pairs, a known slip. published: whatever is published. imagenet: that slip, on purpose."""
+    text: bool = True
+    """Take the text tower along where there is one, for `likeness search --text`."""
 
 
 def main(config: Config) -> None:
     """Convert, and say what the model is."""
+    if config.list:
+        from likeness.models.weights.presets import overview
+
+        print(overview())
+        return
+    if not config.source or not config.out:
+        raise UsageError(
+            f"{'SOURCE' if not config.source else '`--out MODEL`'} is missing.",
+            hint="likeness pull SOURCE --out MODEL, or likeness pull --list",
+        )
     refuse_unless(config.out, ("missing", "empty"), "encoder")
-    path, card = _found(config.source)
+    path, card = _found(config.source, config.revision)
     from likeness.models.config import write_model
 
     encoder, tensors, more = _read(path)
-    write_model(config.out, encoder, tensors, card | more)
+    published = encoder, tensors
+    encoder, more = _with_statistics(config.statistics, encoder, more, path)
+    text = _text(path, published, (encoder, tensors)) if config.text else None
+    write_model(config.out, encoder, tensors, card | more, text)
     tower, count = type(encoder.tower).__name__.removesuffix("Config"), sum(t.size for t in tensors.values())
     note(
         f"`{config.out}`: {tower}, {count / 1e6:.1f} M numbers, {encoder.preprocess.size} px, "
         f"{encoder.tower.features} features, embedding of {encoder.projection.dimension}"
+        + (f", texts of up to {text.config.context} tokens" if text else "")
     )
 
 
-def _found(source: str) -> tuple[Path, dict[str, Any]]:
+def _found(source: str, revision: str | None) -> tuple[Path, dict[str, Any]]:
     """Where the model lies on this disk, and what is known about it."""
-    from likeness.models.weights.presets import PRESETS
+    from likeness.models.weights.presets import preset_of
 
     path = Path(source)
     if path.is_dir():
+        if revision is not None:
+            raise UsageError(f"`{source}` is a directory, which has no revisions.", hint="leave --revision out")
         return path, {"name": path.resolve().name, "source": path.resolve().name}
     if path.exists():
         raise EncoderError(f"`{source}` is a file.", hint="give the directory that holds its config too")
-    from likeness.models.weights.hub import download
-
-    if preset := PRESETS.get(source):
-        facts = {"name": source, "source": preset.repository, "license": preset.license}
-        return download(preset.repository), facts
+    if named := preset_of(source):
+        name, preset = named
+        facts = {"name": name, "source": preset.repository, "license": preset.license}
+        return _fetched(preset.repository, revision, facts, preset.forbids)
     if re.fullmatch(r"[\w.-]+/[\w.-]+", source) and not source.startswith("."):
-        return download(source), {"name": source.split("/")[1], "source": source}
+        return _fetched(source, revision, {"name": source.split("/")[1], "source": source}, "")
+    from likeness.models.weights.presets import ALIASES, PRESETS
+
     raise EncoderError(
-        f"There is no model `{source}`.{did_you_mean(source, PRESETS)}",
-        hint=f"give a directory, ORG/NAME on the Hugging Face Hub, or one of {', '.join(PRESETS)}",
+        f"There is no model `{source}`.{did_you_mean(source, PRESETS | ALIASES)}",
+        hint=f"give a directory, ORG/NAME on the Hugging Face Hub, or a short name such as {', '.join(ALIASES)}; "
+        "`likeness pull --list` shows all",
     )
+
+
+def _fetched(repository: str, revision: str | None, facts: dict[str, Any], forbids: str) -> tuple[Path, dict[str, Any]]:
+    """The model in the cache of this machine; its size and licence are said first."""
+    from likeness.models.weights.hub import fetch, look
+
+    remote = look(repository, revision)
+    license_ = facts.get("license") or remote.license
+    words = f"licence {license_ or 'not stated by its card'}{f', which {forbids}' if forbids else ''}"
+    if remote.commit is None:
+        note(f"`{repository}`: no connection; the copy in the cache is used; {words}")
+    else:
+        note(f"`{repository}` at {remote.commit[:8]}: {remote.size / 1e6:,.1f} MB, {words}")
+        facts = facts | {"revision": remote.commit}
+    return fetch(remote), facts | ({"license": license_} if license_ else {})
+
+
+def _with_statistics(
+    wanted: str, encoder: "EncoderConfig", card: dict[str, Any], path: Path
+) -> "tuple[EncoderConfig, dict[str, Any]]":
+    """The encoder with the mean and std that were asked for, and its card, which tells if they are not its own."""
+    from likeness.models.weights.processors import has_imagenet_statistics, with_imagenet_statistics
+
+    layout = str(card.get("layout", ""))
+    if wanted == "imagenet":
+        slip = replace(encoder, preprocess=with_imagenet_statistics(encoder.preprocess))
+        mean, std = encoder.preprocess.mean, encoder.preprocess.std
+        return slip, card | {"statistics": f"ImageNet's, as asked for; published were mean {mean} and std {std}"}
+    if wanted == "check" and layout.startswith(_TRAINED_ON_PAIRS) and has_imagenet_statistics(encoder.preprocess):
+        raise EncoderError(
+            f"`{path}` is a tower trained on image-text pairs, and its preprocessing has the mean and std of ImageNet: "
+            "most likely a slip, which costs accuracy.",
+            hint="mend its preprocessor config; or, if the weights were trained so (CLIPA was), --statistics published",
+        )
+    return encoder, card
+
+
+def _text(path: Path, published: "Parts", made: "Parts") -> "TextSide | None":
+    """The text side of the model at `path`, if it has one; what keeps it from being taken along is said.
+
+    Args:
+        path: The directory.
+        published: Its image side.
+        made: What has been made of that, for which the text side is wanted.
+    """
+    from likeness.models.config import features_fingerprint_of
+    from likeness.models.text_side import meets, read_text
+    from likeness.models.weights.text import read_text_of
+    from likeness.models.weights.tokenizer_files import NoTextError
+
+    try:
+        if not _is_ours(path):
+            return read_text_of(path, published[0], *made)
+        side = read_text(path)
+        if side is None:
+            return None
+        if side.image != features_fingerprint_of(*published) or not meets(published[0], made[0]):
+            raise NoTextError("Its texts belong to other image features.", hint="pull it anew")
+        return replace(side, image=features_fingerprint_of(*made))
+    except (NoTextError, UsageError) as error:
+        note(f"without the text side: {error.message[0].lower()}{error.message[1:]} ({error.hint})")
+        return None
+
+
+def _is_ours(path: Path) -> bool:
+    described = read_json(path / "config.json") if (path / "config.json").exists() else None
+    return isinstance(described, dict) and described.get("type") == "EncoderConfig"
 
 
 def _read(path: Path) -> "tuple[EncoderConfig, Tensors, dict[str, Any]]":
@@ -71,8 +172,7 @@ def _read(path: Path) -> "tuple[EncoderConfig, Tensors, dict[str, Any]]":
     from likeness.models.config import read_model
     from likeness.models.weights import read_published
 
-    described = read_json(path / "config.json") if (path / "config.json").exists() else None
-    if isinstance(described, dict) and described.get("type") == "EncoderConfig":
+    if _is_ours(path):
         return *read_model(path), {key: value for key, value in read_card(path).items() if key != "fingerprint"}
     layout, config, tensors = read_published(path)
     return config, tensors, {"layout": layout}

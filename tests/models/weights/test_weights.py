@@ -1,14 +1,13 @@
-"""The table of layouts, the presets, and the download, which is watched and never made."""
+"""The table of layouts, and what is no layout."""
 
+import subprocess
+import sys
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 from likeness.core.errors import EncoderError
 from likeness.models.weights import WEIGHTS, read_published
-from likeness.models.weights.hub import download
-from likeness.models.weights.presets import PRESETS
 
 
 def test_a_directory_in_no_known_layout(tmp_path: Path):
@@ -33,60 +32,28 @@ def test_pickles_alone_are_never_read(tmp_path: Path):
     assert "safetensors" in caught.value.hint
 
 
-def test_presets_are_names_on_the_hub():
-    assert all(preset.repository.count("/") == 1 and preset.license for preset in PRESETS.values())
-    assert len({preset.repository for preset in PRESETS.values()}) == len(PRESETS)
+@pytest.mark.reference("torch")
+@pytest.mark.parametrize(
+    ("pickles", "made"),
+    [
+        (["open_clip_pytorch_model.bin"], "open_clip_model.safetensors"),
+        (["pytorch_model-00001-of-00002.bin", "pytorch_model-00002-of-00002.bin", "x.bin"], "model.safetensors"),
+    ],
+)
+def test_the_hint_is_a_command_that_converts_them(tmp_path: Path, pickles: list[str], made: str):
+    """Run as it stands, on files that torch wrote."""
+    import torch
+    from safetensors.numpy import load_file
 
-
-def watched(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, there: list[str]) -> list[list[str]]:
-    """Replace the download by one that makes those files of `there` that match; returns what is asked for."""
-    import huggingface_hub
-
-    asked: list[list[str]] = []
-
-    def snapshot(repository: str, allow_patterns: list[str], **_: Any) -> str:
-        asked.append(allow_patterns)
-        for name in there:
-            if any(Path(name).match(pattern) for pattern in allow_patterns):
-                (tmp_path / name).touch()
-        return str(tmp_path)
-
-    monkeypatch.setattr(huggingface_hub, "snapshot_download", snapshot)
-    return asked
-
-
-def test_only_safetensors_and_json_are_fetched_and_one_layout_is_enough(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-):
-    there = ["config.json", "model.safetensors", "open_clip_model.safetensors", "pytorch_model.bin", "modeling_x.py"]
-    asked = watched(monkeypatch, tmp_path, there)
-    assert download("org/name") == tmp_path
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["config.json", "model.safetensors"]
-    assert all(pattern.endswith((".json", ".safetensors")) for patterns in asked for pattern in patterns)
-
-
-def test_open_clips_file_is_the_second_choice(monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
-    watched(
-        monkeypatch, tmp_path, ["open_clip_config.json", "open_clip_model.safetensors", "open_clip_pytorch_model.bin"]
-    )
-    download("org/name")
-    assert sorted(p.name for p in tmp_path.iterdir()) == ["open_clip_config.json", "open_clip_model.safetensors"]
-
-
-def test_no_connection_is_a_sentence_with_the_command(monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
-    import huggingface_hub
-    from huggingface_hub.errors import LocalEntryNotFoundError
-
-    def fails(*_: Any, **__: Any) -> str:
-        raise LocalEntryNotFoundError("no cached snapshot, and outgoing traffic is disabled")
-
-    monkeypatch.setattr(huggingface_hub, "snapshot_download", fails)
-    with pytest.raises(EncoderError, match="there is no connection to the Hub") as caught:
-        download("org/name")
-    assert "`config.json` and `model.safetensors` of `org/name`" in caught.value.message
-    assert "hf download org/name" in caught.value.hint
-
-
-def test_a_name_that_can_not_be(monkeypatch: pytest.MonkeyPatch):
-    with pytest.raises(EncoderError, match="no name of a model on the Hub"):
-        download("org/na--me..")
+    wanted = {}
+    for number, name in enumerate(pickles):
+        tensors = {f"a{number}": torch.arange(6.0).reshape(2, 3).T, f"b{number}": torch.ones(4)[:2]}
+        torch.save(tensors, tmp_path / name)
+        wanted |= tensors if name != "x.bin" else {}
+    (tmp_path / "config.json").write_text('{"model_type": "clip"}')
+    with pytest.raises(EncoderError) as caught:
+        read_published(tmp_path)
+    command = caught.value.hint.replace("python -c", f"{sys.executable} -c")
+    subprocess.run(command, shell=True, check=True)
+    got = load_file(tmp_path / made)
+    assert {name: tensor.tolist() for name, tensor in got.items()} == {n: t.tolist() for n, t in wanted.items()}

@@ -19,6 +19,8 @@ class Preset:
     """Millions of parameters of the image tower, projection included."""
     license: str
     """Licence of the weights: what the model card says or, for OpenAI's CLIP, its repository."""
+    forbids: str = ""
+    """What it does not allow, in words that follow "which"; empty if it is permissive."""
 
 
 PRESETS: dict[str, Preset] = {
@@ -33,3 +35,15 @@ PRESETS: dict[str, Preset] = {
     "mobilenet-v2": Preset("google/mobilenet_v2_1.0_224", "MobileNetV2 1.0", 224, 1280, 2.2, "other"),
 }
 """Short name -> model."""
+
+ALIASES: dict[str, str] = {}
+
+
+def preset_of(name: str) -> tuple[str, Preset] | None:
+    """The preset of a short name or of an alias, with its short name; None if there is none."""
+    name = ALIASES.get(name, name)
+    return (name, PRESETS[name]) if name in PRESETS else None
+
+
+def overview() -> str:
+    return ""

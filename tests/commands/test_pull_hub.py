@@ -1,0 +1,273 @@
+"""`likeness pull ORG/NAME` against a stand-in of the Hub: what is fetched, resumed, checked, refused."""
+
+import hashlib
+import json
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from safetensors.numpy import save
+
+from likeness.commands import main
+from likeness.models.config import EncoderConfig, MobileNetV2Config, ProjectionConfig, read_model, tensor_shapes
+from likeness.models.preprocess import Preprocess
+from likeness.models.weights import WEIGHTS
+from likeness.models.weights.table import export_tensors
+
+pytestmark = [
+    pytest.mark.allow_hosts("127.0.0.1,localhost"),
+    pytest.mark.filterwarnings("ignore:unclosed <socket:ResourceWarning"),
+]
+
+TOWER = MobileNetV2Config(multiplier=0.35, same_padding=True)
+PROCESSOR = {"size": {"shortest_edge": 36}, "crop_size": {"height": 32, "width": 32}, "resample": 2}
+PROCESSOR |= {"image_mean": [0.5, 0.5, 0.5], "image_std": [0.5, 0.5, 0.5]}
+
+
+@pytest.fixture(scope="module")
+def tensors() -> dict[str, np.ndarray]:
+    """Of a small MobileNetV2, as transformers names them."""
+    prepare = Preprocess(32, "crop", 36, "bilinear", (0.5, 0.5, 0.5), (0.5, 0.5, 0.5))
+    config = EncoderConfig(TOWER, "mean", prepare, ProjectionConfig("identity", 1280, 1280))
+    rng = np.random.default_rng(0)
+    ours = {n: rng.normal(size=s).astype(np.float32) for n, s in tensor_shapes(config).items()}
+    return dict(export_tensors(WEIGHTS["mobilenet_v2"], config, ours))
+
+
+@pytest.fixture
+def published(hub: Any, tensors: dict[str, np.ndarray]) -> Any:
+    """The stand-in, with that model and some files that nobody asked for."""
+    hub.files |= {
+        "config.json": json.dumps(
+            {"model_type": "mobilenet_v2", "depth_multiplier": 0.35, "tf_padding": True}
+        ).encode(),
+        "preprocessor_config.json": json.dumps(PROCESSOR).encode(),
+        "model.safetensors": save(tensors),
+        "pytorch_model.bin": b"a pickle",
+        "modeling_x.py": b"raise SystemExit('never run')",
+        "README.md": b"# A model",
+    }
+    return hub
+
+
+def pull(tmp_path: Path, *more: str, source: str = "org/name", out: str = "m") -> int:
+    return main(["pull", source, "--out", str(tmp_path / out), *more])
+
+
+def refused(tmp_path: Path, capsys: pytest.CaptureFixture[str], *more: str, source: str = "org/name") -> str:
+    capsys.readouterr()
+    assert pull(tmp_path, *more, source=source) == 2
+    said = capsys.readouterr()
+    assert said.out == ""
+    error = said.err[said.err.index("error: ") :]
+    assert "\n\nhint: " in error
+    assert not (tmp_path / "m").exists()
+    return error
+
+
+def cached(tmp_path: Path) -> set[str]:
+    return {path.name for path in (tmp_path / "cache").glob("models--org--name/snapshots/*/*")}
+
+
+def test_only_what_is_needed_is_fetched_and_size_and_licence_are_said_first(
+    published: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+):
+    assert pull(tmp_path) == 0
+    said = capsys.readouterr().err
+    size = sum(len(published.files[n]) for n in ("config.json", "preprocessor_config.json", "model.safetensors"))
+    assert f"`org/name` at cccccccc: {size / 1e6:,.1f} MB, licence apache-2.0\n" in said
+    assert said.index("licence") < said.index("fetch 1/1 MB")
+    assert cached(tmp_path) == {"config.json", "preprocessor_config.json", "model.safetensors"}
+    assert read_model(tmp_path / "m")[0].preprocess.size == 32
+    card = json.loads((tmp_path / "m" / "card.json").read_text())
+    assert (card["source"], card["license"], card["revision"]) == ("org/name", "apache-2.0", "c" * 40)
+
+
+def test_a_broken_download_goes_on_where_it_stopped(
+    published: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(time, "sleep", lambda _: None)
+    from huggingface_hub import constants
+
+    whole, some = len(published.files["model.safetensors"]), 100_000
+    monkeypatch.setattr(constants, "DOWNLOAD_CHUNK_SIZE", some)  # what came of an unfinished chunk is dropped
+    published.breaks = [some] + 5 * [0]  # the library tries five times more, then gives up
+    assert "it goes on where it stopped" in refused(tmp_path, capsys)
+    assert published.served == [("model.safetensors", 0, some)] + 5 * [("model.safetensors", some, 0)]
+    assert pull(tmp_path) == 0
+    assert published.served[6:] == [("model.safetensors", some, whole - some)]
+    assert not list((tmp_path / "cache").rglob("*.incomplete"))
+
+
+def test_a_wrong_digest_is_refused_and_the_file_removed(
+    published: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+):
+    published.lie = "model.safetensors"
+    said = refused(tmp_path, capsys)
+    digest = hashlib.sha256(published.files["model.safetensors"]).hexdigest()
+    assert "`model.safetensors` of `org/name` arrived damaged and was removed: its sha256 digest is" in said
+    assert f"the Hub says {digest[:12]}..." in said
+    assert "model.safetensors" not in cached(tmp_path)
+    assert not any(path.stat().st_size > 10_000 for path in (tmp_path / "cache").rglob("*") if path.is_file())
+    published.lie = None
+    assert pull(tmp_path) == 0
+
+
+def test_a_file_that_rots_in_the_cache_is_noticed(published: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+    assert pull(tmp_path, out="first") == 0
+    config = next((tmp_path / "cache").glob("models--org--name/snapshots/*/preprocessor_config.json")).resolve()
+    config.write_bytes(config.read_bytes().replace(b"0.5", b"0.4"))
+    assert "`preprocessor_config.json` of `org/name` arrived damaged" in refused(tmp_path, capsys)
+    assert pull(tmp_path) == 0
+
+
+def test_sharded_tensors(published: Any, tensors: dict[str, np.ndarray], tmp_path: Path):
+    names = sorted(tensors)
+    shards = {"model-00001-of-00002.safetensors": names[::2], "model-00002-of-00002.safetensors": names[1::2]}
+    del published.files["model.safetensors"]
+    published.files |= {shard: save({name: tensors[name] for name in part}) for shard, part in shards.items()}
+    index = {"weight_map": {name: shard for shard, part in shards.items() for name in part}}
+    published.files["model.safetensors.index.json"] = json.dumps(index).encode()
+    assert pull(tmp_path) == 0
+    ours = read_model(tmp_path / "m")[1]
+    assert sum(array.size for array in ours.values()) == sum(array.size for array in tensors.values())
+
+
+def test_an_index_of_shards_that_are_not_there(published: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+    del published.files["model.safetensors"]
+    published.files["model.safetensors.index.json"] = b'{"weight_map": {"a": "model-00001-of-00001.safetensors"}}'
+    assert "names `model-00001-of-00001.safetensors`, which is not there" in refused(tmp_path, capsys)
+    published.files["model.safetensors.index.json"] = b'{"weight_map": {}}'
+    published.commit = "d" * 40
+    assert "names no files" in refused(tmp_path, capsys)
+
+
+def test_a_revision_is_asked_for(published: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+    assert pull(tmp_path, "--revision", "v1") == 0
+    assert "/api/models/org/name/revision/v1" in {path for _, path, _ in published.asked}
+    capsys.readouterr()
+    assert main(["pull", "org/name", "--out", str(tmp_path / "other"), "--revision", "v9"]) == 2
+    assert "`org/name` has no revision `v9`" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("status", "headers", "words"),
+    [
+        (
+            401,
+            {"X-Error-Code": "GatedRepo"},
+            "given only to those who accepted its licence.\n\nhint: accept it on http",
+        ),
+        (403, {"X-Error-Code": "GatedRepo"}, "then `hf auth login`, or set HF_TOKEN, and give"),
+        (401, {}, "refuses `org/name` (401): the token is missing, wrong"),
+        (403, {}, "refuses `org/name` (403): the token is missing, wrong"),
+        (404, {"X-Error-Code": "RepoNotFound"}, "There is no model `org/name`"),
+        (
+            429,
+            {"Retry-After": "77"},
+            "too many requests from here and refuses `org/name` for now (429).\n\nhint: wait 77",
+        ),
+        (503, {}, "The Hub answers 503"),
+    ],
+)
+def test_what_the_hub_refuses(
+    published: Any, status: int, headers: dict[str, str], words: str, tmp_path: Path, capsys: Any
+):
+    published.refuse = (status, headers)
+    assert words in refused(tmp_path, capsys)
+
+
+def test_a_gate_that_opens_only_for_the_files(published: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+    """Listings of gated models are public; the files are not."""
+    answer = published.answer
+
+    def gated(request: Any) -> None:
+        published.refuse = (403, {"X-Error-Code": "GatedRepo"}) if "/resolve/" in request.path else None
+        answer(request)
+
+    published.answer = gated
+    assert "given only to those who accepted its licence" in refused(tmp_path, capsys)
+
+
+def test_another_name_is_not_found(published: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+    assert "There is no model `org/other`" in refused(tmp_path, capsys, source="org/other")
+    assert "`org/na--me` is no name of a model" in refused(tmp_path, capsys, source="org/na--me")
+
+
+def test_pickles_alone_are_refused_with_the_command_that_converts_them(
+    published: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+):
+    del published.files["model.safetensors"]
+    said = refused(tmp_path, capsys)
+    assert "`org/name` holds only pickles (pytorch_model.bin), which can run any code" in said
+    assert 'hint: hf download org/name --local-dir DIR && cd DIR && python -c "import torch' in said
+    assert "pytorch_model.bin" not in cached(tmp_path)
+
+
+def test_what_is_in_no_layout_is_refused_before_its_tensors_are_fetched(
+    published: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+):
+    published.files["config.json"] = b'{"model_type": "bert"}'
+    assert "in no layout that is known" in refused(tmp_path, capsys)
+    assert published.served == []
+
+
+def offline(monkeypatch: pytest.MonkeyPatch) -> None:
+    from huggingface_hub import close_session, constants
+
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
+    close_session()
+
+
+def test_offline_the_cache_is_enough(
+    published: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+):
+    assert pull(tmp_path, out="first") == 0
+    offline(monkeypatch)
+    count = len(published.asked)
+    assert pull(tmp_path) == 0
+    assert "no connection; the copy in the cache is used" in capsys.readouterr().err
+    assert len(published.asked) == count
+    first, second = (read_model(tmp_path / name)[1] for name in ("first", "m"))
+    assert all(np.array_equal(first[name], second[name]) for name in first)
+
+
+def test_offline_and_missing(
+    published: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+):
+    assert pull(tmp_path, out="first") == 0
+    offline(monkeypatch)
+    for path in (tmp_path / "cache").glob("models--org--name/snapshots/*/model.safetensors"):
+        path.unlink()
+    said = refused(tmp_path, capsys)
+    assert "Getting `model.safetensors` of `org/name` failed: there is no connection" in said
+    assert "hint: where there is one, `hf download org/name --local-dir DIR" in said
+    assert "Getting `config.json` of `org/other` failed" in refused(tmp_path, capsys, source="org/other")
+
+
+def test_no_server_is_no_connection(published: Any, tmp_path: Path, capsys: Any, monkeypatch: pytest.MonkeyPatch):
+    from huggingface_hub import constants
+
+    monkeypatch.setattr(constants, "ENDPOINT", "http://127.0.0.1:9")
+    assert "Getting `config.json` of `org/name` failed" in refused(tmp_path, capsys)
+
+
+def test_the_environment_is_honoured(published: Any, tmp_path: Path):
+    """HF_ENDPOINT, HF_HOME, HF_TOKEN and HF_HUB_OFFLINE, in a process of its own."""
+    command = [sys.executable, "-c", "from likeness.commands import run; run()", "pull", "org/name", "--out"]
+    world = os.environ | {"HF_ENDPOINT": published.endpoint, "HF_HOME": str(tmp_path / "home"), "HF_TOKEN": "hf_secret"}
+    result = subprocess.run([*command, str(tmp_path / "a")], env=world, capture_output=True, text=True, timeout=120)
+    assert result.returncode == 0, result.stderr
+    assert (tmp_path / "home" / "hub" / "models--org--name").is_dir()
+    assert {token for _, path, token in published.asked if "org/name" in path} == {"Bearer hf_secret"}
+    assert {token for _, path, token in published.asked if path.startswith("/cdn/")} == {None}
+    count = len(published.asked)
+    quiet = world | {"HF_HUB_OFFLINE": "1"}
+    result = subprocess.run([*command, str(tmp_path / "b")], env=quiet, capture_output=True, text=True, timeout=120)
+    assert result.returncode == 0, result.stderr
+    assert len(published.asked) == count
