@@ -42,6 +42,8 @@ PATCH = Form(
     axes=4,
 )
 """A kernel as large as its stride, to a matrix [height * width * in, out]."""
+POINT = Form(lambda a: a[:, :, 0, 0].T, lambda a: a.T[:, :, None, None], axes=4)
+"""A kernel of one tap, [out, in, 1, 1], to a matrix [in, out]."""
 TOKEN = Form(lambda a: a.reshape(-1), lambda a: a.reshape(1, 1, -1), axes=3)
 """[1, 1, width] to [width]."""
 TOKENS = Form(lambda a: a[0], lambda a: a[None], axes=3)
@@ -86,6 +88,11 @@ class Layout:
     """Our config from the directory, its config and the shapes of its tensors (prefix removed)."""
     renamed: tuple[tuple[str, str], ...] = ()
     """Pieces of names as other writers of the same layout have them, and as the table has them."""
+    unused: Callable[[Any], Shapes] = lambda _: {}
+    """Tensors (shapes, by the config of a tower) that the layout has and no features depend on: `ignored` on the way
+    in, zeros on the way out."""
+    fitted: Callable[[Path, EncoderConfig, Tensors], tuple[EncoderConfig, Tensors]] | None = None
+    """What the reference does to the tensors of a directory before it uses them, if anything."""
 
 
 def import_model(layout: Layout, path: Path) -> tuple[EncoderConfig, Tensors]:
@@ -103,13 +110,14 @@ def import_model(layout: Layout, path: Path) -> tuple[EncoderConfig, Tensors]:
         gathered = gather(published, layout.keys(config.tower), config.tower.shapes(), prefix, layout.ignored)
         tensors = {f"tower.{name}": tensor for name, tensor in gathered.items()}
     check_tensors(tensor_shapes(config), tensors, str(path))
-    return config, tensors
+    return layout.fitted(path, config, tensors) if layout.fitted else (config, tensors)
 
 
 def export_tensors(layout: Layout, config: EncoderConfig, tensors: Mapping[str, np.ndarray]) -> Tensors:
     """The tower's tensors under the names of `layout`: what `import_model` would turn back into ours."""
     tower = {name.removeprefix("tower."): tensor for name, tensor in tensors.items() if name.startswith("tower.")}
-    return scatter(layout.keys(config.tower), tower, layout.prefixes[0])
+    unused = {layout.prefixes[0] + n: np.zeros(s, np.float32) for n, s in layout.unused(config.tower).items()}
+    return scatter(layout.keys(config.tower), tower, layout.prefixes[0]) | unused
 
 
 def gather(published: "Published", keys: Sequence[Key], shapes: Shapes, prefix: str, ignored: Sequence[str]) -> Tensors:
