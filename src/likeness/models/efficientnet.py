@@ -1,0 +1,97 @@
+"""EfficientNet, both versions (Tan and Le, arXiv 1905.11946 and 2104.00298), its batch norms in inference form."""
+
+from collections.abc import Iterator, Mapping
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float
+
+from likeness.models.config import NORM_PARTS, Bottleneck, Conv, EfficientNetConfig
+from likeness.models.layers import BatchNorm, Kernel, Linear
+from likeness.models.pooling import Pooling, pool
+from likeness.models.towers.efficientnet import squeeze_name
+
+
+class ConvSwish(eqx.Module):
+    """A convolution, its batch norm, and x * sigmoid(x) where the plan has an activation."""
+
+    conv: Kernel
+    norm: BatchNorm
+    plan: Conv = eqx.field(static=True)
+
+    def __call__(self, x: Float[Array, "H W C"]) -> Float[Array, "H2 W2 O"]:
+        """One map."""
+        x = self.norm(self.conv(x, self.plan.stride, self.plan.dilation, self.plan.padding))
+        return jax.nn.silu(x) if self.plan.active else x
+
+
+class Squeeze(eqx.Module):
+    """Squeeze-and-excitation: every channel times a number that the whole map decides (Hu et al., 2018)."""
+
+    reduce: Linear
+    expand: Linear
+
+    def __call__(self, x: Float[Array, "H W C"]) -> Float[Array, "H W C"]:
+        """The whole map at once."""
+        mean = x.astype(jnp.float32).mean(axis=(0, 1)).astype(x.dtype)
+        return x * jax.nn.sigmoid(self.expand(jax.nn.silu(self.reduce(mean[None]))))[None]
+
+
+class Block(eqx.Module):
+    """Expand, filter each channel, squeeze, project, each where the plan has it; add the input where it says so."""
+
+    expand: ConvSwish | None
+    depthwise: ConvSwish | None
+    squeeze: Squeeze | None
+    project: ConvSwish | None
+    residual: bool = eqx.field(static=True)
+
+    def __call__(self, x: Float[Array, "H W C"]) -> Float[Array, "H2 W2 O"]:
+        """One map."""
+        y = x
+        for part in (self.expand, self.depthwise, self.squeeze, self.project):
+            y = y if part is None else part(y)
+        return x + y if self.residual else y
+
+
+class EfficientNet(eqx.Module):
+    """The tower: the stem, the blocks of all stages, and a last 1x1 convolution."""
+
+    stem: ConvSwish
+    blocks: tuple[Block, ...]
+    last: ConvSwish
+    config: EfficientNetConfig = eqx.field(static=True)
+
+    @classmethod
+    def of(cls, config: EfficientNetConfig, tensors: Mapping[str, Array]) -> "EfficientNet":
+        """From tensors named as `config.shapes()` names them."""
+        first, *blocks, last = config.plan()
+
+        def layer(plan: Conv) -> ConvSwish:
+            weight, bias, mean, variance = (tensors[f"{plan.name}.norm.{part}"] for part in NORM_PARTS)
+            norm = BatchNorm(weight, bias, mean, variance, config.eps)
+            return ConvSwish(Kernel(tensors[f"{plan.name}.conv.weight"]), norm, plan)
+
+        def linear(name: str) -> Linear:
+            return Linear(tensors[f"{name}.weight"], tensors[f"{name}.bias"])
+
+        def block(plan: Bottleneck) -> Block:
+            convs = {conv.name.rpartition(".")[2]: layer(conv) for conv in plan.convs}
+            name = squeeze_name(plan)
+            squeeze = Squeeze(linear(f"{name}.reduce"), linear(f"{name}.expand")) if plan.squeeze else None
+            return Block(convs.get("expand"), convs.get("depthwise"), squeeze, convs.get("project"), plan.residual)
+
+        return cls(layer(first.convs[0]), tuple(map(block, blocks)), layer(last.convs[0]), config)
+
+    def __call__(self, image: Float[Array, "S S 3"], pooling: Pooling) -> Float[Array, " F"]:
+        """The features of one normalised picture."""
+        *_, x = self.maps(image)
+        return pool(x.reshape(-1, x.shape[-1]), pooling)
+
+    def maps(self, image: Float[Array, "S S 3"]) -> Iterator[Float[Array, "H W C"]]:
+        """What leaves the stem, every block, and the last convolution."""
+        x = image
+        for part in (self.stem, *self.blocks, self.last):
+            x = part(x)
+            yield x
