@@ -153,3 +153,19 @@ def test_what_can_not_be_pulled(published: Path, tmp_path: Path, capsys: pytest.
     (published / "model.safetensors").rename(published / "pytorch_model.bin")
     assert "holds only pickles" in refused([str(published), *out], capsys)
     assert not (tmp_path / "m").exists()
+
+
+def test_another_input_layer_and_output(clip: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+    """Features before CLIP's projection, more pixels, overlapping patches, the mean."""
+    write_statistics(clip, CLIP_MEAN, CLIP_STD)
+    options = ["--size", "48", "--stride", "8", "--pooling", "mean", "--features", "pooled", "--layer", "-1"]
+    assert main(["pull", str(clip), "--out", str(tmp_path / "m"), *options]) == 0
+    config, tensors = read_model(tmp_path / "m")
+    assert isinstance(config.tower, ViTConfig)
+    assert (config.preprocess.size, config.tower.stride, config.pooling) == (48, 8, "mean")
+    assert (config.tower.features, config.projection.dimension, config.tower.head) == (32, 32, None)
+    assert tensors["tower.position"].shape == (1 + 5 * 5, 32)
+    card = json.loads((tmp_path / "m" / "card.json").read_text())
+    assert card["adapted"] == "size 48, stride 8, layer -1, pooling mean, features pooled"
+    capsys.readouterr()
+    assert "no layer 2" in refused([str(clip), "--out", str(tmp_path / "n"), "--layer", "2"], capsys)

@@ -41,6 +41,17 @@ class Config:
     statistics: Literal["check", "published", "imagenet"] = "check"
     """Which mean and std are subtracted and divided by. check: those that are published, but not ImageNet's in a tower
     trained on image-text pairs, a known slip. published: whatever is published. imagenet: that slip, on purpose."""
+    size: int | None = option(default=None, metavar="PX")
+    """Side of the input; learned positions are interpolated as the family's reference does it."""
+    stride: int | None = option(default=None, metavar="PX")
+    """Distance between the patches of a ViT; below the patch's side they overlap: finer, and slower."""
+    layer: int | None = option(default=None, metavar="N")
+    """Read a ViT's features behind block N, counted from 1 or from the end (-1: the last); the rest is dropped."""
+    pooling: Literal["class", "mean", "gem", "attention"] | None = None
+    """How tokens become features, where the tower has a choice; the published way unless given."""
+    features: Literal["pooled", "projected"] | None = None
+    """pooled: without the projection that CLIP has behind its pooling (1280 numbers of ViT-H/14). projected: with it,
+    as published (1024)."""
     text: bool = True
     """Take the text tower along where there is one, for `likeness search --text`."""
 
@@ -64,6 +75,7 @@ def main(config: Config) -> None:
     encoder, tensors, more = _read(path)
     published = encoder, tensors
     encoder, more = _with_statistics(config.statistics, encoder, more, path)
+    encoder, tensors, more = _adapted(config, encoder, tensors, more)
     text = _text(path, published, (encoder, tensors)) if config.text else None
     write_model(config.out, encoder, tensors, card | more, text)
     tower, count = type(encoder.tower).__name__.removesuffix("Config"), sum(t.size for t in tensors.values())
@@ -133,6 +145,29 @@ def _with_statistics(
             hint="mend its preprocessor config; or, if the weights were trained so (CLIPA was), --statistics published",
         )
     return encoder, card
+
+
+def _adapted(
+    config: Config, encoder: "EncoderConfig", tensors: "Tensors", card: dict[str, Any]
+) -> "tuple[EncoderConfig, Tensors, dict[str, Any]]":
+    """The encoder as the options want it; its card tells what is not as published."""
+    from likeness.models.weights.adapt import adapt
+
+    asked = {name: getattr(config, name) for name in ("size", "stride", "layer", "pooling", "features")}
+    asked = {name: value for name, value in asked.items() if value is not None}
+    if not asked:
+        return encoder, tensors, card
+    projected = {None: None, "pooled": False, "projected": True}[config.features]
+    encoder, tensors = adapt(
+        encoder,
+        tensors,
+        size=config.size,
+        stride=config.stride,
+        layer=config.layer,
+        pooling=config.pooling,
+        projected=projected,
+    )
+    return encoder, tensors, card | {"adapted": ", ".join(f"{name} {value}" for name, value in asked.items())}
 
 
 def _text(path: Path, published: "Parts", made: "Parts") -> "TextSide | None":

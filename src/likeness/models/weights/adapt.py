@@ -43,7 +43,7 @@ def adapt(
     if stride is not None or layer is not None or projected is not None:
         tower = _vit(config)
         if projected and tower.head is None:
-            raise EncoderError("The tower has no projection behind its pooling.", hint="`--features pooled`")
+            raise EncoderError("The tower has no projection behind its pooling.", hint="leave `--features projected` out")
     _refuse_trained(config, layer, pooling, projected)
     tensors = dict(tensors)
     if size is not None or stride is not None:
