@@ -5,10 +5,12 @@ never promoted silently, ranks never at all, and every annotation of the package
 """
 
 import importlib.util
+import json
 import os
 import signal
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 # Before anything imports JAX: these are read once, when its CPU backend starts.
 os.environ["JAX_PLATFORMS"] = "cpu"
@@ -59,3 +61,110 @@ def devices() -> list[object]:
 def data_path() -> Path:
     """Where the real pictures lie; for tests marked `data`."""
     return Path(os.environ["LIKENESS_DATA"])
+
+
+LINES = [
+    "a photo of a red kettle",
+    "the quick brown fox's tail",
+    "42 blue labels, don't boil",
+    "ein schöner Kessel",
+    "薬缶",
+]
+
+
+@pytest.fixture(scope="session")
+def clip_pieces() -> tuple[dict[str, int], list[tuple[str, str]]]:
+    """Vocabulary and merges of a small tokenizer of CLIP's kind, whose end has the highest id."""
+    from tokenizers import Regex, Tokenizer, models, normalizers, pre_tokenizers, trainers
+
+    tokenizer = Tokenizer(models.BPE(end_of_word_suffix="</w>"))
+    tokenizer.normalizer = normalizers.Lowercase()
+    words = pre_tokenizers.Split(Regex(r"'s|[\p{L}]+|[\p{N}]|[^\s\p{L}\p{N}]+"), "removed", invert=True)
+    tokenizer.pre_tokenizer = pre_tokenizers.Sequence([words, pre_tokenizers.ByteLevel(add_prefix_space=False)])
+    bytes_ = sorted(pre_tokenizers.ByteLevel.alphabet())
+    trainer = trainers.BpeTrainer(
+        vocab_size=600, initial_alphabet=bytes_, end_of_word_suffix="</w>", show_progress=False
+    )
+    tokenizer.train_from_iterator(LINES * 3, trainer)
+    model = json.loads(tokenizer.to_str())["model"]
+    vocabulary: dict[str, int] = model["vocab"]
+    for piece in [*(f"{byte}</w>" for byte in bytes_), "<|startoftext|>", "<|endoftext|>"]:
+        vocabulary.setdefault(piece, len(vocabulary))
+    return vocabulary, [tuple(merge) for merge in model["merges"]]
+
+
+@pytest.fixture(scope="session")
+def clip_files(clip_pieces: tuple[dict[str, int], list[tuple[str, str]]]) -> Callable[[Path], int]:
+    """Writes that tokenizer as `vocab.json` and `merges.txt` into a directory; returns how many tokens it has."""
+
+    def write(path: Path) -> int:
+        vocabulary, merges = clip_pieces
+        path.mkdir(parents=True, exist_ok=True)
+        (path / "vocab.json").write_text(json.dumps(vocabulary))
+        (path / "merges.txt").write_text("#version: 0.2\n" + "\n".join(map(" ".join, merges)) + "\n")
+        return len(vocabulary)
+
+    return write
+
+
+@pytest.fixture(scope="session")
+def write_text_model(
+    clip_files: Callable[[Path], int], tmp_path_factory: pytest.TempPathFactory
+) -> Callable[..., Path]:
+    """Writes a small ViT with a head and random weights, and its text side: `write_text_model(path, seed=0, dim=None)`.
+
+    `dim` numbers of a random projection, `mirror` as the config has it, `text` False: without the text side; `context`
+    tokens, `causal` or not.
+    """
+    import numpy as np
+
+    from likeness.models.config import (
+        EncoderConfig,
+        ProjectionConfig,
+        ViTConfig,
+        features_fingerprint_of,
+        tensor_shapes,
+        write_model,
+    )
+    from likeness.models.preprocess import Preprocess
+    from likeness.models.text_side import TextSide
+    from likeness.models.towers.text import TextConfig
+    from likeness.models.weights.tokenizer_files import read_tokenizer
+
+    files = tmp_path_factory.mktemp("tokenizer")
+    vocabulary = clip_files(files)
+    (files / "tokenizer_config.json").write_text('{"pad_token": "<|endoftext|>"}')
+
+    def drawn(shapes: dict[str, tuple[int, ...]], seed: int) -> dict[str, Any]:
+        rng, tensors = np.random.default_rng(seed), {}
+        for name, shape in shapes.items():
+            scale = 1.2 * shape[-2] ** -0.5 if len(shape) > 1 and "norm" not in name else 0.2
+            centre = 1.0 if "norm" in name and name.endswith("weight") else 0.0
+            tensors[name] = (centre + scale * rng.standard_normal(shape)).astype(np.float32)
+        return tensors
+
+    def write(
+        path: Path,
+        seed: int = 0,
+        dim: int | None = None,
+        mirror: bool = False,
+        text: bool = True,
+        context: int = 16,
+        causal: bool = True,
+    ) -> Path:
+        tower = ViTConfig(size=32, patch=16, width=24, layers=2, heads=2, hidden=32, activation="gelu", head=12)
+        projection = ProjectionConfig("linear" if dim else "identity", 12, dim or 12)
+        prepare = Preprocess(32, "squash", 32, "bilinear", (0.5,) * 3, (0.25,) * 3)
+        config = EncoderConfig(tower, "class", prepare, projection, mirror)
+        tensors = drawn(tensor_shapes(config), seed)
+        side = None
+        if text:
+            options = {"width": 24, "layers": 2, "heads": 2, "hidden": 32, "activation": "gelu", "head": 12}
+            read = "highest" if causal else "last"
+            words = TextConfig(vocabulary=vocabulary, context=context, causal=causal, read=read, **options)
+            tokenizer = read_tokenizer(files, words, "none")
+            side = TextSide(words, drawn(words.shapes(), seed + 1), tokenizer, features_fingerprint_of(config, tensors))
+        write_model(path, config, tensors, {"name": "words", "license": "Apache-2.0"}, side)
+        return path
+
+    return write

@@ -2,6 +2,7 @@
 
 import json
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -11,6 +12,7 @@ from likeness.core.errors import UsageError
 if TYPE_CHECKING:
     from likeness.core.shapes import Vectors
     from likeness.data.collection import Collection
+    from likeness.embedding.runtime import Embedder
 
 _NPY = b"\x93NUMPY"
 
@@ -20,7 +22,8 @@ class Config:
     """Measure an encoder on a collection, or vectors made by anyone.
 
     Every query of the split is searched among the gallery images of the split. The model's embeddings are read from
-    the collection, or made and kept there first. With --embeddings there is no MODEL.
+    the collection, or made and kept there first. With --embeddings there is no MODEL. With --text the queries are the
+    names of the classes.
     """
 
     places: tuple[str, ...] = option(positional=True, metavar="[MODEL] COLL", default=())
@@ -31,6 +34,10 @@ class Config:
     """The rows that take part; "all" takes every row."""
     protocol: Literal["merged", "separate"] = "merged"
     """merged: one index of all domains. separate: each domain in its own."""
+    text: str | None = option(default=None, metavar="TEMPLATE")
+    """Search with words instead of images: the names of the split's classes, each in the place of {} in this text, such
+    as "a photo of a {}". Where the encoder has a projection, the same is told of the features before it, so that one
+    sees what it costs. The encoder must have kept its text side."""
     json: str | None = option(default=None, metavar="FILE")
     """Write the whole report to this file; `-` writes it to stdout instead of the table."""
 
@@ -39,22 +46,73 @@ def main(config: Config) -> None:
     """Measure, and print the report."""
     from likeness.core.files import write_json
     from likeness.data.collection import Collection
+    from likeness.embedding.runtime import load
     from likeness.evaluation.protocols import COLUMNS, Cast, evaluate
 
     model, path = _places(config)
     collection = Collection.open(path)
     Cast.of(collection.table(COLUMNS), config.split)  # a wrong split is told before hours of embedding
-    if model is None:
-        vectors, fingerprint = read_vectors(config.embeddings or ""), None
+    if config.text is not None:
+        document, words = _by_text(config, model, collection)
     else:
-        vectors, fingerprint = _embedded(model, collection)
-    report = evaluate(vectors, collection, config.split, config.protocol, model=fingerprint)
+        if model is None:
+            vectors, fingerprint = read_vectors(config.embeddings or ""), None
+        else:
+            vectors, fingerprint = _embedded(load(model), collection)
+        report = evaluate(vectors, collection, config.split, config.protocol, model=fingerprint)
+        document, words = report.to_json(), report.table()
     if config.json == "-":
-        print(json.dumps(report.to_json(), indent=2, ensure_ascii=False))
+        print(json.dumps(document, indent=2, ensure_ascii=False))
         return
     if config.json is not None:
-        write_json(config.json, report.to_json())
-    print(report.table())
+        write_json(config.json, document)
+    print(words)
+
+
+def _by_text(config: Config, model: str | None, collection: "Collection") -> tuple[dict[str, Any], str]:
+    """What class names find, through the projection and, where there is one, without it: as a document and in words."""
+    from likeness.embedding.runtime import load
+    from likeness.embedding.text import load_text
+    from likeness.evaluation.zero_shot import Classes, evaluate_texts
+
+    if model is None:
+        raise UsageError(
+            "Words are embedded by an encoder, and there is none.", hint="likeness evaluate MODEL COLL --text"
+        )
+    template = config.text or ""
+    classes = Classes.of(collection, config.split)
+    texts, image = classes.texts(template), load(model)
+    words = load_text(model, image)
+    measured = partial(evaluate_texts, classes=classes, split=config.split, protocol=config.protocol, template=template)
+    vectors, fingerprint = _embedded(image, collection)
+    report = measured(words.embed(texts), vectors, model=fingerprint, collection=collection)
+    document = {**report.to_json(), "template": template, "unprojected": None}
+    if image.config.projection.kind == "identity":
+        return document, report.table()
+    features = _features(image, collection)
+    before = measured(words.features(texts), features, model=image.features_fingerprint, collection=collection)
+    costs = "  ".join(f"{name} {report.metrics[name] - before.metrics[name]:+.4f}" for name in report.metrics)
+    parts = [
+        f"through the projection to {image.dimension} numbers",
+        report.table(),
+        f"\nbefore it, {features.shape[1]} numbers",
+        before.table(),
+        f"\nwhat the projection changes, mean over domains: {costs}",
+    ]
+    return document | {"unprojected": before.to_json()}, "\n".join(parts)
+
+
+def _features(image: "Embedder", collection: "Collection") -> "Vectors":
+    """The features of every row, as they enter the encoder's projection."""
+    from likeness.embedding.column import ensure_features
+    from likeness.embedding.runtime import combine
+
+    mirror = image.config.mirror
+    columns = [image.features_column, *([image.mirrored_column] if mirror else [])]
+    if any(len(collection.missing(column)) for column in columns):
+        ensure_features(image, collection, mirror)
+    features, *mirrored = (collection.vectors(column)[1] for column in columns)
+    return combine(features, mirrored[0] if mirror else None)
 
 
 def _places(config: Config) -> tuple[str | None, str]:
@@ -75,12 +133,10 @@ def _places(config: Config) -> tuple[str | None, str]:
     )
 
 
-def _embedded(model: str, collection: "Collection") -> tuple["Vectors", str]:
+def _embedded(embedder: "Embedder", collection: "Collection") -> tuple["Vectors", str]:
     """The encoder's embeddings of every row, made first where they are missing, and its fingerprint."""
     from likeness.embedding.column import ensure_embeddings
-    from likeness.embedding.runtime import load
 
-    embedder = load(model)
     if len(collection.missing(embedder.embedding_column)):  # where nothing is, a collection may be read-only
         ensure_embeddings(embedder, collection)
     return collection.vectors(embedder.embedding_column)[1], embedder.fingerprint

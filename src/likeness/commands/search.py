@@ -1,4 +1,4 @@
-"""likeness search: pictures -> their nearest rows in a collection, as a table, JSON or a contact sheet."""
+"""likeness search: pictures, or words, -> the nearest rows in a collection, as a table, JSON or a contact sheet."""
 
 import json
 from collections.abc import Sequence
@@ -16,18 +16,20 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Config:
-    """Find the pictures of a collection that are nearest to each IMAGE.
+    """Find the pictures of a collection that are nearest to each IMAGE, or to a text.
 
     The collection needs embeddings (`likeness index` or `likeness embed` writes them). Scores are cosines: 1 is the
-    same, and only scores of one encoder compare.
+    same, and only scores of one encoder compare; those of texts are lower than those of pictures.
     """
 
     collection: str = option(positional=True, metavar="COLL")
     """The collection to search."""
     images: tuple[str, ...] = option(positional=True, metavar="IMAGE", default=())
     """Picture files to search with."""
+    text: str | None = option(default=None, metavar="WORDS")
+    """Words to search with, such as "a red kettle"; the encoder must have kept its text side (CLIP, SigLIP)."""
     k: int = option(default=5, short="k")
-    """How many matches each picture gets."""
+    """How many matches each query gets."""
     where: str | None = option(default=None, metavar="EXPR")
     """Search only rows that meet this condition over the columns: "domain = 'cars' AND price < 10"."""
     json: bool = False
@@ -43,9 +45,8 @@ def main(config: Config) -> None:
     from likeness.data.sources import text
 
     _check(config)
-    index, embedder = _opened(config)
-    matches = index.query(embedder.embed(config.images), config.k, config.where)
-    names = [text(image) for image in config.images]
+    names = [text(query) for query in (*config.images, *([] if config.text is None else [config.text]))]
+    matches = _found(config, names)
     if config.sheet:
         _write_sheet(config.sheet, config.images, names, matches)
     if config.json:
@@ -54,14 +55,31 @@ def main(config: Config) -> None:
         print("\n\n".join(f"{name}\n{_table(matches.rows(query))}" for query, name in enumerate(names)))
 
 
-def document(images: Sequence[str], matches: "Matches") -> list[dict[str, Any]]:
+def _found(config: Config, names: Sequence[str]) -> "Matches":
+    """The matches of the pictures and, last, of the text."""
+    import numpy as np
+
+    index, embedder, model = _opened(config)
+    vectors = [embedder.embed(config.images)]
+    if config.text is not None:
+        from likeness.embedding.text import load_text
+
+        vectors.append(load_text(model, embedder).embed(names[-1:]))
+    return index.query(np.concatenate(vectors), config.k, config.where)
+
+
+def document(names: Sequence[str], matches: "Matches") -> list[dict[str, Any]]:
     """What `--json` writes: the matches of every query, best first."""
-    return [{"query": image, "matches": matches.rows(query)} for query, image in enumerate(images)]
+    return [{"query": name, "matches": matches.rows(query)} for query, name in enumerate(names)]
 
 
 def _check(config: Config) -> None:
-    if not config.images:
-        raise UsageError("There is no IMAGE to search with.", hint=f"likeness search {config.collection} IMAGE...")
+    if not config.images and config.text is None:
+        raise UsageError(
+            "There is no IMAGE and no `--text` to search with.", hint=f"likeness search {config.collection} IMAGE..."
+        )
+    if config.text is not None and not config.text.strip():
+        raise UsageError("`--text` holds no words.", hint='--text "a red kettle"')
     if config.k < 1:
         raise UsageError(f"`-k` is {config.k}; at least 1 match is needed.", hint="-k 5")
     for image in config.images:  # before the seconds that an encoder may take to load
@@ -74,8 +92,8 @@ def _check(config: Config) -> None:
         check_suffix(config.sheet)
 
 
-def _opened(config: Config) -> tuple["Index", "Embedder"]:
-    """The index, and the encoder that made its vectors."""
+def _opened(config: Config) -> tuple["Index", "Embedder", str]:
+    """The index, the encoder that made its vectors, and where that lies."""
     from likeness.data.collection import Collection
     from likeness.embedding.runtime import load
     from likeness.search.index import Index
@@ -101,7 +119,7 @@ def _opened(config: Config) -> tuple["Index", "Embedder"]:
             f"now ({embedder.fingerprint[:8]}).",
             hint=f"likeness index {config.collection} --model {model} --out {config.collection}",
         )
-    return Index.open(config.collection, embedder.embedding_column), embedder
+    return Index.open(config.collection, embedder.embedding_column), embedder, model
 
 
 def _table(rows: Sequence[dict[str, Any]]) -> str:
@@ -121,9 +139,12 @@ def _write_sheet(path: str, images: Sequence[str], names: Sequence[str], matches
     from likeness.search.sheet import SHARP, Found, Line, write_sheet
 
     lines = []
-    for query, (image, name) in enumerate(zip(images, names, strict=True)):
+    for query, name in enumerate(names):
         pairs = zip(matches.images(query), matches.rows(query), strict=True)
         found = [Found(data, row["label"] or "-", row["source"], row["score"]) for data, row in pairs]
-        lines.append(Line.of(decode(Path(image).read_bytes(), SHARP), name, found))
+        if query < len(images):
+            lines.append(Line.of(decode(Path(images[query]).read_bytes(), SHARP), name, found))
+        else:
+            lines.append(Line.of_words(name, found))
     write_sheet(path, lines)
     note(f"wrote `{path}`")

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from jaxtyping import Float32, Int64
+from jaxtyping import Float32
 
 from likeness.core.errors import EncoderError, UsageError
 from likeness.embedding import cache
@@ -98,8 +98,8 @@ class JaxTexts:
 
         self._run = eqx.filter_jit(features)
 
-    def each(self, _name: str, items: Sequence[Int64[np.ndarray, " T"]]) -> Float32[np.ndarray, "N F"]:
-        """The features of texts, given by their ids."""
+    def each(self, _name: str, items: Sequence[np.ndarray]) -> Float32[np.ndarray, "N F"]:
+        """The features of texts, given by their ids, each of its own length."""
         parts = [np.empty((0, self._config.features), np.float32)]
         for start in range(0, len(items), BATCH):
             some = items[start : start + BATCH]

@@ -65,7 +65,7 @@ def evaluate(
         raise UsageError(f"Unknown protocol `{protocol}`.", hint=f"protocols: {', '.join(get_args(Protocol))}")
     table = rows if isinstance(rows, pa.Table) else rows.table([c for c in COLUMNS if c in rows.columns])
     cast = Cast.of(table, split)
-    directions = _directions(_checked(vectors, len(table)), cast.rows)
+    directions = unit_rows(checked_vectors(vectors, cast.total), cast.rows)
     relevant = cast.relevant()
     asking = np.flatnonzero(cast.is_query & (relevant > 0))
     if len(asking) == 0:
@@ -105,6 +105,8 @@ class Cast:
     is_query: Bool[np.ndarray, "N"]
     is_gallery: Bool[np.ndarray, "N"]
     names: tuple[str, ...]
+    total: int
+    """Rows of the whole table."""
 
     @classmethod
     def of(cls, table: pa.Table, split: str) -> "Cast":
@@ -134,6 +136,7 @@ class Cast:
             is_query=roles[0][kept],
             is_gallery=roles[1][kept],
             names=names,
+            total=len(table),
         )
 
     def relevant(self) -> Codes:
@@ -211,7 +214,8 @@ def _codes(domains: list[str], names: list[str | None]) -> Codes:
     return np.array(codes, np.int64)
 
 
-def _checked(vectors: np.ndarray, count: int) -> np.ndarray:
+def checked_vectors(vectors: np.ndarray, count: int) -> np.ndarray:
+    """`vectors` if they are a matrix of `count` rows; else UsageError."""
     if vectors.ndim != 2 or len(vectors) != count:
         raise UsageError(
             f"There are {count:,} rows, and the vectors have the shape {list(vectors.shape)}.",
@@ -220,7 +224,7 @@ def _checked(vectors: np.ndarray, count: int) -> np.ndarray:
     return vectors
 
 
-def _directions(vectors: np.ndarray, rows: Codes) -> Float32[np.ndarray, "N D"]:
+def unit_rows(vectors: np.ndarray, rows: Codes) -> Float32[np.ndarray, "N D"]:
     """Those rows, at unit length (zeros stay); UsageError if a number is not finite."""
     found = np.empty((len(rows), vectors.shape[1]), np.float32)
     for first in range(0, len(rows), 4096):
@@ -252,5 +256,10 @@ def _definition(protocol: Protocol, cast: Cast) -> Mapping[str, str]:
         "relevant": "gallery images of the query's domain and label (n_q of them), itself and its group left out by id",
         "n_skipped": "queries with n_q = 0, which are left out",
         "similarity": "cosine (vectors brought to unit length), float32, exact; ties to the lower id",
-        "index": f"{_INDEX[protocol]}, {np.count_nonzero(cast.is_gallery):,} gallery images",
+        "index": index_words(protocol, cast),
     }
+
+
+def index_words(protocol: Protocol, cast: Cast) -> str:
+    """What is searched, in words."""
+    return f"{_INDEX[protocol]}, {np.count_nonzero(cast.is_gallery):,} gallery images"

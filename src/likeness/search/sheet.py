@@ -6,6 +6,7 @@ Both show a line a query: the query on the left, its matches in order with label
 import base64
 import html
 import io
+import textwrap
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -46,7 +47,14 @@ class Line:
     query: Image
     """At most `SHARP` pixels a side."""
     path: str
+    """Its file, or its words."""
     found: Sequence[Found]
+    is_words: bool = False
+
+    @classmethod
+    def of_words(cls, words: str, found: Sequence[Found]) -> "Line":
+        """Of a query that is a text; its picture is the text, written."""
+        return cls(_written(words), words, found, is_words=True)
 
     @classmethod
     def of(cls, query: Image, path: str, found: Sequence[Found]) -> "Line":
@@ -55,8 +63,8 @@ class Line:
 
     @property
     def name(self) -> str:
-        """The last part of the path, which tells queries apart."""
-        return Path(self.path).name
+        """What tells queries apart: the last part of the path, or the words."""
+        return self.path if self.is_words else Path(self.path).name
 
 
 def check_suffix(path: str | Path) -> None:
@@ -105,6 +113,14 @@ def to_png(lines: Sequence[Line]) -> bytes:
     file = io.BytesIO()
     page.save(file, "PNG")
     return file.getvalue()
+
+
+def _written(words: str) -> Image:
+    """The words on a card, as many as fit."""
+    font, lines = _font(36), textwrap.wrap(words, 18, max_lines=8, placeholder="...")
+    card = PIL.Image.new("RGB", (SHARP, SHARP), CARD)
+    ImageDraw.Draw(card).multiline_text((SHARP / 2, SHARP / 2), "\n".join(lines), INK, font, "mm", align="center")
+    return np.asarray(card)
 
 
 def _cell(page: PIL.Image.Image, left: int, top: int, image: Image, title: str, below: str, bar: float | None) -> None:
