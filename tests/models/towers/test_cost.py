@@ -1,10 +1,12 @@
 """Parameters and operations of towers: against published figures, and against what torch counts while it computes."""
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
 
 from likeness.models.towers import ConvNetConfig, MobileNetV2Config, SwinConfig, Tower, ViTConfig
+from likeness.models.towers.convnext import ConvNeXtConfig
 from likeness.models.towers.cost import operations, parameters
 from likeness.models.towers.efficientnet import EFFICIENTNETS
 
@@ -25,6 +27,8 @@ def swin_1(width: int, depths: tuple[int, ...], heads: tuple[int, ...]) -> SwinC
         (EFFICIENTNETS["b7"], 600, 66 - 2.561, 2 * 37.0),
         (swin_1(96, (2, 2, 6, 2), (3, 6, 12, 24)), 224, 29 - 0.769, 2 * 4.5),
         (swin_1(128, (2, 2, 18, 2), (4, 8, 16, 32)), 224, 88 - 1.025, 2 * 15.4),
+        (EFFICIENTNETS["v2_s"], 300, 21.46 - 1.281, 2 * 5.4),  # its card in timm
+        (ConvNeXtConfig((96, 192, 384, 768), (3, 3, 9, 3)), 224, 29 - 0.769, 2 * 4.5),
         (MobileNetV2Config(), 224, 3.4 - 1.281, 2 * 0.3),
     ],
 )
@@ -65,7 +69,10 @@ def test_torch_counts_the_same():
     assert counted(t.MobileNetV2Model(mobile), 97) == operations(MobileNetV2Config(0.35, same_padding=True), 97)
 
     efficient = t.EfficientNetConfig(width_coefficient=1.0, depth_coefficient=1.0, hidden_dim=1280)
-    assert counted(t.EfficientNetModel(efficient), 97) == operations(EFFICIENTNETS["b0"], 97)
+    assert counted(t.EfficientNetModel(efficient), 97) == operations(replace(EFFICIENTNETS["b0"], padding="late"), 97)
+
+    convnext = t.ConvNextModel(t.ConvNextConfig(hidden_sizes=[16, 32], depths=[1, 2], num_stages=2))
+    assert counted(convnext, 97) == operations(ConvNeXtConfig((16, 32), (1, 2)), 97)
 
 
 def test_a_small_convnet_by_hand():

@@ -3,6 +3,7 @@
 from math import prod
 
 from likeness.models.towers import Conv, Shapes, SwinConfig, Tower, ViTConfig, pads
+from likeness.models.towers.convnext import ConvNeXtConfig
 from likeness.models.towers.parts import Bottleneck
 
 
@@ -22,6 +23,8 @@ def operations(tower: Tower, size: int) -> int:
             return _vit(tower)
         case SwinConfig():
             return _swin(tower, size)
+        case ConvNeXtConfig():
+            return _convnext(tower, size)
     return _convolutions(tower.plan(), size)
 
 
@@ -48,6 +51,14 @@ def _swin(tower: SwinConfig, size: int) -> int:
         total += tower.depths[i] * block
         if i < tower.stages - 1:
             total += 2 * prod(shapes[f"stages.{i}.merge.reduction.weight"]) * sides[i + 1] ** 2
+    return total
+
+
+def _convnext(tower: ConvNeXtConfig, size: int) -> int:
+    total = 0
+    for name, shape in tower.shapes().items():
+        if name.endswith("weight") and len(shape) > 1 and ".norm" not in name:  # kernels and matrices, once a token
+            total += 2 * prod(shape) * tower.sides(size)[int(name.split(".")[1])] ** 2
     return total
 
 
