@@ -14,6 +14,7 @@ import numpy as np
 from likeness.core.errors import EncoderError
 from likeness.models.config import EncoderConfig, ProjectionConfig, Shapes, ViTConfig
 from likeness.models.weights.processors import from_timm, square
+from likeness.models.weights.rows import linear, norm
 from likeness.models.weights.table import MATRIX, PATCH, SAME, TOKEN, TOKENS, Form, Key, Layout
 from likeness.models.weights.timm_families import family_of
 
@@ -46,17 +47,17 @@ def keys(config: ViTConfig, head: str = "head") -> tuple[Key, ...]:
         *((Key("class_token", ("cls_token",), TOKEN),) if config.class_token else ()),
         *((Key("registers", ("reg_token",), TOKENS),) if config.registers else ()),
         *((Key("position", ("pos_embed",), TOKENS),) if config.positions != "none" else ()),
-        *(_norm("norm_pre", "norm_pre") if config.norm_pre else ()),
-        *_norm("blocks.norm1", f"{_BLOCK}.norm1"),
+        *(norm("norm_pre", "norm_pre") if config.norm_pre else ()),
+        *norm("blocks.norm1", f"{_BLOCK}.norm1"),
         Key("blocks.attention.qkv.weight", (f"{_BLOCK}.attn.qkv.weight",), weights),
         *((Key("blocks.attention.qkv.bias", tuple(f"{_BLOCK}.attn.{b}" for b in bias), biases),) if bias else ()),
-        *_linear("blocks.attention.out", f"{_BLOCK}.attn.proj"),
+        *linear("blocks.attention.out", f"{_BLOCK}.attn.proj"),
         *((Key("blocks.scale1", (f"{_BLOCK}.{scale.format(1)}",)),) if config.layer_scale else ()),
-        *_norm("blocks.norm2", f"{_BLOCK}.norm2"),
-        *_linear("blocks.mlp.up", *(f"{_BLOCK}.{name}" for name in up)),
-        *_linear("blocks.mlp.down", f"{_BLOCK}.mlp.fc2"),
+        *norm("blocks.norm2", f"{_BLOCK}.norm2"),
+        *linear("blocks.mlp.up", *(f"{_BLOCK}.{name}" for name in up)),
+        *linear("blocks.mlp.down", f"{_BLOCK}.mlp.fc2"),
         *((Key("blocks.scale2", (f"{_BLOCK}.{scale.format(2)}",)),) if config.layer_scale else ()),
-        *_norm("norm_post", "norm"),
+        *norm("norm_post", "norm"),
         *(_pool() if config.pool_heads else ()),
         *((Key("head.weight", (f"{head}.weight",), MATRIX),) if config.head else ()),
         *((Key("head.bias", (f"{head}.bias",)),) if config.head_bias else ()),
@@ -186,20 +187,11 @@ def _pool() -> tuple[Key, ...]:
         Key("pool.probe", ("attn_pool.latent",), TOKEN),
         Key("pool.attention.qkv.weight", tuple(f"{part}.weight" for part in parts), MATRIX, shares=(1, 2)),
         Key("pool.attention.qkv.bias", tuple(f"{part}.bias" for part in parts), shares=(1, 2)),
-        *_linear("pool.attention.out", "attn_pool.proj"),
-        *_norm("pool.norm", "attn_pool.norm"),
-        *_linear("pool.mlp.up", "attn_pool.mlp.fc1"),
-        *_linear("pool.mlp.down", "attn_pool.mlp.fc2"),
+        *linear("pool.attention.out", "attn_pool.proj"),
+        *norm("pool.norm", "attn_pool.norm"),
+        *linear("pool.mlp.up", "attn_pool.mlp.fc1"),
+        *linear("pool.mlp.down", "attn_pool.mlp.fc2"),
     )
-
-
-def _norm(ours: str, theirs: str) -> tuple[Key, Key]:
-    return Key(f"{ours}.weight", (f"{theirs}.weight",)), Key(f"{ours}.bias", (f"{theirs}.bias",))
-
-
-def _linear(ours: str, *theirs: str) -> tuple[Key, Key]:
-    weights = tuple(f"{name}.weight" for name in theirs)
-    return Key(f"{ours}.weight", weights, MATRIX), Key(f"{ours}.bias", tuple(f"{name}.bias" for name in theirs))
 
 
 def _qkv_bias(shapes: Shapes) -> Literal["all", "query_value", "none"]:

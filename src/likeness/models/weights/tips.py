@@ -5,13 +5,16 @@ of 0 to 1, without a mean or a deviation.
 """
 
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from likeness.core.errors import EncoderError
-from likeness.models.config import EncoderConfig, ProjectionConfig, ViTConfig
+from likeness.models.config import EncoderConfig, ProjectionConfig, Tensors, ViTConfig
+from likeness.models.weights.adapt import adapt, resized
 from likeness.models.weights.processors import from_transformers, square
-from likeness.models.weights.table import MATRIX, PATCH, TOKEN, TOKENS, Key, Layout
+from likeness.models.weights.rows import linear, norm
+from likeness.models.weights.table import PATCH, TOKEN, TOKENS, Key, Layout
 
 _BLOCK = "blocks.{}"
 
@@ -31,14 +34,6 @@ _DEFAULTS: dict[str, Any] = {
 }
 
 
-def _norm(ours: str, theirs: str) -> tuple[Key, Key]:
-    return Key(f"{ours}.weight", (f"{theirs}.weight",)), Key(f"{ours}.bias", (f"{theirs}.bias",))
-
-
-def _linear(ours: str, theirs: str) -> tuple[Key, Key]:
-    return Key(f"{ours}.weight", (f"{theirs}.weight",), MATRIX), Key(f"{ours}.bias", (f"{theirs}.bias",))
-
-
 def _keys(config: ViTConfig) -> tuple[Key, ...]:
     up, down = ("w12", "w3") if config.activation == "swiglu" else ("fc1", "fc2")
     return (
@@ -47,16 +42,15 @@ def _keys(config: ViTConfig) -> tuple[Key, ...]:
         Key("class_token", ("cls_token",), TOKEN),
         *((Key("registers", ("register_tokens",), TOKENS),) if config.registers else ()),
         Key("position", ("pos_embed",), TOKENS),
-        *_norm("blocks.norm1", f"{_BLOCK}.norm1"),
-        Key("blocks.attention.qkv.weight", (f"{_BLOCK}.attn.qkv.weight",), MATRIX),
-        *((Key("blocks.attention.qkv.bias", (f"{_BLOCK}.attn.qkv.bias",)),) if config.qkv_bias == "all" else ()),
-        *_linear("blocks.attention.out", f"{_BLOCK}.attn.proj"),
+        *norm("blocks.norm1", f"{_BLOCK}.norm1"),
+        *linear("blocks.attention.qkv", f"{_BLOCK}.attn.qkv", biased=None if config.qkv_bias == "all" else ()),
+        *linear("blocks.attention.out", f"{_BLOCK}.attn.proj"),
         Key("blocks.scale1", (f"{_BLOCK}.ls1.gamma",)),
-        *_norm("blocks.norm2", f"{_BLOCK}.norm2"),
-        *_linear("blocks.mlp.up", f"{_BLOCK}.mlp.{up}"),
-        *_linear("blocks.mlp.down", f"{_BLOCK}.mlp.{down}"),
+        *norm("blocks.norm2", f"{_BLOCK}.norm2"),
+        *linear("blocks.mlp.up", f"{_BLOCK}.mlp.{up}"),
+        *linear("blocks.mlp.down", f"{_BLOCK}.mlp.{down}"),
         Key("blocks.scale2", (f"{_BLOCK}.ls2.gamma",)),
-        *_norm("norm_post", "norm"),
+        *norm("norm_post", "norm"),
     )
 
 
@@ -86,7 +80,14 @@ def _read(path: Path, described: dict[str, Any], shapes: Mapping[str, tuple[int,
         norm_pre=False,
     )
     projection = ProjectionConfig("identity", tower.features, tower.features)
-    return EncoderConfig(tower, "class", from_transformers(path), projection)
+    return EncoderConfig(tower, "class", resized(from_transformers(path), tower.size), projection)
+
+
+def _fitted(path: Path, config: EncoderConfig, tensors: Tensors) -> tuple[EncoderConfig, Tensors]:
+    """At the size of the preprocessing: the reference interpolates positions where it differs from that of the file."""
+    preprocess = from_transformers(path)
+    config, tensors = adapt(config, tensors, size=preprocess.size)
+    return replace(config, preprocess=preprocess), tensors
 
 
 def _first_form(described: dict[str, Any], shapes: Mapping[str, tuple[int, ...]]) -> dict[str, Any] | None:
@@ -113,5 +114,7 @@ LAYOUT = Layout(
     ignored=("text_encoder.*", "temperature", "mask_token", "vision_encoder.mask_token"),
     keys=_keys,
     read=_read,
+    fitted=_fitted,
+    unused=lambda config: {"mask_token": (1, config.width)},
     renamed=((".mlp.c_fc.", ".mlp.fc1."), (".mlp.c_proj.", ".mlp.fc2.")),  # as transformers writes them
 )
