@@ -21,6 +21,7 @@ from likeness.models.towers import NORM_PARTS as NORM_PARTS
 from likeness.models.towers import Bottleneck as Bottleneck
 from likeness.models.towers import Conv as Conv
 from likeness.models.towers import ConvNetConfig as ConvNetConfig
+from likeness.models.towers import ConvNeXtConfig as ConvNeXtConfig
 from likeness.models.towers import EfficientNetConfig as EfficientNetConfig
 from likeness.models.towers import MobileNetV2Config as MobileNetV2Config
 from likeness.models.towers import Shapes as Shapes

@@ -91,7 +91,8 @@ class EfficientNet(eqx.Module):
 
     def maps(self, image: Float[Array, "S S 3"]) -> Iterator[Float[Array, "H W C"]]:
         """What leaves the stem, every block, and the last convolution."""
+        parts: tuple[ConvSwish | Block, ...] = (self.stem, *self.blocks, self.last)
         x = image
-        for part in (self.stem, *self.blocks, self.last):
+        for part in parts:
             x = part(x)
             yield x

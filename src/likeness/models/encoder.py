@@ -14,6 +14,7 @@ from jaxtyping import Array, Float, Float32, PRNGKeyArray, UInt8
 
 from likeness.models.config import (
     ConvNetConfig,
+    ConvNeXtConfig,
     EfficientNetConfig,
     EncoderConfig,
     MobileNetV2Config,
@@ -29,6 +30,7 @@ from likeness.models.config import (
     write_model,
 )
 from likeness.models.convnet import ConvNet
+from likeness.models.convnext import ConvNeXt
 from likeness.models.efficientnet import EfficientNet
 from likeness.models.mobilenet import MobileNetV2
 from likeness.models.projection import Projection
@@ -38,7 +40,7 @@ from likeness.models.vit import ViT
 
 Dtype = Literal["float32", "bfloat16"]
 
-TowerModule = ViT | MobileNetV2 | ConvNet | EfficientNet | Swin
+TowerModule = ViT | MobileNetV2 | ConvNet | ConvNeXt | EfficientNet | Swin
 """What `Tower` describes, in JAX."""
 
 
@@ -66,9 +68,9 @@ class Encoder(eqx.Module):
             config: The encoder's config.
             tensors: NumPy or JAX arrays, float32; exactly those of `tensor_shapes(config)`.
             dtype: What the tower computes in.
-            remat: Whether a gradient computes the blocks of a ViT or Swin twice instead of keeping what is inside them:
-                memory then grows with the tokens between blocks alone, for about a third more time. Other towers: no
-                effect.
+            remat: Whether a gradient computes the blocks of a ViT, Swin or ConvNeXt twice instead of keeping what is
+                inside them: memory then grows with the tokens between blocks alone, for about a third more time. Other
+                towers: no effect.
         """
         _check(tensor_shapes(config), tensors)
         return cls._of(config, tensors, dtype, remat)
@@ -170,7 +172,7 @@ def _scale(name: str, shape: tuple[int, ...]) -> float | None:
         return None
     if part in ("class_token", "registers", "position", "probe"):
         return 0.02
-    return math.sqrt(2 / math.prod(shape[:-1])) if owner == "conv" else math.sqrt(1 / shape[-2])
+    return math.sqrt(2 / math.prod(shape[-4:-1])) if owner == "conv" else math.sqrt(1 / shape[-2])
 
 
 def _check(shapes: Shapes, tensors: Mapping[str, Any]) -> None:
@@ -191,6 +193,8 @@ def _tower(config: EncoderConfig, tensors: dict[str, Array], remat: bool) -> Tow
             return MobileNetV2.of(config.tower, tensors)
         case ConvNetConfig():
             return ConvNet.of(config.tower, tensors)
+        case ConvNeXtConfig():
+            return ConvNeXt.of(config.tower, tensors, remat)
         case EfficientNetConfig():
             return EfficientNet.of(config.tower, tensors)
         case SwinConfig():

@@ -82,7 +82,7 @@ class BatchNorm(eqx.Module):
 class Kernel(eqx.Module):
     """The weights of a convolution, [height, width, in, out]; depthwise ones are [height, width, 1, channels]."""
 
-    weight: Float[Array, "h w I O"]
+    weight: Float[Array, "*L h w I O"]
 
     def __call__(
         self, x: Float[Array, "H W C"], stride: int = 1, dilation: int = 1, padding: Padding = "symmetric"

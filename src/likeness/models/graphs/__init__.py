@@ -11,12 +11,20 @@ import numpy as np
 import onnx
 
 from likeness.models.config import EncoderConfig
+from likeness.models.graphs.convnext import convnext
 from likeness.models.graphs.convs import convnet, mobilenet, pooled
 from likeness.models.graphs.efficientnet import efficientnet
 from likeness.models.graphs.graph import Graph
 from likeness.models.graphs.swin import swin
 from likeness.models.graphs.vit import vit
-from likeness.models.towers import ConvNetConfig, EfficientNetConfig, MobileNetV2Config, SwinConfig, ViTConfig
+from likeness.models.towers import (
+    ConvNetConfig,
+    ConvNeXtConfig,
+    EfficientNetConfig,
+    MobileNetV2Config,
+    SwinConfig,
+    ViTConfig,
+)
 
 
 def build(config: EncoderConfig, tensors: Mapping[str, np.ndarray], int8: bool = False) -> onnx.ModelProto:
@@ -37,6 +45,8 @@ def build(config: EncoderConfig, tensors: Mapping[str, np.ndarray], int8: bool =
             features = pooled(graph, mobilenet(graph, config.tower, tower, config.preprocess), config.pooling)
         case ConvNetConfig():
             features = pooled(graph, convnet(graph, config.tower, tower, config.preprocess), config.pooling)
+        case ConvNeXtConfig():
+            features = convnext(graph, config.tower, tower, config.preprocess)
         case EfficientNetConfig():
             features = pooled(graph, efficientnet(graph, config.tower, tower, config.preprocess), config.pooling)
         case SwinConfig():

@@ -5,6 +5,7 @@ one. Weights are [in, out] (`x @ W`), convolution kernels [height, width, in, ou
 """
 
 from likeness.models.towers.convnet import ConvNetConfig as ConvNetConfig
+from likeness.models.towers.convnext import ConvNeXtConfig as ConvNeXtConfig
 from likeness.models.towers.efficientnet import EfficientNetConfig as EfficientNetConfig
 from likeness.models.towers.mobilenet import MobileNetV2Config as MobileNetV2Config
 from likeness.models.towers.parts import NORM_PARTS as NORM_PARTS
@@ -16,5 +17,5 @@ from likeness.models.towers.parts import pads as pads
 from likeness.models.towers.swin import SwinConfig as SwinConfig
 from likeness.models.towers.vit import ViTConfig as ViTConfig
 
-Tower = ViTConfig | MobileNetV2Config | ConvNetConfig | EfficientNetConfig | SwinConfig
+Tower = ViTConfig | MobileNetV2Config | ConvNetConfig | ConvNeXtConfig | EfficientNetConfig | SwinConfig
 """The kinds of tower: this union is the table."""

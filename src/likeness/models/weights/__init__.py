@@ -7,6 +7,7 @@ from likeness.core.errors import EncoderError
 from likeness.models.config import EncoderConfig, Tensors, no_tensors
 from likeness.models.weights import (
     clip,
+    convnext,
     dinov2,
     dinov3,
     efficientnet,
@@ -15,6 +16,7 @@ from likeness.models.weights import (
     open_clip_timm,
     siglip,
     swin,
+    timm_convnext,
     timm_efficientnet,
     timm_vit,
     tips,
@@ -38,6 +40,9 @@ WEIGHTS: dict[str, Layout] = {
     "timm_swin": swin.LAYOUT_TIMM,
     "efficientnet": efficientnet.LAYOUT,
     "timm_efficientnet": timm_efficientnet.LAYOUT,
+    "convnext": convnext.LAYOUT,
+    "dinov3_convnext": convnext.LAYOUT_DINOV3,
+    "timm_convnext": timm_convnext.LAYOUT,
 }
 """In the order in which a directory is tried."""
 
