@@ -16,7 +16,10 @@ ROOT = Path(likeness.__file__).parent
 # Room -> the name of its table, whose values are module paths or things of the room's modules, and files that are none.
 TABLES: dict[str, tuple[str, set[str]]] = {
     "data.sources": ("SOURCES", {"listing", "tar"}),
-    "models.weights": ("WEIGHTS", {"hub", "presets", "processors", "table", "timm_families"}),
+    "models.weights": (
+        "WEIGHTS",
+        {"blobs", "hub", "presets", "processors", "table", "text", "timm_families", "tokenizer_files"},
+    ),
     "recipes": ("RECIPES", set()),
     "export": ("TARGETS", {"parity", "parts", "pixels", "writing"}),
 }
