@@ -24,6 +24,7 @@ from likeness.models.preprocess import Preprocess
 
 TOWERS: list[Tower] = [
     ViTConfig(size=16, patch=8, width=12, layers=2, heads=3, hidden=20, activation="gelu", head=10),
+    ViTConfig(16, 8, 12, 2, 3, 20, "gelu", registers=2, layer_scale=True, rope="counted", pool_heads=2),
     MobileNetV2Config(multiplier=0.35),
     ConvNetConfig(widths=(8, 16), depths=(0, 1)),
 ]

@@ -1,13 +1,19 @@
 """Shapes of the towers against their papers and the published parameter counts."""
 
 import math
+from typing import Any
 
 import pytest
 
+from likeness.core.errors import EncoderError
 from likeness.models.config import ConvNetConfig, MobileNetV2Config, ViTConfig
 
 # (expansion, channels, repeats, stride): table 2 of Sandler et al., 2018.
 PAPER = [(1, 16, 1, 1), (6, 24, 2, 2), (6, 32, 3, 2), (6, 64, 4, 2), (6, 96, 3, 1), (6, 160, 3, 2), (6, 320, 1, 1)]
+
+SIGLIP: dict[str, Any] = {"class_token": False, "positions": "patches", "norm_pre": False, "patch_bias": True}
+DINO: dict[str, Any] = {"norm_pre": False, "layer_scale": True, "patch_bias": True}
+DINO3: dict[str, Any] = {"positions": "none", "rope": "centred", "qkv_bias": "query_value"}
 
 
 def test_mobilenet_v2_is_the_papers_table():
@@ -42,6 +48,13 @@ def count(config: ViTConfig | MobileNetV2Config | ConvNetConfig) -> int:
         (ViTConfig(224, 16, 768, 12, 12, 3072, "quick_gelu", head=512), 86_192_640),
         (ViTConfig(224, 14, 1024, 24, 16, 4096, "quick_gelu", head=768), 303_966_208),
         (ViTConfig(224, 14, 1280, 32, 16, 5120, "gelu", head=1024), 632_076_800),  # OpenCLIP's ViT-H/14
+        # The next are counted by transformers' own classes, mask tokens left out.
+        (ViTConfig(224, 16, 768, 12, 12, 3072, "gelu_tanh", **SIGLIP, pool_heads=12), 92_884_224),
+        (ViTConfig(384, 14, 1152, 27, 16, 4304, "gelu_tanh", **SIGLIP, pool_heads=16), 428_225_600),  # SO400M/14
+        (ViTConfig(518, 14, 768, 12, 12, 3072, "gelu", **DINO), 86_579_712),
+        (ViTConfig(518, 14, 1024, 24, 16, 4096, "gelu", **DINO, registers=4), 304_371_712),
+        (ViTConfig(518, 14, 1536, 40, 24, 4096, "swiglu", **DINO), 1_136_479_232),
+        (ViTConfig(224, 16, 1024, 24, 16, 4096, "gelu", **DINO, **DINO3, registers=4), 303_128_576),
     ],
 )
 def test_parameter_counts_are_the_published_ones(config: ViTConfig | MobileNetV2Config, parameters: int):
@@ -64,3 +77,35 @@ def test_output_stride_is_the_product_of_strides(stride: int, expected: int):
 
 def test_the_convnet_stays_small():
     assert 300_000 < count(ConvNetConfig()) < 1_000_000
+
+
+@pytest.mark.parametrize(
+    ("size", "patch", "stride", "side"), [(384, 14, None, 27), (224, 16, 16, 14), (290, 14, 12, 24), (224, 16, 8, 27)]
+)
+def test_patches_that_fit(size: int, patch: int, stride: int | None, side: int):
+    config = ViTConfig(size, patch, 32, 1, 2, 8, "gelu", stride=stride, registers=3)
+    assert (config.grid, config.tokens, config.shapes()["position"]) == (side, side**2 + 4, (side**2 + 1, 32))
+
+
+@pytest.mark.parametrize(
+    ("change", "says"),
+    [
+        ({"patch": 40}, "patches of 40 px"),
+        ({"stride": 9}, "9 px apart"),
+        ({"stride": 0}, "0 px apart"),
+        ({"heads": 5}, "among 5 heads"),
+        ({"pool_heads": 5}, "among 5 heads"),
+        ({"rope": "centred", "heads": 16}, "heads of a multiple of 4, not 2"),
+        ({"class_token": False}, "not `all`"),
+        ({"activation": "swiglu", "pool_heads": 2}, "no MLP with SwiGLU"),
+    ],
+)
+def test_a_vit_that_can_not_be(change: dict[str, Any], says: str):
+    with pytest.raises(EncoderError, match=says):
+        ViTConfig(
+            **(
+                {"size": 32, "patch": 8, "width": 32, "layers": 1, "heads": 2, "hidden": 8}
+                | change
+                | ({} if "activation" in change else {"activation": "gelu"})
+            )
+        )

@@ -53,14 +53,15 @@ class ViT(eqx.Module):
 
     def __call__(self, image: Float[Array, "S S 3"], pooling: Pooling) -> Float[Array, " F"]:
         """The features of one normalised picture."""
-        run = jax.checkpoint(_run) if self.remat else _run
+        run = jax.checkpoint(_run, prevent_cse=False) if self.remat else _run
         rotations = self.rotations()
         tokens, _ = jax.lax.scan(lambda x, block: (run(block, x, rotations), None), self.embed(image), self.blocks)
         if self.pool is not None and pooling == "attention":
             pooled = self.pool(self.norm_post(tokens))
         else:
             tokens = tokens[:1] if pooling == "class" else tokens[self.config.prefix :]
-            pooled = pool(self.norm_post(tokens), pooling)
+            late = self.config.norm_pooled
+            pooled = self.norm_post(pool(tokens, pooling)[None])[0] if late else pool(self.norm_post(tokens), pooling)
         return pooled if self.head is None else self.head(pooled[None])[0]
 
     def states(self, image: Float[Array, "S S 3"]) -> Float[Array, "L1 P F"]:
@@ -92,11 +93,11 @@ class ViT(eqx.Module):
 
     def _cut(self, image: Float[Array, "S S 3"]) -> Float[Array, "N I"]:
         """The patches of a picture as rows."""
-        grid, patch, stride = self.config.grid, self.config.patch, self.config.stride
-        if stride in (None, patch):
+        grid, patch, step = self.config.grid, self.config.patch, self.config.step
+        if step == patch:
             cut = image[: grid * patch, : grid * patch].reshape(grid, patch, grid, patch, 3).swapaxes(1, 2)
         else:
-            at = stride * jnp.arange(grid)[:, None] + jnp.arange(patch)[None]
+            at = step * jnp.arange(grid)[:, None] + jnp.arange(patch)[None]
             cut = image[at][:, :, at].swapaxes(1, 2)
         return cut.reshape(grid * grid, patch * patch * 3)
 

@@ -123,6 +123,23 @@ def test_the_check_would_notice_a_wrong_tower(tmp_path: Path):
         assert worst(our_blocks(other, mutated, images), theirs) > 1e-4, name
 
 
+def test_gradients_and_half_precision(parity: Any, tmp_path: Path):
+    model = saved(tmp_path)
+    _, config, tensors = read_published(tmp_path)
+
+    def run(pixels: Any) -> tuple[list[Any], Any]:
+        out = model(pixels, output_hidden_states=True)
+        return list(out.hidden_states), out.image_embeds
+
+    parity.check(config, tensors, run)
+    named = {
+        "class_token": (model.vision_model.embeddings.class_embedding, lambda g: g),
+        "norm_pre.weight": (model.vision_model.pre_layrnorm.weight, lambda g: g),
+        "head.weight": (model.visual_projection.weight, lambda g: g.T),
+    }
+    parity.check_slopes(config, tensors, run, named)
+
+
 @pytest.mark.parametrize("kind", ["CLIPVisionModelWithProjection", "CLIPVisionModel", "CLIPModel"])
 def test_export_gives_back_every_tensor_to_the_bit(tmp_path: Path, kind: str):
     saved(tmp_path, kind)

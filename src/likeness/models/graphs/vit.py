@@ -16,7 +16,8 @@ def vit(graph: Graph, config: ViTConfig, tensors: Tensors, preprocess: Preproces
         block = {name.removeprefix("blocks."): t[i] for name, t in tensors.items() if name.startswith("blocks.")}
         last = i == config.layers - 1
         x = _block(graph, config, block, x, first_only=last and pooling == "class")
-    x = graph.norm(x, tensors["norm_post.weight"], tensors["norm_post.bias"], config.eps)
+    norm = tensors["norm_post.weight"], tensors["norm_post.bias"], config.eps
+    x = x if config.norm_pooled else graph.norm(x, *norm)
     if pooling == "mean":
         patches = graph.shaped(x, -1, config.tokens, config.width)
         if config.prefix:
@@ -25,6 +26,7 @@ def vit(graph: Graph, config: ViTConfig, tensors: Tensors, preprocess: Preproces
     elif pooling == "attention":
         pool = {name.removeprefix("pool."): t for name, t in tensors.items() if name.startswith("pool.")}
         x = _asked(graph, config, pool, x)
+    x = graph.norm(x, *norm) if config.norm_pooled else x
     return x if config.head is None else graph.linear(x, tensors["head.weight"], tensors.get("head.bias"))
 
 
@@ -50,10 +52,10 @@ def _tokens(graph: Graph, config: ViTConfig, tensors: Tensors, preprocess: Prepr
 
 def _cut(graph: Graph, config: ViTConfig) -> str:
     """The patches of the pictures as rows, 8 bits."""
-    grid, patch, stride = config.grid, config.patch, config.stride or config.patch
+    grid, patch, step = config.grid, config.patch, config.step
     x = "images"
-    if stride < patch:  # rows and columns that lie in several patches are taken several times
-        at = (stride * np.arange(grid)[:, None] + np.arange(patch)).ravel()
+    if step < patch:  # rows and columns that lie in several patches are taken several times
+        at = (step * np.arange(grid)[:, None] + np.arange(patch)).ravel()
         x = graph.op("Gather", graph.op("Gather", x, at, axis=1), at, axis=2)
     elif grid * patch < config.size:
         x = graph.op("Slice", x, *int64([0, 0], [grid * patch] * 2, [1, 2]))
@@ -117,7 +119,9 @@ def _rotated(graph: Graph, config: ViTConfig, x: str) -> str:
     """Queries or keys [B P F], turned by their place."""
     tables = config.rotations()
     batch = graph.op("Shape", x, start=0, end=1)
-    places = graph.op("Expand", np.arange(config.tokens)[None], graph.op("Concat", batch, *int64([config.tokens]), axis=0))
+    places = graph.op(
+        "Expand", np.arange(config.tokens)[None], graph.op("Concat", batch, *int64([config.tokens]), axis=0)
+    )
     return graph.op("RotaryEmbedding", x, *tables, places, num_heads=config.heads)
 
 

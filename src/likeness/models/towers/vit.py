@@ -64,6 +64,8 @@ class ViTConfig:
     """Whether the output of attention and MLP is scaled by a learned number for each channel (Touvron et al., 2021)."""
     norm_pre: bool = True
     """Whether tokens are normalised before the first block, as in CLIP."""
+    norm_pooled: bool = False
+    """Whether the last norm is behind the pooling, and not before it (CLIPA; timm's towers that take the mean)."""
     pool_heads: int | None = None
     """Heads of the attention pooling, in which a learned probe asks all tokens; None: there is none."""
     pool_hidden: int | None = None
@@ -74,10 +76,9 @@ class ViTConfig:
     """Whether the projection has a bias, as in timm's files."""
 
     def __post_init__(self) -> None:
-        if not 0 < (self.stride or self.patch) <= self.patch <= self.size:
+        if not 0 < self.step <= self.patch <= self.size:
             raise EncoderError(
-                f"A ViT input of {self.size} px can't be cut into patches of {self.patch} px, "
-                f"{self.stride or self.patch} px apart."
+                f"A ViT input of {self.size} px can't be cut into patches of {self.patch} px, {self.step} px apart."
             )
         for heads in (self.heads, self.pool_heads or 1):
             if self.width % heads:
@@ -86,15 +87,22 @@ class ViTConfig:
             raise EncoderError(f"Rotary positions need heads of a multiple of 4, not {self.width // self.heads}.")
         if self.positions == "all" and not self.class_token:
             raise EncoderError("A ViT without a class token has positions for `patches` or `none`, not `all`.")
+        if self.norm_pooled and self.pool_heads:
+            raise EncoderError("Attention pooling asks tokens that are normalised; its norm can't be behind it.")
         if self.head_bias and not self.head:
             raise EncoderError("A ViT without a projection can't have its bias.")
         if self.pool_heads and self.activation == "swiglu":
             raise EncoderError("Attention pooling has no MLP with SwiGLU.")
 
     @property
+    def step(self) -> int:
+        """Distance between patches, in pixels."""
+        return self.patch if self.stride is None else self.stride
+
+    @property
     def grid(self) -> int:
         """Patches along a side of the picture."""
-        return (self.size - self.patch) // (self.stride or self.patch) + 1
+        return (self.size - self.patch) // self.step + 1
 
     @property
     def prefix(self) -> int:

@@ -43,11 +43,13 @@ def adapt(
     if stride is not None or layer is not None or projected is not None:
         tower = _vit(config)
         if projected and tower.head is None:
-            raise EncoderError("The tower has no projection behind its pooling.", hint="leave `--features projected` out")
+            raise EncoderError(
+                "The tower has no projection behind its pooling.", hint="leave `--features projected` out"
+            )
     _refuse_trained(config, layer, pooling, projected)
     tensors = dict(tensors)
     if size is not None or stride is not None:
-        config, tensors = _cut_anew(config, tensors, size or config.preprocess.size, stride)
+        config, tensors = _cut_anew(config, tensors, config.preprocess.size if size is None else size, stride)
     if layer is not None:
         config, tensors = _read_at(config, tensors, layer)
     if pooling is not None:
@@ -131,7 +133,7 @@ def _cut_anew(config: EncoderConfig, tensors: Tensors, size: int, stride: int | 
     old = config.tower
     if not isinstance(old, ViTConfig):
         return replace(config, preprocess=preprocess), tensors
-    new = replace(old, size=size, stride=stride or old.stride)
+    new = replace(old, size=size, stride=old.stride if stride is None else stride)
     if old.positions != "none" and new.grid != old.grid:
         position, first = tensors["tower.position"], int(old.positions == "all")
         grid = position[first:].reshape(old.grid, old.grid, old.width)

@@ -7,6 +7,7 @@ from typing import Any
 from likeness.core.errors import EncoderError
 from likeness.models.config import EncoderConfig, ProjectionConfig, ViTConfig
 from likeness.models.weights.processors import from_transformers, square
+from likeness.models.weights.rows import linear, norm
 from likeness.models.weights.table import MATRIX, PATCH, Key, Layout
 
 _BLOCK = "encoder.layers.{}"
@@ -26,28 +27,19 @@ _DEFAULTS = {
 }
 
 
-def _norm(ours: str, theirs: str) -> tuple[Key, Key]:
-    return Key(f"{ours}.weight", (f"{theirs}.weight",)), Key(f"{ours}.bias", (f"{theirs}.bias",))
-
-
-def _linear(ours: str, *theirs: str) -> tuple[Key, Key]:
-    weights = tuple(f"{name}.weight" for name in theirs)
-    return Key(f"{ours}.weight", weights, MATRIX), Key(f"{ours}.bias", tuple(f"{name}.bias" for name in theirs))
-
-
 def _keys(config: ViTConfig) -> tuple[Key, ...]:
     return (
         Key("patch.weight", ("embeddings.patch_embedding.weight",), PATCH),
         Key("class_token", ("embeddings.class_embedding",)),
         Key("position", ("embeddings.position_embedding.weight",)),
-        *_norm("norm_pre", "pre_layrnorm"),  # so spelt in every published file
-        *_norm("blocks.norm1", f"{_BLOCK}.layer_norm1"),
-        *_linear("blocks.attention.qkv", *(f"{_BLOCK}.self_attn.{part}" for part in _QKV)),
-        *_linear("blocks.attention.out", f"{_BLOCK}.self_attn.out_proj"),
-        *_norm("blocks.norm2", f"{_BLOCK}.layer_norm2"),
-        *_linear("blocks.mlp.up", f"{_BLOCK}.mlp.fc1"),
-        *_linear("blocks.mlp.down", f"{_BLOCK}.mlp.fc2"),
-        *_norm("norm_post", "post_layernorm"),
+        *norm("norm_pre", "pre_layrnorm"),  # so spelt in every published file
+        *norm("blocks.norm1", f"{_BLOCK}.layer_norm1"),
+        *linear("blocks.attention.qkv", *(f"{_BLOCK}.self_attn.{part}" for part in _QKV)),
+        *linear("blocks.attention.out", f"{_BLOCK}.self_attn.out_proj"),
+        *norm("blocks.norm2", f"{_BLOCK}.layer_norm2"),
+        *linear("blocks.mlp.up", f"{_BLOCK}.mlp.fc1"),
+        *linear("blocks.mlp.down", f"{_BLOCK}.mlp.fc2"),
+        *norm("norm_post", "post_layernorm"),
         *((Key("head.weight", ("/visual_projection.weight",), MATRIX),) if config.head else ()),
     )
 

@@ -54,7 +54,9 @@ def _read(path: Path, described: dict[str, Any], shapes: Mapping[str, tuple[int,
         hidden=int(width * data["mlp_ratio"]),
         activation="quick_gelu" if model.get("quick_gelu") else "gelu",
         eps=float((data.get("norm_kwargs") or {}).get("eps", 1e-5)),
+        resampling="bicubic_antialias",
         norm_pre=not data.get("no_ln_pre"),
+        norm_pooled=bool(data.get("final_ln_after_pool")),
         head=shapes["proj"][1] if "proj" in shapes else int(model.get("embed_dim") or 1),
     )
     pooling = "mean" if data.get("pool_type") == "avg" else "class"
@@ -69,8 +71,6 @@ def _refuse(path: Path, data: dict[str, Any]) -> None:
         foreign.append("layers")
     if data.get("pool_type", "tok") not in ("tok", "avg"):
         foreign.append("pool_type")
-    if data.get("pool_type") == "avg" and data.get("final_ln_after_pool"):
-        foreign.append("final_ln_after_pool")
     if set(data.get("norm_kwargs") or {}) - {"eps"}:
         foreign.append("norm_kwargs")
     if foreign:
