@@ -23,13 +23,16 @@ ROPE = {"positions": "none", "registers": 2, "norm_pre": False, "layer_scale": T
 TOWERS: list[tuple[Tower, str]] = [
     (ViTConfig(**VIT, activation="gelu"), "class"),
     (ViTConfig(**VIT, activation="quick_gelu", head=10), "class"),
-    (ViTConfig(**VIT, activation="gelu", patch_bias=True, norm_pre=False), "mean"),
+    (ViTConfig(**VIT, activation="gelu", patch_bias=True, norm_pre=False, norm_pooled=True), "mean"),
     (ViTConfig(**VIT, activation="gelu_tanh", **SIGLIP), "attention"),
     (ViTConfig(**VIT, activation="gelu_tanh", **SIGLIP, stride=5), "mean"),
     (ViTConfig(**VIT, activation="swiglu", registers=3, layer_scale=True, norm_pre=False), "class"),
     (ViTConfig(**VIT, activation="gelu", **ROPE, qkv_bias="query_value", rope="centred"), "class"),
     (ViTConfig(**VIT, activation="gelu", **ROPE, qkv_bias="none", rope="centred"), "mean"),
-    (ViTConfig(**VIT, activation="gelu", rope="counted", rope_theta=1e4, pool_heads=3, head=7), "attention"),
+    (
+        ViTConfig(**VIT, activation="gelu", rope="counted", rope_theta=1e4, pool_heads=3, head=7, head_bias=True),
+        "attention",
+    ),
     (MobileNetV2Config(multiplier=0.25), "mean"),
     (MobileNetV2Config(multiplier=0.35, same_padding=True), "gem"),
     (MobileNetV2Config(multiplier=0.25, same_padding=True, output_stride=8, first_is_expansion=False), "mean"),

@@ -12,6 +12,7 @@ import pytest
 from safetensors.numpy import load_file, save_file
 
 from likeness.core.errors import EncoderError
+from likeness.models.config import ViTConfig
 from likeness.models.encoder import Encoder
 from likeness.models.preprocess import Preprocess
 from likeness.models.weights import WEIGHTS, read_published
@@ -69,7 +70,9 @@ def saved(path: Path, vision: dict[str, Any] | None = None, prepare: Any = None,
     return tensors
 
 
-def slow_forward(tensors: dict[str, np.ndarray], images: np.ndarray, quick: bool, average: bool) -> np.ndarray:
+def slow_forward(
+    tensors: dict[str, np.ndarray], images: np.ndarray, quick: bool, average: bool, late: bool = False
+) -> np.ndarray:
     """OpenCLIP's VisionTransformer.forward, one picture, one head and one operation at a time."""
     import torch
 
@@ -94,20 +97,28 @@ def slow_forward(tensors: dict[str, np.ndarray], images: np.ndarray, quick: bool
             y = norm(x, f"{block}.ln_2") @ t[f"{block}.mlp.c_fc.weight"].T + t[f"{block}.mlp.c_fc.bias"]
             y = y * torch.sigmoid(1.702 * y) if quick else torch.nn.functional.gelu(y)
             x = x + y @ t[f"{block}.mlp.c_proj.weight"].T + t[f"{block}.mlp.c_proj.bias"]
-        x = norm(x, "ln_post")
-        rows.append(((x[1:].mean(0) if average else x[0]) @ t["proj"]).numpy())
+        x = x if late else norm(x, "ln_post")
+        pooled = x[1:].mean(0) if average else x[0]
+        rows.append(((norm(pooled, "ln_post") if late else pooled) @ t["proj"]).numpy())
     return np.stack(rows)
 
 
 @pytest.mark.reference("torch")
 @pytest.mark.parametrize(
     ("vision", "model"),
-    [({}, {}), ({}, {"quick_gelu": True}), ({"pool_type": "avg", "no_ln_pre": True, "patch_dropout": 0.5}, {})],
+    [
+        ({}, {}),
+        ({}, {"quick_gelu": True}),
+        ({"pool_type": "avg", "no_ln_pre": True, "patch_dropout": 0.5}, {}),
+        ({"pool_type": "avg", "no_ln_pre": True, "final_ln_after_pool": True}, {}),  # CLIPA
+    ],
 )
 def test_features_equal_the_slow_forward(tmp_path: Path, vision: dict[str, Any], model: dict[str, Any]):
     tensors = saved(tmp_path, vision, **model)
     images = np.random.default_rng(0).integers(0, 256, (2, 40, 40, 3), dtype=np.uint8)
-    theirs = slow_forward(tensors, images, quick=bool(model), average=bool(vision))
+    theirs = slow_forward(
+        tensors, images, quick=bool(model), average=bool(vision), late="final_ln_after_pool" in vision
+    )
     layout, config, ours = read_published(tmp_path)
     assert layout == "open_clip"
     features = eqx.filter_jit(Encoder.features)
@@ -118,9 +129,27 @@ def test_features_equal_the_slow_forward(tmp_path: Path, vision: dict[str, Any],
         return float(np.abs(found - theirs).max() / np.abs(theirs).max())
 
     assert difference() <= 1e-5
-    if not vision:
+    if vision:
+        assert difference(norm_pooled="final_ln_after_pool" not in vision) > 1e-4
+    else:
         assert difference(activation="gelu" if model else "quick_gelu") > 1e-4
         assert difference(eps=1e-6) > 1e-4
+
+
+@pytest.mark.parametrize(
+    ("vision", "heads", "hidden"),
+    [
+        ({"layers": 32, "width": 1280, "head_width": 80, "patch_size": 14}, 16, 5120),  # H/14
+        ({"layers": 40, "width": 1408, "head_width": 88, "mlp_ratio": 4.3637, "patch_size": 14}, 16, 6144),  # g/14
+        ({"layers": 48, "width": 1664, "head_width": 104, "mlp_ratio": 4.9231, "patch_size": 14}, 16, 8192),  # bigG/14
+        ({"layers": 12, "width": 896, "patch_size": 16, "image_size": 240}, 14, 3584),  # B/16 plus
+    ],
+)
+def test_large_towers_have_the_published_shapes(tmp_path: Path, vision: dict[str, Any], heads: int, hidden: int):
+    described = {"model_cfg": {"embed_dim": 1024, "vision_cfg": vision}, "preprocess_cfg": {"mean": MEAN, "std": STD}}
+    config = WEIGHTS["open_clip"].read(tmp_path, described, {"proj": (vision["width"], 1024)})
+    assert isinstance(config.tower, ViTConfig)
+    assert (config.tower.heads, config.tower.hidden, config.tower.layers) == (heads, hidden, vision["layers"])
 
 
 def test_export_gives_back_every_tensor_to_the_bit(tmp_path: Path):
@@ -147,7 +176,7 @@ def test_preprocessing_is_read(tmp_path: Path):
     }
     saved(tmp_path, prepare=other)
     _, config, _ = read_published(tmp_path)
-    assert config.preprocess == Preprocess(40, "pad", 40, "bilinear", **shared, fill=7)
+    assert config.preprocess == Preprocess(40, "pad", 40, "bilinear", **shared, fill=(7, 7, 7))
     saved(tmp_path, prepare={"mean": MEAN, "std": STD, "resize_mode": "squash"})
     assert read_published(tmp_path)[1].preprocess.mode == "squash"
 
@@ -163,7 +192,6 @@ def test_preprocessing_is_read(tmp_path: Path):
         ({"ls_init_value": 0.1}, None, "ls_init_value"),
         ({"norm_kwargs": {"elementwise_affine": False}}, None, "norm_kwargs"),
         ({"pool_type": "none"}, None, "pool_type"),
-        ({"pool_type": "avg", "final_ln_after_pool": True}, None, "final_ln_after_pool"),
     ],
 )
 def test_what_is_not_ours_is_refused(tmp_path: Path, vision: dict[str, Any], prepare: Any, words: str):

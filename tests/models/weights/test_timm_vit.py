@@ -53,6 +53,7 @@ class Case:
     rope: str = ""  # halves: DINOv3; neighbours: Perception Encoder
     pool_heads: int = 0
     classes: int = 0
+    late: bool = False  # the last norm is behind the mean
 
     @property
     def arguments(self) -> dict[str, Any]:
@@ -79,6 +80,7 @@ CASES = {
     "clip": CLIP,
     "clip_quick": dataclasses.replace(CLIP, architecture="vit_huge_patch14_clip_quickgelu_224", gelu="quick"),
     "plain": Case("vit_base_patch16_224", classes=1000),
+    "plain_mean": Case("vit_small_patch16_224", "avg", late=True),
     "siglip": Case("vit_base_patch16_siglip_224", **SIGLIP),
     "siglip2": Case("vit_so400m_patch16_siglip_384", gelu="tanh", **SIGLIP),
     "dinov2": Case("vit_giant_patch14_dinov2", scale="ls{}.gamma", gate="fc1"),
@@ -134,7 +136,7 @@ def made(case: Case) -> dict[str, np.ndarray]:
         linear(f"{block}.mlp.fc2", WIDTH, HIDDEN)
         for j in (1, 2) if case.scale else ():
             put(f"{block}.{case.scale.format(j)}", WIDTH, scale=0.2, centre=0.7)
-    norm("norm")
+    norm("fc_norm" if case.late else "norm")
     if case.pooling == "map":
         put("attn_pool.latent", 1, 1, WIDTH, scale=0.5)
         for name, out in (("q", 1), ("kv", 2), ("proj", 1)):
@@ -259,13 +261,14 @@ def slow(case: Case, t: dict[str, Any], pixels: Any) -> tuple[list[Any], Any]:
             y = active(linear(y, f"{block}.mlp.fc1"))
         x = x + linear(y, f"{block}.mlp.fc2") * (t[f"{block}.{case.scale.format(2)}"] if case.scale else 1)
         states.append(x)
-    x = norm(x, "norm")
+    x = x if case.late else norm(x, "norm")
     if case.pooling == "map":
         k, v = linear(x, "attn_pool.kv").chunk(2, -1)
         y = linear(attended(linear(t["attn_pool.latent"][0], "attn_pool.q"), k, v, case.pool_heads), "attn_pool.proj")
         pooled = (y + linear(active(linear(norm(y, "attn_pool.norm"), "attn_pool.mlp.fc1")), "attn_pool.mlp.fc2"))[0]
     else:
         pooled = x[0] if case.pooling == "token" else x[int(case.token) + case.registers :].mean(0)
+        pooled = norm(pooled, "fc_norm") if case.late else pooled
     return states, linear(pooled, "head") if "head.weight" in t and case.classes != 1000 else pooled
 
 
