@@ -455,6 +455,10 @@ def test_what_a_directory_says_is_read(tmp_path: Path):
     assert config.preprocess == Preprocess(SIDE, "squash", SIDE, "bicubic", mean, std, rounding="even")  # type: ignore[arg-type]
     assert (config.tower.features, config.tower.resampling) == (20, "bilinear")
     assert config.tower.head_bias
+    # Weights of OpenAI lie under an architecture with the exact GELU, and were not trained with it.
+    tag = json.loads((tmp_path / "config.json").read_text())["pretrained_cfg"] | {"tag": "openai"}
+    saved(tmp_path / "openai", CLIP, pretrained_cfg=tag)
+    assert read_published(tmp_path / "openai")[1].tower.activation == "quick_gelu"  # type: ignore[union-attr]
     # What was fine-tuned, and whoever changed the number of classes, has a classifier for a head.
     tag = json.loads((tmp_path / "config.json").read_text())["pretrained_cfg"] | {"tag": "laion2b_ft_in12k_in1k"}
     for name, change in (("tuned", {"pretrained_cfg": tag}), ("other", {"num_classes": 3})):

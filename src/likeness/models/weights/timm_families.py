@@ -86,6 +86,23 @@ FAMILIES: tuple[Family, ...] = (
 """In the order in which a name is tried."""
 
 
+_QUICK = (
+    r"vit_\w+\.(openai|metaclip_400m|metaclip_2pt5b)",
+    r"vit_base_patch32_clip_224\.laion400m_e32",
+    r"vit_large_patch14_clip_224\.dfn2b",
+    r"vit_huge_patch14_clip_(224|378)\.dfn5b",
+    r"vit_huge_patch14_clip_224\.metaclip2_worldwide",
+)
+
+
+def learned_with_quick_gelu(architecture: str, tag: str) -> bool:
+    """Whether timm's note on these weights says so, though their architecture has the exact GELU.
+
+    It advises the `quickgelu` architecture for original results, and so we take that activation.
+    """
+    return any(re.fullmatch(names, f"{architecture}.{tag}") for names in _QUICK)
+
+
 def family_of(architecture: object) -> Form | None:
     """Family and size of an architecture; None if it is no vision transformer that we know."""
     for family in FAMILIES:

@@ -16,7 +16,7 @@ from likeness.models.config import EncoderConfig, ProjectionConfig, Shapes, ViTC
 from likeness.models.weights.processors import from_timm, square
 from likeness.models.weights.rows import linear, norm
 from likeness.models.weights.table import MATRIX, PATCH, SAME, TOKEN, TOKENS, Form, Key, Layout
-from likeness.models.weights.timm_families import family_of
+from likeness.models.weights.timm_families import family_of, learned_with_quick_gelu
 
 _BLOCK = "blocks.{}"
 
@@ -122,7 +122,9 @@ def trunk(
 
 
 def _read(path: Path, described: dict[str, Any], shapes: Mapping[str, tuple[int, ...]]) -> EncoderConfig:
-    arguments = described.get("model_args") or {}
+    arguments = dict(described.get("model_args") or {})
+    if learned_with_quick_gelu(described["architecture"], (described.get("pretrained_cfg") or {}).get("tag") or ""):
+        arguments.setdefault("act_layer", "quick_gelu")
     preprocess = from_timm(path, described)
     pooling = arguments.get("global_pool") or described.get("global_pool")
     if pooling not in POOLINGS:
