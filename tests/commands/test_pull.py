@@ -140,6 +140,14 @@ def refused(argv: list[str], capsys: pytest.CaptureFixture[str]) -> str:
     return said.err
 
 
+def test_the_list_of_short_names(capsys: pytest.CaptureFixture[str]):
+    assert main(["pull", "--list"]) == 0
+    said = capsys.readouterr()
+    assert said.err == ""
+    assert "siglip-so400m-14-384 (best)" in said.out
+    assert "dinov3: forbids military use" in said.out
+
+
 def test_what_can_not_be_pulled(published: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]):
     out = ["--out", str(tmp_path / "m")]
     assert "SOURCE is missing" in refused(out, capsys)

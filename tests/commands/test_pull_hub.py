@@ -14,7 +14,14 @@ import pytest
 from safetensors.numpy import save
 
 from likeness.commands import main
-from likeness.models.config import EncoderConfig, MobileNetV2Config, ProjectionConfig, read_model, tensor_shapes
+from likeness.models.config import (
+    EncoderConfig,
+    MobileNetV2Config,
+    ProjectionConfig,
+    ViTConfig,
+    read_model,
+    tensor_shapes,
+)
 from likeness.models.preprocess import Preprocess
 from likeness.models.weights import WEIGHTS
 from likeness.models.weights.table import export_tensors
@@ -88,6 +95,39 @@ def test_only_what_is_needed_is_fetched_and_size_and_licence_are_said_first(
     assert (card["source"], card["license"], card["revision"]) == ("org/name", "apache-2.0", "c" * 40)
 
 
+def test_files_of_the_text_side_come_along(published: Any, tmp_path: Path):
+    published.files |= {"tokenizer.json": b"{}", "merges.txt": b"#", "tokenizer.py": b"raise SystemExit"}
+    assert pull(tmp_path) == 0
+    assert {"tokenizer.json", "merges.txt"} < cached(tmp_path)
+    assert "tokenizer.py" not in cached(tmp_path)
+
+
+def test_a_licence_of_its_own_is_named(published: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+    published.card = {"license": "other", "license_name": "dinov3-license"}
+    assert pull(tmp_path) == 0
+    assert "MB, licence dinov3-license\n" in capsys.readouterr().err
+
+
+def test_a_download_that_is_too_short_is_a_sentence(
+    published: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+):
+    whole = published.describe
+
+    def longer(name: str) -> dict[str, Any]:
+        entry = whole(name)
+        if "lfs" in entry:
+            entry["lfs"]["size"] += 5
+        return entry
+
+    monkeypatch.setattr(published, "describe", longer)
+    assert "The connection broke while getting `org/name`: Consistency check failed" in refused(tmp_path, capsys)
+
+
+def test_an_endpoint_that_is_no_hub(published: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+    published.answer = lambda request: published._send(request, 200, b"<html>")
+    assert "does not answer as a Hub does" in refused(tmp_path, capsys)
+
+
 def test_a_broken_download_goes_on_where_it_stopped(
     published: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ):
@@ -138,10 +178,36 @@ def test_sharded_tensors(published: Any, tensors: dict[str, np.ndarray], tmp_pat
     assert sum(array.size for array in ours.values()) == sum(array.size for array in tensors.values())
 
 
+def test_the_tensors_that_go_with_the_config_are_chosen(published: Any, tmp_path: Path):
+    """Repositories often hold one model in several layouts, and a config that is nobody's."""
+    tower = ViTConfig(size=32, patch=16, width=64, layers=1, heads=1, hidden=128, activation="gelu", head=16)
+    prepare = Preprocess(32, "crop", 32, "bicubic", (0.5, 0.5, 0.5), (0.5, 0.5, 0.5), rounding="even")
+    config = EncoderConfig(tower, "class", prepare, ProjectionConfig("identity", 16, 16))
+    rng = np.random.default_rng(0)
+    ours = {n: rng.normal(size=s).astype(np.float32) for n, s in tensor_shapes(config).items()}
+    vision = {"image_size": 32, "patch_size": 16, "width": 64, "layers": 1, "mlp_ratio": 2.0}
+    described = {"model_cfg": {"embed_dim": 16, "vision_cfg": vision}}
+    described["preprocess_cfg"] = {"mean": [0.5, 0.5, 0.5], "std": [0.5, 0.5, 0.5]}
+    published.files |= {
+        "config.json": b'{"model_type": "somebodys"}',
+        "open_clip_config.json": json.dumps(described).encode(),
+        "open_clip_model.safetensors": save(export_tensors(WEIGHTS["open_clip"], config, ours)),
+    }
+    assert pull(tmp_path) == 0
+    found = read_model(tmp_path / "m")[1]
+    assert all(np.array_equal(found[name], ours[name]) for name in ours)
+    assert "model.safetensors" not in cached(tmp_path)
+
+
 def test_an_index_of_shards_that_are_not_there(published: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]):
     del published.files["model.safetensors"]
     published.files["model.safetensors.index.json"] = b'{"weight_map": {"a": "model-00001-of-00001.safetensors"}}'
-    assert "names `model-00001-of-00001.safetensors`, which is not there" in refused(tmp_path, capsys)
+    assert "names `model-00001-of-00001.safetensors`, which is no safetensors file beside it" in refused(
+        tmp_path, capsys
+    )
+    published.files["model.safetensors.index.json"] = b'{"weight_map": {"a": "pytorch_model.bin"}}'
+    published.commit = "e" * 40
+    assert "names `pytorch_model.bin`, which is no safetensors file beside it" in refused(tmp_path, capsys)
     published.files["model.safetensors.index.json"] = b'{"weight_map": {}}'
     published.commit = "d" * 40
     assert "names no files" in refused(tmp_path, capsys)

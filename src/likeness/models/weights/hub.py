@@ -6,16 +6,18 @@ what can't be read refused, before `fetch` gets the tensors. The files lie in th
 """
 
 import json
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from likeness.core.errors import EncoderError
-from likeness.core.files import read_json
+from likeness.core.files import read_json, storage_errors
 from likeness.models.config import is_pickle, pickles_only
 from likeness.models.weights import matching
 from likeness.models.weights.blobs import Published, check, fetch_blob, silent
+from likeness.models.weights.table import Layout
 
 _CONFIGS = (
     "config.json",
@@ -23,14 +25,18 @@ _CONFIGS = (
     "open_clip_config.json",
     "preprocessor_config.json",
     "processor_config.json",
-    # the text side
+)
+_TEXTS = (
     "tokenizer.json",
     "tokenizer_config.json",
     "special_tokens_map.json",
     "vocab.json",
     "merges.txt",
     "spiece.model",
+    "tokenizer.model",
+    "sentencepiece.bpe.model",
 )
+"""What a text side may need; tens of megabytes in some models."""
 
 
 @dataclass(frozen=True)
@@ -72,18 +78,14 @@ def look(repository: str, revision: str | None = None) -> Remote:
             return _cached(repository, revision, error)
         there = {file.rfilename: Published.of(file) for file in info.siblings or []}
         small = [name for name in _CONFIGS if name in there]
-        path = _snapshot(repository, revision, small) if small else None
-    tensors = _tensors(repository, path, there)
-    if tensors.endswith(".index.json"):
-        with hub_errors(repository, revision):
-            _snapshot(repository, info.sha, [tensors])
-        wanted = [tensors, *_shards(repository, path / tensors, there)]  # type: ignore[operator]  # checked above
-    else:
-        wanted = [tensors]
-    licence = getattr(info.card_data, "license", None)
-    licence = ", ".join(licence) if isinstance(licence, list) else licence
-    files = {name: there[name] for name in [*small, *wanted]}
-    return Remote(repository, info.sha, licence, path or Path(), files)
+        path = _snapshot(repository, revision, small) if small else Path()
+        tensors = [_tensors(repository, matching(path) if small else [], there)]
+        if tensors[0].endswith(".index.json"):
+            _snapshot(repository, info.sha, tensors)
+            tensors += _shards(repository, path / tensors[0], there)
+    texts = [name for name in _TEXTS if name in there]
+    files = {name: there[name] for name in [*small, *texts, *tensors]}
+    return Remote(repository, info.sha, _license(info.card_data), path, files)
 
 
 def fetch(remote: Remote) -> Path:
@@ -146,13 +148,30 @@ def hub_errors(repository: str, revision: str | None = None) -> Iterator[None]:
         raise EncoderError(f"`{repository}` is no name of a model on the Hub.", hint="it is ORG/NAME") from error
     except HTTPError as error:
         raise broken(repository, str(error)) from error
+    except json.JSONDecodeError as error:
+        raise EncoderError(
+            f"`{constants.ENDPOINT}` does not answer as a Hub does.", hint="unset HF_ENDPOINT, or mend it"
+        ) from error
+    except OSError as error:
+        if error.errno is not None:  # the disk's
+            raise
+        raise broken(repository, str(error)) from error  # fewer bytes came than were promised
+
+
+def _license(card: Any) -> str | None:
+    """What the model's card says; "other" stands for a name of its own."""
+    named = getattr(card, "license", None)
+    if named == "other":
+        named = getattr(card, "license_name", None) or named
+    return ", ".join(named) if isinstance(named, list) else named
 
 
 def _snapshot(repository: str, revision: str | None, names: list[str]) -> Path:
     """The directory of the cache that holds these files of a revision; those that are missing are fetched."""
-    from huggingface_hub import snapshot_download
+    from huggingface_hub import constants, snapshot_download
 
-    return Path(snapshot_download(repository, revision=revision, allow_patterns=names, tqdm_class=silent()))
+    with storage_errors(constants.HF_HUB_CACHE):
+        return Path(snapshot_download(repository, revision=revision, allow_patterns=names, tqdm_class=silent()))
 
 
 def _refused(repository: str, status: int, headers: Mapping[str, str], token: str) -> EncoderError:
@@ -191,9 +210,8 @@ def broken(repository: str, reason: str) -> EncoderError:
     )
 
 
-def _tensors(repository: str, path: Path | None, there: Collection[str]) -> str:
-    """The file of tensors, or the index of several, that goes with the configs in `path`."""
-    layouts = matching(path) if path is not None else []
+def _tensors(repository: str, layouts: Sequence[Layout], there: Collection[str]) -> str:
+    """The file of tensors, or the index of several, that goes with the layouts of the configs."""
     for layout in layouts:
         for name in (layout.files[1], f"{layout.files[1]}.index.json"):
             if name in there:
@@ -212,12 +230,17 @@ def _tensors(repository: str, path: Path | None, there: Collection[str]) -> str:
 
 def _shards(repository: str, index: Path, there: Collection[str]) -> list[str]:
     """The files that an index of sharded tensors names."""
-    data = read_json(index)
-    names = sorted(set(data["weight_map"].values())) if isinstance(data, dict) and "weight_map" in data else []
-    if not names or (absent := [name for name in names if name not in there]):
-        what = f"names `{absent[0]}`, which is not there" if names else "names no files"
+    names = _shard_names(index)
+    absent = [name for name in names if name not in there or "/" in name or not name.endswith(".safetensors")]
+    if absent or not names:
+        what = f"names `{absent[0]}`, which is no safetensors file beside it" if absent else "names no files"
         raise EncoderError(f"`{index.name}` of `{repository}` {what}.", hint="another revision may be complete")
     return names
+
+
+def _shard_names(index: Path) -> list[str]:
+    data = read_json(index)
+    return sorted(set(data["weight_map"].values())) if isinstance(data, dict) and "weight_map" in data else []
 
 
 def _cached(repository: str, revision: str | None, reason: BaseException) -> Remote:
@@ -236,8 +259,7 @@ def _cached(repository: str, revision: str | None, reason: BaseException) -> Rem
         if found(name):
             return Remote(repository, None, None, configs[0].parent, {})
         if index:
-            names = sorted(set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values()))
-            if lacking := [shard for shard in names if found(shard) is None]:
+            if lacking := [shard for shard in _shard_names(index) if found(shard) is None]:
                 raise missing(repository, lacking[0]) from reason
             return Remote(repository, None, None, configs[0].parent, {})
         raise missing(repository, name) from reason
