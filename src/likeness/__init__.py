@@ -10,6 +10,8 @@ if TYPE_CHECKING:
     from likeness.data.collection import Collection as Collection
     from likeness.embedding.runtime import Embedder as Embedder
     from likeness.embedding.runtime import load as load
+    from likeness.embedding.text import TextEmbedder as TextEmbedder
+    from likeness.embedding.text import load_text as load_text
     from likeness.evaluation.protocols import evaluate as evaluate
     from likeness.search.exact import knn as knn
     from likeness.search.index import Index as Index
@@ -22,12 +24,25 @@ _PLACES = {
     "Embedder": "likeness.embedding.runtime",
     "Index": "likeness.search.index",
     "Matches": "likeness.search.index",
+    "TextEmbedder": "likeness.embedding.text",
     "evaluate": "likeness.evaluation.protocols",
     "knn": "likeness.search.exact",
     "load": "likeness.embedding.runtime",
+    "load_text": "likeness.embedding.text",
 }
 
-__all__ = ["Collection", "Embedder", "Index", "Matches", "__version__", "evaluate", "knn", "load"]
+__all__ = [
+    "Collection",
+    "Embedder",
+    "Index",
+    "Matches",
+    "TextEmbedder",
+    "__version__",
+    "evaluate",
+    "knn",
+    "load",
+    "load_text",
+]
 
 
 def __getattr__(name: str) -> Any:
