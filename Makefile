@@ -24,13 +24,16 @@ bench: .venv/.reference  ## every claim of speed, measured against what it is cl
 
 reference: .venv/.reference  ## torch, transformers, faiss, scikit-learn: what parity tests and benchmarks compare with
 
+parity: .venv/.reference  ## ViT-H/14 and SO400M/14 at full size against transformers, on random weights; 8 GB of memory
+	$(BIN)/python scripts/parity
+
 lock: .venv/.tools  ## resolve pyproject.toml anew into locks/
 	scripts/lock
 
 clean:  ## remove what this file made
 	rm -rf .venv demo site
 
-.PHONY: help demo test check docs bench reference lock clean
+.PHONY: help demo test check docs bench reference parity lock clean
 
 # Stamps: each is newer than the locks it was installed from, so a second `make` installs nothing.
 .venv/.tools: locks/tools.txt
