@@ -145,16 +145,18 @@ def test_a_strip_needs_no_more_memory_than_its_window(shape: tuple[int, int], mo
     width=st.integers(1, 90),
     size=st.integers(1, 40),
     resize=st.integers(1, 60),
+    more=st.integers(0, 20),
     mode=st.sampled_from(["crop", "squash", "pad"]),
     rounding=st.sampled_from(["floor", "even"]),
     antialias=st.booleans(),
 )
 @settings(max_examples=150, deadline=None)
 def test_any_picture_gives_a_square_and_one_color_stays(
-    height: int, width: int, size: int, resize: int, mode: Any, rounding: Any, antialias: bool
+    height: int, width: int, size: int, resize: int, more: int, mode: Any, rounding: Any, antialias: bool
 ):
-    resize = resize if mode == "crop" else size
-    ours = Preprocess(size, mode, resize, "bicubic", MEAN, STD, antialias=antialias, rounding=rounding, fill=(90, 90, 90))
+    resize = resize if mode == "crop" else size + more
+    options: dict[str, Any] = {"antialias": antialias, "rounding": rounding, "fill": (90, 90, 90)}
+    ours = Preprocess(size, mode, resize, "bicubic", MEAN, STD, **options)
     made = ours(np.full((height, width, 3), 90, np.uint8))
     assert made.shape == (size, size, 3)
     assert made.dtype == np.uint8

@@ -120,6 +120,7 @@ LARGE = (3000, 4000)
 IMAGENET_MEAN, IMAGENET_STD = [0.485, 0.456, 0.406], [0.229, 0.224, 0.225]
 KERAS_STD = [0.47853944, 0.4732864, 0.47434163]
 SQUARE = {"height": 96, "width": 96}
+HALF = {"image_mean": [0.5, 0.5, 0.5], "image_std": [0.5, 0.5, 0.5]}
 SHORT: dict[str, Any] = {"size": {"shortest_edge": 112}, "crop_size": {"height": 96, "width": 96}}
 FAMILIES: dict[str, tuple[str, dict[str, Any]]] = {
     "CLIP": ("clip", SHORT | {"size": {"shortest_edge": 96}}),
@@ -184,6 +185,23 @@ def test_equals_what_torchvision_computes_for_the_processors_that_need_it(kind: 
             wanted = (wanted - IMAGENET_MEAN) / IMAGENET_STD
         assert np.abs(normalized(ours, ours(image)) - wanted).max() <= 1.01 / 255 / min(ours.std), (height, width)
         assert cosine(tower(normalized(ours, ours(image))), tower(wanted)) >= 0.9995
+
+
+@pytest.mark.reference("torch")
+@pytest.mark.parametrize("resample", [2, 3])
+def test_torchvision_s_form_of_the_other_processors_is_a_rounding_apart(resample: int, tmp_path: Path):
+    """Where torchvision is installed, transformers resizes 8-bit tensors with it: one rounding, and Pillow has two."""
+    import torch
+
+    ours = read(tmp_path, {"image_processor_type": "SiglipImageProcessor", "size": SQUARE, "resample": resample} | HALF)
+    for height, width in [*SIZES, LARGE]:
+        image = picture(height, width)
+        pixels = torch.from_numpy(image.transpose(2, 0, 1).copy())[None].float()
+        mode = {2: "bilinear", 3: "bicubic"}[resample]
+        resized = torch.nn.functional.interpolate(pixels, (96, 96), mode=mode, antialias=True)
+        wanted = resized.clip(0, 255).round()[0].permute(1, 2, 0).numpy()
+        assert np.abs(ours(image) - wanted).max() <= 2
+        assert cosine(tower(normalized(ours, ours(image))), tower(normalized(ours, wanted))) >= 0.9995
 
 
 # --- timm ---------------------------------------------------------------------------------------------------------
