@@ -24,6 +24,7 @@ from likeness.models.graphs import build
 from likeness.models.preprocess import Preprocess
 from likeness.models.vit import ViT
 from likeness.models.weights import WEIGHTS, read_published
+from likeness.models.weights.adapt import adapt
 from likeness.models.weights.table import export_tensors
 from likeness.models.weights.timm_families import family_of
 
@@ -180,7 +181,7 @@ def saved_in_open_clip(path: Path, case: Case, proj: str | None, pool: str | Non
     return tensors
 
 
-def rotation(case: Case, token: int) -> Any:
+def rotation(case: Case, token: int, grid: int) -> Any:
     """The matrix that turns a head's query or key of one token."""
     import torch
 
@@ -189,12 +190,12 @@ def rotation(case: Case, token: int) -> Any:
     place = token - int(case.token) - case.registers
     if place < 0 or not case.rope:
         return matrix
-    row, column = divmod(place, GRID)
+    row, column = divmod(place, grid)
     for pair in range(size // 2):
         slot = pair % (size // 4)
         first = pair < size // 4
         if case.rope == "halves":  # rows first; centres of patches from -1 to 1
-            at = 2 * ((row if first else column) + 0.5) / GRID - 1
+            at = 2 * ((row if first else column) + 0.5) / grid - 1
             angle, one, two = 2 * math.pi * at / 100 ** (slot / (size // 4)), pair, pair + size // 2
         else:  # columns first; counted, from 1 where a class token has 0
             at = (column if first else row) + int(case.token)
@@ -230,14 +231,16 @@ def slow(case: Case, t: dict[str, Any], pixels: Any) -> tuple[list[Any], Any]:
     def turned(x: Any) -> Any:
         size = WIDTH // HEADS
         rows = [
-            torch.cat([rotation(case, n) @ x[n, h : h + size] for h in range(0, WIDTH, size)]) for n in range(len(x))
+            torch.cat([rotation(case, n, grid) @ x[n, h : h + size] for h in range(0, WIDTH, size)])
+            for n in range(len(x))
         ]
         return torch.stack(rows)
 
+    grid = pixels.shape[1] // PATCH
     patches = conv2d(pixels[None], t["patch_embed.proj.weight"], t.get("patch_embed.proj.bias"), stride=PATCH)
     x = patches[0].flatten(1).T
-    position = t.get("pos_embed", torch.zeros(1, GRID**2, WIDTH, dtype=torch.float64))[0]
-    x = x + position[-(GRID**2) :]
+    position = t.get("pos_embed", torch.zeros(1, grid**2, WIDTH, dtype=torch.float64))[0]
+    x = x + position[-(grid**2) :]
     registers = t.get("reg_token", x[None, :0])[0]
     if case.token:
         first = t["cls_token"][0] + (position[:1] if case.positions == "all" else 0)
@@ -272,9 +275,9 @@ def slow(case: Case, t: dict[str, Any], pixels: Any) -> tuple[list[Any], Any]:
     return states, linear(pooled, "head") if "head.weight" in t and case.classes != 1000 else pooled
 
 
-def pictures() -> np.ndarray:
+def pictures(side: int = SIDE) -> np.ndarray:
     """What two pictures that are no squares become."""
-    prepare = Preprocess(SIDE, "squash", SIDE, "bicubic", (0.5, 0.5, 0.5), (0.5, 0.5, 0.5))
+    prepare = Preprocess(side, "squash", side, "bicubic", (0.5, 0.5, 0.5), (0.5, 0.5, 0.5))
     rng = np.random.default_rng(3)
     shapes = ((31, 57, 3), (90, 45, 3))
     return np.stack([prepare(rng.integers(0, 256, shape, dtype=np.uint8)) for shape in shapes])
@@ -352,6 +355,23 @@ def test_features_of_every_family_and_the_way_back(tmp_path: Path, name: str):
     exported = export_tensors(WEIGHTS["timm_vit"], config, imported)
     assert exported.keys() == kept.keys()
     assert all(np.array_equal(exported[k], kept[k]) for k in kept)
+
+
+@pytest.mark.reference("torch")
+@pytest.mark.parametrize("side", [18, 42])
+def test_a_perception_encoder_at_another_size(tmp_path: Path, side: int):
+    """Its own code interpolates learned positions without antialiasing, and goes on counting rotary ones."""
+    import torch
+
+    tensors, images = saved(tmp_path, PE), pictures(side)
+    _, config, imported = read_published(tmp_path)
+    adapted = adapt(config, imported, size=side)
+    position = torch.from_numpy(tensors["pos_embed"])
+    grid = position[:, 1:].reshape(1, GRID, GRID, WIDTH).permute(0, 3, 1, 2)
+    resized = torch.nn.functional.interpolate(grid, (side // PATCH,) * 2, mode="bilinear", align_corners=False)
+    stretched = torch.cat([position[:, :1], resized.flatten(2).transpose(1, 2)], 1).numpy()
+    _, theirs = slowly(PE, {**tensors, "pos_embed": stretched}, images)
+    assert np.abs(by_graph(*adapted, images) - theirs).max() <= 1e-5 * np.abs(theirs).max()
 
 
 @pytest.mark.reference("torch")
