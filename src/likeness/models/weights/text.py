@@ -185,6 +185,7 @@ def _read_clip(path: Path, described: dict[str, Any], shapes: Shapes) -> TextCon
 
 
 def _read_siglip(path: Path, described: dict[str, Any], shapes: Shapes) -> TextConfig:
+    """Every token looks at all, padding too: the published tokenizers give no attention mask."""
     data, head = {**_SIGLIP, **described.get("text_config", described)}, shapes.get("head.weight")
     return _transformers_config(
         path, data, causal=False, read="last", head=head[0] if head else None, head_bias=head is not None
