@@ -174,7 +174,7 @@ class Swin(eqx.Module):
             x = stage(x, *self.config.window(i, x.shape[0]), self.remat)
         return pool(self.norm_post(x.reshape(-1, x.shape[2])), pooling)
 
-    def embed(self, image: Float[Array, "S S 3"]) -> Float[Array, "S S F"]:
+    def embed(self, image: Float[Array, "S S 3"]) -> Float[Array, "S2 S2 F"]:
         """The map that enters the first block; what the picture lacks to a whole patch is filled with its mean."""
         patch, missing = self.config.patch, -image.shape[0] % self.config.patch
         image = jnp.pad(image, ((0, missing), (0, missing), (0, 0)))
