@@ -1,9 +1,11 @@
 """The table of published models: towers as large as their publishers', licences that are known, names that resolve."""
 
+from pathlib import Path
 from typing import Any
 
 import pytest
 
+from likeness.models.weights import presets
 from likeness.models.weights.presets import ALIASES, LICENSES, PRESETS, UNSEEN, overview, preset_of, rows
 
 
@@ -37,7 +39,15 @@ def test_the_overview_has_a_line_for_each_and_says_what_licences_forbid():
     lines = overview().splitlines()
     assert [line.split()[0] for line in lines[2 : 2 + len(PRESETS)]] == list(PRESETS)
     assert "forbids military use" in overview()
-    assert "images/s" not in rows()[0]  # until they are measured
+
+
+def test_images_a_second_are_a_column_once_they_were_measured(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(presets, "SPEEDS", tmp_path / "speeds.json")
+    assert "images/s" not in rows()[0]
+    (tmp_path / "speeds.json").write_text('{"mobilenet-v2": {"float32": 150.0, "auto": 187.0}}')
+    headers, lines = rows()
+    column = {line[0]: line[headers.index("images/s")] for line in lines}
+    assert (column.pop("mobilenet-v2"), set(column.values())) == ("187", {""})
 
 
 @pytest.mark.parametrize(

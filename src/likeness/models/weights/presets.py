@@ -8,7 +8,9 @@ first version of TIPS in its own readme. A tower without a standing has none tha
 """
 
 from dataclasses import dataclass
+from pathlib import Path
 
+from likeness.core.files import read_json
 from likeness.core.journal import table
 from likeness.models.towers import ConvNeXtConfig, MobileNetV2Config, SwinConfig, Tower, ViTConfig
 from likeness.models.towers.cost import operations, parameters
@@ -41,8 +43,6 @@ class Preset:
     """Licence of the weights, a key of `LICENSES`."""
     standing: str = ""
     """What the field says of it; see the module's docstring."""
-    images_per_second: float | None = None
-    """Measured on a CPU by `benchmarks/towers.py`, with two threads; None: not measured."""
 
     @property
     def forbids(self) -> str:
@@ -289,15 +289,26 @@ def preset_of(name: str) -> tuple[str, Preset] | None:
     return (name, PRESETS[name]) if name in PRESETS else None
 
 
+SPEEDS = Path(__file__).with_name("speeds.json")
+"""What `benchmarks/presets.py` measured: {short name: {"float32": images a second, "auto": as `embed` runs it}}."""
+
+
+def images_per_second() -> dict[str, float]:
+    """Short name -> images a second as `embed` runs the tower on two cores; empty until it was measured."""
+    if not SPEEDS.exists():
+        return {}
+    return {name: float(figures["auto"]) for name, figures in read_json(SPEEDS).items()}
+
+
 def rows() -> tuple[list[str], list[list[str]]]:
     """Headers and rows of the table of presets. Images a second are a column only if any were measured."""
-    measured = any(preset.images_per_second for preset in PRESETS.values())
+    measured = images_per_second()
     speed = ["images/s"] if measured else []
     headers = ["name", "tower", "M", "GFLOP", "px", "F", *speed, "licence", "source", "standing"]
     found: list[list[str]] = []
     for name, preset in PRESETS.items():
         aliases = "".join(f" ({alias})" for alias, wanted in ALIASES.items() if wanted == name)
-        pace = [f"{preset.images_per_second:,.1f}" if preset.images_per_second else ""] if measured else []
+        pace = [f"{measured[name]:,.3g}" if name in measured else ""] if measured else []
         costs = [f"{preset.parameters / 1e6:.1f}", f"{preset.operations / 1e9:.1f}", str(preset.size)]
         source = preset.repository + (" ?" if name in UNSEEN else "")
         facts = [*costs, str(preset.tower.features), *pace, preset.license, source, preset.standing]
@@ -307,8 +318,8 @@ def rows() -> tuple[list[str], list[list[str]]]:
 
 LEGEND = (
     "M: millions of parameters of the image tower. GFLOP: billions of operations for one picture, a multiplication and "
-    "an addition counted as two. px: side of the input. F: numbers in the features. ?: the repository's name was not "
-    "checked."
+    "an addition counted as two. px: side of the input. F: numbers in the features. images/s: on two cores, random "
+    "weights, `benchmarks/presets.py`. ?: the repository's name was not checked."
 )
 """What the columns are."""
 
