@@ -72,7 +72,7 @@ def main(config: Config) -> None:
     path, card = _found(config.source, config.revision)
     from likeness.models.config import write_model
 
-    encoder, tensors, more = _read(path)
+    encoder, tensors, more = _read(path, config.size, config.stride)
     published = encoder, tensors
     encoder, more = _with_statistics(config.statistics, encoder, more, path)
     encoder, tensors, more = _adapted(config, encoder, tensors, more)
@@ -202,12 +202,15 @@ def _is_ours(path: Path) -> bool:
     return isinstance(described, dict) and described.get("type") == "EncoderConfig"
 
 
-def _read(path: Path) -> "tuple[EncoderConfig, Tensors, dict[str, Any]]":
-    """The encoder at `path`, ours or published, and what its own card says."""
+def _read(path: Path, size: int | None, stride: int | None) -> "tuple[EncoderConfig, Tensors, dict[str, Any]]":
+    """The encoder at `path`, ours or published, and what its own card says.
+
+    A published one is brought to `size` and `stride` as it is read: some interpolate stored positions in any case.
+    """
     from likeness.models.config import read_model
     from likeness.models.weights import read_published
 
     if _is_ours(path):
         return *read_model(path), {key: value for key, value in read_card(path).items() if key != "fingerprint"}
-    layout, config, tensors = read_published(path)
+    layout, config, tensors = read_published(path, size, stride)
     return config, tensors, {"layout": layout}

@@ -65,6 +65,10 @@ def test_positions_are_interpolated_to_the_size_of_the_processor(parity: Any, tm
     mean, std = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
     assert config.preprocess == Preprocess(40, "crop", 46, "bicubic", mean, std)
     assert tensors["tower.position"].shape == (26, 32)
+    _, whole, stored = read_published(tmp_path, size=72)
+    assert (whole.preprocess.size, whole.preprocess.resize) == (72, 83)
+    expected = load_file(tmp_path / "model.safetensors")["embeddings.position_embeddings"][0]
+    np.testing.assert_array_equal(stored["tower.position"], expected)
     parity.check(config, tensors, blocks(model), half=False)
 
 

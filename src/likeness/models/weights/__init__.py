@@ -47,8 +47,15 @@ WEIGHTS: dict[str, Layout] = {
 """In the order in which a directory is tried."""
 
 
-def read_published(path: str | Path) -> tuple[str, EncoderConfig, Tensors]:
+def read_published(
+    path: str | Path, size: int | None = None, stride: int | None = None
+) -> tuple[str, EncoderConfig, Tensors]:
     """Name of the layout, our config and our tensors, from a directory in any layout of `WEIGHTS`.
+
+    Args:
+        path: The directory.
+        size: Side of the input, in pixels; None: as published.
+        stride: Distance between a ViT's patches, in pixels; None: as published.
 
     Raises:
         EncoderError: It is in none of them, incomplete, or holds only pickles.
@@ -61,7 +68,7 @@ def read_published(path: str | Path) -> tuple[str, EncoderConfig, Tensors]:
             continue
         described = True
         if tensors.exists() or (path / f"{layout.files[1]}.index.json").exists():
-            return name, *import_model(layout, path)
+            return name, *import_model(layout, path, size, stride)
     if described:
         raise no_tensors(path)
     raise EncoderError(

@@ -1,13 +1,12 @@
 """DINOv2 in the layout of transformers: Dinov2Model and Dinov2WithRegistersModel, alone or below a classifier."""
 
 from collections.abc import Mapping
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from likeness.core.errors import EncoderError
-from likeness.models.config import EncoderConfig, ProjectionConfig, Tensors, ViTConfig
-from likeness.models.weights.adapt import adapt, resized
+from likeness.models.config import EncoderConfig, ProjectionConfig, ViTConfig
+from likeness.models.weights.adapt import resized
 from likeness.models.weights.processors import from_transformers, square
 from likeness.models.weights.rows import linear, norm
 from likeness.models.weights.table import PATCH, TOKEN, TOKENS, Key, Layout
@@ -52,7 +51,7 @@ def _keys(config: ViTConfig) -> tuple[Key, ...]:
 
 
 def _read(path: Path, described: dict[str, Any], _: Mapping[str, tuple[int, ...]]) -> EncoderConfig:
-    """At the size of the stored positions; `_fitted` brings it to that of the preprocessing."""
+    """At the size of the stored positions."""
     registers = described["model_type"] == "dinov2_with_registers"
     data = {**_DEFAULTS, "patch_size": 16 if registers else 14, "num_register_tokens": 4, **described}
     if data["hidden_act"] != "gelu" or data["num_channels"] != 3:
@@ -82,13 +81,6 @@ def _read(path: Path, described: dict[str, Any], _: Mapping[str, tuple[int, ...]
     return EncoderConfig(tower, "class", preprocess, ProjectionConfig("identity", width, width))
 
 
-def _fitted(path: Path, config: EncoderConfig, tensors: Tensors) -> tuple[EncoderConfig, Tensors]:
-    """The published weights have positions for 518 px and a processor for 224: the reference interpolates always."""
-    preprocess = from_transformers(path)
-    config, tensors = adapt(config, tensors, size=preprocess.size)
-    return replace(config, preprocess=preprocess), tensors
-
-
 LAYOUT = Layout(
     files=("config.json", "model.safetensors"),
     matches=lambda described: described.get("model_type") in ("dinov2", "dinov2_with_registers"),
@@ -97,6 +89,6 @@ LAYOUT = Layout(
     ignored=("*embeddings.mask_token", "classifier.*"),
     keys=_keys,
     read=_read,
-    fitted=_fitted,
+    prepared=from_transformers,  # positions for 518 px, a processor for 224: the reference interpolates always
     unused=lambda config: {"embeddings.mask_token": (1, config.width)},
 )

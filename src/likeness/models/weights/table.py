@@ -7,7 +7,7 @@ table can't be right in one direction only.
 import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
 from math import isqrt
 from pathlib import Path
@@ -17,6 +17,8 @@ import numpy as np
 
 from likeness.core.errors import EncoderError
 from likeness.models.config import EncoderConfig, Shapes, Tensors, check_tensors, tensor_shapes
+from likeness.models.preprocess import Preprocess
+from likeness.models.weights.adapt import adapt, resized
 
 Change = Callable[[np.ndarray], np.ndarray]
 
@@ -91,12 +93,21 @@ class Layout:
     unused: Callable[[Any], Shapes] = lambda _: {}
     """Tensors (shapes, by the config of a tower) that the layout has and no features depend on: `ignored` on the way
     in, zeros on the way out."""
-    fitted: Callable[[Path, EncoderConfig, Tensors], tuple[EncoderConfig, Tensors]] | None = None
-    """What the reference does to the tensors of a directory before it uses them, if anything."""
+    prepared: Callable[[Path], Preprocess] | None = None
+    """The preprocessing, where `read` gives it for the size of the stored positions, and the reference interpolates."""
 
 
-def import_model(layout: Layout, path: Path) -> tuple[EncoderConfig, Tensors]:
+def import_model(
+    layout: Layout, path: Path, size: int | None = None, stride: int | None = None
+) -> tuple[EncoderConfig, Tensors]:
     """Our config and tensors from a directory in `layout`; the projection is the identity.
+
+    Args:
+        layout: The layout.
+        path: The directory.
+        size: Side of the input, in pixels; None: as published. Here, and not later, so that positions are interpolated
+            once, from those that are stored.
+        stride: Distance between a ViT's patches, in pixels; None: as published.
 
     Raises:
         EncoderError: A tensor is missing, left over, of a wrong shape, or of a dtype that isn't a float of 16 or 32
@@ -110,7 +121,12 @@ def import_model(layout: Layout, path: Path) -> tuple[EncoderConfig, Tensors]:
         gathered = gather(published, layout.keys(config.tower), config.tower.shapes(), prefix, layout.ignored)
         tensors = {f"tower.{name}": tensor for name, tensor in gathered.items()}
     check_tensors(tensor_shapes(config), tensors, str(path))
-    return layout.fitted(path, config, tensors) if layout.fitted else (config, tensors)
+    wanted = config.preprocess if layout.prepared is None else layout.prepared(path)
+    wanted = wanted if size is None else resized(wanted, size)
+    if wanted == config.preprocess and stride is None:
+        return config, tensors
+    config, tensors = adapt(config, tensors, size=wanted.size, stride=stride)
+    return replace(config, preprocess=wanted), tensors
 
 
 def export_tensors(layout: Layout, config: EncoderConfig, tensors: Mapping[str, np.ndarray]) -> Tensors:
