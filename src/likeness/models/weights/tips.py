@@ -5,13 +5,12 @@ of 0 to 1, without a mean or a deviation.
 """
 
 from collections.abc import Mapping
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from likeness.core.errors import EncoderError
-from likeness.models.config import EncoderConfig, ProjectionConfig, Tensors, ViTConfig
-from likeness.models.weights.adapt import adapt, resized
+from likeness.models.config import EncoderConfig, ProjectionConfig, ViTConfig
+from likeness.models.weights.adapt import resized
 from likeness.models.weights.processors import from_transformers, square
 from likeness.models.weights.rows import linear, norm
 from likeness.models.weights.table import PATCH, TOKEN, TOKENS, Key, Layout
@@ -83,13 +82,6 @@ def _read(path: Path, described: dict[str, Any], shapes: Mapping[str, tuple[int,
     return EncoderConfig(tower, "class", resized(from_transformers(path), tower.size), projection)
 
 
-def _fitted(path: Path, config: EncoderConfig, tensors: Tensors) -> tuple[EncoderConfig, Tensors]:
-    """At the size of the preprocessing: the reference interpolates positions where it differs from that of the file."""
-    preprocess = from_transformers(path)
-    config, tensors = adapt(config, tensors, size=preprocess.size)
-    return replace(config, preprocess=preprocess), tensors
-
-
 def _first_form(described: dict[str, Any], shapes: Mapping[str, tuple[int, ...]]) -> dict[str, Any] | None:
     """The config of the first published files, which came with their own code, in the keys of transformers."""
     if "vision_fn" not in described:
@@ -114,7 +106,7 @@ LAYOUT = Layout(
     ignored=("text_encoder.*", "temperature", "mask_token", "vision_encoder.mask_token"),
     keys=_keys,
     read=_read,
-    fitted=_fitted,
+    prepared=from_transformers,  # the reference interpolates positions to the size of its pictures
     unused=lambda config: {"mask_token": (1, config.width)},
     renamed=((".mlp.c_fc.", ".mlp.fc1."), (".mlp.c_proj.", ".mlp.fc2.")),  # as transformers writes them
 )
