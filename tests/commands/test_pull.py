@@ -107,9 +107,9 @@ def test_statistics_of_imagenet_in_a_clip_tower_are_refused(
 ):
     said = refused([str(clip), "--out", str(tmp_path / "m")], capsys)
     assert "has the mean and std of ImageNet: most likely a slip" in said
-    assert "--statistics published" in said
+    assert "--preprocessing published" in said
     assert not (tmp_path / "m").exists()
-    assert main(["pull", str(clip), "--out", str(tmp_path / "m"), "--statistics", "published"]) == 0
+    assert main(["pull", str(clip), "--out", str(tmp_path / "m"), "--preprocessing", "published"]) == 0
     assert read_model(tmp_path / "m")[0].preprocess.mean == tuple(IMAGENET_MEAN)
 
 
@@ -118,11 +118,14 @@ def test_the_slip_can_be_asked_for(clip: Path, tmp_path: Path):
     write_statistics(clip, CLIP_MEAN, CLIP_STD)
     assert main(["pull", str(clip), "--out", str(tmp_path / "right")]) == 0
     assert read_model(tmp_path / "right")[0].preprocess.mean == tuple(CLIP_MEAN)
-    assert main(["pull", str(clip), "--out", str(tmp_path / "slip"), "--statistics", "imagenet"]) == 0
+    assert main(["pull", str(clip), "--out", str(tmp_path / "slip"), "--preprocessing", "imagenet"]) == 0
     slip = read_model(tmp_path / "slip")[0].preprocess
     assert (slip.mean, slip.std) == (tuple(IMAGENET_MEAN), tuple(IMAGENET_STD))
     card = json.loads((tmp_path / "slip" / "card.json").read_text())
-    assert card["statistics"].startswith("ImageNet's, as asked for; published were mean (0.48145466")
+    assert card["preprocessing"].startswith("imagenet, as asked for; published were mean (0.48145466")
+    assert main(["pull", str(clip), "--out", str(tmp_path / "seed"), "--preprocessing", "seed"]) == 0
+    seed = read_model(tmp_path / "seed")[0].preprocess
+    assert (seed.mode, seed.interpolation, seed.antialias, seed.mean) == ("squash", "bilinear", False, slip.mean)
 
 
 def test_statistics_of_imagenet_are_right_where_towers_learned_from_it(published: Path, tmp_path: Path):

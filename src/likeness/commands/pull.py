@@ -38,9 +38,10 @@ class Config:
     """Branch, tag or commit on the Hub; the main branch unless given."""
     list: bool = False
     """Print the short names with size, cost, licence and standing, and do nothing else."""
-    statistics: Literal["check", "published", "imagenet"] = "check"
-    """Which mean and std are subtracted and divided by. check: those that are published, but not ImageNet's in a tower
-    trained on image-text pairs, a known slip. published: whatever is published. imagenet: that slip, on purpose."""
+    preprocessing: Literal["check", "published", "imagenet", "seed"] = "check"
+    """check: as published, but not with the mean and std of ImageNet in a tower trained on image-text pairs, a known
+    slip. published: whatever is published. imagenet: that slip, on purpose. seed: that slip as in the notebook from
+    which most entries of the 2022 competition started: squashed to a square, bilinear, not antialiased."""
     size: int | None = option(default=None, metavar="PX")
     """Side of the input; learned positions are interpolated as the family's reference does it."""
     stride: int | None = option(default=None, metavar="PX")
@@ -74,7 +75,7 @@ def main(config: Config) -> None:
 
     encoder, tensors, more = _read(path, config.size, config.stride)
     published = encoder, tensors
-    encoder, more = _with_statistics(config.statistics, encoder, more, path)
+    encoder, more = _prepared(config.preprocessing, encoder, more, path)
     encoder, tensors, more = _adapted(config, encoder, tensors, more)
     text = _text(path, published, (encoder, tensors)) if config.text else None
     write_model(config.out, encoder, tensors, card | more, text)
@@ -127,22 +128,23 @@ def _fetched(repository: str, revision: str | None, facts: dict[str, Any], forbi
     return fetch(remote), facts | ({"license": license_} if license_ else {})
 
 
-def _with_statistics(
+def _prepared(
     wanted: str, encoder: "EncoderConfig", card: dict[str, Any], path: Path
 ) -> "tuple[EncoderConfig, dict[str, Any]]":
-    """The encoder with the mean and std that were asked for, and its card, which tells if they are not its own."""
-    from likeness.models.weights.processors import has_imagenet_statistics, with_imagenet_statistics
+    """The encoder with the preprocessing that was asked for, and its card, which tells of another."""
+    from likeness.models.weights.processors import as_the_seed, has_imagenet_statistics, with_imagenet_statistics
 
     layout = str(card.get("layout", ""))
-    if wanted == "imagenet":
-        slip = replace(encoder, preprocess=with_imagenet_statistics(encoder.preprocess))
+    if wanted in ("imagenet", "seed"):
+        changed = (as_the_seed if wanted == "seed" else with_imagenet_statistics)(encoder.preprocess)
         mean, std = encoder.preprocess.mean, encoder.preprocess.std
-        return slip, card | {"statistics": f"ImageNet's, as asked for; published were mean {mean} and std {std}"}
+        words = f"{wanted}, as asked for; published were mean {mean} and std {std}"
+        return replace(encoder, preprocess=changed), card | {"preprocessing": words}
     if wanted == "check" and layout.startswith(_TRAINED_ON_PAIRS) and has_imagenet_statistics(encoder.preprocess):
         raise EncoderError(
             f"`{path}` is a tower trained on image-text pairs, and its preprocessing has the mean and std of ImageNet: "
             "most likely a slip, which costs accuracy.",
-            hint="mend its preprocessor config; or, if the weights were trained so (CLIPA was), --statistics published",
+            hint="mend its preprocessor config; or, if it was trained so (CLIPA was), --preprocessing published",
         )
     return encoder, card
 

@@ -16,6 +16,7 @@ from likeness.core.errors import EncoderError
 from likeness.data.images import decode
 from likeness.models.preprocess import Preprocess
 from likeness.models.weights.processors import (
+    as_the_seed,
     from_timm,
     from_transformers,
     has_imagenet_statistics,
@@ -386,3 +387,16 @@ def test_wrong_statistics_would_be_seen():
     assert not has_imagenet_statistics(clip)
     pixels = clip(picture(301, 227))
     assert cosine(tower(normalized(clip, pixels)), tower(normalized(slip, pixels))) < 0.9995
+
+
+@pytest.mark.reference("torch")
+def test_the_seed_s_pixels(tmp_path: Path):
+    """Bilinear at the pixel centres, both sides at once, nothing averaged: TensorFlow's `resize`, and torch's."""
+    import torch
+
+    ours = as_the_seed(read(tmp_path, NEW))
+    image = picture(481, 640)
+    pixels = torch.from_numpy(image.transpose(2, 0, 1).copy())[None].float()
+    resized = torch.nn.functional.interpolate(pixels, (224, 224), mode="bilinear", align_corners=False)
+    wanted = (resized[0].permute(1, 2, 0).numpy() / 255 - IMAGENET_MEAN) / IMAGENET_STD
+    assert np.abs(normalized(ours, ours(image)) - wanted).max() <= 0.51 / 255 / min(IMAGENET_STD)
