@@ -55,6 +55,13 @@ def test_new_and_old_files_and_a_processors_say_the_same(tmp_path: Path):
     )
 
 
+def test_null_leaves_it_to_the_image_processor(tmp_path: Path):
+    """As transformers 5 writes what was never set, and reads it."""
+    unset = dict.fromkeys(("do_resize", "do_center_crop", "do_rescale", "do_normalize", "rescale_factor", "do_pad"))
+    kind = {"image_processor_type": "CLIPImageProcessor"}
+    assert read(tmp_path, NEW | unset | kind) == read(tmp_path, NEW)
+
+
 def test_a_square_without_a_crop_is_squashed(tmp_path: Path):
     data = NEW | {"do_center_crop": False, "size": {"height": 96, "width": 96}, "resample": 3}
     assert read(tmp_path, data) == Preprocess(96, "squash", 96, "bicubic", (0.48, 0.45, 0.4), (0.26, 0.25, 0.27))

@@ -162,7 +162,7 @@ def _image_processor(path: Path) -> dict[str, Any]:
             data = read_json(path / name)
             data = data.get("image_processor", data) if isinstance(data, dict) else {}
             if {"size", "resample", "image_mean"} & data.keys():
-                return dict(data)
+                return {key: value for key, value in data.items() if value is not None}  # null: the class decides
     raise EncoderError(
         f"`{path}` has no `preprocessor_config.json`, so how pictures must be prepared is not known.",
         hint="copy that file from where the model comes from; it is never assumed",
