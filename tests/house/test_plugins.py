@@ -18,10 +18,10 @@ TABLES: dict[str, tuple[str, set[str]]] = {
     "data.sources": ("SOURCES", {"listing", "tar"}),
     "models.weights": (
         "WEIGHTS",
-        {"blobs", "hub", "presets", "processors", "table", "text", "timm_families", "tokenizer_files"},
+        {"adapt", "blobs", "hub", "presets", "processors", "rows", "table", "text", "timm_families", "tokenizer_files"},
     ),
     "recipes": ("RECIPES", set()),
-    "export": ("TARGETS", {"parity", "parts", "pixels", "writing"}),
+    "export": ("TARGETS", {"families", "parity", "parts", "pixels", "published", "writing"}),
 }
 
 
