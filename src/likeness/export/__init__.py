@@ -5,7 +5,12 @@ and `write(export, directory) -> Written`.
 """
 
 TARGETS: dict[str, str] = {
+    "safetensors": "likeness.export.safetensors",
+    "transformers": "likeness.export.transformers",
+    "sentence-transformers": "likeness.export.sentence_transformers",
     "onnx": "likeness.export.onnx",
     "openvino": "likeness.export.openvino",
+    "torchscript": "likeness.export.torchscript",
+    "submission": "likeness.export.submission",
 }
 """Target -> module."""

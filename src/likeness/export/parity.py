@@ -87,7 +87,9 @@ def compare(found: Vectors, expected: Vectors) -> Parity:
 
 def _squares(one: Vectors, other: Vectors) -> Float64[np.ndarray, "N M"]:
     """Squared distances of every vector from every other, not by inner products, which lose small ones."""
-    return ((one[:, None].astype(np.float64) - other[None].astype(np.float64)) ** 2).sum(axis=-1)
+    apart = one[:, None].astype(np.float64) - other[None].astype(np.float64)
+    squares: Float64[np.ndarray, "N M"] = np.einsum("nmd,nmd->nm", apart, apart)
+    return squares
 
 
 def refuse(parity: Parity, target: str, least: float | None, int8: bool) -> None:

@@ -36,6 +36,8 @@ class Written:
     """One or two sentences for the README: what of the encoder is inside, and what is not."""
     front: str = ""
     """Lines of the README's front matter: "library_name: transformers\\n"."""
+    embeds: bool = True
+    """Whether the lines define `embed`; tensors alone can't."""
     read_back: tuple[EncoderConfig, Mapping[str, np.ndarray]] | None = None
     """The encoder as our own importer reads it from the files, for layouts that it knows."""
 

@@ -41,7 +41,7 @@ def check_request(target: str, preprocess: bool, int8: bool) -> Any:
     if missing := absent(module.NEEDS):
         raise UsageError(
             f"The target {target} is written with {' and '.join(missing)}, which is not installed.",
-            hint=f"pip install {' '.join(PACKAGES.get(name, name) for name in missing)}",
+            hint=_install(missing),
         )
     return module
 
@@ -97,29 +97,40 @@ def _checked(module: Any, written: Written, directory: Path) -> tuple[Vectors, s
     Where the library that reads the target is not installed, the files are read back by our own importer.
     """
     images = parity.pictures()
-    if not absent(module.READS) or written.read_back is None:
+    if written.embeds and not absent(module.READS):
         with tempfile.TemporaryDirectory() as scratch:
             embed = parity.embedder(written.code, directory)
             vectors = [embed(path) for path in parity.save(images, Path(scratch))]
         return np.stack(vectors), ", ".join(_versioned(name) for name in module.READS)
+    if written.read_back is None:
+        raise UsageError(
+            f"Without {' and '.join(absent(module.READS))}, which reads this target, the export can't be checked.",
+            hint=_install(absent(module.READS)),
+        )
     from likeness.export.onnx import run
 
-    return run(
-        *written.read_back, images
-    ), f"likeness {__version__}, since {', '.join(absent(module.READS))} was missing"
+    config, tensors = written.read_back
+    missing = f", since {', '.join(absent(module.READS))} was missing" if written.embeds else ""
+    return run(config, tensors, images), f"likeness {__version__}{missing}"
+
+
+def _install(libraries: Sequence[str]) -> str:
+    return f"pip install {' '.join(PACKAGES.get(name, name) for name in libraries)}"
 
 
 def readme(card: Mapping[str, Any], written: Written, facts: Mapping[str, Any]) -> str:
     """What the directory is, the lines that load it, and how near it is to the encoder."""
     licence = f"license: {card['license']}\n" if card.get("license") else ""
+    told = "`embed(path)` gives the vector of one picture file. " if written.embeds else ""
+    near = (
+        f"{facts['minimum_cosine']:.6f} (two different pictures: at most {facts['cosine_of_different_pictures']:.4f})"
+    )
     return (
         f"---\n{written.front}pipeline_tag: image-feature-extraction\n{licence}---\n\n"
         f"# {card.get('name', 'An encoder')}\n\nTurns a picture into a vector, so that pictures of the same thing lie "
         f"next to each other. {written.keeps}\n\n```python\n{written.code}```\n\n"
-        f"`embed(path)` gives the vector of one picture file. Over {facts['pictures']} drawn pictures its smallest "
-        f"cosine with the encoder's own vector is {facts['minimum_cosine']:.6f} (two different pictures: at most "
-        f"{facts['cosine_of_different_pictures']:.4f}), computed by {facts['checked_with']}. "
-        f"Exported by {facts['made_by']} as {facts['target']}.\n"
+        f"{told}Over {facts['pictures']} drawn pictures its smallest cosine with the encoder's own vector is {near}, "
+        f"computed by {facts['checked_with']}. Exported by {facts['made_by']} as {facts['target']}.\n"
     )
 
 

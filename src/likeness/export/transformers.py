@@ -1,0 +1,128 @@
+"""The layout of transformers: the class's own config and tensors, its image processor, and the projection.
+
+A projection without a bias goes into CLIP's `visual_projection`, which changes no direction; every other one lies
+beside the model, and the README's lines apply it.
+"""
+
+import tempfile
+from pathlib import Path
+
+from likeness.core.errors import EncoderError
+from likeness.export.families import FAMILIES, Described, Family
+from likeness.export.parts import Export, Written, preparation
+from likeness.export.published import (
+    PROJECTION,
+    folded,
+    kind,
+    read_back,
+    write_layout,
+    write_processor,
+    write_projection,
+)
+from likeness.models.config import EncoderConfig
+from likeness.models.towers import ViTConfig
+from likeness.models.weights import WEIGHTS
+
+NEEDS = ()
+READS = ("torch", "transformers")
+
+FRONT = "library_name: transformers\n"
+
+
+def write(export: Export, directory: Path) -> Written:
+    """`config.json`, `model.safetensors`, `preprocessor_config.json` and, where needed, `projection.safetensors`."""
+    config, tensors = export.config, export.tensors
+    family, described = family_of(config)
+    if family.layout == "clip" and (inside := folded(config, tensors)):
+        config, tensors = inside
+        family, described = family_of(config)
+    features = family.features(config)
+    if features is None:
+        raise EncoderError(
+            f"{described['architectures'][0]} of transformers gives no features that are pooled by {config.pooling!r}.",
+            hint="`--to onnx` takes every encoder",
+        )
+    exact = write_processor(config.preprocess, directory)
+    written = write_projection(config, tensors, directory)
+    tower, found = write_layout(family.layout, described | {"dtype": "float32"}, config, tensors, directory)
+    if not exact and config.preprocess.mode == "pad":
+        (directory / "preprocessor_config.json").unlink()  # it has no word for that, and a wrong one would be taken
+    code = _code(config, described["architectures"][0], features, exact, written)
+    back = read_back(config, tower, found, directory)
+    return Written(code, _keeps(export, config, exact), FRONT, read_back=back)
+
+
+def family_of(config: EncoderConfig) -> tuple[Family, Described]:
+    """The family whose class holds this tower, and the tower's config in its words.
+
+    Raises:
+        EncoderError: transformers has no class for it.
+    """
+    with tempfile.TemporaryDirectory() as scratch:
+        write_processor(config.preprocess, Path(scratch))
+        for family in FAMILIES:
+            described = family.describe(config)
+            known = described is not None and WEIGHTS[family.layout].matches(described)
+            if described is not None and known and _fits(family, config, described, Path(scratch)):
+                return family, described
+    raise EncoderError(
+        f"transformers has no class for this {kind(config)}.", hint="`--to onnx` and `--to openvino` take every encoder"
+    )
+
+
+def _fits(family: Family, config: EncoderConfig, described: Described, directory: Path) -> bool:
+    """Whether the layout has a place for every tensor, and its importer reads the same tower from `described`."""
+    layout, tower = WEIGHTS[family.layout], config.tower
+    if {key.ours for key in layout.keys(tower)} != set(tower.shapes()):
+        return False
+    # What a head's size is, the importer sees in the tensors alone.
+    head = tower.head if isinstance(tower, ViTConfig) else None
+    shapes = {"visual_projection.weight": (head, tower.width)} if head and isinstance(tower, ViTConfig) else {}
+    try:
+        return layout.read(directory, described, shapes).tower == tower
+    except EncoderError:
+        return False
+
+
+def _code(config: EncoderConfig, model: str, features: str, exact: bool, projected: bool) -> str:
+    """The README's lines."""
+    lines = ["import torch", "from PIL import Image", f"from transformers import {model}"]
+    lines[-1:] = [f"from transformers import AutoImageProcessor, {model}"] if exact else lines[-1:]
+    lines += ["from safetensors.torch import load_file"] if projected else []
+    lines += [] if exact else ["import numpy as np", "", preparation(config.preprocess).rstrip()]
+    lines += ["", f"model = {model}.from_pretrained('.').eval()"]
+    lines += ["processor = AutoImageProcessor.from_pretrained('.', backend='pil')"] if exact else []
+    lines += [f"projection = load_file('{PROJECTION}')"] if projected else []
+    lines += ["", "@torch.no_grad()", "def embed(path):"]
+    lines += _pixels(config, exact)
+    lines += [f"    features = model(pixels).{features}"]
+    lines += [f"    features = (features + model(pixels.flip(-1)).{features}) / 2"] if config.mirror else []
+    if projected and config.projection.unit_input:
+        lines += ["    features = torch.nn.functional.normalize(features)"]
+    lines += ["    features = features @ projection['weight'] + projection['bias']"] if projected else []
+    lines += ["    return torch.nn.functional.normalize(features)[0].numpy()"]
+    return "\n".join(lines) + "\n"
+
+
+def _pixels(config: EncoderConfig, exact: bool) -> list[str]:
+    if exact:
+        return ["    pixels = processor(Image.open(path).convert('RGB'), return_tensors='pt')['pixel_values']"]
+    mean, std = config.preprocess.mean, config.preprocess.std
+    return [
+        f"    pixels = (prepared(path) / 255 - np.array({list(mean)})) / np.array({list(std)})",
+        "    pixels = torch.tensor(pixels, dtype=torch.float32).permute(2, 0, 1)[None]",
+    ]
+
+
+def _keeps(export: Export, config: EncoderConfig, exact: bool) -> str:
+    """What is where, in words."""
+    words = ["The tower and its image processor are those of transformers."]
+    if config is not export.config:
+        words.append("The projection is inside `visual_projection`: it has no bias, so only lengths differ.")
+    elif config.projection.kind == "linear":
+        words.append(f"The projection is in `{PROJECTION}`, for the class has no place for it.")
+    if config.mirror:
+        words.append("The encoder takes the mean with the mirror image, as the lines below do.")
+    if not exact:
+        words.append("No image processor of transformers prepares pictures as this encoder takes them; the lines do.")
+    return " ".join(words)
