@@ -3,6 +3,7 @@
 import json
 from dataclasses import replace
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -13,7 +14,7 @@ from likeness.data.images import decode
 from likeness.losses.margins import ArcFace
 from likeness.models.config import EncoderConfig, ProjectionConfig, read_model, tensor_shapes, write_model
 from likeness.models.preprocess import Preprocess
-from likeness.models.towers import ConvNetConfig, MobileNetV2Config
+from likeness.models.towers import ConvNetConfig, MobileNetV2Config, ViTConfig
 from likeness.training.config import AdamW, Augments, PixelsConfig
 from likeness.training.loop import train
 from likeness.training.tasks import pixels_task
@@ -118,3 +119,30 @@ def test_a_given_tower_starts_at_pca_with_centers_at_the_means(made, tmp_path):
     label = np.unique(pairs, return_inverse=True)[1]
     means = np.stack([own[label == c].mean(axis=0) for c in range(9)])
     np.testing.assert_array_equal(means.argmax(axis=1), np.arange(9))
+
+
+def test_half_precision_and_rematerialised_blocks_reach_the_tower(made, tmp_path, monkeypatch):
+    from likeness.models.encoder import Encoder
+
+    tower = ViTConfig(16, 8, 12, 2, 3, 20, "gelu")
+    config = EncoderConfig(
+        tower,
+        "class",
+        Preprocess(16, "squash", 16, "bilinear", (0.5,) * 3, (0.5,) * 3),
+        ProjectionConfig("identity", 12, 12),
+    )
+    Encoder.init(config, jax.random.key(0)).save(tmp_path / "model")
+    built, real = [], Encoder.from_parts.__func__
+
+    def watched(cls, config, tensors, dtype="float32", remat=False):
+        built.append((dtype, remat))
+        return real(cls, config, tensors, dtype, remat)
+
+    monkeypatch.setattr(Encoder, "from_parts", classmethod(watched))
+    options = {"model": str(tmp_path / "model"), "steps": 2, "dtype": "bfloat16", "remat": True}
+    encoder = train(pixels(made, tmp_path / "run", **options))
+    assert ("bfloat16", True) in built
+    assert (encoder.dtype, encoder.tower.remat) == ("float32", False)
+    assert {t.dtype for t in encoder.tensors().values()} == {np.dtype(np.float32)}
+    _, before = read_model(tmp_path / "model")
+    assert np.abs(encoder.tensors()["tower.blocks.mlp.up.weight"] - before["tower.blocks.mlp.up.weight"]).max() > 1e-4

@@ -6,6 +6,7 @@ images). A run is a function of this value, the collection and the model.
 
 import math
 from dataclasses import dataclass, field
+from typing import Literal
 
 from likeness.core.config import in_range, option
 from likeness.core.errors import UsageError
@@ -179,6 +180,10 @@ class PixelsConfig(_Steps):
     """Side of the new tower's input, in pixels."""
     augment: Augments = field(default_factory=Augments)
     """How images are changed each time they are seen."""
+    dtype: Literal["float32", "bfloat16"] = "float32"
+    """What the tower computes in; parameters and their slopes stay float32. bfloat16 is for accelerators."""
+    remat: bool = False
+    """Compute the blocks of a ViT or Swin twice instead of keeping what is inside them: less memory, more time."""
 
 
 def _at_least(config: _Run, least: int, *names: str) -> None:

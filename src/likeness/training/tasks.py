@@ -24,7 +24,7 @@ from likeness.embedding.column import ensure_features
 from likeness.embedding.runtime import combine, load
 from likeness.losses.centers import Centers, centers_at_means
 from likeness.models.config import EncoderConfig, ProjectionConfig
-from likeness.models.encoder import Encoder
+from likeness.models.encoder import Dtype, Encoder
 from likeness.models.preprocess import Preprocess
 from likeness.training.checkpoint import Facts
 from likeness.training.config import HeadConfig, Lda, Pca, PcaConfig, PixelsConfig, Random, Start
@@ -155,7 +155,8 @@ def pixels_task(config: PixelsConfig) -> Task:
     fixed, steps = _fixed(first), _steps(config, len(rows.ids))
 
     def tower_features(tower: Tensors, images: UInt8[Array, "B S S 3"]) -> Float32[Array, "B F"]:
-        return _assembled(first.config, fixed, tower, learner.projection).features(images)
+        encoder = _assembled(first.config, fixed, tower, learner.projection, config.dtype, config.remat)
+        return encoder.features(images)
 
     def stream(start: int) -> Generator[ImageBatch, None, None]:
         augment, size = config.augment, first.config.preprocess.size
@@ -277,6 +278,13 @@ def _projection(encoder: Encoder) -> Tensors:
     return {part: jnp.asarray(encoder.tensors()[f"projection.{part}"]) for part in ("weight", "bias")}
 
 
-def _assembled(config: EncoderConfig, fixed: Tensors, tower: Tensors, projection: Tensors) -> Encoder:
+def _assembled(
+    config: EncoderConfig,
+    fixed: Tensors,
+    tower: Tensors,
+    projection: Tensors,
+    dtype: Dtype = "float32",
+    remat: bool = False,
+) -> Encoder:
     named = {f"projection.{part}": tensor for part, tensor in projection.items()}
-    return Encoder.from_parts(config, {**fixed, **tower, **named})
+    return Encoder.from_parts(config, {**fixed, **tower, **named}, dtype, remat)
