@@ -23,6 +23,8 @@ JAX = (
     "likeness.losses",
     "likeness.models.attention",
     "likeness.models.convnet",
+    "likeness.models.convnext",
+    "likeness.models.efficientnet",
     "likeness.models.encoder",
     "likeness.models.layers",
     "likeness.models.mobilenet",

@@ -14,9 +14,12 @@ from safetensors.numpy import load_file, save_file
 from likeness.core.errors import EncoderError, StorageError
 from likeness.models.config import (
     ConvNetConfig,
+    ConvNeXtConfig,
+    EfficientNetConfig,
     EncoderConfig,
     MobileNetV2Config,
     ProjectionConfig,
+    SwinConfig,
     Tensors,
     Tower,
     ViTConfig,
@@ -27,6 +30,7 @@ from likeness.models.config import (
     write_model,
 )
 from likeness.models.preprocess import Preprocess
+from likeness.models.towers.efficientnet import Stage
 
 VIT = ViTConfig(size=16, patch=8, width=12, layers=2, heads=3, hidden=20, activation="quick_gelu", head=10)
 TOWERS: list[tuple[Tower, str]] = [
@@ -35,6 +39,9 @@ TOWERS: list[tuple[Tower, str]] = [
     (dataclasses.replace(VIT, class_token=False, positions="patches", pool_heads=2, stride=4), "attention"),
     (MobileNetV2Config(multiplier=0.35), "gem"),
     (ConvNetConfig(widths=(8, 16), depths=(1, 0)), "mean"),
+    (EfficientNetConfig((Stage("depthwise", 2, 3, 2, 4, 8, 0.25),), stem=8, features=24, symmetric=(0,)), "gem"),
+    (ConvNeXtConfig(widths=(8, 16), depths=(1, 2), layer_scale=False), "mean"),
+    (SwinConfig(2, 8, depths=(2, 1), heads=(2, 2), windows=(2, 2), shifts=(1, 0), trained_windows=(3, 3)), "mean"),
 ]
 
 
@@ -227,6 +234,10 @@ def test_a_full_disk_is_said_and_leaves_nothing(tmp_path: Path, monkeypatch: pyt
         (lambda: dataclasses.replace(encoder(VIT, "class"), projection=ProjectionConfig("linear", 9, 6)), "takes 9"),
         (lambda: ConvNetConfig(widths=(8, 20), depths=(0, 0)), "8 groups"),
         (lambda: ConvNetConfig(widths=(8,), depths=(0, 0)), "a width and a depth"),
+        (lambda: ConvNeXtConfig(widths=(8,), depths=(1, 1)), "a width and a depth"),
+        (lambda: ConvNeXtConfig(widths=(8,), depths=(1,), kernel=4), "an odd side, not 4"),
+        (lambda: EfficientNetConfig((), stem=8, features=8), "needs stages"),
+        (lambda: EfficientNetConfig((Stage("plain", 1, 2, 1, 1, 8),), stem=8, features=8), "kernels of an odd side"),
     ],
 )
 def test_configs_that_can_not_be(make: Any, words: str):

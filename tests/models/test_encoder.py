@@ -12,21 +12,29 @@ import pytest
 from likeness.core.errors import EncoderError
 from likeness.models.config import (
     ConvNetConfig,
+    ConvNeXtConfig,
+    EfficientNetConfig,
     EncoderConfig,
     MobileNetV2Config,
     ProjectionConfig,
+    SwinConfig,
     Tower,
     ViTConfig,
     tensor_shapes,
 )
 from likeness.models.encoder import Encoder
 from likeness.models.preprocess import Preprocess
+from likeness.models.towers.efficientnet import Stage
 
 TOWERS: list[Tower] = [
     ViTConfig(size=16, patch=8, width=12, layers=2, heads=3, hidden=20, activation="gelu", head=10),
     ViTConfig(16, 8, 12, 2, 3, 20, "gelu", registers=2, layer_scale=True, rope="counted", pool_heads=2),
     MobileNetV2Config(multiplier=0.35),
     ConvNetConfig(widths=(8, 16), depths=(0, 1)),
+    EfficientNetConfig((Stage("fused", 1, 3, 2, 4, 8), Stage("depthwise", 1, 3, 2, 4, 16, 0.25)), stem=8, features=24),
+    ConvNeXtConfig(widths=(8, 16), depths=(2, 1)),
+    SwinConfig(1, 8, depths=(2, 1), heads=(2, 2), windows=(2, 2), shifts=(1, 1)),
+    SwinConfig(2, 8, depths=(2, 1), heads=(2, 2), windows=(2, 2), shifts=(1, 0), trained_windows=(3, 3)),
 ]
 
 

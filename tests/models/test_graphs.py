@@ -7,19 +7,25 @@ import pytest
 
 from likeness.models.config import (
     ConvNetConfig,
+    ConvNeXtConfig,
+    EfficientNetConfig,
     EncoderConfig,
     MobileNetV2Config,
     ProjectionConfig,
+    SwinConfig,
     Tower,
     ViTConfig,
     tensor_shapes,
 )
 from likeness.models.graphs import build
 from likeness.models.preprocess import Preprocess
+from likeness.models.towers.efficientnet import Stage
 
 VIT = {"size": 32, "patch": 8, "width": 24, "layers": 3, "heads": 2, "hidden": 40}
 SIGLIP = {"class_token": False, "positions": "patches", "norm_pre": False, "patch_bias": True, "pool_heads": 4}
 ROPE = {"positions": "none", "registers": 2, "norm_pre": False, "layer_scale": True}
+EFFICIENT = (Stage("depthwise", 2, 3, 1, 1, 8, 0.25), Stage("depthwise", 2, 5, 2, 6, 16, 0.25))
+EFFICIENT_V2 = (Stage("plain", 1, 3, 1, 1, 8), Stage("fused", 2, 3, 2, 4, 16), Stage("depthwise", 2, 3, 2, 4, 24, 0.25))
 TOWERS: list[tuple[Tower, str]] = [
     (ViTConfig(**VIT, activation="gelu"), "class"),
     (ViTConfig(**VIT, activation="quick_gelu", head=10), "class"),
@@ -38,6 +44,13 @@ TOWERS: list[tuple[Tower, str]] = [
     (MobileNetV2Config(multiplier=0.25, same_padding=True, output_stride=8, first_is_expansion=False), "mean"),
     (ConvNetConfig(widths=(8, 16), depths=(1, 2), groups=4), "mean"),
     (ConvNetConfig(widths=(8, 16), depths=(0, 1), groups=8, stem_kernel=5, stem_stride=2), "gem"),
+    (EfficientNetConfig(EFFICIENT_V2, stem=8, features=40), "mean"),
+    (EfficientNetConfig(EFFICIENT, 8, 40, padding="late", symmetric=(1,), first_residual=False, eps=1e-5), "gem"),
+    (ConvNeXtConfig(widths=(8, 16, 24), depths=(1, 2, 1), last_eps=1e-3), "mean"),
+    (ConvNeXtConfig(widths=(8, 16), depths=(2, 1), patch=3, kernel=5, layer_scale=False), "mean"),
+    (SwinConfig(1, 16, depths=(3, 2), heads=(2, 4), windows=(4, 4), shifts=(2, 2)), "mean"),
+    (SwinConfig(1, 16, depths=(2, 2), heads=(4, 2), windows=(13, 9), shifts=(6, 4), patch=2, expansion=2.0), "mean"),
+    (SwinConfig(2, 16, depths=(3, 2), heads=(2, 4), windows=(4, 7), shifts=(2, 0), trained_windows=(3, 3)), "mean"),
 ]
 
 

@@ -6,7 +6,10 @@ from typing import Any
 import pytest
 
 from likeness.core.errors import EncoderError
-from likeness.models.config import ConvNetConfig, MobileNetV2Config, ViTConfig
+from likeness.models.config import ConvNetConfig, MobileNetV2Config, Tower, ViTConfig
+from likeness.models.towers import pads
+from likeness.models.towers.efficientnet import EFFICIENTNETS
+from likeness.models.weights.timm_convnext import CONVNEXTS
 
 # (expansion, channels, repeats, stride): table 2 of Sandler et al., 2018.
 PAPER = [(1, 16, 1, 1), (6, 24, 2, 2), (6, 32, 3, 2), (6, 64, 4, 2), (6, 96, 3, 1), (6, 160, 3, 2), (6, 320, 1, 1)]
@@ -36,7 +39,7 @@ def test_mobilenet_v2_is_the_papers_table():
     assert next(at, None) is None
 
 
-def count(config: ViTConfig | MobileNetV2Config | ConvNetConfig) -> int:
+def count(config: Tower) -> int:
     return sum(math.prod(shape) for name, shape in config.shapes().items() if not name.endswith((".mean", ".variance")))
 
 
@@ -59,6 +62,53 @@ def count(config: ViTConfig | MobileNetV2Config | ConvNetConfig) -> int:
 )
 def test_parameter_counts_are_the_published_ones(config: ViTConfig | MobileNetV2Config, parameters: int):
     assert count(config) == parameters
+
+
+# As timm lists them, with a classifier of 1,000 classes.
+EFFICIENT = {"b0": 5_288_548, "b1": 7_794_184, "b2": 9_109_994, "b3": 12_233_232, "b4": 19_341_616, "b5": 30_389_784}
+EFFICIENT |= {"b6": 43_040_704, "b7": 66_347_960, "v2_s": 21_458_488, "v2_m": 54_139_356, "v2_l": 118_515_272}
+CONVNEXT = {"tiny": 28_589_128, "small": 50_223_688, "base": 88_591_464, "large": 197_767_336, "xlarge": 350_196_968}
+
+
+@pytest.mark.parametrize("name", sorted(EFFICIENT))
+def test_efficientnets_have_the_published_sizes(name: str):
+    config = EFFICIENTNETS[name]
+    assert count(config) + 1000 * (config.features + 1) == EFFICIENT[name]
+
+
+@pytest.mark.parametrize("name", sorted(CONVNEXT))
+def test_convnexts_have_the_published_sizes(name: str):
+    config = CONVNEXTS[f"convnext_{name}"]
+    assert count(config) + 1000 * (config.features + 1) == CONVNEXT[name]
+
+
+@pytest.mark.parametrize(
+    ("name", "size", "blocks"),  # `depthwise_padding` of google's configs for transformers
+    [
+        ("b0", 224, []),
+        ("b1", 240, [16]),
+        ("b2", 260, [5, 8, 16]),
+        ("b3", 300, [5, 18]),
+        ("b4", 380, [6]),
+        ("b5", 456, [13, 27]),
+        ("b6", 528, [31]),
+        ("b7", 600, [18]),
+    ],
+)
+def test_at_its_own_size_tensorflows_padding_is_late_but_for_the_published_blocks(
+    name: str, size: int, blocks: list[int]
+):
+    """So that the fixed padding of transformers and TensorFlow's, which looks at the map, agree there."""
+    found = []
+    for number, block in enumerate(EFFICIENTNETS[name].plan(), start=-1):
+        for conv in block.convs:
+            around = pads(size, conv.kernel, conv.stride, 1, conv.padding)
+            if conv.stride == 2 and around == pads(size, conv.kernel, 2, 1, "symmetric"):
+                found.append(number)
+            elif conv.stride == 2:
+                assert around == pads(size, conv.kernel, 2, 1, "late")
+            size = (size + sum(around) - conv.kernel) // conv.stride + 1
+    assert found == blocks
 
 
 @pytest.mark.parametrize(
