@@ -144,6 +144,26 @@ def test_a_broken_download_goes_on_where_it_stopped(
     assert not list((tmp_path / "cache").rglob("*.incomplete"))
 
 
+def test_an_interrupted_download_goes_on_too(
+    published: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+):
+    from huggingface_hub import constants
+
+    from likeness.core.journal import Progress
+
+    def interrupt(*_: Any) -> None:
+        raise KeyboardInterrupt
+
+    some = 250_000
+    with monkeypatch.context() as patch:
+        patch.setattr(constants, "DOWNLOAD_CHUNK_SIZE", some)
+        patch.setattr(Progress, "advance", interrupt)
+        assert pull(tmp_path) == 130
+    assert "the same command goes on where it stopped" in capsys.readouterr().err
+    assert pull(tmp_path) == 0
+    assert [first for _, first, _ in published.served] == [0, some]
+
+
 def test_a_wrong_digest_is_refused_and_the_file_removed(
     published: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ):

@@ -4,6 +4,7 @@ import io
 import json
 import math
 from collections.abc import Callable
+from functools import cache
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -149,12 +150,15 @@ FAMILIES: dict[str, tuple[str, dict[str, Any]]] = {
 }
 
 
+@cache
 def picture(height: int, width: int) -> np.ndarray:
     """Coarse structure with noise on top, so that both a shift and a wrong filter show."""
     rng = np.random.default_rng(height)
     coarse = rng.integers(0, 256, (max(2, height // 16), max(2, width // 16), 3), dtype=np.uint8)
     large = np.asarray(Image.fromarray(coarse).resize((width, height), Image.Resampling.BICUBIC)).astype(np.int16)
-    return np.clip(large + rng.integers(-30, 31, large.shape, dtype=np.int16), 0, 255).astype(np.uint8)
+    image = np.clip(large + rng.integers(-30, 31, large.shape, dtype=np.int16), 0, 255).astype(np.uint8)
+    image.flags.writeable = False
+    return image
 
 
 def normalized(ours: Preprocess, pixels: np.ndarray) -> np.ndarray:
