@@ -30,6 +30,7 @@ JAX = (
     "likeness.models.mobilenet",
     "likeness.models.pooling",
     "likeness.models.projection",
+    "likeness.models.swin",
     "likeness.models.text",
     "likeness.models.vit",
     "likeness.recipes",  # a loss is its own config, and its file is JAX
