@@ -158,6 +158,18 @@ def test_training_a_projection_keeps_the_text_side(shelf, run, tmp_path):
     assert "| text | up to 16 tokens |" in (shelf / "model" / "README.md").read_text()
 
 
+def test_a_tower_that_was_trained_further_leaves_it_out(shelf, tmp_path, write_text_model, capsys):
+    """As the end of a run does it; whether a tower was trained is told by its numbers."""
+    from likeness.models.encoder import Encoder
+    from likeness.training.config import PcaConfig
+    from likeness.training.loop import _text
+
+    config = PcaConfig(data="c", model=str(shelf / "model"), out="o")
+    assert _text(config, Encoder.load(shelf / "model")) is not None
+    assert _text(config, Encoder.load(write_text_model(tmp_path / "tuned", seed=3, text=False))) is None
+    assert "is left out: its texts don't belong to a tower that was trained further" in capsys.readouterr().err
+
+
 def test_a_copy_of_ours_keeps_it(shelf, run, tmp_path):
     run("pull", shelf / "model", "--out", tmp_path / "copy")
     for file in ("config.json", "model.safetensors", "tokenizer.json"):
