@@ -1,11 +1,12 @@
 """The table of published models: towers as large as their publishers', licences that are known, names that resolve."""
 
+import json
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from likeness.models.weights import presets
+from likeness.models.weights import WEIGHTS, presets
 from likeness.models.weights.presets import ALIASES, LICENSES, PRESETS, UNSEEN, overview, preset_of, rows
 
 
@@ -102,3 +103,40 @@ def test_parameters_are_those_of_transformers():
     assert PRESETS["swin-b"].parameters == count(swin)
     assert PRESETS["convnext-b"].parameters == count(convnext)
     assert PRESETS["efficientnet-b7"].parameters == count(efficient)
+
+
+BASE = {"hidden_size": 768, "num_hidden_layers": 12, "num_attention_heads": 12}
+SO400M = {"hidden_size": 1152, "intermediate_size": 4304, "num_hidden_layers": 27, "num_attention_heads": 16}
+CROP = {"image_processor_type": "BitImageProcessor", "size": {"shortest_edge": 256}, "crop_size": 224}
+PUBLISHED: dict[str, tuple[str, str, dict[str, Any], dict[str, Any]]] = {
+    "clip-vit-b-32": ("clip", "CLIPVisionModelWithProjection", BASE | {"patch_size": 32}, CROP),
+    "siglip-so400m-14-384": ("siglip", "SiglipVisionModel", SO400M | {"patch_size": 14, "image_size": 384}, {}),
+    "siglip2-b-32-256": ("siglip", "SiglipVisionModel", BASE | {"patch_size": 32, "image_size": 256}, {}),
+    "dinov2-b-14": ("dinov2", "Dinov2Model", BASE | {"patch_size": 14, "image_size": 224}, CROP),
+    "dinov3-b-16": ("dinov3_vit", "DINOv3ViTModel", BASE | {"intermediate_size": 3072, "num_register_tokens": 4}, {}),
+    "swin-t": ("swin", "SwinModel", {}, {}),
+    "mobilenet-v2": ("mobilenet_v2", "MobileNetV2Model", {}, CROP),
+}
+
+
+@pytest.mark.reference("torch", "transformers")
+@pytest.mark.parametrize("name", PUBLISHED)
+def test_the_tower_is_what_its_layout_reads(name: str, tmp_path: Path):
+    """From the published config and the names and shapes of its tensors, without a single number."""
+    import torch
+    import transformers
+
+    layout, kind, options, processor = PUBLISHED[name]
+    model_class = getattr(transformers, kind)
+    config = model_class.config_class(**options)
+    with torch.device("meta"):
+        names = {key: tuple(tensor.shape) for key, tensor in model_class(config).state_dict().items()}
+    size = {"height": PRESETS[name].size, "width": PRESETS[name].size}
+    square = {"image_processor_type": "ViTImageProcessor", "size": size}
+    statistics = {"resample": 3, "image_mean": [0.5, 0.5, 0.5], "image_std": [0.5, 0.5, 0.5]}
+    (tmp_path / "preprocessor_config.json").write_text(json.dumps((processor or square) | statistics))
+    described = json.loads(config.to_json_string(use_diff=False)) | {"model_type": config.model_type}
+    assert WEIGHTS[layout].matches(described)
+    prefix = next(prefix for prefix in WEIGHTS[layout].prefixes if prefix + WEIGHTS[layout].anchor in names)
+    shapes = {key.removeprefix(prefix): shape for key, shape in names.items()}
+    assert WEIGHTS[layout].read(tmp_path, described, shapes).tower == PRESETS[name].tower

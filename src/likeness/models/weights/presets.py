@@ -155,7 +155,7 @@ _SWINS = {
 
 
 def _swin(name: str) -> Preset:
-    tower = SwinConfig(1, *_SWINS[name], (7,) * 4, (3, 3, 3, 0))
+    tower = SwinConfig(1, *_SWINS[name], (7,) * 4, (3,) * 4)
     return Preset(f"timm/swin_{name}_patch4_window7_224.ms_in22k", f"Swin-{name[0].upper()}", tower, 224, "mit")
 
 
