@@ -600,3 +600,29 @@ def test_equals_open_clip(tmp_path: Path, name: str, proj: str | None):
         theirs = model.encode_image(torch.from_numpy(normalised(images)).permute(0, 3, 1, 2)).numpy()
     found = by_graph(config, imported, images)
     assert np.abs(found - theirs).max() / np.abs(theirs).max() <= 2e-5
+
+
+@pytest.mark.reference("torch", "timm")
+def test_facts_of_every_architecture_that_is_known(tmp_path: Path):
+    """Heads, eps, activation and the names of all tensors, from timm's own models without memory behind them."""
+    import timm
+    import torch
+
+    names = [name for name in timm.list_models() if family_of(name)]
+    assert len(names) > 100
+    for name in names:
+        with torch.device("meta"):
+            model = timm.create_model(name)
+        shapes = {key: tuple(tensor.shape) for key, tensor in model.state_dict().items()}
+        described = {"architecture": name, "num_classes": model.num_classes, "global_pool": model.global_pool}
+        described["pretrained_cfg"] = {**model.pretrained_cfg, "tag": "webli"}
+        config: Any = WEIGHTS["timm_vit"].read(tmp_path, described, shapes).tower
+        known = {"head.weight", "head.bias"}
+        for key in WEIGHTS["timm_vit"].keys(config):
+            known |= {their.format(i) for their in key.theirs for i in range(config.layers)}
+        assert known | set(shapes) == known, name
+        block, pool = model.blocks[0], model.attn_pool
+        assert (block.attn.num_heads, block.norm1.eps) == (config.heads, config.eps), name
+        assert (pool.num_heads if pool is not None else None) == config.pool_heads, name
+        act = {"SiLU": "swiglu", "QuickGELU": "quick_gelu", "GELUTanh": "gelu_tanh"}.get(type(block.mlp.act).__name__)
+        assert (act or "gelu") == config.activation, name
