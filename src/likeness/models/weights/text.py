@@ -159,6 +159,11 @@ def _siglip_keys(config: TextConfig) -> tuple[Key, ...]:
     return _transformers_keys(linear("head", "head") if config.head else ())
 
 
+def _part(described: dict[str, Any]) -> dict[str, Any]:
+    """What a config says of the text tower: a part of it, or all of it where there is no other."""
+    return described["text_config"] or {} if "text_config" in described else described
+
+
 def _transformers_config(path: Path, data: dict[str, Any], **more: Any) -> TextConfig:
     if data["hidden_act"] not in _ACTIVATIONS:
         raise NoTextError(f"The text tower of `{path}` has activation {data['hidden_act']!r}, which is not supported.")
@@ -176,7 +181,7 @@ def _transformers_config(path: Path, data: dict[str, Any], **more: Any) -> TextC
 
 
 def _read_clip(path: Path, described: dict[str, Any], shapes: Shapes) -> TextConfig:
-    data = {**_CLIP, **described.get("text_config", described)}
+    data = _CLIP | _part(described)
     end, head = data["eos_token_id"], shapes.get("text_projection.weight")
     if not isinstance(end, int):
         raise NoTextError(f"The text tower of `{path}` has the end mark {end!r}; expected one number.")
@@ -186,7 +191,7 @@ def _read_clip(path: Path, described: dict[str, Any], shapes: Shapes) -> TextCon
 
 def _read_siglip(path: Path, described: dict[str, Any], shapes: Shapes) -> TextConfig:
     """Every token looks at all, padding too: the published tokenizers give no attention mask."""
-    data, head = {**_SIGLIP, **described.get("text_config", described)}, shapes.get("head.weight")
+    data, head = _SIGLIP | _part(described), shapes.get("head.weight")
     return _transformers_config(
         path, data, causal=False, read="last", head=head[0] if head else None, head_bias=head is not None
     )
