@@ -196,8 +196,8 @@ def missing(repository: str, name: str) -> EncoderError:
     """There is no connection, and the cache lacks this file."""
     return EncoderError(
         f"Getting `{name}` of `{repository}` failed: there is no connection to the Hub, and no copy in the cache.",
-        hint=f"where there is one, `hf download {repository} --local-dir DIR --include '*.json' '*.safetensors'`; "
-        "then `likeness pull DIR --out MODEL` here",
+        hint=f"where there is one, `hf download {repository} --local-dir DIR "
+        "--include '*.json' '*.safetensors' '*.txt' '*.model'`; then `likeness pull DIR --out MODEL` here",
     )
 
 
