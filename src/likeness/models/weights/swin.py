@@ -9,7 +9,8 @@ from typing import Any, Literal
 from likeness.core.errors import EncoderError
 from likeness.models.config import EncoderConfig, ProjectionConfig, SwinConfig
 from likeness.models.weights.processors import from_timm, from_transformers, square
-from likeness.models.weights.table import MATRIX, PATCH, Form, Key, Layout
+from likeness.models.weights.rows import linear, norm
+from likeness.models.weights.table import PATCH, Form, Key, Layout
 
 _Shapes = Mapping[str, tuple[int, ...]]
 
@@ -38,49 +39,26 @@ _TOLD = {"embed_dim", "depths", "num_heads", "mlp_ratio", "patch_size", "num_cla
 _TOLD |= {"drop_rate", "proj_drop_rate", "attn_drop_rate", "drop_path_rate", "strict_img_size"}
 
 
-def _norm(ours: str, theirs: str) -> tuple[Key, Key]:
-    return Key(f"{ours}.weight", (f"{theirs}.weight",)), Key(f"{ours}.bias", (f"{theirs}.bias",))
-
-
-def _linear(ours: str, theirs: str) -> tuple[Key, Key]:
-    return Key(f"{ours}.weight", (f"{theirs}.weight",), MATRIX), Key(f"{ours}.bias", (f"{theirs}.bias",))
-
-
-def _position(ours: str, theirs: str) -> tuple[Key, ...]:
-    """The second version's MLP; theirs counts the activation as a layer."""
-    last = Key(f"{ours}.position.down.weight", (f"{theirs}.2.weight",), MATRIX)
-    return *_linear(f"{ours}.position.up", f"{theirs}.0"), last
-
-
 def _transformers_keys(config: SwinConfig) -> tuple[Key, ...]:
     keys = [
-        Key("patch.weight", ("embeddings.patch_embeddings.projection.weight",), PATCH),
-        Key("patch.bias", ("embeddings.patch_embeddings.projection.bias",)),
-        *_norm("norm_patch", "embeddings.norm"),
-        *_norm("norm_post", "layernorm"),
+        *linear("patch", "embeddings.patch_embeddings.projection", form=PATCH),
+        *norm("norm_patch", "embeddings.norm"),
+        *norm("norm_post", "layernorm"),
     ]
     for i in range(config.stages):
         ours, block = f"stages.{i}.blocks", f"encoder.layers.{i}.blocks.{{}}"
-        asked = ("query", "key", "value") if config.version == 1 else ("query", "value")
         attention = f"{block}.attention.self"
+        query, key, value = (f"{attention}.{part}" for part in ("query", "key", "value"))
+        biased = (query, key, value) if config.version == 1 else (query, value)
         keys += [
-            *_norm(f"{ours}.norm1", f"{block}.layernorm_before"),
-            *_norm(f"{ours}.norm2", f"{block}.layernorm_after"),
-            *_linear(f"{ours}.mlp.up", f"{block}.intermediate.dense"),
-            *_linear(f"{ours}.mlp.down", f"{block}.output.dense"),
-            Key(
-                f"{ours}.attention.qkv.weight",
-                tuple(f"{attention}.{part}.weight" for part in ("query", "key", "value")),
-                MATRIX,
-            ),
-            Key(f"{ours}.attention.qkv.bias", tuple(f"{attention}.{part}.bias" for part in asked)),
-            *_linear(f"{ours}.attention.out", f"{block}.attention.output.dense"),
+            *norm(f"{ours}.norm1", f"{block}.layernorm_before"),
+            *norm(f"{ours}.norm2", f"{block}.layernorm_after"),
+            *linear(f"{ours}.mlp.up", f"{block}.intermediate.dense"),
+            *linear(f"{ours}.mlp.down", f"{block}.output.dense"),
+            *linear(f"{ours}.attention.qkv", query, key, value, biased=biased),
+            *linear(f"{ours}.attention.out", f"{block}.attention.output.dense"),
+            *_positions(config, f"{ours}.attention", attention, "continuous_position_bias_mlp"),
         ]
-        if config.version == 1:
-            keys.append(Key(f"{ours}.attention.table", (f"{attention}.relative_position_bias_table",)))
-        else:
-            keys.append(Key(f"{ours}.attention.logit_scale", (f"{attention}.logit_scale",), _HEADS))
-            keys += _position(f"{ours}.attention", f"{attention}.continuous_position_bias_mlp")
         if i < config.stages - 1:
             keys += _merge(i, f"encoder.layers.{i}")
     return tuple(keys)
@@ -88,39 +66,42 @@ def _transformers_keys(config: SwinConfig) -> tuple[Key, ...]:
 
 def _timm_keys(config: SwinConfig) -> tuple[Key, ...]:
     keys = [
-        Key("patch.weight", ("patch_embed.proj.weight",), PATCH),
-        Key("patch.bias", ("patch_embed.proj.bias",)),
-        *_norm("norm_patch", "patch_embed.norm"),
-        *_norm("norm_post", "norm"),
+        *linear("patch", "patch_embed.proj", form=PATCH),
+        *norm("norm_patch", "patch_embed.norm"),
+        *norm("norm_post", "norm"),
     ]
     for i in range(config.stages):
         ours, block = f"stages.{i}.blocks", f"layers.{i}.blocks.{{}}"
-        attention = f"{block}.attn"
         biases = ("qkv.bias",) if config.version == 1 else ("q_bias", "v_bias")
         keys += [
-            *_norm(f"{ours}.norm1", f"{block}.norm1"),
-            *_norm(f"{ours}.norm2", f"{block}.norm2"),
-            *_linear(f"{ours}.mlp.up", f"{block}.mlp.fc1"),
-            *_linear(f"{ours}.mlp.down", f"{block}.mlp.fc2"),
-            Key(f"{ours}.attention.qkv.weight", (f"{attention}.qkv.weight",), MATRIX),
-            Key(f"{ours}.attention.qkv.bias", tuple(f"{attention}.{name}" for name in biases)),
-            *_linear(f"{ours}.attention.out", f"{attention}.proj"),
+            *norm(f"{ours}.norm1", f"{block}.norm1"),
+            *norm(f"{ours}.norm2", f"{block}.norm2"),
+            *linear(f"{ours}.mlp.up", f"{block}.mlp.fc1"),
+            *linear(f"{ours}.mlp.down", f"{block}.mlp.fc2"),
+            *linear(f"{ours}.attention.qkv", f"{block}.attn.qkv", biased=()),
+            Key(f"{ours}.attention.qkv.bias", tuple(f"{block}.attn.{name}" for name in biases)),
+            *linear(f"{ours}.attention.out", f"{block}.attn.proj"),
+            *_positions(config, f"{ours}.attention", f"{block}.attn", "cpb_mlp"),
         ]
-        if config.version == 1:
-            keys.append(Key(f"{ours}.attention.table", (f"{attention}.relative_position_bias_table",)))
-        else:
-            keys.append(Key(f"{ours}.attention.logit_scale", (f"{attention}.logit_scale",), _HEADS))
-            keys += _position(f"{ours}.attention", f"{attention}.cpb_mlp")
         if i < config.stages - 1:
             keys += _merge(i, f"layers.{i + 1}")  # timm counts it to the stage that it leads to
     return tuple(keys)
 
 
+def _positions(config: SwinConfig, ours: str, theirs: str, mlp: str) -> tuple[Key, ...]:
+    """What tells places in a window apart, and the second version's scale; their MLP counts its activation."""
+    if config.version == 1:
+        return (Key(f"{ours}.table", (f"{theirs}.relative_position_bias_table",)),)
+    return (
+        Key(f"{ours}.logit_scale", (f"{theirs}.logit_scale",), _HEADS),
+        *linear(f"{ours}.position.up", f"{theirs}.{mlp}.0"),
+        *linear(f"{ours}.position.down", f"{theirs}.{mlp}.2", biased=()),
+    )
+
+
 def _merge(stage: int, theirs: str) -> tuple[Key, ...]:
     ours, theirs = f"stages.{stage}.merge", f"{theirs}.downsample"
-    return *_norm(f"{ours}.norm", f"{theirs}.norm"), Key(
-        f"{ours}.reduction.weight", (f"{theirs}.reduction.weight",), MATRIX
-    )
+    return *norm(f"{ours}.norm", f"{theirs}.norm"), *linear(f"{ours}.reduction", f"{theirs}.reduction", biased=())
 
 
 def _read_transformers(path: Path, described: dict[str, Any], _: _Shapes) -> EncoderConfig:
@@ -128,15 +109,15 @@ def _read_transformers(path: Path, described: dict[str, Any], _: _Shapes) -> Enc
     for key in ("num_channels", "qkv_bias", "hidden_act", "use_absolute_embeddings"):
         if data[key] != _DEFAULTS[key]:
             raise EncoderError(f"`{path}` has `{key}` {data[key]!r}; expected {_DEFAULTS[key]!r}.")
-    patch, version = square(data["patch_size"], path), described["model_type"] == "swinv2"
+    patch, second = square(data["patch_size"], path), described["model_type"] == "swinv2"
     depths, window = tuple(data["depths"]), int(data["window_size"])
     windows, shifts = (window,) * len(depths), (window // 2,) * len(depths)
     trained: tuple[int, ...] = ()
-    if version:
+    if second:
         windows, shifts = _fitted(square(data["image_size"], path) // patch, len(depths), window)
         trained = _trained(data["pretrained_window_sizes"], windows)
     tower = SwinConfig(
-        version=2 if version else 1,
+        version=2 if second else 1,
         width=int(data["embed_dim"]),
         depths=depths,
         heads=tuple(data["num_heads"]),
