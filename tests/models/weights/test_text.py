@@ -358,6 +358,40 @@ def test_open_clip_equals_a_slow_transcription(tmp_path, clip_files, prefix, bia
         assert all(np.array_equal(exported[name], stored[name]) for name in exported)
 
 
+@pytest.mark.reference("torch", "open_clip")
+@pytest.mark.parametrize(("biased", "options"), [(False, {}), (True, SIGLIP)])
+def test_open_clip_equals_the_library(tmp_path, clip_files, biased, options):
+    """Where it is installed; it wants torchvision."""
+    from functools import partial
+
+    import torch
+    from open_clip.transformer import LayerNorm, TextTransformer
+
+    written(tmp_path, clip_files(tmp_path), "text.", biased, **options)
+    config, tensors, tokenizer = read_published_text(tmp_path)
+    own = {} if not biased else {"no_causal_mask": True, "proj_bias": True, "pool_type": "last"}
+    act = partial(torch.nn.GELU, approximate="tanh") if biased else torch.nn.GELU
+    model = TextTransformer(
+        CONTEXT,
+        config.vocabulary,
+        48,
+        4,
+        2,
+        output_dim=20,
+        act_layer=act,
+        norm_layer=partial(LayerNorm, eps=config.eps),
+        **own,
+    ).eval()
+    stored = load_file(tmp_path / "open_clip_model.safetensors")
+    stored = {name.removeprefix("text."): torch.from_numpy(t) for name, t in stored.items() if name != "logit_scale"}
+    model.load_state_dict(stored)
+    ids = ids_of(tokenizer, config)
+    with torch.no_grad():
+        expected = model(torch.from_numpy(ids)).numpy()
+    found = our_states(config, tensors, ids)[-1]
+    assert np.abs(found - expected).max() <= 1e-5 * np.abs(expected).max()
+
+
 @pytest.mark.parametrize(
     ("options", "words"),
     [
