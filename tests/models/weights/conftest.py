@@ -11,6 +11,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from PIL import Image
 
 from likeness.models.config import EncoderConfig, Tensors
 from likeness.models.encoder import Encoder
@@ -105,6 +106,22 @@ class Parity:
         assert cosines(ours[-1], theirs[-1]).min() >= 0.99999
         if half:
             assert cosines(self.ours(config, tensors, "bfloat16")[-1], theirs[-1]).min() >= 0.999
+
+    def check_pictures(self, path: Path, config: EncoderConfig, tensors: Tensors, blocks: Blocks) -> None:
+        """Pictures of odd sizes, not square: their image processor and model against our preprocessing and encoder."""
+        import torch
+        from transformers import AutoImageProcessor
+
+        processor = AutoImageProcessor.from_pretrained(path, use_fast=False)
+        rng = np.random.default_rng(2)
+        shapes = [(61, 37), (45, 211), (39, 40), (128, 97)]
+        pictures = [rng.integers(0, 256, (height, width, 3), dtype=np.uint8) for height, width in shapes]
+        with torch.no_grad():
+            pixels = processor(images=[Image.fromarray(picture) for picture in pictures], return_tensors="pt")
+            theirs = blocks(pixels["pixel_values"])[1].numpy()
+        images = np.stack([config.preprocess(picture) for picture in pictures])
+        _, ours = _ours(Encoder.from_parts(config, tensors), jnp.asarray(images))
+        assert self.worst([np.asarray(ours)], [theirs]) <= 1e-5
 
     def check_mutations(
         self,

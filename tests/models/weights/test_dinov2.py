@@ -50,6 +50,8 @@ def test_every_block_equals_transformers(parity: Any, tmp_path: Path, registers:
     assert (layout, config.pooling) == ("dinov2", "class")
     assert config.preprocess.resize == 46
     parity.check(config, tensors, blocks(model), half=not options)
+    if registers:
+        parity.check_pictures(tmp_path, config, tensors, blocks(model))
     theirs = load_file(tmp_path / "model.safetensors")
     ours = export_tensors(WEIGHTS["dinov2"], config, tensors)
     assert ours.keys() == theirs.keys()
