@@ -82,6 +82,15 @@ CASES = {
     "clip_quick": dataclasses.replace(CLIP, architecture="vit_huge_patch14_clip_quickgelu_224", gelu="quick"),
     "plain": Case("vit_base_patch16_224", classes=1000),
     "plain_mean": Case("vit_small_patch16_224", "avg", late=True),
+    "gap": Case("vit_medium_patch16_gap_256", "avg", token=False, positions="patches", bias="none", scale="ls{}.gamma"),
+    "gap_registers": Case(
+        *("vit_wee_patch16_reg1_gap_256", "avg"),
+        token=False,
+        registers=1,
+        positions="patches",
+        scale="ls{}.gamma",
+        late=True,
+    ),
     "siglip": Case("vit_base_patch16_siglip_224", **SIGLIP),
     "siglip2": Case("vit_so400m_patch16_siglip_384", gelu="tanh", **SIGLIP),
     "dinov2": Case("vit_giant_patch14_dinov2", scale="ls{}.gamma", gate="fc1"),
@@ -242,9 +251,8 @@ def slow(case: Case, t: dict[str, Any], pixels: Any) -> tuple[list[Any], Any]:
     position = t.get("pos_embed", torch.zeros(1, grid**2, WIDTH, dtype=torch.float64))[0]
     x = x + position[-(grid**2) :]
     registers = t.get("reg_token", x[None, :0])[0]
-    if case.token:
-        first = t["cls_token"][0] + (position[:1] if case.positions == "all" else 0)
-        x = torch.cat([first, registers, x])
+    first = [t["cls_token"][0] + (position[:1] if case.positions == "all" else 0)] if case.token else []
+    x = torch.cat([*first, registers, x])
     x = norm(x, "norm_pre") if case.norm_pre else x
     states = [x]
     for i in range(LAYERS):

@@ -82,6 +82,9 @@ FAMILIES: tuple[Family, ...] = (
         projects=True,
     ),
     Family(r"vit_(?P<size>tiny|small|base|large|huge|giant|gigantic)_patch\d+_\d+", sixteen=_WIDE),
+    Family(r"vit_(?P<size>base|huge|giant)_patch\d+_gap_\d+", sixteen=("base", "huge", "giant")),
+    Family(r"vit_(?P<size>medium|betwixt)_patch16_gap_\d+"),
+    Family(r"vit_(?P<size>wee|little|medium|mediumd|betwixt|base)_patch16_reg\d_gap_\d+"),
 )
 """In the order in which a name is tried."""
 
