@@ -28,7 +28,9 @@ def parts(tower: SwinConfig, size: int) -> tuple[EncoderConfig, Tensors]:
 
 
 def quick(function: Any) -> Any:
-    return jax.jit(function, compiler_options={"xla_backend_optimization_level": 0})
+    """Compiled without optimisation, which takes most of the time."""
+    options = {"xla_backend_optimization_level": 0, "xla_cpu_use_fusion_emitters": False}
+    return jax.jit(function, compiler_options=options)
 
 
 @pytest.mark.parametrize(("window", "reach"), [(3, 3), (2, 4), (1, 1)])
