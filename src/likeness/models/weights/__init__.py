@@ -73,7 +73,7 @@ def read_published(
         raise no_tensors(path)
     raise EncoderError(
         f"`{path}` is in no layout that is known ({', '.join(WEIGHTS)}).",
-        hint="it needs `config.json` of a CLIP or MobileNetV2 model, or `open_clip_config.json`, beside safetensors",
+        hint="it needs `config.json` of one of these, or `open_clip_config.json`, beside safetensors",
     )
 
 
