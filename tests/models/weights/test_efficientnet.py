@@ -1,6 +1,7 @@
 """EfficientNet as transformers saves it: every block, gradients, and what the comparison would notice."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,7 @@ import pytest
 from safetensors.numpy import load_file, save_file
 
 from likeness.core.errors import EncoderError
+from likeness.models.towers.efficientnet import EFFICIENTNETS
 from likeness.models.weights import WEIGHTS, read_published
 from likeness.models.weights.table import export_tensors
 
@@ -124,6 +126,17 @@ def test_export_gives_back_every_tensor_to_the_bit(tmp_path: Path, classifier: b
         ours = {name.removeprefix("efficientnet."): tensor for name, tensor in ours.items()}
     assert ours.keys() == theirs.keys()
     assert all(np.array_equal(ours[name], theirs[name]) for name in theirs)
+
+
+@pytest.mark.parametrize(("name", "width", "depth"), [("b0", 1.0, 1.0), ("b3", 1.2, 1.4), ("b7", 2.0, 3.1)])
+def test_a_published_config_is_the_papers_tower(tmp_path: Path, name: str, width: float, depth: float):
+    from transformers.models.efficientnet.configuration_efficientnet import EfficientNetConfig
+
+    statistics = PROCESSOR | {"size": {"height": 64, "width": 64}}
+    (tmp_path / "preprocessor_config.json").write_text(json.dumps(statistics))
+    wanted = replace(EFFICIENTNETS[name], padding="late", first_residual=False)
+    described = EfficientNetConfig(width_coefficient=width, depth_coefficient=depth, hidden_dim=wanted.features)
+    assert WEIGHTS["efficientnet"].read(tmp_path, described.to_dict(), {}).tower == wanted
 
 
 def test_faults_are_named(tmp_path: Path):
