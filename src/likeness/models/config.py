@@ -84,7 +84,10 @@ class EncoderConfig:
 
     def __post_init__(self) -> None:
         if self.pooling not in self.tower.poolings:
-            raise EncoderError(f"Pooling {self.pooling!r} does not go with a {type(self.tower).__name__}.")
+            raise EncoderError(
+                f"Pooling {self.pooling!r} does not go with a {type(self.tower).__name__}.",
+                hint=f"for this one: {', '.join(self.tower.poolings)}",
+            )
         if self.tower.only_size not in (None, self.preprocess.size):
             raise EncoderError(
                 f"Pictures of {self.preprocess.size} px can't enter a tower for {self.tower.only_size} px."

@@ -109,14 +109,17 @@ def _read_naflex(path: Path, described: dict[str, Any], _: Mapping[str, tuple[in
     size = isqrt(int(vision["num_patches"])) * square(vision["patch_size"], path)
     tower = _tower(path, described, size)
     data = read_json(path / "preprocessor_config.json") if (path / "preprocessor_config.json").exists() else {}
-    missing = [key for key in ("image_mean", "image_std", "resample") if key not in data]
-    if missing or data["resample"] not in (2, 3):
-        what = f"lacks {', '.join(missing)}" if missing else f"has filter {data['resample']}; expected 2 or 3"
-        raise EncoderError(f"The preprocessing of `{path}` (`preprocessor_config.json`) {what}.")
+    faults = [f"lacks {key}" for key in ("image_mean", "image_std", "resample") if key not in data]
+    faults += [f"does not {key}" for key in ("resize", "rescale", "normalize") if not data.get(f"do_{key}", True)]
+    if data.get("resample", 2) not in (2, 3):
+        faults.append(f"has filter {data['resample']}, not 2 or 3")
+    if abs(data.get("rescale_factor", 1 / 255) * 255 - 1) > 1e-6:
+        faults.append(f"rescales by {data['rescale_factor']}, not 1/255")
+    if faults:
+        raise EncoderError(f"The preprocessing of `{path}` (`preprocessor_config.json`) {', '.join(faults)}.")
     filter_: Any = "bilinear" if data["resample"] == 2 else "bicubic"
-    return _encoder(
-        tower, Preprocess(size, "squash", size, filter_, tuple(data["image_mean"]), tuple(data["image_std"]))
-    )
+    mean, std = tuple(data["image_mean"]), tuple(data["image_std"])
+    return _encoder(tower, Preprocess(size, "squash", size, filter_, mean, std))
 
 
 _IGNORED = (
