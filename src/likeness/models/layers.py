@@ -115,7 +115,7 @@ def _depthwise(x: Float[Array, "H W C"], weight: Float[Array, "h w C"], stride: 
     """A depthwise convolution without padding, as a sum of shifted maps that XLA fuses into one pass.
 
     XLA's own grouped convolution on a CPU took 4 to 45 times as long, forward and backward, for kernels of 3 to 7
-    taps. The slopes are written by hand: those that JAX derives from 49 slices took 4 to 8 times as long to run and
+    taps. The slopes are written by hand: those that JAX derives from 49 slices took 4 to 5 times as long to run and
     2 to 3 times as long to compile.
     """
     side, channels = weight.shape[0], x.shape[2]
