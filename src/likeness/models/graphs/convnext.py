@@ -4,7 +4,7 @@ import numpy as np
 from onnx import TensorProto
 
 from likeness.models.config import Tensors
-from likeness.models.graphs.graph import Graph, colors, int64
+from likeness.models.graphs.graph import LEAST_GELU, Graph, colors, int64
 from likeness.models.preprocess import Preprocess
 from likeness.models.towers import ConvNeXtConfig
 
@@ -66,7 +66,8 @@ def _block(graph: Graph, config: ConvNeXtConfig, tensors: Tensors, x: str, side:
     y = _norm(graph, y, tensors, "norm", config.eps)
     y = graph.op("Gelu", graph.linear(y, tensors["mlp.up.weight"], tensors["mlp.up.bias"]))
     scale = tensors.get("scale", np.ones(width, np.float32))
-    return graph.op("Add", x, graph.linear(y, tensors["mlp.down.weight"] * scale, tensors["mlp.down.bias"] * scale))
+    weight, bias = tensors["mlp.down.weight"] * scale, tensors["mlp.down.bias"] * scale
+    return graph.op("Add", x, graph.linear(y, weight, bias, least=LEAST_GELU))
 
 
 def _norm(graph: Graph, x: str, tensors: Tensors, name: str, eps: float) -> str:

@@ -12,6 +12,9 @@ from likeness.models.preprocess import Preprocess
 OPSET = 23
 """The first with the Attention operator."""
 
+LEAST_GELU = -0.171
+"""No GELU, exact or approximate, gives less; its minimum is -0.16997."""
+
 LARGE = 2**16
 """Numbers in a matrix from which eight bits are worth their rounding."""
 
@@ -37,28 +40,43 @@ class Graph:
         """`x` in another shape; 0 keeps a length, -1 is what remains."""
         return self.op("Reshape", x, np.array(shape, np.int64))
 
-    def linear(self, x: str, weight: np.ndarray, bias: np.ndarray | None, exact: bool = False) -> str:
+    def linear(
+        self, x: str, weight: np.ndarray, bias: np.ndarray | None, exact: bool = False, least: float | None = None
+    ) -> str:
         """`x @ weight + bias` for `x` of two axes.
 
-        In an `int8` graph, unless `exact` or small: each row of `x` and each column of `weight` is divided by its
-        largest number and rounded to 127 steps a side. A row's numbers do not depend on the rows beside it.
+        In an `int8` graph, unless `exact` or small, each column of `weight` is divided by its largest number and
+        rounded to 127 steps a side, and so is each row of `x`; where `x` is known to have nothing below `least`, its
+        rows are rounded to 255 steps from there on. A row's numbers do not depend on the rows beside it.
         """
         if exact or not self._int8 or weight.size < LARGE:
             return self.op("Gemm", x, weight, *(() if bias is None else (bias,)))
-        if x not in self._whole:  # queries, keys and values are made from the same rows
-            most = self.op("ReduceMax", self.op("Abs", x), np.array([-1], np.int64), keepdims=1)
-            steps = self.op("Div", np.array(127, np.float32), self.op("Max", most, np.array(1e-12, np.float32)))
-            # Unsigned, with 128 for zero, since that is what processors multiply; the cast rounds down.
-            rows = self.op(
-                "Cast", self.op("Add", self.op("Mul", x, steps), np.array(128.5, np.float32)), to=TensorProto.UINT8
-            )
-            self._whole[x] = rows, self.op("Mul", most, np.array(1 / 127, np.float32))
-        rows, row_step = self._whole[x]
+        rows, zero, row_step = self._rounded(x, least)
         step = np.maximum(np.abs(weight).max(axis=0), np.finfo(np.float32).tiny) / np.float32(127)
         columns = np.rint(weight / step).astype(np.int8)
-        y = self.op("MatMulInteger", rows, columns, np.array(128, np.uint8), np.array(0, np.int8))
+        y = self.op("MatMulInteger", rows, columns, zero, np.array(0, np.int8))
         y = self.op("Mul", self.op("Mul", self.op("Cast", y, to=TensorProto.FLOAT), step), row_step)
+        if least is not None:
+            bias = np.float32(least) * weight.sum(axis=0) + (0 if bias is None else bias)
         return y if bias is None else self.op("Add", y, bias)
+
+    def _rounded(self, x: str, least: float | None) -> tuple[str, np.ndarray, str]:
+        """The rows of `x` as bytes, which byte is zero, and the size of each row's step."""
+        if x not in self._whole:  # queries, keys and values are made from the same rows
+            end = np.array([-1], np.int64)
+            if least is None:  # bytes without a sign, since that is what processors multiply
+                span, levels = self.op("ReduceMax", self.op("Abs", x), end, keepdims=1), 127
+            else:
+                span = self.op("Add", self.op("ReduceMax", x, end, keepdims=1), np.array(-least, np.float32))
+                levels = 255
+            steps = self.op("Div", np.array(levels, np.float32), self.op("Max", span, np.array(1e-12, np.float32)))
+            start: str | np.ndarray = np.array(128.5, np.float32)  # the cast rounds down
+            if least is not None:
+                start = self.op("Add", self.op("Mul", steps, np.array(-least, np.float32)), np.array(0.5, np.float32))
+            rows = self.op("Cast", self.op("Add", self.op("Mul", x, steps), start), to=TensorProto.UINT8)
+            self._whole[x] = rows, self.op("Mul", span, np.array(1 / levels, np.float32))
+        rows, step = self._whole[x]
+        return rows, np.array(128 if least is None else 0, np.uint8), step
 
     def norm(self, x: str, weight: np.ndarray, bias: np.ndarray, eps: float) -> str:
         """Layer norm over the last axis."""

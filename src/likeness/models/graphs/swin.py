@@ -12,7 +12,7 @@ from jaxtyping import Float32, Int
 from onnx import TensorProto
 
 from likeness.models.config import Tensors
-from likeness.models.graphs.graph import Graph, colors, int64
+from likeness.models.graphs.graph import LEAST_GELU, Graph, colors, int64
 from likeness.models.preprocess import Preprocess
 from likeness.models.towers import SwinConfig
 from likeness.models.towers.swin import EPS_BETWEEN, log_offsets, pairs, regions
@@ -68,7 +68,7 @@ def _block(graph: Graph, config: SwinConfig, tensors: Tensors, x: str, stage: in
 
 def _mlp(graph: Graph, tensors: Tensors, x: str) -> str:
     y = graph.op("Gelu", graph.linear(x, tensors["mlp.up.weight"], tensors["mlp.up.bias"]))
-    return graph.linear(y, tensors["mlp.down.weight"], tensors["mlp.down.bias"])
+    return graph.linear(y, tensors["mlp.down.weight"], tensors["mlp.down.bias"], least=LEAST_GELU)
 
 
 def _attention(

@@ -4,7 +4,7 @@ import numpy as np
 from onnx import TensorProto
 
 from likeness.models.config import Tensors
-from likeness.models.graphs.graph import Graph, colors, int64
+from likeness.models.graphs.graph import LEAST_GELU, Graph, colors, int64
 from likeness.models.preprocess import Preprocess
 from likeness.models.towers import ViTConfig
 
@@ -35,7 +35,8 @@ def _tokens(graph: Graph, config: ViTConfig, tensors: Tensors, preprocess: Prepr
     mean, scale = (np.tile(part, config.patch**2) for part in colors(preprocess))
     weight = scale[:, None] * tensors["patch.weight"]
     bias = tensors.get("patch.bias", np.zeros(config.width, np.float32)) - mean @ weight
-    x = graph.linear(graph.op("Cast", _cut(graph, config), to=TensorProto.FLOAT), weight, bias)
+    # Exact, since pixels fill all 256 levels and their mean is not yet subtracted.
+    x = graph.linear(graph.op("Cast", _cut(graph, config), to=TensorProto.FLOAT), weight, bias, exact=True)
     x = graph.shaped(x, -1, config.grid**2, config.width)
     first = _prefix(config, tensors)
     if config.positions != "none":
@@ -86,7 +87,7 @@ def _block(graph: Graph, config: ViTConfig, tensors: Tensors, x: str, first_only
     x = graph.op("Add", x, graph.linear(y, weight, bias))
     y = graph.norm(x, tensors["norm2.weight"], tensors["norm2.bias"], config.eps)
     weight, bias = _scaled(tensors, "mlp.down", "scale2")
-    return graph.op("Add", x, graph.linear(_up(graph, config, tensors, y), weight, bias))
+    return graph.op("Add", x, graph.linear(_up(graph, config, tensors, y), weight, bias, least=_least(config)))
 
 
 def _attention(graph: Graph, config: ViTConfig, tensors: Tensors, asking: str, x: str, first_only: bool) -> str:
@@ -131,6 +132,11 @@ def _scaled(tensors: Tensors, name: str, scale: str) -> tuple[np.ndarray, np.nda
     return (weight, bias) if by is None else (weight * by, bias * by)
 
 
+def _least(config: ViTConfig) -> float | None:
+    """Below what nothing leaves the MLP's activation."""
+    return None if config.activation == "swiglu" else LEAST_GELU
+
+
 def _up(graph: Graph, config: ViTConfig, tensors: Tensors, x: str) -> str:
     """The MLP up to its activation."""
     weight, bias = tensors["mlp.up.weight"], tensors["mlp.up.bias"]
@@ -157,7 +163,8 @@ def _asked(graph: Graph, config: ViTConfig, tensors: Tensors, x: str) -> str:
     y = graph.shaped(y, -1, config.width)
     y = graph.linear(y, tensors["attention.out.weight"], tensors["attention.out.bias"])
     z = graph.norm(y, tensors["norm.weight"], tensors["norm.bias"], config.eps)
-    z = graph.linear(_up(graph, config, tensors, z), tensors["mlp.down.weight"], tensors["mlp.down.bias"])
+    weight, bias = tensors["mlp.down.weight"], tensors["mlp.down.bias"]
+    z = graph.linear(_up(graph, config, tensors, z), weight, bias, least=_least(config))
     return graph.op("Add", y, z)
 
 
