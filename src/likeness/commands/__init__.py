@@ -25,6 +25,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "index": ("likeness.commands.index", "from a folder to a searchable collection in one step"),
     "search": ("likeness.commands.search", "find the nearest pictures of a collection"),
     "export": ("likeness.commands.export", "take an encoder to another library or runtime"),
+    "push": ("likeness.commands.push", "upload a model to the Hugging Face Hub, with its card"),
     "info": ("likeness.commands.info", "say what a directory of ours holds"),
     "doctor": ("likeness.commands.doctor", "say what this machine has and what is missing"),
     "demo": ("likeness.commands.demo", "draw made-up products and show all of this on them, offline"),

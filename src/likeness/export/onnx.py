@@ -12,7 +12,7 @@ from onnx import GraphProto, ModelProto, TensorProto, helper
 from onnx.external_data_helper import set_external_data
 
 from likeness.core.errors import EncoderError
-from likeness.core.shapes import Image, Vectors
+from likeness.core.shapes import Vectors
 from likeness.export.parts import WHOLE, Export, Written, preparation
 from likeness.export.pixels import preprocessing
 from likeness.models.config import EncoderConfig
@@ -105,7 +105,7 @@ def save(model: ModelProto, directory: Path) -> None:
     (directory / "model.onnx").write_bytes(model.SerializeToString())
 
 
-def run(config: EncoderConfig, tensors: Mapping[str, np.ndarray], images: Sequence[Image]) -> Vectors:
+def run(config: EncoderConfig, tensors: Mapping[str, np.ndarray], images: Sequence[np.ndarray]) -> Vectors:
     """The vectors of these pictures, computed by ONNX Runtime."""
     import onnxruntime
 

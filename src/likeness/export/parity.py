@@ -3,10 +3,11 @@
 import contextlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 
 import numpy as np
-from jaxtyping import Float64
+from jaxtyping import Float32, Float64
 from PIL import Image as Pillow
 from PIL import ImageDraw
 
@@ -36,12 +37,13 @@ class Parity:
     pictures alike, no cosine tells a wrong export from a right one, and this does."""
 
 
-def pictures() -> list[Image]:
+@cache
+def pictures() -> tuple[np.ndarray, ...]:
     """Drawn pictures of `SIZES`, each of another kind: slopes of colour, fine stripes, hard edges, letters, noise."""
-    return [_drawn(np.random.default_rng(i), height, width) for i, (height, width) in enumerate(SIZES)]
+    return tuple(_drawn(np.random.default_rng(i), height, width) for i, (height, width) in enumerate(SIZES))
 
 
-def save(images: Sequence[Image], directory: Path) -> list[Path]:
+def save(images: Sequence[np.ndarray], directory: Path) -> list[Path]:
     """The pictures as PNG files, which keep every pixel."""
     paths = [directory / f"{i}.png" for i in range(len(images))]
     for image, path in zip(images, paths, strict=True):
@@ -62,7 +64,7 @@ def embedder(code: str, directory: Path) -> Callable[[Path], np.ndarray]:
     return embed
 
 
-def compare(found: Vectors, expected: Vectors) -> Parity:
+def compare(found: Float32[np.ndarray, "M E"], expected: Vectors) -> Parity:
     """Row by row.
 
     Args:

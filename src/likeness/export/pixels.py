@@ -136,7 +136,7 @@ def _sinc(g: Graph, x: str) -> str:
     return g.op("Div", g.op("Sin", safe), safe)
 
 
-def _polynomial(g: Graph, t: str, *coefficients: float) -> str:
+def _polynomial(g: Graph, t: str, *coefficients: int | float) -> str:
     """By Horner's rule, the highest power first."""
     value = g.op("Mul", t, _real(coefficients[0]))
     for coefficient in coefficients[1:-1]:
@@ -154,5 +154,5 @@ def _whole(value: int | list[int]) -> np.ndarray:
     return np.array(value, np.int64)
 
 
-def _real(value: float) -> np.ndarray:
+def _real(value: int | float) -> np.ndarray:
     return np.array(value, np.float32)

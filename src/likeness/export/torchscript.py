@@ -189,9 +189,7 @@ def _sources(config: EncoderConfig) -> tuple[str, str]:
         sizes=_SIZES[preprocess.mode].format(resize=preprocess.resize),
         mirror="    features = (features + self.tower(x.flip(3))) / 2.0\n" if config.mirror else "",
         unit="    features = torch.nn.functional.normalize(features)\n" if projection.unit_input else "",
-        linear="    features = torch.matmul(features, self.weight) + self.bias\n"
-        if projection.kind == "linear"
-        else "",
+        linear=linear,
     )
     return matrix, forward
 

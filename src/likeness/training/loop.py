@@ -11,7 +11,7 @@ from typing import Any
 from jax.sharding import Mesh
 
 from likeness.core.files import read_card, storage_errors
-from likeness.core.journal import Journal, note, progress
+from likeness.core.journal import Journal, note, progress, read_metrics
 from likeness.core.mesh import make_mesh, place, put_batch
 from likeness.models.encoder import Encoder
 from likeness.models.text_side import TextSide, read_text
@@ -54,12 +54,30 @@ def train(config: TrainConfig, evaluate: Evaluate | None = None, *, mesh: Mesh |
 
 def _card(config: TrainConfig, run: Path) -> dict[str, Any]:
     """What the encoder's card says: how it was made, and all that was said of what it began from (licence, source)."""
-    card = {"name": run.name, "recipe": type(config).__name__.removesuffix("Config"), "data": config.data}
+    card: dict[str, Any] = {
+        "name": run.name,
+        "recipe": type(config).__name__.removesuffix("Config"),
+        "data": config.data,
+    }
+    collection = read_card(config.data)
+    names = [source["name"] for source in collection.get("sources", ())]
+    facts = {"rows": collection.get("rows", 0), "licences": collection.get("licences", {}), "sources": names}
+    card |= {"pictures": facts, "metrics": _measured(run)}
     if not config.model:
         return card
     before = read_card(config.model)
     licence = {"license": before["license"]} if "license" in before else {}
     return {**card, **licence, "began_from": before}
+
+
+def _measured(run: Path) -> dict[str, dict[str, float]]:
+    """The metrics on split "test" of the encoder as it was given, and of the finished one."""
+    found: dict[str, dict[str, float]] = {}
+    for line in read_metrics(run):
+        if line.get("encoder") in ("untouched", "trained"):
+            scores = {name: value for name, value in line.items() if name not in ("step", "encoder", "dimension")}
+            found[line["encoder"]] = scores
+    return found
 
 
 def _text(config: TrainConfig, encoder: Encoder) -> TextSide | None:

@@ -1,0 +1,107 @@
+"""Small encoders with random weights, the encoder's own vectors of the drawn pictures, and a check by the README."""
+
+import functools
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from likeness.export import parity
+from likeness.models.config import EncoderConfig, ProjectionConfig, Tensors, tensor_shapes
+from likeness.models.preprocess import Preprocess
+from likeness.models.towers import MobileNetV2Config, Tower, ViTConfig
+
+MEAN, STD = (0.48, 0.45, 0.40), (0.27, 0.26, 0.28)
+SMALL: dict[str, Any] = {"size": 32, "patch": 8, "width": 64, "layers": 2, "heads": 2, "hidden": 128}
+
+
+@dataclass(frozen=True)
+class Case:
+    """An encoder and its own vectors."""
+
+    config: EncoderConfig
+    tensors: Tensors
+    expected: np.ndarray
+
+
+def weights(config: EncoderConfig) -> Tensors:
+    """Random tensors of the kind that training leaves: norms that are not the identity."""
+    rng = np.random.default_rng(0)
+    tensors = {}
+    for name, shape in tensor_shapes(config).items():
+        fan_in = np.prod(shape[:-1]) if ".conv." in name else shape[-2] if len(shape) > 1 else 1
+        value = rng.normal(size=shape) / np.sqrt(fan_in) * (1.2 if ".conv." in name else 1)
+        if "norm" in name:
+            plain = 0.2 * rng.normal(size=shape)
+            value = {"weight": 1 + plain, "variance": rng.uniform(0.5, 2, shape)}.get(name.split(".")[-1], plain)
+        tensors[name] = value.astype(np.float32)
+    return tensors
+
+
+@functools.cache
+def make(
+    tower: Tower,
+    pooling: str = "class",
+    preprocess: Preprocess | None = None,
+    dimension: int | None = 16,
+    mirror: bool = False,
+    bias: bool = True,
+) -> Case:
+    """An encoder with `dimension` numbers (None: all of the tower's), and what JAX makes of the drawn pictures."""
+    import equinox as eqx
+    import jax.numpy as jnp
+
+    from likeness.models.encoder import Encoder
+
+    prepare = preprocess or Preprocess(32, "crop", 36, "bicubic", MEAN, STD)
+    kind = "linear" if dimension else "identity"
+    projection = ProjectionConfig(kind, tower.features, dimension or tower.features)
+    config = EncoderConfig(tower, pooling, prepare, projection, mirror)
+    tensors = weights(config)
+    if dimension and not bias:
+        tensors["projection.bias"][:] = 0
+    images = np.stack([prepare(image) for image in parity.pictures()])
+    run = eqx.filter_jit(lambda encoder, images: encoder(images))
+    return Case(config, tensors, np.asarray(run(Encoder.from_parts(config, tensors), jnp.asarray(images))))
+
+
+@pytest.fixture(scope="session")
+def case() -> Callable[..., Case]:
+    """Makes an encoder with its vectors, each once a session."""
+    return make
+
+
+@pytest.fixture(scope="session")
+def small() -> dict[str, Any]:
+    """The sizes of a small ViT."""
+    return SMALL
+
+
+@pytest.fixture(scope="session")
+def clip() -> Case:
+    """A CLIP tower with a head, and a projection behind it."""
+    return make(ViTConfig(**SMALL, activation="quick_gelu", head=20), dimension=64)
+
+
+@pytest.fixture(scope="session")
+def mobilenet() -> Case:
+    """A convolutional tower."""
+    prepare = Preprocess(50, "squash", 50, "bilinear", MEAN, STD)
+    return make(MobileNetV2Config(multiplier=0.35, same_padding=True), "mean", prepare)
+
+
+@pytest.fixture
+def by_readme(tmp_path: Path) -> Callable[[str, Path], np.ndarray]:
+    """The vectors of the drawn pictures by the code block of a README, run in its directory."""
+
+    def run(readme: str, directory: Path) -> np.ndarray:
+        code = readme.split("```python\n")[1].split("```")[0]
+        embed = parity.embedder(code, directory)
+        scratch = tmp_path / "drawn"
+        scratch.mkdir(exist_ok=True)
+        return np.stack([embed(path) for path in parity.save(parity.pictures(), scratch)])
+
+    return run
