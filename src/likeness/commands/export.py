@@ -35,7 +35,7 @@ class Config:
 
     def __post_init__(self) -> None:
         if self.min_cosine is not None:
-            in_range(self, -1, 1, "min_cosine")
+            in_range(self, -1.0, 1.0, "min_cosine")
 
 
 def main(config: Config) -> None:

@@ -1,0 +1,42 @@
+"""`likeness export`: one way through the command, and what it refuses."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from likeness.commands import main
+
+
+def test_export_says_how_near_and_how_large(
+    tmp_path: Path, write_tiny_model: Callable[..., Path], capsys: pytest.CaptureFixture[str]
+):
+    model, out = write_tiny_model(tmp_path / "model"), tmp_path / "out"
+    assert main(["export", str(model), "--to", "onnx", "--out", str(out)]) == 0
+    said = capsys.readouterr()
+    facts = json.loads((out / "card.json").read_text())["export"]
+    assert said.out == ""
+    assert f"smallest cosine {facts['minimum_cosine']:.6f} over 6 pictures" in said.err
+    assert "MB" in said.err
+    assert facts["minimum_cosine"] > 0.99999
+    assert "license: Apache-2.0" in (out / "README.md").read_text()
+
+
+def test_what_is_refused(tmp_path: Path, write_tiny_model: Callable[..., Path], capsys: pytest.CaptureFixture[str]):
+    model = write_tiny_model(tmp_path / "model")
+
+    def refused(*argv: str) -> str:
+        assert main(["export", *argv]) == 2
+        return capsys.readouterr().err
+
+    out = ["--out", str(tmp_path / "out")]
+    assert "Did you mean `openvino`?" in refused(str(model), "--to", "openvin", *out)
+    assert "`--int8` goes with the targets onnx and openvino" in refused(
+        str(model), "--to", "safetensors", "--int8", *out
+    )
+    assert "so no export is written there" in refused(str(model), "--to", "onnx", "--out", str(model))
+    assert "no matrices that 8 bits would make smaller" in refused(str(model), "--to", "onnx", "--int8", *out)
+    assert "`min_cosine` of Config is 2.0" in refused(str(model), "--to", "onnx", "--min-cosine", "2", *out)
+    assert "There is no model directory" in refused(str(tmp_path / "none"), "--to", "onnx", *out)
+    assert not (tmp_path / "out").exists()
