@@ -31,7 +31,7 @@ class Taker:
     endpoint: str = ""
 
     def answer(self, request: BaseHTTPRequestHandler, body: bytes) -> tuple[int, Any, dict[str, str]]:
-        if request.path != "/api/validate-yaml":  # the library asks this without a token
+        if request.command == "POST" and request.path != "/api/validate-yaml":  # asked without a token
             self.authorizations.add(request.headers.get("Authorization"))
         if self.refuse:
             code = {404: "RepoNotFound"}.get(self.refuse, "")

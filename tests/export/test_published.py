@@ -12,7 +12,7 @@ from likeness.export.published import folded
 from likeness.export.writing import write_export
 from likeness.models.config import EncoderConfig
 from likeness.models.preprocess import Preprocess
-from likeness.models.towers import ConvNetConfig, MobileNetV2Config, SwinConfig, ViTConfig
+from likeness.models.towers import ConvNetConfig, ConvNeXtConfig, MobileNetV2Config, SwinConfig, ViTConfig
 from likeness.models.towers.efficientnet import EfficientNetConfig, Stage
 from likeness.models.weights import read_published
 
@@ -46,6 +46,8 @@ FAMILIES = {
     "swin": (SwinConfig(1, 16, (2, 2), (2, 2), (4, 4), (2, 2)), "mean", SQUASH),
     "swinv2": (SwinConfig(2, 16, (2, 2), (2, 2), (8, 4), (0, 0)), "mean", SQUASH),
     "efficientnet": (B0, "mean", SQUASH),
+    "convnext": (ConvNeXtConfig((16, 32), (1, 2)), "mean", SQUASH),
+    "dinov3_convnext": (ConvNeXtConfig((16, 32), (1, 2), eps=1e-5, last_eps=1e-5), "mean", SQUASH),
     "mobilenet_v2": (MobileNetV2Config(multiplier=0.35, same_padding=True), "mean", SQUASH),
 }
 
@@ -68,7 +70,7 @@ def test_a_layout_comes_back_to_the_bit(tmp_path: Path, case, monkeypatch: pytes
     assert facts["checked_with"].endswith("since torch was missing")
     assert facts["minimum_cosine"] > 0.99999
     name, config, tensors = read_published(tmp_path / "out")
-    assert name == family.split(" ")[0].replace("dinov3", "dinov3_vit")
+    assert name == {"dinov2 registers": "dinov2", "dinov3": "dinov3_vit"}.get(family, family)
     assert (config.tower, config.preprocess) == (made.config.tower, made.config.preprocess)
     assert all(np.array_equal(tensors[n], made.tensors[n]) for n in tensors)
     assert (tmp_path / "out" / "projection.safetensors").exists()
@@ -163,3 +165,50 @@ def test_safetensors_are_those_of_the_layout(tmp_path: Path, case, clip):
     code = (tmp_path / "c" / "README.md").read_text().split("```python\n")[1].split("```")[0]
     exec(code.replace("'model", f"'{tmp_path}/c/model").replace("'proj", f"'{tmp_path}/c/proj"), names)
     assert names["projection"]["bias"].shape == (16,)
+
+
+GAP = {**SIGLIP, "activation": "gelu_tanh"}
+EVEN = Preprocess(32, "crop", 32, "bicubic", *COLORS, rounding="even")
+
+FOREIGN = {
+    "open_clip head": ("open_clip", ViTConfig(**VIT, activation="gelu", head=20), "class", EVEN, {}),
+    "open_clip mean": ("open_clip", ViTConfig(**VIT, activation="quick_gelu", head=20), "mean", None, {"mirror": True}),
+    "open_clip folded": ("open_clip", ViTConfig(**VIT, activation="gelu"), "class", EVEN, {"bias": False}),
+    "timm clip": ("timm", ViTConfig(**VIT, activation="quick_gelu", head=20), "class", EVEN, {}),
+    "timm siglip": ("timm", FAMILIES["siglip"][0], "attention", SQUASH, {}),
+    "timm siglip gap": ("timm", ViTConfig(**VIT, **GAP), "mean", SQUASH, {}),
+    "timm dinov2": ("timm", FAMILIES["dinov2"][0], "class", EVEN, {}),
+    "timm dinov3": ("timm", FAMILIES["dinov3"][0], "class", EVEN, {}),
+    "timm swinv2": ("timm", FAMILIES["swinv2"][0], "mean", SQUASH, {}),
+}
+
+
+@pytest.mark.parametrize("name", sorted(FOREIGN))
+def test_other_layouts_come_back_to_the_bit(tmp_path: Path, case, monkeypatch: pytest.MonkeyPatch, name: str):
+    target, tower, pooling, preprocess, options = FOREIGN[name]
+    made = case(tower, pooling, preprocess, **options)
+    monkeypatch.setattr(writing, "absent", lambda names: [name for name in names if name == "torchvision"])
+    facts = write_export(target, Export(made.config, made.tensors, {}), made.expected, tmp_path / "out")
+    assert facts["minimum_cosine"] > 0.99999
+    assert facts["checked_with"].endswith("since torchvision was missing")
+    layout, config, _ = read_published(tmp_path / "out")
+    assert layout.startswith(target)
+    assert config.pooling == pooling
+
+
+@pytest.mark.reference("open_clip", "timm", "torch", "torchvision")
+@pytest.mark.parametrize("name", sorted(FOREIGN))
+def test_open_clip_and_timm_compute_the_same(tmp_path: Path, case, name: str):
+    target, tower, pooling, preprocess, options = FOREIGN[name]
+    made = case(tower, pooling, preprocess, **options)
+    facts = write_export(target, Export(made.config, made.tensors, {}), made.expected, tmp_path / "out")
+    assert facts["minimum_cosine"] > 0.99999
+    assert facts["checked_with"].startswith(target)
+
+
+def test_what_open_clip_and_timm_have_no_place_for(tmp_path: Path, case, mobilenet):
+    made = case(*FAMILIES["dinov2 registers"])
+    for target, encoder in (("open_clip", made), ("timm", made), ("timm", mobilenet)):
+        with pytest.raises(EncoderError, match=r"has no place for this ViT|No architecture of timm holds this"):
+            write_export(target, Export(encoder.config, encoder.tensors, {}), encoder.expected, tmp_path / "out")
+    assert list(tmp_path.iterdir()) == []

@@ -15,9 +15,9 @@ if TYPE_CHECKING:
 class Config:
     """Take an encoder elsewhere: in the layout of another library, or as a graph with the preprocessing inside.
 
-    Targets: safetensors, transformers, sentence-transformers, onnx, openvino, torchscript, and submission (the zip of
-    the Google Universal Image Embedding competition). Each export is checked before it is kept: drawn pictures go
-    through the lines that its README shows, and their vectors are compared with the encoder's own.
+    Targets: safetensors, transformers, sentence-transformers, open_clip, timm, onnx, openvino, torchscript, and
+    submission (the zip of the Google Universal Image Embedding competition). Each export is checked before it is kept:
+    drawn pictures go through the lines that its README shows, and their vectors are compared with the encoder's own.
     """
 
     model: str = option(positional=True, metavar="MODEL")

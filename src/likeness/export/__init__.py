@@ -8,6 +8,8 @@ TARGETS: dict[str, str] = {
     "safetensors": "likeness.export.safetensors",
     "transformers": "likeness.export.transformers",
     "sentence-transformers": "likeness.export.sentence_transformers",
+    "open_clip": "likeness.export.open_clip",
+    "timm": "likeness.export.timm",
     "onnx": "likeness.export.onnx",
     "openvino": "likeness.export.openvino",
     "torchscript": "likeness.export.torchscript",

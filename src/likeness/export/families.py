@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from likeness.models.config import EncoderConfig
-from likeness.models.towers import EfficientNetConfig, MobileNetV2Config, SwinConfig, ViTConfig
+from likeness.models.towers import ConvNeXtConfig, EfficientNetConfig, MobileNetV2Config, SwinConfig, ViTConfig
 
 Described = dict[str, Any]
 
@@ -180,6 +180,43 @@ def efficientnet(config: EncoderConfig) -> Described | None:
     }
 
 
+def convnext(config: EncoderConfig) -> Described | None:
+    """ConvNextConfig; its first norms have a fixed eps."""
+    tower = config.tower
+    if not isinstance(tower, ConvNeXtConfig) or tower.eps != 1e-6 or tower.kernel != 7:
+        return None
+    return {
+        "architectures": ["ConvNextModel"],
+        "model_type": "convnext",
+        "num_channels": 3,
+        "image_size": config.preprocess.size,
+        "patch_size": tower.patch,
+        "num_stages": len(tower.widths),
+        "hidden_sizes": list(tower.widths),
+        "depths": list(tower.depths),
+        "hidden_act": "gelu",
+        "layer_norm_eps": tower.last_eps,
+        "layer_scale_init_value": 1e-6 if tower.layer_scale else 0.0,
+    }
+
+
+def dinov3_convnext(config: EncoderConfig) -> Described | None:
+    """DINOv3ConvNextConfig."""
+    tower = config.tower
+    if not isinstance(tower, ConvNeXtConfig) or (tower.patch, tower.kernel) != (4, 7) or not tower.layer_scale:
+        return None
+    return {
+        "architectures": ["DINOv3ConvNextModel"],
+        "model_type": "dinov3_convnext",
+        "num_channels": 3,
+        "image_size": config.preprocess.size,
+        "hidden_sizes": list(tower.widths),
+        "depths": list(tower.depths),
+        "hidden_act": "gelu",
+        "layer_norm_eps": tower.eps,
+    }
+
+
 def mobilenet_v2(config: EncoderConfig) -> Described | None:
     """MobileNetV2Config."""
     tower = config.tower
@@ -231,6 +268,8 @@ FAMILIES: tuple[Family, ...] = (
     Family("swin", swin, _map_features),
     Family("swinv2", swin, _map_features),
     Family("efficientnet", efficientnet, _map_features),
+    Family("convnext", convnext, _map_features),
+    Family("dinov3_convnext", dinov3_convnext, _map_features),
     Family("mobilenet_v2", mobilenet_v2, _map_features),
 )
 """In the order in which they are tried."""

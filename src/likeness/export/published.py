@@ -35,10 +35,18 @@ def write_layout(
     write_json(directory / layout.files[0], described)
     write_tensors(directory / layout.files[1], export_tensors(layout, config, tensors))
     read, found = import_model(layout, directory)
-    same = read.tower == config.tower and all(np.array_equal(found[name], tensors[name]) for name in found)
+    same = same_tower(read, config) and all(np.array_equal(found[name], tensors[name]) for name in found)
     if not same:
         raise EncoderError(f"The layout {name} has no place for this {kind(config)}.")
     return read, found
+
+
+def same_tower(one: EncoderConfig, other: EncoderConfig) -> bool:
+    """Whether two towers compute the same. How positions come to another size is each library's own affair."""
+    a, b = one.tower, other.tower
+    if isinstance(a, ViTConfig) and isinstance(b, ViTConfig):
+        a, b = (replace(t, resampling="bicubic", pool_hidden=t.pool_hidden or t.hidden) for t in (a, b))
+    return a == b
 
 
 def write_tensors(path: Path, tensors: Mapping[str, np.ndarray]) -> None:
@@ -124,3 +132,30 @@ def write_processor(preprocess: Preprocess, directory: Path) -> bool:
 def kind(config: EncoderConfig) -> str:
     """What a tower is called in messages."""
     return type(config.tower).__name__.removesuffix("Config")
+
+
+def embedding_lines(config: EncoderConfig, run: str, projected: bool) -> list[str]:
+    """The last lines of `embed` in torch: features of `pixels`, mirror, projection, unit length.
+
+    Args:
+        config: The encoder.
+        run: What gives the features, with `{}` for the pixels: "model({}).pooler_output".
+        projected: Whether `projection` holds a weight and a bias that are to be applied.
+    """
+    lines = [f"    features = {run.format('pixels')}"]
+    if config.mirror:
+        lines.append(f"    features = (features + {run.format('pixels.flip(-1)')}) / 2")
+    if projected and config.projection.unit_input:
+        lines.append("    features = torch.nn.functional.normalize(features)")
+    if projected:
+        lines.append("    features = features @ projection['weight'] + projection['bias']")
+    return [*lines, "    return torch.nn.functional.normalize(features)[0].numpy()"]
+
+
+def pixel_lines(config: EncoderConfig) -> list[str]:
+    """Lines of `embed` that prepare pixels [1, 3, S, S] by `prepared(path)`, without the library's own transform."""
+    mean, std = config.preprocess.mean, config.preprocess.std
+    return [
+        f"    pixels = (prepared(path) / 255 - np.array({list(mean)})) / np.array({list(std)})",
+        "    pixels = torch.tensor(pixels, dtype=torch.float32).permute(2, 0, 1)[None]",
+    ]

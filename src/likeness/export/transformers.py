@@ -12,9 +12,12 @@ from likeness.export.families import FAMILIES, Described, Family
 from likeness.export.parts import Export, Written, preparation
 from likeness.export.published import (
     PROJECTION,
+    embedding_lines,
     folded,
     kind,
+    pixel_lines,
     read_back,
+    same_tower,
     write_layout,
     write_processor,
     write_projection,
@@ -79,7 +82,7 @@ def _fits(family: Family, config: EncoderConfig, described: Described, directory
     head = tower.head if isinstance(tower, ViTConfig) else None
     shapes = {"visual_projection.weight": (head, tower.width)} if head and isinstance(tower, ViTConfig) else {}
     try:
-        return layout.read(directory, described, shapes).tower == tower
+        return same_tower(layout.read(directory, described, shapes), config)
     except EncoderError:
         return False
 
@@ -94,24 +97,13 @@ def _code(config: EncoderConfig, model: str, features: str, exact: bool, project
     lines += ["processor = AutoImageProcessor.from_pretrained('.', backend='pil')"] if exact else []
     lines += [f"projection = load_file('{PROJECTION}')"] if projected else []
     lines += ["", "@torch.no_grad()", "def embed(path):"]
-    lines += _pixels(config, exact)
-    lines += [f"    features = model(pixels).{features}"]
-    lines += [f"    features = (features + model(pixels.flip(-1)).{features}) / 2"] if config.mirror else []
-    if projected and config.projection.unit_input:
-        lines += ["    features = torch.nn.functional.normalize(features)"]
-    lines += ["    features = features @ projection['weight'] + projection['bias']"] if projected else []
-    lines += ["    return torch.nn.functional.normalize(features)[0].numpy()"]
+    lines += (
+        ["    pixels = processor(Image.open(path).convert('RGB'), return_tensors='pt')['pixel_values']"]
+        if exact
+        else pixel_lines(config)
+    )
+    lines += embedding_lines(config, f"model({{}}).{features}", projected)
     return "\n".join(lines) + "\n"
-
-
-def _pixels(config: EncoderConfig, exact: bool) -> list[str]:
-    if exact:
-        return ["    pixels = processor(Image.open(path).convert('RGB'), return_tensors='pt')['pixel_values']"]
-    mean, std = config.preprocess.mean, config.preprocess.std
-    return [
-        f"    pixels = (prepared(path) / 255 - np.array({list(mean)})) / np.array({list(std)})",
-        "    pixels = torch.tensor(pixels, dtype=torch.float32).permute(2, 0, 1)[None]",
-    ]
 
 
 def _keeps(export: Export, config: EncoderConfig, exact: bool) -> str:

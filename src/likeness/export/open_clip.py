@@ -1,0 +1,140 @@
+"""OpenCLIP's own layout: `open_clip_config.json` and `open_clip_model.safetensors`, for CLIP towers.
+
+A CLIP of that library always has a text tower. What stands in its place here is as small as can be, and says nothing.
+"""
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from likeness.core.errors import EncoderError
+from likeness.export.parts import Export, Written, preparation
+from likeness.export.published import (
+    PROJECTION,
+    embedding_lines,
+    folded,
+    kind,
+    pixel_lines,
+    read_back,
+    write_layout,
+    write_projection,
+    write_tensors,
+)
+from likeness.models.config import EncoderConfig, Tensors, read_safetensors
+from likeness.models.towers import ViTConfig
+from likeness.models.weights.processors import from_open_clip
+
+NEEDS = ()
+READS = ("open_clip", "torch", "torchvision")
+
+_TEXT = {"context_length": 4, "vocab_size": 4, "width": 8, "heads": 1, "layers": 1}
+
+
+def write(export: Export, directory: Path) -> Written:
+    """The two files and, where the projection can't go into the head, `projection.safetensors`."""
+    config, tensors = folded(export.config, export.tensors) or (export.config, dict(export.tensors))
+    config, tensors = _with_head(config, tensors)
+    tower, described = config.tower, _described(config)
+    if not isinstance(tower, ViTConfig) or described is None:
+        raise EncoderError(
+            f"OpenCLIP's own layout has no place for this {kind(config)}.", hint="`--to onnx` takes every encoder"
+        )
+    projected = write_projection(config, tensors, directory)
+    read, found = write_layout("open_clip", described, config, tensors, directory)
+    file = directory / "open_clip_model.safetensors"
+    write_tensors(file, read_safetensors(file) | _text_tower(tower.head or 0))
+    exact = from_open_clip(directory, described, tower.size) == config.preprocess
+    back = read_back(config, read, found, directory)
+    return Written(
+        _code(config, exact, projected), _keeps(projected, exact), "library_name: open_clip\n", read_back=back
+    )
+
+
+def _described(config: EncoderConfig) -> dict[str, Any] | None:
+    """`open_clip_config.json`; None if it has no words for this tower."""
+    tower, preprocess = config.tower, config.preprocess
+    plain = isinstance(tower, ViTConfig) and tower.activation in ("gelu", "quick_gelu") and not tower.patch_bias
+    if not isinstance(tower, ViTConfig) or not plain or tower.registers or tower.rope != "none" or tower.head_bias:
+        return None
+    if tower.layer_scale or tower.pool_heads or tower.positions != "all" or tower.qkv_bias != "all":
+        return None
+    vision: dict[str, Any] = {
+        "image_size": tower.size,
+        "patch_size": tower.patch,
+        "width": tower.width,
+        "layers": tower.layers,
+        "head_width": tower.width // tower.heads,
+        "mlp_ratio": tower.hidden / tower.width,
+        "norm_kwargs": {"eps": tower.eps},
+    }
+    vision |= {} if tower.norm_pre else {"no_ln_pre": True}
+    vision |= {"pool_type": "avg"} if config.pooling == "mean" else {}
+    vision |= {"final_ln_after_pool": True} if tower.norm_pooled else {}
+    return {
+        "model_cfg": {
+            "embed_dim": tower.head,
+            "quick_gelu": tower.activation == "quick_gelu",
+            "vision_cfg": vision,
+            "text_cfg": _TEXT,
+        },
+        "preprocess_cfg": {
+            "size": preprocess.size,
+            "mode": "RGB",
+            "mean": list(preprocess.mean),
+            "std": list(preprocess.std),
+            "interpolation": "bilinear" if preprocess.interpolation == "bilinear" else "bicubic",
+            "resize_mode": {"crop": "shortest", "pad": "longest", "squash": "squash"}[preprocess.mode],
+            "fill_color": preprocess.fill[0],
+        },
+    }
+
+
+def _with_head(config: EncoderConfig, tensors: Tensors) -> tuple[EncoderConfig, Tensors]:
+    """The layout always has a head: one that changes nothing, where there is none."""
+    tower = config.tower
+    if not isinstance(tower, ViTConfig) or tower.head is not None:
+        return config, tensors
+    identity = np.eye(tower.width, dtype=np.float32)
+    return replace(config, tower=replace(tower, head=tower.width)), tensors | {"tower.head.weight": identity}
+
+
+def _text_tower(dimension: int) -> Tensors:
+    """Zeros in the shapes of the smallest text tower, of which nothing is asked."""
+    width, one = _TEXT["width"], "transformer.resblocks.0"
+    shapes: dict[str, tuple[int, ...]] = {
+        "token_embedding.weight": (_TEXT["vocab_size"], width),
+        "positional_embedding": (_TEXT["context_length"], width),
+        "text_projection": (width, dimension),
+        "logit_scale": (),
+        f"{one}.attn.in_proj_weight": (3 * width, width),
+        f"{one}.attn.in_proj_bias": (3 * width,),
+        f"{one}.attn.out_proj.weight": (width, width),
+        f"{one}.mlp.c_fc.weight": (4 * width, width),
+        f"{one}.mlp.c_fc.bias": (4 * width,),
+        f"{one}.mlp.c_proj.weight": (width, 4 * width),
+    }
+    vectors = ("attn.out_proj.bias", "mlp.c_proj.bias", "ln_1.weight", "ln_1.bias", "ln_2.weight", "ln_2.bias")
+    shapes |= {f"{one}.{name}": (width,) for name in vectors} | {f"ln_final.{p}": (width,) for p in ("weight", "bias")}
+    return {name: np.zeros(shape, np.float32) for name, shape in shapes.items()}
+
+
+def _code(config: EncoderConfig, exact: bool, projected: bool) -> str:
+    """The README's lines."""
+    lines = ["import open_clip", "import torch", "from PIL import Image"]
+    lines += ["from safetensors.torch import load_file"] if projected else []
+    lines += [] if exact else ["import numpy as np", "", preparation(config.preprocess).rstrip()]
+    lines += ["", "model, prepare = open_clip.create_model_from_pretrained('local-dir:.')"]
+    lines += [f"projection = load_file('{PROJECTION}')"] if projected else []
+    lines += ["", "@torch.no_grad()", "def embed(path):"]
+    lines += ["    pixels = prepare(Image.open(path))[None]"] if exact else pixel_lines(config)
+    lines += embedding_lines(config, "model.encode_image({})", projected)
+    return "\n".join(lines) + "\n"
+
+
+def _keeps(projected: bool, exact: bool) -> str:
+    words = ["The image tower in OpenCLIP's own layout; its text tower stands for none, and holds zeros."]
+    words.append(f"The projection is in `{PROJECTION}`." if projected else "The projection is inside `visual.proj`.")
+    words += [] if exact else ["OpenCLIP's transform can't prepare pictures as this encoder takes them; the lines do."]
+    return " ".join(words)
