@@ -64,7 +64,7 @@ def test_transformers_computes_the_same(tmp_path: Path, case, family: str):
 
 @pytest.mark.parametrize("family", sorted(FAMILIES))
 def test_a_layout_comes_back_to_the_bit(tmp_path: Path, case, monkeypatch: pytest.MonkeyPatch, family: str):
-    made = case(*FAMILIES[family])
+    made = case(*FAMILIES[family], by_graph=True)
     monkeypatch.setattr(writing, "absent", lambda names: [name for name in names if name == "torch"])
     facts = write_export("transformers", Export(made.config, made.tensors, {}), made.expected, tmp_path / "out")
     assert facts["checked_with"].endswith("since torch was missing")
@@ -111,15 +111,15 @@ def test_where_no_image_processor_fits_the_lines_prepare(tmp_path: Path, case, s
 
 
 def test_what_a_layout_has_no_place_for(tmp_path: Path, case, small):
-    net = case(ConvNetConfig(widths=(8, 16), depths=(0, 1)), "mean", SQUASH)
+    net = case(ConvNetConfig(widths=(8, 16), depths=(0, 1)), "mean", SQUASH, by_graph=True)
     with pytest.raises(EncoderError, match="transformers has no class for this ConvNet"):
         write_export("transformers", Export(net.config, net.tensors, {}), net.expected, tmp_path / "a")
-    mirrored = case(ViTConfig(**small, activation="gelu"), "class", SQUASH, mirror=True)
+    mirrored = case(ViTConfig(**small, activation="gelu"), "class", SQUASH, mirror=True, by_graph=True)
     with pytest.raises(EncoderError, match="for which sentence-transformers has no module"):
         write_export(
             "sentence-transformers", Export(mirrored.config, mirrored.tensors, {}), net.expected, tmp_path / "b"
         )
-    mean = case(ViTConfig(**small, activation="gelu"), "mean", SQUASH)
+    mean = case(ViTConfig(**small, activation="gelu"), "mean", SQUASH, by_graph=True)
     with pytest.raises(EncoderError, match="gives no features that are pooled by 'mean'"):
         write_export("transformers", Export(mean.config, mean.tensors, {}), mean.expected, tmp_path / "c")
     assert list(tmp_path.iterdir()) == []
@@ -135,7 +135,7 @@ def test_sentence_transformers_computes_the_same(tmp_path: Path, clip, by_readme
 @pytest.mark.parametrize("family", ["clip", "siglip", "swin", "mobilenet_v2"])
 def test_sentence_transformers_has_every_step(tmp_path: Path, case, monkeypatch: pytest.MonkeyPatch, family: str):
     """Read back by us: where the library is installed, the test above and `write_export` itself ask the library."""
-    made = case(*FAMILIES[family])
+    made = case(*FAMILIES[family], by_graph=True)
     monkeypatch.setattr(writing, "absent", list)
     facts = write_export("sentence-transformers", Export(made.config, made.tensors, {}), made.expected, tmp_path / "o")
     assert facts["minimum_cosine"] > 0.99999
@@ -158,7 +158,7 @@ def test_safetensors_are_those_of_the_layout(tmp_path: Path, case, clip):
     assert "visual_projection.weight" in load_file(tmp_path / "b" / "model.safetensors")
     projection = load_file(tmp_path / "b" / "projection.safetensors")
     np.testing.assert_array_equal(projection["weight"], clip.tensors["projection.weight"])
-    net = case(ConvNetConfig(widths=(8, 16), depths=(0, 1)), "mean", SQUASH)
+    net = case(ConvNetConfig(widths=(8, 16), depths=(0, 1)), "mean", SQUASH, by_graph=True)
     write_export("safetensors", Export(net.config, net.tensors, {}), net.expected, tmp_path / "c")
     assert "stages.0.down.conv.weight" in load_file(tmp_path / "c" / "model.safetensors")
     names: dict = {}
@@ -186,7 +186,7 @@ FOREIGN = {
 @pytest.mark.parametrize("name", sorted(FOREIGN))
 def test_other_layouts_come_back_to_the_bit(tmp_path: Path, case, monkeypatch: pytest.MonkeyPatch, name: str):
     target, tower, pooling, preprocess, options = FOREIGN[name]
-    made = case(tower, pooling, preprocess, **options)
+    made = case(tower, pooling, preprocess, **options, by_graph=True)
     monkeypatch.setattr(writing, "absent", lambda names: [name for name in names if name == "torchvision"])
     facts = write_export(target, Export(made.config, made.tensors, {}), made.expected, tmp_path / "out")
     assert facts["minimum_cosine"] > 0.99999
@@ -207,7 +207,7 @@ def test_open_clip_and_timm_compute_the_same(tmp_path: Path, case, name: str):
 
 
 def test_what_open_clip_and_timm_have_no_place_for(tmp_path: Path, case, mobilenet):
-    made = case(*FAMILIES["dinov2 registers"])
+    made = case(*FAMILIES["dinov2 registers"], by_graph=True)
     for target, encoder in (("open_clip", made), ("timm", made), ("timm", mobilenet)):
         with pytest.raises(EncoderError, match=r"has no place for this ViT|No architecture of timm holds this"):
             write_export(target, Export(encoder.config, encoder.tensors, {}), encoder.expected, tmp_path / "out")

@@ -63,7 +63,12 @@ def test_the_submission(tmp_path: Path, clip, by_readme):
 def test_what_can_not_be_submitted(tmp_path: Path, case, mobilenet):
     with pytest.raises(EncoderError, match="takes embeddings of 64 numbers, and this encoder gives 16"):
         write_export("submission", Export(mobilenet.config, mobilenet.tensors, {}), mobilenet.expected, tmp_path / "a")
-    net = case(ConvNetConfig(widths=(8, 16), depths=(0, 1)), "mean", Preprocess(32, "squash", 32, "bilinear", *COLORS))
+    net = case(
+        ConvNetConfig(widths=(8, 16), depths=(0, 1)),
+        "mean",
+        Preprocess(32, "squash", 32, "bilinear", *COLORS),
+        by_graph=True,
+    )
     with pytest.raises(EncoderError, match="transformers has no class for this ConvNet"):
         write_export("torchscript", Export(net.config, net.tensors, {}), net.expected, tmp_path / "b")
     assert list(tmp_path.iterdir()) == []
