@@ -40,6 +40,7 @@ LIGHT = [m for m in MODULES if not any(m == heavy or m.startswith(heavy + ".") f
 
 EXTRAS = (
     "openvino",
+    "tensorflow",
     "faiss",
     "torch",
     "transformers",

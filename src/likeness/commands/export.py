@@ -1,5 +1,6 @@
 """`likeness export`: an encoder in the form that another program loads."""
 
+import os
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -15,9 +16,10 @@ if TYPE_CHECKING:
 class Config:
     """Take an encoder elsewhere: in the layout of another library, or as a graph with the preprocessing inside.
 
-    Targets: safetensors, transformers, sentence-transformers, open_clip, timm, onnx, openvino, torchscript, and
-    submission (the zip of the Google Universal Image Embedding competition). Each export is checked before it is kept:
-    drawn pictures go through the lines that its README shows, and their vectors are compared with the encoder's own.
+    Targets: safetensors, transformers, sentence-transformers, open_clip, timm, onnx, openvino, saved_model, tflite,
+    torchscript, and submission (the zip of the Google Universal Image Embedding competition). Each export is checked
+    before it is kept: drawn pictures go through the lines that its README shows, and their vectors are compared with
+    the encoder's own.
     """
 
     model: str = option(positional=True, metavar="MODEL")
@@ -27,7 +29,7 @@ class Config:
     out: str = option(metavar="DIR")
     """The directory to make."""
     preprocess: bool = True
-    """Resizing and cropping inside the graph (onnx, openvino); without it the graph takes squares."""
+    """Resizing and cropping inside the graph (onnx, openvino, saved_model, tflite); without, it takes squares."""
     int8: bool = False
     """Large matrices as whole numbers of 8 bits, for CPUs (onnx, openvino)."""
     min_cosine: float | None = None
@@ -43,6 +45,9 @@ def main(config: Config) -> None:
     from likeness.export.parts import Export
     from likeness.export.writing import check_request, write_export
 
+    # Their bars and reports of loading are about our own scratch files.
+    os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
+    os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
     check_request(config.to, config.preprocess, config.int8)
     refuse_unless(config.out, ("missing", "empty"), "export")
     from likeness.models.config import read_model

@@ -12,6 +12,8 @@ TARGETS: dict[str, str] = {
     "timm": "likeness.export.timm",
     "onnx": "likeness.export.onnx",
     "openvino": "likeness.export.openvino",
+    "saved_model": "likeness.export.saved_model",
+    "tflite": "likeness.export.tflite",
     "torchscript": "likeness.export.torchscript",
     "submission": "likeness.export.submission",
 }

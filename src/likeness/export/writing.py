@@ -17,8 +17,11 @@ from likeness.core.shapes import Vectors
 from likeness.export import TARGETS, parity
 from likeness.export.parts import Export, Written
 
-PACKAGES = {"open_clip": "open_clip_torch", "PIL": "pillow"}
+PACKAGES = {"open_clip": "open_clip_torch", "PIL": "pillow", "ai_edge_litert": "ai-edge-litert"}
 """Names under which modules are installed, where that is another one."""
+
+_GRAPHS = ("onnx", "openvino", "saved_model", "tflite")  # made of our own graph, with or without preprocessing
+_BYTES = ("onnx", "openvino")
 
 
 def check_request(target: str, preprocess: bool, int8: bool) -> Any:
@@ -34,9 +37,9 @@ def check_request(target: str, preprocess: bool, int8: bool) -> Any:
             f"There is no export target `{target}`.{did_you_mean(target, TARGETS)}",
             hint=f"targets: {', '.join(TARGETS)}",
         )
-    for option, asked in (("--no-preprocess", not preprocess), ("--int8", int8)):
-        if asked and target not in ("onnx", "openvino"):
-            raise UsageError(f"`{option}` goes with the targets onnx and openvino, not with {target}.")
+    for option, asked, targets in (("--no-preprocess", not preprocess, _GRAPHS), ("--int8", int8, _BYTES)):
+        if asked and target not in targets:
+            raise UsageError(f"`{option}` goes with the targets {' and '.join(targets)}, not with {target}.")
     module = import_module(TARGETS[target])
     if missing := absent(module.NEEDS):
         raise UsageError(
