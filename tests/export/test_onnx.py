@@ -1,6 +1,7 @@
 """ONNX and OpenVINO exports against the JAX encoder, through the lines of their READMEs."""
 
 import json
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -94,4 +95,5 @@ def test_openvino_computes_the_same(tmp_path: Path, case, small, by_readme, int8
     facts = write_export("openvino", Export(made.config, made.tensors, {}, int8=int8), made.expected, out)
     assert sorted(path.name for path in out.iterdir()) == ["README.md", "card.json", "model.bin", "model.xml"]
     assert facts["minimum_cosine"] > (0.995 if int8 else 0.99999)
+    assert sys.modules["openvino_telemetry"] is None  # nothing was told to anybody
     assert parity.compare(by_readme((out / "README.md").read_text(), out), made.expected).minimum > 0.995
