@@ -21,7 +21,11 @@ TABLES: dict[str, tuple[str, set[str]]] = {
         {"adapt", "blobs", "hub", "presets", "processors", "rows", "table", "text", "timm_families", "tokenizer_files"},
     ),
     "recipes": ("RECIPES", set()),
-    "export": ("TARGETS", {"families", "licences", "model_card", "parity", "parts", "pixels", "published", "upload", "writing"}),
+    "export": (
+        "TARGETS",
+        {"families", "licences", "model_card", "parity", "parts", "pixels", "published", "upload", "writing"}
+        | {"tensorflow"},
+    ),
 }
 
 
