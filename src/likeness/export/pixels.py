@@ -3,9 +3,10 @@
 Resizing along one side is linear, so it is a matrix product whose matrix the graph makes from the picture's size.
 Nothing but elementwise operators and MatMul is needed, which every runtime has and computes alike; the operator Resize
 has antialiasing in few of them, and rounds in its own way. The arithmetic is Pillow's (`Resample.c`): weights in 22
-bits, first along the rows, then along the columns, each time rounded to 8 bits. Pillow 13 takes some high, narrow
-pictures the other way round, which moves a value here and there. Positions are whole numbers until the last division,
-so that single precision is enough.
+bits, first along the rows, then along the columns, each time rounded to 8 bits. Pillow 13 takes columns first where
+it takes more than twice as many pixels off the height as off the width; a graph can only choose by computing both, for
+values that differ here and there. Positions are whole numbers until the last division, so that single precision is
+enough.
 """
 
 from functools import reduce

@@ -64,9 +64,14 @@ def forward(self, images):
     {sizes}
     down, seen_y = self.matrix(height, rows)
     across, seen_x = self.matrix(width, columns)
-    x = torch.matmul(images.to(torch.float32), across.t())
+    x = images.to(torch.float32)
+    if height > rows and height - rows > 2 * (width - columns):  # Pillow 13 takes the columns first then
+        x = torch.floor(torch.matmul(down, x) + 0.5).clamp(0.0, 255.0)
+        x = torch.matmul(x, across.t())
+    else:
+        x = torch.floor(torch.matmul(x, across.t()) + 0.5).clamp(0.0, 255.0)
+        x = torch.matmul(down, x)
     x = torch.floor(x + 0.5).clamp(0.0, 255.0)
-    x = torch.floor(torch.matmul(down, x) + 0.5).clamp(0.0, 255.0)
     x = x + (1.0 - torch.matmul(seen_y, seen_x.t())) * self.fill
     x = (x / 255.0 - self.mean) / self.std
     features = self.tower(x)
