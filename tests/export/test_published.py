@@ -77,6 +77,19 @@ def test_a_layout_comes_back_to_the_bit(tmp_path: Path, case, monkeypatch: pytes
 
 
 @pytest.mark.reference("torch", "transformers")
+def test_tensorflows_padding_is_told_for_the_encoders_own_size(tmp_path: Path, case):
+    stages = (Stage("depthwise", 1, 3, 1, 1, 16, 0.25), Stage("depthwise", 2, 5, 2, 6, 24, 0.25))
+    stages += (Stage("depthwise", 1, 3, 2, 6, 32, 0.25),)
+    size = Preprocess(44, "squash", 44, "bicubic", *COLORS)  # maps of 22 and 11 pixels enter kernels with a stride
+    made = case(EfficientNetConfig(stages, 32, 1280), "mean", size)
+    facts = write_export("transformers", Export(made.config, made.tensors, {}), made.expected, tmp_path / "out")
+    assert facts["minimum_cosine"] > 0.99999
+    _, config, _ = read_published(tmp_path / "out")
+    assert isinstance(config.tower, EfficientNetConfig)
+    assert (config.tower.padding, config.tower.symmetric) == ("late", (3,))
+
+
+@pytest.mark.reference("torch", "transformers")
 def test_a_projection_without_bias_goes_into_the_head(tmp_path: Path, case, small, by_readme):
     made = case(ViTConfig(**small, activation="quick_gelu", head=20), dimension=8, bias=False)
     inside = folded(made.config, made.tensors)

@@ -5,7 +5,7 @@ importer of the same layout, so that a config can't be right in one direction on
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from likeness.models.config import EncoderConfig
@@ -215,6 +215,27 @@ def dinov3_convnext(config: EncoderConfig) -> Described | None:
         "hidden_act": "gelu",
         "layer_norm_eps": tower.eps,
     }
+
+
+def at_its_size(config: EncoderConfig) -> EncoderConfig:
+    """The same function in the words of transformers, for pictures of the encoder's own size.
+
+    TensorFlow's padding of an EfficientNet depends on the size: where a kernel with a stride of 2 enters a map with an
+    odd side it is symmetric, elsewhere the odd pixel comes last, which is how transformers pads all others.
+    """
+    tower = config.tower
+    if not isinstance(tower, EfficientNetConfig) or tower.padding != "same" or config.preprocess.size % 2:
+        return config
+    side, inputs, number, symmetric = config.preprocess.size // 2, tower.stem, 0, []
+    for stage in tower.stages:
+        if tower.first_residual and stage.stride == 1 and inputs == stage.channels:
+            return config  # adds what the first block of a stage never adds there
+        if stage.stride == 2:
+            symmetric += [number] if side % 2 else []
+            side = -(-side // 2)
+        inputs, number = stage.channels, number + stage.repeats
+    fixed = replace(tower, padding="late", symmetric=tuple(symmetric), first_residual=False)
+    return replace(config, tower=fixed)
 
 
 def mobilenet_v2(config: EncoderConfig) -> Described | None:

@@ -9,6 +9,7 @@ import numpy as np
 
 from likeness.core.errors import EncoderError
 from likeness.core.files import write_json
+from likeness.export.families import at_its_size
 from likeness.export.parts import Export, Written
 from likeness.export.published import write_layout, write_processor, write_tensors
 from likeness.export.transformers import family_of
@@ -32,7 +33,7 @@ def embed(path):
 
 def write(export: Export, directory: Path) -> Written:
     """The model's own files, `modules.json`, and a folder for each further step."""
-    config = export.config
+    config = at_its_size(export.config)
     _refuse(config)
     write_processor(config.preprocess, directory)
     bare = _without_head(config)

@@ -11,6 +11,7 @@ from typing import Any
 
 from likeness.core.errors import EncoderError
 from likeness.export import transformers as layout
+from likeness.export.families import at_its_size
 from likeness.export.parts import Export, Written
 from likeness.export.published import write_layout, write_processor
 from likeness.models.config import EncoderConfig
@@ -133,7 +134,7 @@ def _traced(export: Export) -> Any:
     import torch
     import transformers
 
-    config = export.config
+    config = at_its_size(export.config)
     family, described = layout.family_of(config)
     features = family.features(config)
     if features is None:

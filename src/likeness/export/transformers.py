@@ -8,7 +8,7 @@ import tempfile
 from pathlib import Path
 
 from likeness.core.errors import EncoderError
-from likeness.export.families import FAMILIES, Described, Family
+from likeness.export.families import FAMILIES, Described, Family, at_its_size
 from likeness.export.parts import Export, Written, preparation
 from likeness.export.published import (
     PROJECTION,
@@ -34,7 +34,7 @@ FRONT = "library_name: transformers\n"
 
 def write(export: Export, directory: Path) -> Written:
     """`config.json`, `model.safetensors`, `preprocessor_config.json` and, where needed, `projection.safetensors`."""
-    config, tensors = export.config, export.tensors
+    config, tensors = at_its_size(export.config), export.tensors
     family, described = family_of(config)
     if family.layout == "clip" and (inside := folded(config, tensors)):
         config, tensors = inside
@@ -109,7 +109,7 @@ def _code(config: EncoderConfig, model: str, features: str, exact: bool, project
 def _keeps(export: Export, config: EncoderConfig, exact: bool) -> str:
     """What is where, in words."""
     words = ["The tower and its image processor are those of transformers."]
-    if config is not export.config:
+    if config.projection != export.config.projection:
         words.append("The projection is inside `visual_projection`: it has no bias, so only lengths differ.")
     elif config.projection.kind == "linear":
         words.append(f"The projection is in `{PROJECTION}`, for the class has no place for it.")
