@@ -37,33 +37,32 @@ def module(model: ModelProto) -> Any:
     Raises:
         EncoderError: The graph has an operator that is not here.
     """
-    nodes = list(model.graph.node)
-    if missing := sorted({node.op_type for node in nodes} - set(OPERATORS)):
+    # Without the nodes themselves, which would keep the whole graph in memory, weights and all.
+    steps = [(node.op_type, list(node.input), node.output[0], _attributes(node)) for node in model.graph.node]
+    if missing := sorted({kind for kind, *_ in steps} - set(OPERATORS)):
         raise EncoderError(
             f"The operators {', '.join(missing)} have no counterpart in the TensorFlow export.",
             hint="`--to onnx` takes every encoder",
         )
     tf = load()
     arrays = {tensor.name: numpy_helper.to_array(tensor) for tensor in model.graph.initializer}
-    for node in nodes:
-        if node.op_type == "Conv":
-            arrays[node.input[1]] = _kernel(arrays[node.input[1]], _attributes(node)["group"])
+    for kind, inputs, _, attributes in steps:
+        if kind == "Conv":
+            arrays[inputs[1]] = _kernel(arrays[inputs[1]], attributes["group"])
+    held = [name for name, array in arrays.items() if array.size >= _HELD and array.dtype == np.float32]
     made = tf.Module()
-    made.weights = {
-        name: tf.Variable(a, trainable=False) for name, a in arrays.items() if a.size >= _HELD and a.dtype == np.float32
-    }
-    output = model.graph.output[0].name
+    made.weights = {name: tf.Variable(arrays.pop(name), trainable=False) for name in held}
     (given,) = model.graph.input
-    sides = [d.dim_value or None for d in given.type.tensor_type.shape.dim]
+    name, output = given.name, model.graph.output[0].name
 
     def encode(images: Any) -> dict[str, Any]:
-        values: dict[str, Any] = {**arrays, **made.weights, given.name: images}
-        for node in nodes:
-            inputs = [values[name] if name else None for name in node.input]
-            values[node.output[0]] = OPERATORS[node.op_type](tf, *inputs, **_attributes(node))
+        values: dict[str, Any] = {**arrays, **made.weights, name: images}
+        for kind, inputs, result, attributes in steps:
+            values[result] = OPERATORS[kind](tf, *(values[i] if i else None for i in inputs), **attributes)
         return {output: values[output]}
 
-    made.encode = tf.function(encode, input_signature=[tf.TensorSpec(sides, tf.uint8, given.name)], autograph=False)
+    sides = [side.dim_value or None for side in given.type.tensor_type.shape.dim]
+    made.encode = tf.function(encode, input_signature=[tf.TensorSpec(sides, tf.uint8, name)], autograph=False)
     return made
 
 
