@@ -129,6 +129,12 @@ def write_processor(preprocess: Preprocess, directory: Path) -> bool:
     return from_transformers(directory) == preprocess
 
 
+def ratio(inside: int, width: int) -> float:
+    """What `int(width * ratio)` gives `inside` of, as other libraries compute the width inside an MLP."""
+    plain = inside / width
+    return plain if int(width * plain) == inside else (inside + 0.5) / width
+
+
 def kind(config: EncoderConfig) -> str:
     """What a tower is called in messages."""
     return type(config.tower).__name__.removesuffix("Config")
