@@ -23,6 +23,13 @@ def test_export_says_how_near_and_how_large(
     assert "license: Apache-2.0" in (out / "README.md").read_text()
 
 
+def test_a_text_side_goes_along(tmp_path: Path, write_text_model: Callable[..., Path]):
+    model, out = write_text_model(tmp_path / "model"), tmp_path / "out"
+    assert main(["export", str(model), "--to", "open_clip", "--out", str(out)]) == 0
+    assert (out / "tokenizer.json").read_text() == (model / "text" / "tokenizer.json").read_text()
+    assert "def embed_text(text):" in (out / "README.md").read_text()
+
+
 def test_what_is_refused(tmp_path: Path, write_tiny_model: Callable[..., Path], capsys: pytest.CaptureFixture[str]):
     model = write_tiny_model(tmp_path / "model")
 

@@ -24,7 +24,7 @@ TABLES: dict[str, tuple[str, set[str]]] = {
     "export": (
         "TARGETS",
         {"families", "licences", "model_card", "parity", "parts", "pixels", "published", "upload", "writing"}
-        | {"tensorflow"},
+        | {"open_clip_text", "tensorflow"},
     ),
 }
 

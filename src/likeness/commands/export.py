@@ -51,9 +51,11 @@ def main(config: Config) -> None:
     check_request(config.to, config.preprocess, config.int8)
     refuse_unless(config.out, ("missing", "empty"), "export")
     from likeness.models.config import read_model
+    from likeness.models.text_side import read_text
 
     encoder, tensors = read_model(config.model)
-    export = Export(encoder, tensors, read_card(config.model), config.preprocess, config.int8)
+    text = read_text(config.model) if config.to == "open_clip" else None
+    export = Export(encoder, tensors, read_card(config.model), config.preprocess, config.int8, text)
     facts = write_export(config.to, export, vectors(config.model), config.out, config.min_cosine)
     note(
         f"`{config.out}`: {config.to}, {facts['bytes'] / 1e6:,.1f} MB, smallest cosine {facts['minimum_cosine']:.6f} "

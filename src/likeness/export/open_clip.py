@@ -1,6 +1,7 @@
 """OpenCLIP's own layout: `open_clip_config.json` and `open_clip_model.safetensors`, for CLIP towers.
 
-A CLIP of that library always has a text tower. What stands in its place here is as small as can be, and says nothing.
+A CLIP of that library always has a text tower: the encoder's own with its tokenizer, or, where it has none, one that is
+as small as can be and says nothing.
 """
 
 from dataclasses import replace
@@ -10,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from likeness.core.errors import EncoderError
+from likeness.export import open_clip_text
 from likeness.export.parts import Export, Written, preparation
 from likeness.export.published import (
     PROJECTION,
@@ -22,7 +24,8 @@ from likeness.export.published import (
     write_projection,
     write_tensors,
 )
-from likeness.models.config import EncoderConfig, Tensors, read_safetensors
+from likeness.models.config import EncoderConfig, Tensors, features_fingerprint_of, read_safetensors
+from likeness.models.text_side import TextSide
 from likeness.models.towers import ViTConfig
 from likeness.models.weights.processors import from_open_clip
 
@@ -34,22 +37,40 @@ _TEXT = {"context_length": 4, "vocab_size": 4, "width": 8, "heads": 1, "layers":
 
 def write(export: Export, directory: Path) -> Written:
     """The two files and, where the projection can't go into the head, `projection.safetensors`."""
-    config, tensors = folded(export.config, export.tensors) or (export.config, dict(export.tensors))
-    config, tensors = _with_head(config, tensors)
+    inside = folded(export.config, export.tensors)
+    config, tensors = _with_head(*(inside or (export.config, dict(export.tensors))))
     tower, described = config.tower, _described(config)
     if not isinstance(tower, ViTConfig) or described is None:
         raise EncoderError(
             f"OpenCLIP's own layout has no place for this {kind(config)}.", hint="`--to onnx` takes every encoder"
         )
+    side = None
+    if export.text is not None:
+        _refuse_other(export.text, export)
+        side = open_clip_text.behind(export.text, export.tensors["projection.weight"] if inside else None)
+        words = open_clip_text.described(side.config, tower.activation == "quick_gelu")
+        described["model_cfg"] |= {"text_cfg": words, "custom_text": True}
     projected = write_projection(config, tensors, directory)
     read, found = write_layout("open_clip", described, config, tensors, directory)
     file = directory / "open_clip_model.safetensors"
-    write_tensors(file, read_safetensors(file) | _text_tower(tower.head or 0))
+    texts = _text_tower(tower.head or 0) if side is None else open_clip_text.tensors_of(side)
+    write_tensors(file, read_safetensors(file) | texts)
+    if side is not None:
+        open_clip_text.write_tokenizer(side, directory)
+        open_clip_text.check(side, directory)
     exact = from_open_clip(directory, described, tower.size) == config.preprocess
     back = read_back(config, read, found, directory)
-    return Written(
-        _code(config, exact, projected), _keeps(projected, exact), "library_name: open_clip\n", read_back=back
-    )
+    code, keeps = _code(config, exact, projected, side is not None), _keeps(export, projected, exact)
+    return Written(code, keeps, "library_name: open_clip\n", read_back=back)
+
+
+def _refuse_other(text: TextSide, export: Export) -> None:
+    """EncoderError if the text side was not trained to meet these image features."""
+    if text.image != features_fingerprint_of(export.config, export.tensors):
+        raise EncoderError(
+            "The model's text side belongs to other image features than its image side gives.",
+            hint="pull or train the model again",
+        )
 
 
 def _described(config: EncoderConfig) -> dict[str, Any] | None:
@@ -120,21 +141,35 @@ def _text_tower(dimension: int) -> Tensors:
     return {name: np.zeros(shape, np.float32) for name, shape in shapes.items()}
 
 
-def _code(config: EncoderConfig, exact: bool, projected: bool) -> str:
+def _code(config: EncoderConfig, exact: bool, projected: bool, texts: bool) -> str:
     """The README's lines."""
     lines = ["import open_clip", "import torch", "from PIL import Image"]
     lines += ["from safetensors.torch import load_file"] if projected else []
     lines += [] if exact else ["import numpy as np", "", preparation(config.preprocess).rstrip()]
     lines += ["", "model, prepare = open_clip.create_model_from_pretrained('local-dir:.')"]
+    lines += ["tokenizer = open_clip.get_tokenizer('local-dir:.')"] if texts else []
     lines += [f"projection = load_file('{PROJECTION}')"] if projected else []
     lines += ["", "@torch.no_grad()", "def embed(path):"]
     lines += ["    pixels = prepare(Image.open(path))[None]"] if exact else pixel_lines(config)
     lines += embedding_lines(config, "model.encode_image({})", projected)
+    if texts:  # a text has no mirror image
+        lines += ["", "@torch.no_grad()", "def embed_text(text):"]
+        lines += embedding_lines(replace(config, mirror=False), "model.encode_text(tokenizer([text]))", projected)
     return "\n".join(lines) + "\n"
 
 
-def _keeps(projected: bool, exact: bool) -> str:
-    words = ["The image tower in OpenCLIP's own layout; its text tower stands for none, and holds zeros."]
-    words.append(f"The projection is in `{PROJECTION}`." if projected else "The projection is inside `visual.proj`.")
+def _keeps(export: Export, projected: bool, exact: bool) -> str:
+    if export.text is None:
+        words = ["The image tower in OpenCLIP's own layout; its text tower stands for none, and holds zeros."]
+    else:
+        words = [
+            "The image tower and the text tower in OpenCLIP's own layout; `embed_text(text)` gives a text's vector."
+        ]
+        words.append("`logit_scale` has the library's first value, for an encoder has none.")
+    if projected:
+        words.append(f"The projection is in `{PROJECTION}`.")
+    elif export.config.projection.kind == "linear":
+        heads = "`visual.proj`" if export.text is None else "`visual.proj` and in `text.text_projection`"
+        words.append(f"The projection is inside {heads}.")
     words += [] if exact else ["OpenCLIP's transform can't prepare pictures as this encoder takes them; the lines do."]
     return " ".join(words)

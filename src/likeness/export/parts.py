@@ -8,6 +8,7 @@ import numpy as np
 
 from likeness.models.config import EncoderConfig
 from likeness.models.preprocess import Preprocess
+from likeness.models.text_side import TextSide
 
 
 @dataclass(frozen=True)
@@ -23,6 +24,8 @@ class Export:
     """Whether resizing and cropping go into the model, where the target can hold them."""
     int8: bool = False
     """Whether matrices are stored as whole numbers of 8 bits, where the target can hold them."""
+    text: TextSide | None = None
+    """Its text side, for the target that can hold one."""
 
 
 @dataclass(frozen=True)
