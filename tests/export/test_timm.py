@@ -13,6 +13,7 @@ from safetensors.numpy import load_file
 from likeness.core.errors import EncoderError
 from likeness.export import timm as target
 from likeness.export.parts import Export
+from likeness.export.published import ratio
 from likeness.export.timm import VITS
 from likeness.models.config import EncoderConfig
 from likeness.models.preprocess import Preprocess
@@ -104,6 +105,13 @@ def test_names_and_shapes_are_those_of_timm(tmp_path: Path, case, name: str):
     expected = {key: shape for key, shape in PLAIN.items() if key not in left_out} | added
     assert {key: array.shape for key, array in load_file(tmp_path / "out" / "model.safetensors").items()} == expected
     assert f'"architecture": "{name}"' in (tmp_path / "out" / "config.json").read_text()
+
+
+@pytest.mark.parametrize("width", [49, 196, 768, 1152])
+def test_a_ratio_gives_the_width_inside_back(width: int):
+    """timm and OpenCLIP take `int(width * ratio)`, which falls short for some quotients."""
+    assert [int(width * ratio(inside, width)) for inside in range(1, 6 * width)] == list(range(1, 6 * width))
+    assert ratio(4 * width, width) == 4
 
 
 DINO = {"patch_bias": True, "layer_scale": True, "norm_pre": False, "activation": "gelu", "eps": 1e-6}
