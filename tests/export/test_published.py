@@ -186,6 +186,13 @@ EVEN = Preprocess(32, "crop", 32, "bicubic", *COLORS, rounding="even")
 FOREIGN = {
     "open_clip head": ("open_clip", ViTConfig(**VIT, activation="gelu", head=20), "class", EVEN, {}),
     "open_clip mean": ("open_clip", ViTConfig(**VIT, activation="quick_gelu", head=20), "mean", None, {"mirror": True}),
+    "open_clip odd": (
+        "open_clip",
+        ViTConfig(**VIT | {"width": 98, "hidden": 211}, activation="gelu"),
+        "class",
+        None,
+        {},
+    ),
     "open_clip folded": ("open_clip", ViTConfig(**VIT, activation="gelu"), "class", EVEN, {"bias": False}),
     "timm clip": ("timm", ViTConfig(**VIT, activation="quick_gelu", head=20), "class", EVEN, {}),
     "timm siglip": ("timm", FAMILIES["siglip"][0], "attention", SQUASH, {}),

@@ -3,6 +3,7 @@
 The tables are the states that timm 1.0.29 makes of the names at these sizes.
 """
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -170,6 +171,20 @@ def test_what_is_written_otherwise_computes_the_same(tmp_path: Path, case, name:
     config, tensors = written.read_back
     assert config.tower != tower
     np.testing.assert_allclose(run(config, tensors, pictures()), made.expected, atol=1e-5)
+
+
+def test_what_timm_asks_for_beside_the_tensors(tmp_path: Path, case):
+    """timm moves the norm behind a mean unless told, and takes a Swin without a head for an older file."""
+    for name in ("CLIP, mean", "CLIP, norm behind the mean", "Swin"):
+        write(*MORE[name], case(*MORE[name], SQUARE, None, by_graph=True), tmp_path / name)
+    described = [json.loads((tmp_path / name / "config.json").read_text()) for name in ("CLIP, mean", "Swin")]
+    assert described[0]["model_args"]["fc_norm"] is False
+    assert "norm.weight" in load_file(tmp_path / "CLIP, mean" / "model.safetensors")
+    assert "fc_norm.weight" in load_file(tmp_path / "CLIP, norm behind the mean" / "model.safetensors")
+    tensors = load_file(tmp_path / "Swin" / "model.safetensors")
+    assert described[1]["num_classes"] == 32
+    np.testing.assert_array_equal(tensors["head.fc.weight"], np.eye(32))
+    assert not tensors["head.fc.bias"].any()
 
 
 REFUSED: dict[str, tuple[Tower, str]] = {

@@ -19,6 +19,7 @@ from likeness.export.published import (
     folded,
     kind,
     pixel_lines,
+    ratio,
     read_back,
     write_layout,
     write_projection,
@@ -87,7 +88,7 @@ def _described(config: EncoderConfig) -> dict[str, Any] | None:
         "width": tower.width,
         "layers": tower.layers,
         "head_width": tower.width // tower.heads,
-        "mlp_ratio": tower.hidden / tower.width,
+        "mlp_ratio": ratio(tower.hidden, tower.width),
         "norm_kwargs": {"eps": tower.eps},
     }
     vision |= {} if tower.norm_pre else {"no_ln_pre": True}
