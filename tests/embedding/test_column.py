@@ -271,9 +271,10 @@ def test_ctrl_c_keeps_the_work(model: str, collection: Collection, embedded: lis
         return features(images)
 
     embedder.engine.features = interrupted
+    before = threading.active_count()  # libraries of other tests keep theirs
     with pytest.raises(KeyboardInterrupt):
         ensure_features(embedder, collection, mirrored=False)
-    assert threading.active_count() == 1
+    assert threading.active_count() == before
     assert embedder.features_column not in Collection.open(collection.path).columns
     ensure_features(load(model, "onnx", batch=4), collection, mirrored=False)
     assert sum(embedded) == 23
