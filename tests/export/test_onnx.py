@@ -1,6 +1,8 @@
 """ONNX and OpenVINO exports against the JAX encoder, through the lines of their READMEs."""
 
 import json
+import os
+import subprocess
 import sys
 from pathlib import Path
 
@@ -14,6 +16,7 @@ from likeness.export import onnx as target
 from likeness.export import parity
 from likeness.export.parts import Export
 from likeness.export.writing import write_export
+from likeness.models.config import write_model
 from likeness.models.preprocess import Preprocess
 from likeness.models.towers import ConvNetConfig, ViTConfig
 
@@ -97,3 +100,17 @@ def test_openvino_computes_the_same(tmp_path: Path, case, small, by_readme, int8
     assert facts["minimum_cosine"] > (0.995 if int8 else 0.99999)
     assert sys.modules["openvino_telemetry"] is None  # nothing was told to anybody
     assert parity.compare(by_readme((out / "README.md").read_text(), out), made.expected).minimum > 0.995
+
+
+def test_nothing_is_reported_home(tmp_path: Path, clip):
+    """Neither by the lines of a README that import ONNX Runtime, nor where our own importer reads files back."""
+    write_model(tmp_path / "model", clip.config, clip.tensors, {})
+    cache = tmp_path / "home" / ".cache"
+    cache.mkdir(parents=True)
+    homes = {"HOME": str(tmp_path / "home"), "XDG_CACHE_HOME": str(cache)}
+    loud = {name: value for name, value in os.environ.items() if name not in ("CI", "ORT_DISABLE_TELEMETRY")}
+    code = "import sys; from likeness.commands import main; sys.exit(main(sys.argv[1:]))"
+    for kind in ("onnx", "safetensors"):
+        command = ["export", str(tmp_path / "model"), "--to", kind, "--out", str(tmp_path / kind)]
+        subprocess.run([sys.executable, "-c", code, *command], env=loud | homes, capture_output=True, check=True)
+        assert {path.name for path in cache.iterdir()} <= {"likeness"}, kind

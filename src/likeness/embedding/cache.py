@@ -33,8 +33,6 @@ if TYPE_CHECKING:
 MOST_BYTES = 4 * 2**30
 """What the cache may hold besides the newest graph; beyond that the least recently used go."""
 
-_PAGE = 4096  # bytes; what can be mapped into memory begins at a multiple
-
 _BUILDER = Path(__file__).parents[1] / "models" / "graphs"
 
 
@@ -162,17 +160,10 @@ def write_text_graph(directory: Path, config: TextConfig, tensors: Mapping[str, 
 
 def _write(directory: Path, model: "onnx.ModelProto") -> Path:
     """The graph, and its weights in a file of their own: a message of the format holds 2 GB at most."""
-    from onnx.external_data_helper import set_external_data
+    from likeness.models.graphs.graph import move_weights
 
     path = directory / "tower.onnx"
-    with (directory / "tower.bin").open("wb") as file:
-        for tensor in model.graph.initializer:
-            if len(tensor.raw_data) >= _PAGE:  # smaller ones stay: shapes must, the rest may
-                offset = file.tell()
-                file.write(tensor.raw_data)
-                file.write(bytes(-file.tell() % _PAGE))
-                set_external_data(tensor, "tower.bin", offset, len(tensor.raw_data))
-                tensor.ClearField("raw_data")
+    move_weights(model, directory / "tower.bin")
     path.write_bytes(model.SerializeToString())
     return path
 

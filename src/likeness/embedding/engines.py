@@ -1,6 +1,5 @@
 """What computes features: ONNX Runtime on the CPU, or JAX. Both take any number of pictures and return NumPy."""
 
-import os
 import shutil
 import weakref
 from collections.abc import Sequence
@@ -11,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from jaxtyping import Float32, UInt8
 
+from likeness.core import ort
 from likeness.core.machine import cores
 
 if TYPE_CHECKING:
@@ -63,16 +63,7 @@ class OnnxEngine:
 
     def _session(self, threads: int) -> Any:
         if threads not in self._sessions:
-            # Since 1.29 it writes an id of the machine to disk and reports the models that it loads; this is read once.
-            os.environ["ORT_DISABLE_TELEMETRY"] = "1"
-            import onnxruntime
-
-            options = onnxruntime.SessionOptions()
-            options.intra_op_num_threads = threads
-            options.log_severity_level = 3  # its warnings are about its own optimisations
-            self._sessions[threads] = onnxruntime.InferenceSession(
-                os.fspath(self._graph), options, providers=["CPUExecutionProvider"]
-            )
+            self._sessions[threads] = ort.session(self._graph, threads)
         return self._sessions[threads]
 
 

@@ -9,23 +9,21 @@ from pathlib import Path
 
 import numpy as np
 from onnx import GraphProto, ModelProto, TensorProto, helper
-from onnx.external_data_helper import set_external_data
 
+from likeness.core import ort
 from likeness.core.errors import EncoderError
 from likeness.core.shapes import Vectors
 from likeness.export.parts import WHOLE, Export, Written, preparation
 from likeness.export.pixels import preprocessing
 from likeness.models.config import EncoderConfig
 from likeness.models.graphs import build
-from likeness.models.graphs.graph import Graph, int64
+from likeness.models.graphs.graph import Graph, int64, move_weights
 
 NEEDS = ("onnx",)
 READS = ("onnxruntime",)
 
 _LARGEST = 2**31 - 2**20
 """Bytes that one file can hold; larger weights go beside it."""
-
-_PAGE = 4096  # bytes; what can be mapped into memory begins at a multiple
 
 
 def write(export: Export, directory: Path) -> Written:
@@ -94,24 +92,15 @@ def assemble(export: Export) -> ModelProto:
 def save(model: ModelProto, directory: Path) -> None:
     """`model.onnx` in `directory`; weights beyond 2 GB go into `model.bin`."""
     if sum(len(tensor.raw_data) for tensor in model.graph.initializer) > _LARGEST:
-        with (directory / "model.bin").open("wb") as file:
-            for tensor in model.graph.initializer:
-                if len(tensor.raw_data) >= _PAGE:  # smaller ones stay: shapes must, the rest may
-                    offset = file.tell()
-                    file.write(tensor.raw_data)
-                    file.write(bytes(-file.tell() % _PAGE))
-                    set_external_data(tensor, "model.bin", offset, len(tensor.raw_data))
-                    tensor.ClearField("raw_data")
+        move_weights(model, directory / "model.bin")
     (directory / "model.onnx").write_bytes(model.SerializeToString())
 
 
 def run(config: EncoderConfig, tensors: Mapping[str, np.ndarray], images: Sequence[np.ndarray]) -> Vectors:
     """The vectors of these pictures, computed by ONNX Runtime."""
-    import onnxruntime
-
     with tempfile.TemporaryDirectory() as scratch:
         save(assemble(Export(config, tensors, {})), Path(scratch))
-        session = onnxruntime.InferenceSession(Path(scratch) / "model.onnx", providers=["CPUExecutionProvider"])
+        session = ort.session(Path(scratch) / "model.onnx")
         vectors: Vectors = np.concatenate([session.run(None, {"images": image[None]})[0] for image in images])
     return vectors
 

@@ -11,6 +11,7 @@ from jaxtyping import Float32, Float64
 from PIL import Image as Pillow
 from PIL import ImageDraw
 
+from likeness.core import ort
 from likeness.core.errors import EncoderError
 from likeness.core.shapes import Image, Vectors
 
@@ -54,6 +55,7 @@ def save(images: Sequence[np.ndarray], directory: Path) -> list[Path]:
 def embedder(code: str, directory: Path) -> Callable[[Path], np.ndarray]:
     """The function `embed` that the lines of a README define, run inside `directory`."""
     names: dict[str, Callable[[str], np.ndarray]] = {}
+    ort.silence()  # the lines may import it
     with contextlib.chdir(directory):
         exec(compile(code, "README.md", "exec"), names)
 

@@ -7,12 +7,13 @@ e and f are what the codes leave out, q.g - q.c - q'.g' = e.(g - c) + q'.f, whic
 
 import functools
 import math
-import os
 from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
 import numpy as np
 from jaxtyping import Float32, Int8, Int32, UInt8
+
+from likeness.core import ort
 
 ROW_LEVELS, ZERO = 127, 128  # codes of gallery rows are unsigned, and 128 stands for zero
 # Two products of 255 x 63 still fit the 16 bits in which processors without VNNI add them; of 255 x 127 they do not.
@@ -99,8 +100,6 @@ def product(rows: UInt8[np.ndarray, "G D"], queries: Int8[np.ndarray, "D Q"]) ->
 @functools.cache
 def _session() -> Any:
     """One operator in ONNX Runtime: NumPy multiplies whole numbers a hundred times slower."""
-    os.environ["ORT_DISABLE_TELEMETRY"] = "1"  # read once, when it is imported
-    import onnxruntime
     from onnx import TensorProto, helper
 
     shapes = {
@@ -112,6 +111,4 @@ def _session() -> Any:
     node = helper.make_node("MatMulInteger", ["rows", "queries"], ["products"])
     graph = helper.make_graph([node], "codes", [rows, queries], [products])
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 20)], ir_version=9)
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = 1
-    return onnxruntime.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
+    return ort.session(model.SerializeToString(), threads=1)

@@ -1,16 +1,20 @@
 """An ONNX graph while it is made: nodes and constants by name, and the layers that towers share."""
 
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import onnx
 from jaxtyping import Float32
 from onnx import TensorProto, helper, numpy_helper
+from onnx.external_data_helper import set_external_data
 
 from likeness.models.preprocess import Preprocess
 
 OPSET = 23
 """The first with the Attention operator."""
+
+_PAGE = 4096  # bytes; what can be mapped into memory begins at a multiple
 
 LEAST_GELU = -0.171
 """No GELU, exact or approximate, gives less; its minimum is -0.16997."""
@@ -110,6 +114,18 @@ class Graph:
     def _constant(self, value: np.ndarray) -> str:
         self._constants.append(value)
         return f"constant_{len(self._constants) - 1}"
+
+
+def move_weights(model: onnx.ModelProto, file: Path) -> None:
+    """Move the weights of a graph into `file`, which must lie beside it."""
+    with file.open("wb") as stream:
+        for tensor in model.graph.initializer:
+            if len(tensor.raw_data) >= _PAGE:  # smaller ones stay: shapes must, the rest may
+                offset = stream.tell()
+                stream.write(tensor.raw_data)
+                stream.write(bytes(-stream.tell() % _PAGE))
+                set_external_data(tensor, file.name, offset, len(tensor.raw_data))
+                tensor.ClearField("raw_data")
 
 
 def colors(preprocess: Preprocess) -> tuple[Float32[np.ndarray, " 3"], Float32[np.ndarray, " 3"]]:
