@@ -7,23 +7,10 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from likeness.models.config import NORM_PARTS, Bottleneck, Conv, EfficientNetConfig
-from likeness.models.layers import BatchNorm, Kernel, Linear
+from likeness.models.config import Bottleneck, Conv, EfficientNetConfig
+from likeness.models.layers import ConvNorm, Linear
 from likeness.models.pooling import Pooling, pool
 from likeness.models.towers.efficientnet import squeeze_name
-
-
-class ConvSwish(eqx.Module):
-    """A convolution, its batch norm, and x * sigmoid(x) where the plan has an activation."""
-
-    conv: Kernel
-    norm: BatchNorm
-    plan: Conv = eqx.field(static=True)
-
-    def __call__(self, x: Float[Array, "H W C"]) -> Float[Array, "H2 W2 O"]:
-        """One map."""
-        x = self.norm(self.conv(x, self.plan.stride, self.plan.dilation, self.plan.padding))
-        return jax.nn.silu(x) if self.plan.active else x
 
 
 class Squeeze(eqx.Module):
@@ -41,10 +28,10 @@ class Squeeze(eqx.Module):
 class Block(eqx.Module):
     """Expand, filter each channel, squeeze, project, each where the plan has it; add the input where it says so."""
 
-    expand: ConvSwish | None
-    depthwise: ConvSwish | None
+    expand: ConvNorm | None
+    depthwise: ConvNorm | None
     squeeze: Squeeze | None
-    project: ConvSwish | None
+    project: ConvNorm | None
     residual: bool = eqx.field(static=True)
 
     def __call__(self, x: Float[Array, "H W C"]) -> Float[Array, "H2 W2 O"]:
@@ -58,9 +45,9 @@ class Block(eqx.Module):
 class EfficientNet(eqx.Module):
     """The tower: the stem, the blocks of all stages, and a last 1x1 convolution."""
 
-    stem: ConvSwish
+    stem: ConvNorm
     blocks: tuple[Block, ...]
-    last: ConvSwish
+    last: ConvNorm
     config: EfficientNetConfig = eqx.field(static=True)
 
     @classmethod
@@ -68,10 +55,8 @@ class EfficientNet(eqx.Module):
         """From tensors named as `config.shapes()` names them."""
         first, *blocks, last = config.plan()
 
-        def layer(plan: Conv) -> ConvSwish:
-            weight, bias, mean, variance = (tensors[f"{plan.name}.norm.{part}"] for part in NORM_PARTS)
-            norm = BatchNorm(weight, bias, mean, variance, config.eps)
-            return ConvSwish(Kernel(tensors[f"{plan.name}.conv.weight"]), norm, plan)
+        def layer(plan: Conv) -> ConvNorm:
+            return ConvNorm.of(plan, tensors, config.eps, "silu")
 
         def linear(name: str) -> Linear:
             return Linear(tensors[f"{name}.weight"], tensors[f"{name}.bias"])
@@ -91,7 +76,7 @@ class EfficientNet(eqx.Module):
 
     def maps(self, image: Float[Array, "S S 3"]) -> Iterator[Float[Array, "H W C"]]:
         """What leaves the stem, every block, and the last convolution."""
-        parts: tuple[ConvSwish | Block, ...] = (self.stem, *self.blocks, self.last)
+        parts: tuple[ConvNorm | Block, ...] = (self.stem, *self.blocks, self.last)
         x = image
         for part in parts:
             x = part(x)

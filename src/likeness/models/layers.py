@@ -3,6 +3,7 @@
 Parameters are float32. A layer computes in the dtype of what it is given, norms always in float32.
 """
 
+from collections.abc import Mapping
 from functools import partial
 from typing import Literal
 
@@ -12,7 +13,7 @@ import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array, Float
 
-from likeness.models.towers import Padding, pads
+from likeness.models.towers import NORM_PARTS, Conv, Padding, pads
 
 
 class Linear(eqx.Module):
@@ -108,6 +109,31 @@ class Kernel(eqx.Module):
             dimension_numbers=("NHWC", "HWIO", "NHWC"),
         )
         return maps[0]
+
+
+class ConvNorm(eqx.Module):
+    """A convolution, its batch norm, and `activation` where the plan has one."""
+
+    conv: Kernel
+    norm: BatchNorm
+    plan: Conv = eqx.field(static=True)
+    activation: Literal["relu6", "silu"] = eqx.field(static=True)
+
+    @classmethod
+    def of(
+        cls, plan: Conv, tensors: Mapping[str, Array], eps: float, activation: Literal["relu6", "silu"]
+    ) -> "ConvNorm":
+        """From the tensors `<name of the plan>.conv.weight` and `<name of the plan>.norm.*`."""
+        weight, bias, mean, variance = (tensors[f"{plan.name}.norm.{part}"] for part in NORM_PARTS)
+        kernel = Kernel(tensors[f"{plan.name}.conv.weight"])
+        return cls(kernel, BatchNorm(weight, bias, mean, variance, eps), plan, activation)
+
+    def __call__(self, x: Float[Array, "H W C"]) -> Float[Array, "H2 W2 O"]:
+        """One map."""
+        x = self.norm(self.conv(x, self.plan.stride, self.plan.dilation, self.plan.padding))
+        if not self.plan.active:
+            return x
+        return jnp.clip(x, 0, 6) if self.activation == "relu6" else jax.nn.silu(x)
 
 
 @partial(jax.custom_vjp, nondiff_argnums=(2, 3))

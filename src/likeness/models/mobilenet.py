@@ -3,25 +3,11 @@
 from collections.abc import Mapping
 
 import equinox as eqx
-import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from likeness.models.config import NORM_PARTS, Bottleneck, Conv, MobileNetV2Config
-from likeness.models.layers import BatchNorm, Kernel
+from likeness.models.config import Bottleneck, Conv, MobileNetV2Config
+from likeness.models.layers import ConvNorm
 from likeness.models.pooling import Pooling, pool
-
-
-class ConvNorm(eqx.Module):
-    """A convolution, its batch norm, and ReLU6 where the plan has one."""
-
-    conv: Kernel
-    norm: BatchNorm
-    plan: Conv = eqx.field(static=True)
-
-    def __call__(self, x: Float[Array, "H W C"]) -> Float[Array, "H2 W2 O"]:
-        """One map."""
-        x = self.norm(self.conv(x, self.plan.stride, self.plan.dilation, self.plan.padding))
-        return jnp.clip(x, 0, 6) if self.plan.active else x
 
 
 class InvertedResidual(eqx.Module):
@@ -53,9 +39,7 @@ class MobileNetV2(eqx.Module):
         first, *blocks, last = config.plan()
 
         def layer(plan: Conv) -> ConvNorm:
-            weight, bias, mean, variance = (tensors[f"{plan.name}.norm.{part}"] for part in NORM_PARTS)
-            norm = BatchNorm(weight, bias, mean, variance, config.eps)
-            return ConvNorm(Kernel(tensors[f"{plan.name}.conv.weight"]), norm, plan)
+            return ConvNorm.of(plan, tensors, config.eps, "relu6")
 
         def block(plan: Bottleneck) -> InvertedResidual:
             *expand, depthwise, project = map(layer, plan.convs)

@@ -4,6 +4,8 @@ A tokenizer of ours is complete: lower-casing, marks of beginning and end, cutti
 in the file, where `weights/tokenizer_files.py` puts them, so that nothing remains to be done or forgotten here.
 """
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
@@ -54,14 +56,19 @@ class Tokenizer:
 def parsed(described: str, where: str) -> Any:
     """The library's object for the content of a `tokenizer.json`; errors as `Tokenizer`."""
     tokenizer = library().Tokenizer
-    try:
+    with refused(f"`{where}` is no tokenizer that the `tokenizers` library reads"):
         return tokenizer.from_str(described)
+
+
+@contextmanager
+def refused(sentence: str) -> Iterator[None]:
+    """EncoderError with this sentence, and the library's own words, where the library refuses what it is given."""
+    try:
+        yield
     except Exception as error:
-        if type(error) is not Exception:  # the library has no kind of its own
+        if type(error) is not Exception:  # the library has no kind of its own; any other is a bug and stays one
             raise
-        raise EncoderError(
-            f"`{where}` is no tokenizer that the `tokenizers` library reads: {error}.", hint="get the file again"
-        ) from error
+        raise EncoderError(f"{sentence}: {error}.", hint="get the file again") from error
 
 
 def library() -> Any:

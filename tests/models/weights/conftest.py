@@ -69,6 +69,16 @@ class Parity:
             (path / "preprocessor_config.json").write_text(json.dumps(dict(processor)))
         return model
 
+    def blocks(self, model: Any) -> Blocks:
+        """Of a ViT of transformers: the tokens before and behind every block, and the pooled features."""
+        vision = getattr(model, "vision_model", model)
+
+        def run(pixels: Any) -> tuple[list[Any], Any]:
+            out = vision(pixels, output_hidden_states=True)
+            return list(out.hidden_states), out.pooler_output
+
+        return run
+
     def images(self, config: EncoderConfig) -> np.ndarray:
         size = config.preprocess.size
         return np.random.default_rng(3).integers(0, 256, (self.count, size, size, 3), dtype=np.uint8)

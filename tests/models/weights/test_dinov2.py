@@ -32,14 +32,6 @@ def saved(parity: Any, path: Path, registers: int = 0, image: int = 40, crop: in
     return parity.save(model, path, PROCESSOR | sizes)
 
 
-def blocks(model: Any) -> Any:
-    def run(pixels: Any) -> tuple[list[Any], Any]:
-        out = model(pixels, output_hidden_states=True)
-        return list(out.hidden_states), out.pooler_output
-
-    return run
-
-
 @pytest.mark.parametrize(
     ("registers", "options"),
     [(0, {}), (3, {}), (0, {"use_swiglu_ffn": True, "qkv_bias": False, "image_size": 45})],
@@ -49,9 +41,9 @@ def test_every_block_equals_transformers(parity: Any, tmp_path: Path, registers:
     layout, config, tensors = read_published(tmp_path)
     assert (layout, config.pooling) == ("dinov2", "class")
     assert config.preprocess.resize == 46
-    parity.check(config, tensors, blocks(model), half=not options)
+    parity.check(config, tensors, parity.blocks(model), half=not options)
     if registers:
-        parity.check_pictures(tmp_path, config, tensors, blocks(model))
+        parity.check_pictures(tmp_path, config, tensors, parity.blocks(model))
     theirs = load_file(tmp_path / "model.safetensors")
     ours = export_tensors(WEIGHTS["dinov2"], config, tensors)
     assert ours.keys() == theirs.keys()
@@ -71,7 +63,7 @@ def test_positions_are_interpolated_to_the_size_of_the_processor(parity: Any, tm
     assert (whole.preprocess.size, whole.preprocess.resize) == (72, 83)
     expected = load_file(tmp_path / "model.safetensors")["embeddings.position_embeddings"][0]
     np.testing.assert_array_equal(stored["tower.position"], expected)
-    parity.check(config, tensors, blocks(model), half=False)
+    parity.check(config, tensors, parity.blocks(model), half=False)
 
 
 def test_gradients_and_what_the_check_would_notice(parity: Any, tmp_path: Path):
@@ -87,7 +79,7 @@ def test_gradients_and_what_the_check_would_notice(parity: Any, tmp_path: Path):
         "position": (model.embeddings.position_embeddings, lambda g: g[0]),
         "blocks.scale1": (layers[0].layer_scale1.lambda1, stacked),
     }
-    parity.check_slopes(config, tensors, blocks(model), named)
+    parity.check_slopes(config, tensors, parity.blocks(model), named)
     changes = {
         "GELU": {"activation": "quick_gelu"},
         "eps": {"eps": 1e-4},
@@ -97,7 +89,7 @@ def test_gradients_and_what_the_check_would_notice(parity: Any, tmp_path: Path):
     }
     name = "tower.position"
     moved = {"positions moved by one": {name: np.roll(tensors[name], 1, axis=0)}}
-    parity.check_mutations(config, tensors, blocks(model), changes, moved)
+    parity.check_mutations(config, tensors, parity.blocks(model), changes, moved)
 
 
 def test_another_activation_is_refused(parity: Any, tmp_path: Path):

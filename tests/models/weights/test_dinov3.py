@@ -29,14 +29,6 @@ def saved(parity: Any, path: Path, size: int = 40, **options: Any) -> Any:
     return parity.save(model, path, PROCESSOR | {"size": {"height": size, "width": size}})
 
 
-def blocks(model: Any) -> Any:
-    def run(pixels: Any) -> tuple[list[Any], Any]:
-        out = model(pixels, output_hidden_states=True)
-        return list(out.hidden_states), out.pooler_output
-
-    return run
-
-
 @pytest.mark.parametrize(
     ("size", "options"),
     [
@@ -50,7 +42,7 @@ def test_every_block_equals_transformers(parity: Any, tmp_path: Path, size: int,
     assert (layout, config.pooling) == ("dinov3_vit", "class")
     mean, std = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
     assert config.preprocess == Preprocess(size, "squash", size, "bilinear", mean, std)
-    parity.check(config, tensors, blocks(model), half=not options)
+    parity.check(config, tensors, parity.blocks(model), half=not options)
     theirs = load_file(tmp_path / "model.safetensors")
     ours = export_tensors(WEIGHTS["dinov3_vit"], config, tensors)
     assert ours.keys() == theirs.keys()
@@ -74,7 +66,7 @@ def test_gradients_and_what_the_check_would_notice(parity: Any, tmp_path: Path):
             lambda _: np.concatenate([layers(f"{part}_proj") for part in "qkv"], axis=2),
         ),
     }
-    parity.check_slopes(config, tensors, blocks(model), named)
+    parity.check_slopes(config, tensors, parity.blocks(model), named)
     changes = {
         "GELU": {"activation": "gelu_tanh"},
         "eps": {"eps": 1e-3},
@@ -90,7 +82,7 @@ def test_gradients_and_what_the_check_would_notice(parity: Any, tmp_path: Path):
     name = "tower.blocks.attention.qkv.weight"
     columns = np.concatenate([turned, np.arange(64, 96)])
     mutated = {"row and column exchanged": {name: tensors[name][:, :, columns]}}
-    parity.check_mutations(config, tensors, blocks(model), changes, mutated)
+    parity.check_mutations(config, tensors, parity.blocks(model), changes, mutated)
 
 
 def test_names_of_another_writer(parity: Any, tmp_path: Path):

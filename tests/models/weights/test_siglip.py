@@ -33,23 +33,15 @@ def saved(parity: Any, path: Path, whole: bool = False, processor: bool = True, 
     return parity.save(model, path, PROCESSOR if processor else None)
 
 
-def blocks(model: Any) -> Any:
-    def run(pixels: Any) -> tuple[list[Any], Any]:
-        out = getattr(model, "vision_model", model)(pixels, output_hidden_states=True)
-        return list(out.hidden_states), out.pooler_output
-
-    return run
-
-
 @pytest.mark.parametrize("whole", [False, True])
 def test_every_block_equals_transformers_and_export_gives_back_every_tensor(parity: Any, tmp_path: Path, whole: bool):
     model = saved(parity, tmp_path, whole)
     layout, config, tensors = read_published(tmp_path)
     assert (layout, config.pooling, config.tower.features) == ("siglip", "attention", 32)
     assert config.preprocess == Preprocess(44, "squash", 44, "bicubic", (0.5,) * 3, (0.5, 0.4, 0.5))
-    parity.check(config, tensors, blocks(model), half=not whole)
+    parity.check(config, tensors, parity.blocks(model), half=not whole)
     if not whole:
-        parity.check_pictures(tmp_path, config, tensors, blocks(model))
+        parity.check_pictures(tmp_path, config, tensors, parity.blocks(model))
     theirs = {name: t for name, t in load_file(tmp_path / "model.safetensors").items() if "text" not in name}
     ours = {name.removeprefix("" if whole else "vision_model."): t for name, t in export(config, tensors).items()}
     assert ours.keys() == theirs.keys() - {"logit_scale", "logit_bias"}
@@ -69,7 +61,7 @@ def test_gradients_and_what_the_check_would_notice(parity: Any, tmp_path: Path):
         "pool.attention.qkv.weight": (model.head.attention.in_proj_weight, lambda g: g.T),
         "patch.weight": (kernel, lambda g: g.transpose(2, 3, 1, 0).reshape(-1, 32)),
     }
-    parity.check_slopes(config, tensors, blocks(model), named)
+    parity.check_slopes(config, tensors, parity.blocks(model), named)
     changes = {
         "GELU": {"activation": "gelu"},
         "eps": {"eps": 1e-4},
@@ -78,7 +70,7 @@ def test_gradients_and_what_the_check_would_notice(parity: Any, tmp_path: Path):
     }
     name = "tower.pool.attention.qkv.weight"
     mutated = {"v, q, k of the pooling": {name: np.roll(tensors[name], 32, axis=1)}}
-    parity.check_mutations(config, tensors, blocks(model), changes, mutated)
+    parity.check_mutations(config, tensors, parity.blocks(model), changes, mutated)
 
 
 def test_without_a_head_the_patches_are_averaged(parity: Any, tmp_path: Path):

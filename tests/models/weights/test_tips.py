@@ -38,14 +38,6 @@ def saved(parity: Any, path: Path, image: int = 40, size: int = 40, text: bool =
     return parity.save(Tipsv2Model(config), path, processor).vision_model
 
 
-def blocks(model: Any) -> Any:
-    def run(pixels: Any) -> tuple[list[Any], Any]:
-        out = model(pixels, output_hidden_states=True)
-        return list(out.hidden_states), out.pooler_output
-
-    return run
-
-
 @pytest.mark.parametrize(
     ("text", "options"),
     [(False, {}), (True, {"num_register_tokens": 2}), (False, {"use_swiglu_ffn": True, "qkv_bias": False})],
@@ -55,7 +47,7 @@ def test_every_block_equals_transformers(parity: Any, tmp_path: Path, text: bool
     layout, config, tensors = read_published(tmp_path)
     assert (layout, config.pooling) == ("tips", "class")
     assert config.preprocess == Preprocess(40, "squash", 40, "bilinear", (0.0, 0.0, 0.0), (1.0, 1.0, 1.0))
-    parity.check(config, tensors, blocks(model), half=not options)
+    parity.check(config, tensors, parity.blocks(model), half=not options)
 
 
 @pytest.mark.parametrize("size", [24, 56])
@@ -63,7 +55,7 @@ def test_positions_are_interpolated_to_the_size_of_the_processor(parity: Any, tm
     model = saved(parity, tmp_path, size=size)
     _, config, tensors = read_published(tmp_path)
     assert config.tower.tokens == (size // 8) ** 2 + 2
-    parity.check(config, tensors, blocks(model), half=False)
+    parity.check(config, tensors, parity.blocks(model), half=False)
 
 
 def test_what_is_written_is_read_by_transformers(parity: Any, tmp_path: Path):
@@ -91,7 +83,7 @@ def test_the_first_published_config(parity: Any, tmp_path: Path):
     first |= {"init_values": 1.0, "num_register_tokens": 1, "vision_fn": "vit_base", "embed_dim": 128}
     (tmp_path / "config.json").write_text(json.dumps(first | {"ffn_layer": "mlp"}))
     _, config, tensors = read_published(tmp_path)
-    parity.check(config, tensors, blocks(model), half=False)
+    parity.check(config, tensors, parity.blocks(model), half=False)
 
 
 def test_gradients_and_what_the_check_would_notice(parity: Any, tmp_path: Path):
@@ -107,13 +99,13 @@ def test_gradients_and_what_the_check_would_notice(parity: Any, tmp_path: Path):
         "position": (model.embeddings.position_embeddings, lambda g: g[0]),
         "blocks.scale1": (layers[0].layer_scale1.lambda1, stacked),
     }
-    parity.check_slopes(config, tensors, blocks(model), named)
+    parity.check_slopes(config, tensors, parity.blocks(model), named)
     changes = {"GELU": {"activation": "quick_gelu"}, "eps": {"eps": 1e-4}, "no second class token": {"registers": 0}}
     exchanged = {
         "tower.class_token": tensors["tower.registers"][0],
         "tower.registers": tensors["tower.class_token"][None],
     }
-    parity.check_mutations(config, tensors, blocks(model), changes, {"class tokens exchanged": exchanged})
+    parity.check_mutations(config, tensors, parity.blocks(model), changes, {"class tokens exchanged": exchanged})
 
 
 def test_another_activation_is_refused(parity: Any, tmp_path: Path):

@@ -79,22 +79,25 @@ def _refuse(path: Path, data: dict[str, Any]) -> None:
         )
 
 
+TEXT_SIDE = (
+    "transformer.*",
+    "text.*",
+    "token_embedding.weight",
+    "positional_embedding",
+    "ln_final.*",
+    "text_projection",
+    "logit_scale",
+    "logit_bias",
+    "attn_mask",
+)
+"""What an OpenCLIP file holds beside its image tower."""
+
 LAYOUT = Layout(
     files=("open_clip_config.json", "open_clip_model.safetensors"),
     matches=lambda described: "vision_cfg" in described.get("model_cfg", {}),
     prefixes=("visual.",),
     anchor="class_embedding",
-    ignored=(
-        "transformer.*",
-        "text.*",
-        "token_embedding.weight",
-        "positional_embedding",
-        "ln_final.*",
-        "text_projection",
-        "logit_scale",
-        "logit_bias",
-        "attn_mask",
-    ),
+    ignored=TEXT_SIDE,
     keys=_keys,
     read=_read,
 )

@@ -10,6 +10,7 @@ from typing import Any
 
 from likeness.core.errors import EncoderError
 from likeness.models.config import EncoderConfig, ProjectionConfig, ViTConfig
+from likeness.models.weights.open_clip import TEXT_SIDE
 from likeness.models.weights.processors import from_open_clip, square
 from likeness.models.weights.table import Key, Layout
 from likeness.models.weights.timm_families import family_of
@@ -66,17 +67,7 @@ def _layout(outside: bool) -> Layout:
         matches=lambda d: _is_trunk(d) and (_vision(d)["timm_proj"] == "linear") == outside,
         prefixes=("visual.trunk.",),
         anchor="patch_embed.proj.weight",
-        ignored=(
-            "transformer.*",
-            "text.*",
-            "token_embedding.weight",
-            "positional_embedding",
-            "ln_final.*",
-            "text_projection",
-            "logit_scale",
-            "logit_bias",
-            "attn_mask",
-        ),
+        ignored=TEXT_SIDE,
         keys=_keys_outside if outside else keys,
         read=_read,
     )

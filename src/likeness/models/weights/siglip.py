@@ -3,6 +3,7 @@ SigLIP 2 with a fixed resolution use too (`LAYOUT`); Siglip2Model and Siglip2Vis
 """
 
 from collections.abc import Mapping
+from dataclasses import replace
 from math import isqrt
 from pathlib import Path
 from typing import Any
@@ -122,29 +123,24 @@ def _read_naflex(path: Path, described: dict[str, Any], _: Mapping[str, tuple[in
     return _encoder(tower, Preprocess(size, "squash", size, filter_, mean, std))
 
 
-_IGNORED = (
-    "text_model.*",
-    "logit_scale",
-    "logit_bias",
-    "vision_model.embeddings.position_ids",
-    "embeddings.position_ids",
-)
-
 LAYOUT = Layout(
     files=("config.json", "model.safetensors"),
     matches=lambda described: described.get("model_type") in ("siglip", "siglip_vision_model"),
     prefixes=("vision_model.", ""),
     anchor="embeddings.patch_embedding.weight",
-    ignored=_IGNORED,
+    ignored=(
+        "text_model.*",
+        "logit_scale",
+        "logit_bias",
+        "vision_model.embeddings.position_ids",
+        "embeddings.position_ids",
+    ),
     keys=_keys,
     read=_read,
 )
-NAFLEX = Layout(
-    files=("config.json", "model.safetensors"),
+NAFLEX = replace(
+    LAYOUT,
     matches=lambda described: described.get("model_type") in ("siglip2", "siglip2_vision_model"),
-    prefixes=("vision_model.", ""),
-    anchor="embeddings.patch_embedding.weight",
-    ignored=_IGNORED,
     keys=lambda config: _keys(config, MATRIX),
     read=_read_naflex,
 )

@@ -10,6 +10,7 @@ from likeness.models.weights.convnext import blocks, patches
 from likeness.models.weights.processors import from_timm
 from likeness.models.weights.rows import norm
 from likeness.models.weights.table import MATRIX, POINT, Key, Layout
+from likeness.models.weights.timm_families import refuse_changed
 
 
 def _tower(width: int, depths: tuple[int, ...], eps: float = 1e-6) -> ConvNeXtConfig:
@@ -57,9 +58,7 @@ def _read(path: Path, described: dict[str, Any], _: Mapping[str, tuple[int, ...]
         raise EncoderError(
             f"`{path}` holds timm's `{name}`, which is not known.", hint=f"known: {', '.join(CONVNEXTS)}"
         )
-    if described.get("global_pool", "avg") != "avg" or described.get("model_args"):
-        changed = {key: described.get(key) for key in ("global_pool", "model_args")}
-        raise EncoderError(f"`{path}` is not the plain `{name}`: {changed}.")
+    refuse_changed(path, described)
     projection = ProjectionConfig("identity", tower.features, tower.features)
     return EncoderConfig(tower, "mean", from_timm(path, described), projection)
 

@@ -12,6 +12,7 @@ from likeness.models.towers.efficientnet import EFFICIENTNETS, squeeze_name
 from likeness.models.weights.efficientnet import conv_and_norm, points
 from likeness.models.weights.processors import from_timm
 from likeness.models.weights.table import Key, Layout
+from likeness.models.weights.timm_families import refuse_changed
 
 _PARTS = {  # names of a block's kernels, in order; its norms are counted
     ("expand",): ("conv",),
@@ -66,9 +67,7 @@ def _read(path: Path, described: dict[str, Any], _: Mapping[str, tuple[int, ...]
             f"`{path}` holds timm's `{name}`, which is not known.",
             hint="known are efficientnet_b0 to b7, efficientnetv2_s, m and l, and the same with `tf_` before them",
         )
-    if described.get("global_pool", "avg") != "avg" or described.get("model_args"):
-        changed = {key: described.get(key) for key in ("global_pool", "model_args")}
-        raise EncoderError(f"`{path}` is not the plain `{name}`: {changed}.")
+    refuse_changed(path, described)
     projection = ProjectionConfig("identity", tower.features, tower.features)
     return EncoderConfig(tower, "mean", from_timm(path, described), projection)
 

@@ -5,9 +5,12 @@ kind of rotary positions can't be. They are those of timm 1.0 (`vision_transform
 """
 
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Literal, NamedTuple
+from pathlib import Path
+from typing import Any, Literal, NamedTuple
 
+from likeness.core.errors import EncoderError
 from likeness.models.towers.vit import Activation, Resampling
 
 _SIZE = r"(?P<size>[a-z0-9_]+?)"
@@ -104,6 +107,13 @@ def learned_with_quick_gelu(architecture: str, tag: str) -> bool:
     It advises the `quickgelu` architecture for original results, and so we take that activation.
     """
     return any(re.fullmatch(names, f"{architecture}.{tag}") for names in _QUICK)
+
+
+def refuse_changed(path: Path, described: Mapping[str, Any]) -> None:
+    """EncoderError if a convolutional tower was made otherwise than its architecture says."""
+    if described.get("global_pool", "avg") != "avg" or described.get("model_args"):
+        changed = {key: described.get(key) for key in ("global_pool", "model_args")}
+        raise EncoderError(f"`{path}` is not the plain `{described['architecture']}`: {changed}.")
 
 
 def family_of(architecture: object) -> Form | None:

@@ -10,7 +10,7 @@ from typing import Any, Literal
 
 from likeness.core.errors import EncoderError
 from likeness.core.files import read_json
-from likeness.models.tokenizer import library, parsed
+from likeness.models.tokenizer import library, parsed, refused
 from likeness.models.towers.text import TextConfig
 
 Clean = Literal["none", "lower", "canonical", "words"]
@@ -96,12 +96,8 @@ def _pieces(path: Path) -> Any:
 def _clip(path: Path) -> Any:
     """CLIP's tokenizer from `vocab.json` and `merges.txt`: byte pairs, whose last piece of a word ends in `</w>`."""
     names = library()
-    try:
+    with refused(f"`{path / 'vocab.json'}` or `merges.txt` can't be read"):
         vocabulary, merges = names.models.BPE.read_file(str(path / "vocab.json"), str(path / "merges.txt"))
-    except Exception as error:
-        if type(error) is not Exception:  # the library has no kind of its own
-            raise
-        raise EncoderError(f"`{path / 'vocab.json'}` or `merges.txt` can't be read: {error}.") from error
     if BEGIN not in vocabulary or END not in vocabulary:
         raise NoTextError(f"`{path / 'vocab.json'}` is not CLIP's: it has no `{BEGIN}` and `{END}`.")
     model = names.models.BPE(vocab=vocabulary, merges=merges, unk_token=END, end_of_word_suffix="</w>")
