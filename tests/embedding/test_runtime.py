@@ -12,6 +12,7 @@ import pytest
 
 import likeness
 from likeness.core.errors import EncoderError, ImageError, SourceError, UsageError
+from likeness.core.vectors import unit
 from likeness.embedding.runtime import Embedder, accelerated, load, prepared
 from likeness.models.config import write_model
 
@@ -83,6 +84,18 @@ def test_jax_compiles_once(model: str) -> None:
         np.testing.assert_array_equal(embedder.features(images[:count]), whole[:count])
     assert embedder.features(images[:0]).shape == (0, 16)
     assert embedder.engine.compiles == 1
+
+
+def test_accelerators_compute_in_bfloat16_unless_asked_for_jax(model: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    images = pictures(5)
+    exact = load(model, "jax").features(images)
+    np.testing.assert_allclose(exact, load(model, "onnx").features(images), atol=1e-5 * np.abs(exact).max())
+    monkeypatch.setenv("JAX_PLATFORMS", "cuda")  # JAX has started on the CPU, and stays there
+    embedder = load(model)
+    half = embedder.features(images)
+    assert embedder.engine.name == "jax"
+    assert np.abs(half - exact).max() > 1e-4 * np.abs(exact).max()
+    assert (np.sum(unit(half) * unit(exact), axis=1) >= 0.999).all()
 
 
 def test_jax_splits_a_batch_over_all_devices(

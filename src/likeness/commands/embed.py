@@ -16,8 +16,8 @@ class Config:
     collection: str = option(positional=True, metavar="COLL")
     """The collection whose pictures are embedded."""
     runtime: Literal["auto", "jax", "onnx"] = "auto"
-    """onnx: on the CPU, in float32. jax: on JAX's devices. auto: jax if JAX can use an accelerator here, else onnx,
-    with matrix products of eight bits where that is faster and close enough to float32."""
+    """onnx: on the CPU, in float32. jax: on JAX's devices, in float32. auto: jax in bfloat16 if JAX can use an
+    accelerator here, else onnx, with matrix products of eight bits where that is faster and close enough to float32."""
     batch: int = 64
     """Pictures that go through the model at once; a killed run does at most so many twice."""
 

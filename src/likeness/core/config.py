@@ -130,10 +130,20 @@ def _registry() -> Any:
         if not isinstance(spec, StructConstructorSpec):
             return None
         metadata = {field.name: field.metadata.get("likeness", {}) for field in dataclasses.fields(info.type)}
-        fields = (dataclasses.replace(f, type=_annotated(f.type, f.default, metadata[f.name])) for f in spec.fields)
+        fields = (
+            dataclasses.replace(f, type=_annotated(f.type, f.default, metadata[f.name]), helptext=_flowing(f.helptext))
+            for f in spec.fields
+        )
         return dataclasses.replace(spec, fields=tuple(fields))
 
     return registry
+
+
+def _flowing(text: Any) -> Any:
+    """A field's docstring without its line breaks, which tyro would keep: the terminal is wide as it is."""
+    if callable(text):
+        return lambda: _flowing(text())
+    return " ".join(text.split()) if text else text
 
 
 def _annotated(kind: Any, default: Any, metadata: dict[str, Any]) -> Any:

@@ -35,9 +35,10 @@ def load(path: str | Path, runtime: Runtime = "auto", batch: int = BATCH) -> "Em
 
     Args:
         path: A model directory.
-        runtime: onnx: ONNX Runtime on the CPU in float32, without importing JAX. jax: on JAX's devices. auto: jax
-            where an accelerator and JAX's plug-in for it are there, else onnx; there with matrix products of eight bits
-            where the processor is made for them and the tower's features keep a cosine of 0.999, which is measured.
+        runtime: onnx: ONNX Runtime on the CPU in float32, without importing JAX. jax: on JAX's devices in float32.
+            auto: jax where an accelerator and JAX's plug-in for it are there, its tower in bfloat16; else onnx, with
+            matrix products of eight bits where the processor is made for them and the tower's features keep a cosine
+            of 0.999, which is measured.
         batch: Pictures that go through the encoder at once.
 
     Raises:
@@ -46,7 +47,7 @@ def load(path: str | Path, runtime: Runtime = "auto", batch: int = BATCH) -> "Em
     if _chosen(runtime) == "jax":
         from likeness.models.encoder import Encoder
 
-        return Embedder.of(Encoder.load(path), "jax", batch)
+        return Embedder.of(Encoder.load(path, "bfloat16" if runtime == "auto" else "float32"), "jax", batch)
     int8 = runtime == "auto" and multiplies_bytes()
     found = cache.find(path, int8)
     if found is None:

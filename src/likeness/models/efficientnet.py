@@ -76,8 +76,12 @@ class EfficientNet(eqx.Module):
 
     def maps(self, image: Float[Array, "S S 3"]) -> Iterator[Float[Array, "H W C"]]:
         """What leaves the stem, every block, and the last convolution."""
-        parts: tuple[ConvNorm | Block, ...] = (self.stem, *self.blocks, self.last)
-        x = image
+        first, *rest = self.blocks
+        x = self.stem(image.astype(jnp.float32))  # float32 for the first depthwise kernel, as in MobileNetV2
+        yield x
+        x = first(x).astype(image.dtype)
+        yield x
+        parts: tuple[ConvNorm | Block, ...] = (*rest, self.last)
         for part in parts:
             x = part(x)
             yield x

@@ -96,13 +96,13 @@ class Kernel(eqx.Module):
             dilation: Distance between the kernel's taps, in pixels.
             padding: Zeros around the map; see `pads`.
         """
-        side, weight = self.weight.shape[0], self.weight.astype(x.dtype)
+        side = self.weight.shape[0]
         around = [pads(length, side, stride, dilation, padding) for length in x.shape[:2]]
-        if weight.shape[2] == 1 and x.shape[2] > 1:
-            return _depthwise(jnp.pad(x, (*around, (0, 0))), weight[:, :, 0], stride, dilation)
+        if self.weight.shape[2] == 1 and x.shape[2] > 1:  # its weights stay float32, for they are few and matter most
+            return _depthwise(jnp.pad(x, (*around, (0, 0))), self.weight[:, :, 0], stride, dilation)
         maps = lax.conv_general_dilated(
             x[None],
-            weight,
+            self.weight.astype(x.dtype),
             (stride, stride),
             around,
             rhs_dilation=(dilation, dilation),
@@ -152,7 +152,7 @@ def _depthwise(x: Float[Array, "H W C"], weight: Float[Array, "h w C"], stride: 
             y0, x0 = row * dilation, column * dilation
             end = (y0 + (height - 1) * stride + 1, x0 + (width - 1) * stride + 1, channels)
             shifted = lax.slice(x, (y0, x0, 0), end, (stride, stride, 1))
-            total = total + shifted.astype(jnp.float32) * weight[row, column].astype(jnp.float32)[None, None]
+            total = total + shifted.astype(jnp.float32) * weight[row, column][None, None]
     return total.astype(x.dtype)
 
 

@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 
 import equinox as eqx
+import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from likeness.models.config import Bottleneck, Conv, MobileNetV2Config
@@ -49,8 +50,10 @@ class MobileNetV2(eqx.Module):
 
     def __call__(self, image: Float[Array, "S S 3"], pooling: Pooling) -> Float[Array, " F"]:
         """The features of one normalised picture."""
-        x = self.stem(image)
-        for block in self.blocks:
+        first, *rest = self.blocks
+        # The first depthwise kernel reads float32: of published weights, bfloat16 before it costs most of the cosine.
+        x = first(self.stem(image.astype(jnp.float32))).astype(image.dtype)
+        for block in rest:
             x = block(x)
         x = self.last(x)
         return pool(x.reshape(-1, x.shape[-1]), pooling)
