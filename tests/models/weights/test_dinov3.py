@@ -34,6 +34,7 @@ def saved(parity: Any, path: Path, size: int = 40, **options: Any) -> Any:
     [
         (40, {}),
         (61, {"use_gated_mlp": True, "hidden_act": "silu", "query_bias": False, "value_bias": False}),
+        (48, {"num_register_tokens": 0}),
     ],
 )
 def test_every_block_equals_transformers(parity: Any, tmp_path: Path, size: int, options: dict[str, Any]):

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from likeness.core.errors import EncoderError
-from likeness.models.config import EncoderConfig, ProjectionConfig, ViTConfig
+from likeness.models.config import EncoderConfig, ProjectionConfig, Shapes, ViTConfig
 from likeness.models.weights.processors import from_transformers, square
 from likeness.models.weights.rows import linear, norm
 from likeness.models.weights.table import PATCH, TOKEN, TOKENS, Key, Layout
@@ -103,6 +103,12 @@ def _refuse(path: Path, data: dict[str, Any]) -> None:
         raise EncoderError(f"The tower of `{path}` is not one that is known: {', '.join(foreign)}.")
 
 
+def _unused(config: ViTConfig) -> Shapes:
+    """The mask, and registers where there are none: the class has the tensor all the same, of no rows."""
+    mask: Shapes = {"embeddings.mask_token": (1, 1, config.width)}
+    return mask if config.registers else mask | {"embeddings.register_tokens": (1, 0, config.width)}
+
+
 LAYOUT = Layout(
     files=("config.json", "model.safetensors"),
     matches=lambda described: described.get("model_type") == "dinov3_vit",
@@ -112,5 +118,5 @@ LAYOUT = Layout(
     keys=_keys,
     read=_read,
     renamed=(("model.layer.", "layer."),),
-    unused=lambda config: {"embeddings.mask_token": (1, 1, config.width)},
+    unused=_unused,
 )

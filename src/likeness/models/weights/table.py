@@ -231,14 +231,14 @@ def _layers(shapes: Shapes, key: Key) -> int:
 def _check_names(
     keys: Sequence[Key], shapes: Shapes, prefix: str, ignored: Sequence[str], published: "Published"
 ) -> None:
-    """Every one of theirs is used once or known as not needed, and none that we need is missing."""
+    """Every one of theirs is used once, or known as not needed, or holds no number; none that we need is missing."""
     names = published.shapes
     wanted = {_full(prefix, name, i) for key in keys for name in key.theirs for i in range(_layers(shapes, key))}
     faults = [f"`{name}` is missing" for name in sorted(wanted - names.keys())]
     faults += [
         f"`{name}` is unknown"
         for name in sorted(names.keys() - wanted)
-        if not any(fnmatchcase(name, pattern) for pattern in ignored)
+        if 0 not in names[name] and not any(fnmatchcase(name, pattern) for pattern in ignored)
     ]
     if faults:
         more = f"; and {len(faults) - 8} more" if len(faults) > 8 else ""
