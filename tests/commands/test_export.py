@@ -23,6 +23,14 @@ def test_export_says_how_near_and_how_large(
     assert "license: Apache-2.0" in (out / "README.md").read_text()
 
 
+def test_an_encoder_that_does_not_fit_is_refused_before_it_is_computed(
+    tmp_path: Path, write_tiny_model: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr("likeness.commands.export.vectors", lambda _: pytest.fail("computed"))
+    model = write_tiny_model(tmp_path / "model")
+    assert main(["export", str(model), "--to", "onnx", "--int8", "--out", str(tmp_path / "out")]) == 2
+
+
 def test_a_text_side_goes_along(tmp_path: Path, write_text_model: Callable[..., Path]):
     model, out = write_text_model(tmp_path / "model"), tmp_path / "out"
     assert main(["export", str(model), "--to", "open_clip", "--out", str(out)]) == 0
@@ -39,11 +47,12 @@ def test_what_is_refused(tmp_path: Path, write_tiny_model: Callable[..., Path], 
 
     out = ["--out", str(tmp_path / "out")]
     assert "Did you mean `openvino`?" in refused(str(model), "--to", "openvin", *out)
-    assert "`--int8` goes with the targets onnx and openvino" in refused(
-        str(model), "--to", "safetensors", "--int8", *out
-    )
+    assert "`--int8` goes with the targets onnx, openvino" in refused(str(model), "--to", "safetensors", "--int8", *out)
     assert "so no export is written there" in refused(str(model), "--to", "onnx", "--out", str(model))
     assert "no matrices that 8 bits would make smaller" in refused(str(model), "--to", "onnx", "--int8", *out)
-    assert "`min_cosine` of Config is 2.0" in refused(str(model), "--to", "onnx", "--min-cosine", "2", *out)
+    assert "`--min-cosine` is 2.0; expected -1 to 1." in refused(str(model), "--to", "onnx", "--min-cosine", "2", *out)
     assert "There is no model directory" in refused(str(tmp_path / "none"), "--to", "onnx", *out)
+    assert "`--min-cosine` is 'abc'; expected a FLOAT." in refused(
+        str(model), "--min-cosine", "abc", "--to", "onnx", *out
+    )
     assert not (tmp_path / "out").exists()

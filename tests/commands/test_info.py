@@ -85,6 +85,15 @@ def test_a_run(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert "metrics.jsonl` is damaged" in capsys.readouterr().err
 
 
+def test_an_export_whose_layout_looks_like_an_encoder(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for name in ("config.json", "model.safetensors"):
+        (tmp_path / name).write_text("{}")
+    write_json(tmp_path / "card.json", {"name": "shop", "export": {"target": "transformers", "bytes": 4}})
+    facts, text = info(tmp_path, capsys)
+    assert (facts["kind"], facts["bytes"]) == ("export", 4 + (tmp_path / "card.json").stat().st_size)
+    assert ["card.export.target", "transformers"] in [line.split() for line in text.splitlines()]
+
+
 @pytest.mark.parametrize(
     ("made", "words"),
     [(None, "There is nothing"), ("empty", "There is an empty directory"), ("x.txt", "There is something else")],
@@ -98,4 +107,4 @@ def test_nothing_of_ours(made: str | None, words: str, tmp_path: Path, capsys: p
     assert main(["info", str(path)]) == 2
     out, err = capsys.readouterr()
     assert out == ""
-    assert err.startswith(f"error: {words} at `{path}`; expected a collection, a model directory or a run.\n\nhint: ")
+    assert err.startswith(f"error: {words} at `{path}`; expected a collection, a model directory, a run or an ")

@@ -107,6 +107,8 @@ def model(tmp_path: Path, write_tiny_model: Callable[..., Path]) -> Path:
     card["began_from"] = {"name": "clip-vit-b-32", "source": "openai/clip-vit-base-patch32", "license": "mit"}
     (path / "card.json").write_text(json.dumps(card))
     (path / ".scrap").write_text("not to be uploaded")
+    (path / "export").mkdir()
+    (path / "export" / "model.onnx").write_text("not either")
     return path
 
 
@@ -138,6 +140,7 @@ def test_push_of_an_export_keeps_its_lines(taker: Taker, model: Path, tmp_path: 
     assert set(taker.files) == {"README.md", "card.json", "model.onnx"}
     readme = taker.files["README.md"].decode()
     assert "library_name: onnx\n" in readme
+    assert "Input `images`: uint8 `[batch, height, width, 3]`" in readme
     assert "onnxruntime.InferenceSession('model.onnx'" in readme
     assert "the smallest cosine with the encoder's own vector is 1.000000" in readme
 
@@ -167,15 +170,32 @@ def test_without_a_connection(
 
     monkeypatch.setattr(constants, "ENDPOINT", "http://127.0.0.1:9")
     assert main(["push", str(model), "somebody/shop"]) == 2
-    assert "there is no connection to the Hub" in capsys.readouterr().err
+    said = capsys.readouterr().err
+    assert "there is no connection to the Hub" in said
+    assert "hint: look whether `http://127.0.0.1:9` answers" in said
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
     assert main(["push", str(model), "somebody/shop"]) == 2
-    assert "there is no connection to the Hub" in capsys.readouterr().err
+    assert "hint: unset HF_HUB_OFFLINE" in capsys.readouterr().err
 
 
 def test_what_is_no_model(taker: Taker, model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]):
     assert main(["push", str(tmp_path), "somebody/shop"]) == 2
     assert "is not a model directory" in capsys.readouterr().err
-    assert main(["push", str(model), "not a name"]) == 2
-    assert "is no name of a model on the Hub" in capsys.readouterr().err
+    for name in ("not a name", "shop", "a/b/c", ""):
+        assert main(["push", str(model), name]) == 2
+        assert capsys.readouterr().err == f"error: `{name}` is no name of a model on the Hub.\n\nhint: it is ORG/NAME\n"
+    assert taker.files == {}
+
+
+def test_what_is_not_whole(taker: Taker, model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+    assert main(["export", str(model), "--to", "onnx", "--out", str(tmp_path / "out")]) == 0
+    for directory, file in ((model, "model.safetensors"), (tmp_path / "out", "model.onnx")):
+        content = (directory / file).read_bytes()
+        (directory / file).write_bytes(content[:-100])
+        assert main(["push", str(directory), "somebody/shop"]) == 2
+        assert "Traceback" not in capsys.readouterr().err
+        (directory / file).unlink()
+        assert main(["push", str(directory), "somebody/shop"]) == 2
+        (directory / file).write_bytes(content)
+    assert "when it was exported they had" in capsys.readouterr().err
     assert taker.files == {}

@@ -7,6 +7,7 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from hypothesis import given
@@ -47,7 +48,7 @@ def test_a_full_disk_leaves_the_old_file(tmp_path: Path, monkeypatch: pytest.Mon
     monkeypatch.setattr(files.os, "fsync", no_space)
     with pytest.raises(StorageError, match=r"Writing `.*` failed: the disk is full") as caught:
         files.write_bytes(path, b"new")
-    assert "goes on where it stopped" in caught.value.hint
+    assert "give the same command again" in caught.value.hint
     assert path.read_bytes() == b"old"
     assert names(tmp_path) == {"a"}
 
@@ -108,6 +109,44 @@ def test_a_directory_that_fails_leaves_nothing(tmp_path: Path) -> None:
     assert names(tmp_path) == set()
 
 
+@pytest.mark.parametrize("error", [RuntimeError("basic_ios::clear: iostream error"), ValueError("No space left on it")])
+def test_a_full_disk_that_a_library_reports_in_its_own_way(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: Exception
+) -> None:
+    def fill(free: int) -> None:
+        monkeypatch.setattr(files.shutil, "disk_usage", lambda _: SimpleNamespace(free=free))
+        with files.new_directory(tmp_path / "out", "export"):
+            raise error
+
+    with pytest.raises(StorageError, match=r"out` failed: the disk is full"):
+        fill(0)
+    with pytest.raises((RuntimeError, StorageError)) as caught:
+        fill(10**9)
+    assert isinstance(caught.value, StorageError) is ("No space" in str(error))
+    assert names(tmp_path) == set()
+
+
+def test_what_a_killed_writer_left_goes_and_another_writers_stays(tmp_path: Path) -> None:
+    code = "import os, sys\nfrom likeness.core.files import new_directory\n"
+    code += "with new_directory(sys.argv[1], 'export') as directory:\n    (directory / 'x').touch()\n"
+    code += "    os.kill(os.getpid(), 9)"
+    subprocess.run([sys.executable, "-c", code, str(tmp_path / "out")], check=False)
+    (left,) = names(tmp_path)
+    assert left.startswith(".out.partial-")
+    (tmp_path / ".out.settings").mkdir()
+    with files.new_directory(tmp_path / "out", "export") as first:
+        assert names(tmp_path) == {first.name, ".out.settings"}
+        with files.new_directory(tmp_path / "out", "export") as second:
+            assert names(tmp_path) == {first.name, second.name, ".out.settings"}
+    assert names(tmp_path) == {"out", ".out.settings"}
+
+
+def test_where_no_directory_can_be_made() -> None:
+    with pytest.raises(StorageError, match="No directory can be made in `/proc`"):
+        with files.new_directory("/proc/out", "export"):
+            pass
+
+
 def test_an_empty_directory_is_taken_and_another_is_not(tmp_path: Path) -> None:
     (tmp_path / "empty").mkdir()
     (tmp_path / "empty" / ".lock").touch()
@@ -130,6 +169,7 @@ def test_an_empty_directory_is_taken_and_another_is_not(tmp_path: Path) -> None:
         (("config.json", "metrics.jsonl", "model/"), "run"),
         (("config.json",), "something else"),
         (("holiday.jpg",), "something else"),
+        (("card.json", "config.json", "model.safetensors"), "encoder"),  # a card that can't be read says nothing
     ],
 )
 def test_a_directory_is_known_by_what_is_in_it(tmp_path: Path, inside: tuple[str, ...], kind: str) -> None:

@@ -27,7 +27,7 @@ COLORS = ((0.48, 0.45, 0.40), (0.27, 0.26, 0.28))
 def test_the_readme_gives_the_encoders_vectors(tmp_path: Path, clip, by_readme, preprocess: bool):
     out = tmp_path / "out"
     export = Export(clip.config, clip.tensors, {"name": "Small", "license": "mit"}, preprocess=preprocess)
-    facts = write_export("onnx", export, clip.expected, out)
+    facts = write_export("onnx", export, clip.vectors, out)
     readme = (out / "README.md").read_text()
     np.testing.assert_allclose(by_readme(readme, out), clip.expected, atol=2e-4)
     assert facts["minimum_cosine"] > 0.99999
@@ -60,15 +60,15 @@ def test_any_batch_and_any_size(tmp_path: Path, clip):
 )
 def test_mirror_modes_and_identity(tmp_path: Path, case, small, pooling, preprocess, options):
     made = case(ViTConfig(**small, activation="gelu"), pooling, preprocess, **options)
-    facts = write_export("onnx", Export(made.config, made.tensors, {}), made.expected, tmp_path / "out")
+    facts = write_export("onnx", Export(made.config, made.tensors, {}), made.vectors, tmp_path / "out")
     assert facts["minimum_cosine"] > 0.99999
 
 
 def test_eight_bits(tmp_path: Path, case, mobilenet, small):
     wide = ViTConfig(**(small | {"width": 256, "hidden": 512, "heads": 4}), activation="gelu")
     made = case(wide)
-    whole = write_export("onnx", Export(made.config, made.tensors, {}), made.expected, tmp_path / "whole")
-    bits = write_export("onnx", Export(made.config, made.tensors, {}, int8=True), made.expected, tmp_path / "bits")
+    whole = write_export("onnx", Export(made.config, made.tensors, {}), made.vectors, tmp_path / "whole")
+    bits = write_export("onnx", Export(made.config, made.tensors, {}, int8=True), made.vectors, tmp_path / "bits")
     assert bits["bytes"] < 0.4 * whole["bytes"]
     assert 0.995 < bits["minimum_cosine"] < 1
     with pytest.raises(EncoderError, match="has no matrices that 8 bits would make smaller"):
@@ -77,7 +77,7 @@ def test_eight_bits(tmp_path: Path, case, mobilenet, small):
 
 def test_weights_beyond_the_limit_of_a_file_lie_beside_it(tmp_path: Path, clip, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(target, "_LARGEST", 10_000)
-    facts = write_export("onnx", Export(clip.config, clip.tensors, {}), clip.expected, tmp_path / "out")
+    facts = write_export("onnx", Export(clip.config, clip.tensors, {}), clip.vectors, tmp_path / "out")
     assert (tmp_path / "out" / "model.bin").stat().st_size > 9 * (tmp_path / "out" / "model.onnx").stat().st_size
     assert facts["minimum_cosine"] > 0.99999
 
@@ -86,7 +86,7 @@ def test_every_tower_goes(tmp_path: Path, case, mobilenet):
     prepare = Preprocess(32, "squash", 32, "bilinear", *COLORS)
     net = case(ConvNetConfig(widths=(8, 16), depths=(0, 1)), "gem", prepare)
     for name, made in {"net": net, "mobilenet": mobilenet}.items():
-        facts = write_export("onnx", Export(made.config, made.tensors, {}), made.expected, tmp_path / name)
+        facts = write_export("onnx", Export(made.config, made.tensors, {}), made.vectors, tmp_path / name)
         assert facts["minimum_cosine"] > 0.99999
 
 
@@ -95,7 +95,7 @@ def test_every_tower_goes(tmp_path: Path, case, mobilenet):
 def test_openvino_computes_the_same(tmp_path: Path, case, small, by_readme, int8: bool):
     made = case(ViTConfig(**(small | {"width": 256, "hidden": 512, "heads": 4}), activation="gelu"))
     out = tmp_path / "out"
-    facts = write_export("openvino", Export(made.config, made.tensors, {}, int8=int8), made.expected, out)
+    facts = write_export("openvino", Export(made.config, made.tensors, {}, int8=int8), made.vectors, out)
     assert sorted(path.name for path in out.iterdir()) == ["README.md", "card.json", "model.bin", "model.xml"]
     assert facts["minimum_cosine"] > (0.995 if int8 else 0.99999)
     assert sys.modules["openvino_telemetry"] is None  # nothing was told to anybody

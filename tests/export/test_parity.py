@@ -5,10 +5,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from likeness.core.errors import EncoderError, UsageError
+from likeness.data.images import decode
 from likeness.export import parity
-from likeness.export.parts import Export, preparation
+from likeness.export.parts import OPENED, Export, preparation
 from likeness.export.writing import check_request, write_export
 from likeness.models.preprocess import Preprocess
 
@@ -57,17 +59,17 @@ def test_a_failed_export_leaves_nothing_and_names_the_way_out(tmp_path: Path, cl
     tensors = clip.tensors | {"tower.head.weight": np.roll(clip.tensors["tower.head.weight"], 1, axis=1)}
     export = Export(clip.config, tensors, {"name": "Small"})
     with pytest.raises(EncoderError, match=r"smallest cosine over 6 pictures is .*expected at least 0.9999") as error:
-        write_export("onnx", export, clip.expected, tmp_path / "out")
+        write_export("onnx", export, clip.vectors, tmp_path / "out")
     assert "--min-cosine" in error.value.hint
     assert list(tmp_path.iterdir()) == []
     least = float(error.value.hint.split("--min-cosine ")[1].split("`")[0])
-    assert write_export("onnx", export, clip.expected, tmp_path / "out", least)["minimum_cosine"] > least
+    assert write_export("onnx", export, clip.vectors, tmp_path / "out", least)["minimum_cosine"] > least
 
 
 def test_requests_that_can_not_be_met():
     with pytest.raises(UsageError, match="Did you mean `onnx`"):
         check_request("onx", True, False)
-    with pytest.raises(UsageError, match="`--int8` goes with the targets onnx and openvino, not with transformers"):
+    with pytest.raises(UsageError, match="`--int8` goes with the targets onnx, openvino; not with transformers"):
         check_request("transformers", True, True)
     with pytest.raises(UsageError, match="`--no-preprocess` goes with"):
         check_request("submission", False, False)
@@ -77,7 +79,7 @@ def test_missing_libraries_are_named(monkeypatch: pytest.MonkeyPatch):
     from likeness.export import onnx
 
     monkeypatch.setattr(onnx, "NEEDS", ("onnx", "not_there_at_all"))
-    with pytest.raises(UsageError, match="is written with not_there_at_all, which is not installed") as error:
+    with pytest.raises(UsageError, match="is written by libraries that are not installed: not_there_at_all") as error:
         check_request("onnx", True, False)
     assert error.value.hint == "pip install not_there_at_all"
 
@@ -90,15 +92,46 @@ def test_lines_that_prepare_pictures_do_what_the_encoder_does(tmp_path: Path, mo
     if mode != "pad":
         preprocess = dataclasses.replace(preprocess, fill=(0, 0, 0))
     names: dict = {}
-    exec("import numpy as np\nfrom PIL import Image\n" + preparation(preprocess), names)
+    exec("import numpy as np\nfrom PIL import Image, ImageOps\n" + preparation(preprocess), names)
     images = parity.pictures()[:4]
     for image, path in zip(images, parity.save(images, tmp_path), strict=True):
         np.testing.assert_array_equal(names["prepared"](path), preprocess(image))
 
 
+def test_lines_that_open_pictures_do_what_our_decoder_does(tmp_path: Path):
+    """Upright, on white, in 8 bits: what cameras and shops give beside plain RGB."""
+    drawn = parity.pictures()[0]
+    rgb, names = Image.fromarray(drawn), {}
+    exec("from PIL import Image, ImageOps\n" + OPENED, names)
+    glass = rgb.convert("RGBA")
+    glass.putalpha(Image.fromarray(np.tile(np.arange(drawn.shape[1], dtype=np.uint8), (drawn.shape[0], 1))))
+    deep = Image.fromarray(drawn[:, :, 0].astype(np.uint16) * 251 + 77)
+    palette = rgb.quantize(16)
+    turned = Image.Exif()
+    turned[0x0112] = 6
+    files = {
+        "turned.jpg": (rgb, {"exif": turned, "quality": 90}),
+        "turned.png": (glass, {"exif": turned}),
+        "glass.png": (glass, {}),
+        "glass_gray.png": (glass.convert("LA"), {}),
+        "deep.png": (deep, {}),
+        "deep.tif": (deep, {}),
+        "palette.png": (palette, {"transparency": 3}),
+        "line.png": (rgb.convert("1"), {}),
+        "gray.jpg": (rgb.convert("L"), {}),
+        "ink.jpg": (rgb.convert("CMYK"), {}),
+    }
+    for name, (image, options) in files.items():
+        image.save(tmp_path / name, **options)
+        ours = decode((tmp_path / name).read_bytes())
+        theirs = np.asarray(names["opened"](tmp_path / name))
+        assert theirs.shape == ours.shape, name
+        assert np.abs(theirs.astype(int) - ours).max() == 0, name
+
+
 def test_without_antialiasing_the_lines_ask_us(tmp_path: Path):
     preprocess = Preprocess(64, "crop", 71, "bicubic", (0.5,) * 3, (0.5,) * 3, antialias=False)
     names: dict = {}
-    exec("import numpy as np\nfrom PIL import Image\n" + preparation(preprocess), names)
+    exec("import numpy as np\nfrom PIL import Image, ImageOps\n" + preparation(preprocess), names)
     (path,) = parity.save(parity.pictures()[:1], tmp_path)
     np.testing.assert_array_equal(names["prepared"](path), preprocess(parity.pictures()[0]))

@@ -57,7 +57,7 @@ FAMILIES = {
 def test_transformers_computes_the_same(tmp_path: Path, case, family: str):
     """By the lines of the README, which the export itself runs; `test_a_projection...` runs them once more."""
     made, out = case(*FAMILIES[family]), tmp_path / "out"
-    facts = write_export("transformers", Export(made.config, made.tensors, {}), made.expected, out)
+    facts = write_export("transformers", Export(made.config, made.tensors, {}), made.vectors, out)
     assert facts["minimum_cosine"] > 0.99999
     assert facts["checked_with"].startswith("torch 2")
 
@@ -66,8 +66,8 @@ def test_transformers_computes_the_same(tmp_path: Path, case, family: str):
 def test_a_layout_comes_back_to_the_bit(tmp_path: Path, case, monkeypatch: pytest.MonkeyPatch, family: str):
     made = case(*FAMILIES[family], by_graph=True)
     monkeypatch.setattr(writing, "absent", lambda names: [name for name in names if name == "torch"])
-    facts = write_export("transformers", Export(made.config, made.tensors, {}), made.expected, tmp_path / "out")
-    assert facts["checked_with"].endswith("since torch was missing")
+    facts = write_export("transformers", Export(made.config, made.tensors, {}), made.vectors, tmp_path / "out")
+    assert facts["checked_with"].endswith("without torch")
     assert facts["minimum_cosine"] > 0.99999
     name, config, tensors = read_published(tmp_path / "out")
     assert name == {"dinov2 registers": "dinov2", "dinov3": "dinov3_vit"}.get(family, family)
@@ -82,7 +82,7 @@ def test_tensorflows_padding_is_told_for_the_encoders_own_size(tmp_path: Path, c
     stages += (Stage("depthwise", 1, 3, 2, 6, 32, 0.25),)
     size = Preprocess(44, "squash", 44, "bicubic", *COLORS)  # maps of 22 and 11 pixels enter kernels with a stride
     made = case(EfficientNetConfig(stages, 32, 1280), "mean", size)
-    facts = write_export("transformers", Export(made.config, made.tensors, {}), made.expected, tmp_path / "out")
+    facts = write_export("transformers", Export(made.config, made.tensors, {}), made.vectors, tmp_path / "out")
     assert facts["minimum_cosine"] > 0.99999
     _, config, _ = read_published(tmp_path / "out")
     assert isinstance(config.tower, EfficientNetConfig)
@@ -98,7 +98,7 @@ def test_a_projection_without_bias_goes_into_the_head(tmp_path: Path, case, smal
     both = made.tensors["tower.head.weight"] @ made.tensors["projection.weight"]
     np.testing.assert_allclose(tensors["tower.head.weight"], both, atol=1e-5)
     assert isinstance(config, EncoderConfig)
-    write_export("transformers", Export(made.config, made.tensors, {}), made.expected, tmp_path / "out")
+    write_export("transformers", Export(made.config, made.tensors, {}), made.vectors, tmp_path / "out")
     assert not (tmp_path / "out" / "projection.safetensors").exists()
     readme = (tmp_path / "out" / "README.md").read_text()
     assert "`visual_projection`" in readme
@@ -117,7 +117,7 @@ def test_a_projection_without_bias_goes_into_the_head(tmp_path: Path, case, smal
 )
 def test_where_no_image_processor_fits_the_lines_prepare(tmp_path: Path, case, small, preprocess: Preprocess):
     made = case(ViTConfig(**small, activation="gelu"), "class", preprocess, mirror=True)
-    facts = write_export("transformers", Export(made.config, made.tensors, {}), made.expected, tmp_path / "out")
+    facts = write_export("transformers", Export(made.config, made.tensors, {}), made.vectors, tmp_path / "out")
     assert facts["minimum_cosine"] > 0.99999
     assert "the lines do" in (tmp_path / "out" / "README.md").read_text()
     assert (tmp_path / "out" / "preprocessor_config.json").exists() == (preprocess.mode == "crop")
@@ -126,21 +126,21 @@ def test_where_no_image_processor_fits_the_lines_prepare(tmp_path: Path, case, s
 def test_what_a_layout_has_no_place_for(tmp_path: Path, case, small):
     net = case(ConvNetConfig(widths=(8, 16), depths=(0, 1)), "mean", SQUASH, by_graph=True)
     with pytest.raises(EncoderError, match="transformers has no class for this ConvNet"):
-        write_export("transformers", Export(net.config, net.tensors, {}), net.expected, tmp_path / "a")
+        write_export("transformers", Export(net.config, net.tensors, {}), net.vectors, tmp_path / "a")
     mirrored = case(ViTConfig(**small, activation="gelu"), "class", SQUASH, mirror=True, by_graph=True)
     with pytest.raises(EncoderError, match="for which sentence-transformers has no module"):
         write_export(
-            "sentence-transformers", Export(mirrored.config, mirrored.tensors, {}), net.expected, tmp_path / "b"
+            "sentence-transformers", Export(mirrored.config, mirrored.tensors, {}), net.vectors, tmp_path / "b"
         )
     mean = case(ViTConfig(**small, activation="gelu"), "mean", SQUASH, by_graph=True)
     with pytest.raises(EncoderError, match="gives no features that are pooled by 'mean'"):
-        write_export("transformers", Export(mean.config, mean.tensors, {}), mean.expected, tmp_path / "c")
+        write_export("transformers", Export(mean.config, mean.tensors, {}), mean.vectors, tmp_path / "c")
     assert list(tmp_path.iterdir()) == []
 
 
 @pytest.mark.reference("sentence_transformers", "torch", "transformers")
 def test_sentence_transformers_computes_the_same(tmp_path: Path, clip, by_readme):
-    write_export("sentence-transformers", Export(clip.config, clip.tensors, {}), clip.expected, tmp_path / "out")
+    write_export("sentence-transformers", Export(clip.config, clip.tensors, {}), clip.vectors, tmp_path / "out")
     found = by_readme((tmp_path / "out" / "README.md").read_text(), tmp_path / "out")
     np.testing.assert_allclose(found, clip.expected, atol=1e-5)
 
@@ -150,7 +150,7 @@ def test_sentence_transformers_has_every_step(tmp_path: Path, case, monkeypatch:
     """Read back by us: where the library is installed, the test above and `write_export` itself ask the library."""
     made = case(*FAMILIES[family], by_graph=True)
     monkeypatch.setattr(writing, "absent", list)
-    facts = write_export("sentence-transformers", Export(made.config, made.tensors, {}), made.expected, tmp_path / "o")
+    facts = write_export("sentence-transformers", Export(made.config, made.tensors, {}), made.vectors, tmp_path / "o")
     assert facts["minimum_cosine"] > 0.99999
     assert {path.name for path in (tmp_path / "o").iterdir() if path.is_dir()} == {
         "1_Normalize",
@@ -163,16 +163,16 @@ def test_safetensors_are_those_of_the_layout(tmp_path: Path, case, clip):
     from safetensors.numpy import load_file
 
     write_export(
-        "safetensors", Export(clip.config, clip.tensors, {"layout": "open_clip"}), clip.expected, tmp_path / "a"
+        "safetensors", Export(clip.config, clip.tensors, {"layout": "open_clip"}), clip.vectors, tmp_path / "a"
     )
     assert "visual.conv1.weight" in load_file(tmp_path / "a" / "model.safetensors")
     card = {"began_from": {"layout": "clip"}}
-    write_export("safetensors", Export(clip.config, clip.tensors, card), clip.expected, tmp_path / "b")
+    write_export("safetensors", Export(clip.config, clip.tensors, card), clip.vectors, tmp_path / "b")
     assert "visual_projection.weight" in load_file(tmp_path / "b" / "model.safetensors")
     projection = load_file(tmp_path / "b" / "projection.safetensors")
     np.testing.assert_array_equal(projection["weight"], clip.tensors["projection.weight"])
     net = case(ConvNetConfig(widths=(8, 16), depths=(0, 1)), "mean", SQUASH, by_graph=True)
-    write_export("safetensors", Export(net.config, net.tensors, {}), net.expected, tmp_path / "c")
+    write_export("safetensors", Export(net.config, net.tensors, {}), net.vectors, tmp_path / "c")
     assert "stages.0.down.conv.weight" in load_file(tmp_path / "c" / "model.safetensors")
     names: dict = {}
     code = (tmp_path / "c" / "README.md").read_text().split("```python\n")[1].split("```")[0]
@@ -208,9 +208,9 @@ def test_other_layouts_come_back_to_the_bit(tmp_path: Path, case, monkeypatch: p
     target, tower, pooling, preprocess, options = FOREIGN[name]
     made = case(tower, pooling, preprocess, **options, by_graph=True)
     monkeypatch.setattr(writing, "absent", lambda names: [name for name in names if name == "torchvision"])
-    facts = write_export(target, Export(made.config, made.tensors, {}), made.expected, tmp_path / "out")
+    facts = write_export(target, Export(made.config, made.tensors, {}), made.vectors, tmp_path / "out")
     assert facts["minimum_cosine"] > 0.99999
-    assert facts["checked_with"].endswith("since torchvision was missing")
+    assert facts["checked_with"].endswith("without torchvision")
     layout, config, _ = read_published(tmp_path / "out")
     assert layout.startswith(target)
     assert config.pooling == pooling
@@ -221,7 +221,7 @@ def test_other_layouts_come_back_to_the_bit(tmp_path: Path, case, monkeypatch: p
 def test_open_clip_and_timm_compute_the_same(tmp_path: Path, case, name: str):
     target, tower, pooling, preprocess, options = FOREIGN[name]
     made = case(tower, pooling, preprocess, **options)
-    facts = write_export(target, Export(made.config, made.tensors, {}), made.expected, tmp_path / "out")
+    facts = write_export(target, Export(made.config, made.tensors, {}), made.vectors, tmp_path / "out")
     assert facts["minimum_cosine"] > 0.99999
     assert facts["checked_with"].startswith(target)
 
@@ -230,5 +230,5 @@ def test_what_open_clip_and_timm_have_no_place_for(tmp_path: Path, case, mobilen
     made = case(*FAMILIES["dinov2 registers"], by_graph=True)
     for target, encoder in (("open_clip", made), ("timm", mobilenet)):
         with pytest.raises(EncoderError, match=r"has no place for this ViT|No architecture of timm holds this"):
-            write_export(target, Export(encoder.config, encoder.tensors, {}), encoder.expected, tmp_path / "out")
+            write_export(target, Export(encoder.config, encoder.tensors, {}), encoder.vectors, tmp_path / "out")
     assert list(tmp_path.iterdir()) == []

@@ -29,14 +29,14 @@ COLORS = ((0.48, 0.45, 0.40), (0.27, 0.26, 0.28))
 )
 def test_the_readme_gives_the_encoders_vectors(tmp_path: Path, case, small, pooling, preprocess, options):
     made = case(ViTConfig(**small, activation="gelu"), pooling, preprocess, **options)
-    facts = write_export("torchscript", Export(made.config, made.tensors, {}), made.expected, tmp_path / "out")
+    facts = write_export("torchscript", Export(made.config, made.tensors, {}), made.vectors, tmp_path / "out")
     assert facts["minimum_cosine"] > 0.99999
 
 
 def test_a_convolutional_tower_and_any_batch(tmp_path: Path, mobilenet):
     import torch
 
-    write_export("torchscript", Export(mobilenet.config, mobilenet.tensors, {}), mobilenet.expected, tmp_path / "out")
+    write_export("torchscript", Export(mobilenet.config, mobilenet.tensors, {}), mobilenet.vectors, tmp_path / "out")
     model = torch.jit.load(tmp_path / "out" / "model.pt")
     images = torch.randint(0, 256, (3, 3, 57, 40), dtype=torch.uint8)
     with torch.no_grad():
@@ -49,7 +49,7 @@ def test_the_submission(tmp_path: Path, clip, by_readme):
     import torch
 
     out = tmp_path / "out"
-    facts = write_export("submission", Export(clip.config, clip.tensors, {}), clip.expected, out)
+    facts = write_export("submission", Export(clip.config, clip.tensors, {}), clip.vectors, out)
     assert facts["minimum_cosine"] > 0.99999
     assert sorted(path.name for path in out.iterdir()) == ["README.md", "card.json", "submission.zip"]
     with zipfile.ZipFile(out / "submission.zip") as archive:
@@ -62,7 +62,7 @@ def test_the_submission(tmp_path: Path, clip, by_readme):
 
 def test_what_can_not_be_submitted(tmp_path: Path, case, mobilenet):
     with pytest.raises(EncoderError, match="takes embeddings of 64 numbers, and this encoder gives 16"):
-        write_export("submission", Export(mobilenet.config, mobilenet.tensors, {}), mobilenet.expected, tmp_path / "a")
+        write_export("submission", Export(mobilenet.config, mobilenet.tensors, {}), mobilenet.vectors, tmp_path / "a")
     net = case(
         ConvNetConfig(widths=(8, 16), depths=(0, 1)),
         "mean",
@@ -70,5 +70,5 @@ def test_what_can_not_be_submitted(tmp_path: Path, case, mobilenet):
         by_graph=True,
     )
     with pytest.raises(EncoderError, match="transformers has no class for this ConvNet"):
-        write_export("torchscript", Export(net.config, net.tensors, {}), net.expected, tmp_path / "b")
+        write_export("torchscript", Export(net.config, net.tensors, {}), net.vectors, tmp_path / "b")
     assert list(tmp_path.iterdir()) == []

@@ -7,6 +7,7 @@ whose options depend on the arguments (train: on the recipe) has `configure(argv
 import errno
 import signal
 import sys
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from importlib import import_module
@@ -32,6 +33,9 @@ COMMANDS: dict[str, tuple[str, str]] = {
 }
 """verb -> (module, one line of help)."""
 
+_GO_ON = ("prepare", "pull", "train", "embed", "evaluate", "index", "demo")
+"""Verbs that keep what they have done when they are interrupted."""
+
 
 def run() -> None:
     """The console script: `main` over the process's own arguments."""
@@ -44,8 +48,9 @@ def main(argv: list[str]) -> int:
     0 done; 2 for what the user can mend, said in one sentence and a hint; 130 interrupted. A bug of ours keeps
     its traceback, which ends the process with 1.
     """
+    told: list[int] = []
     try:
-        with _terminable():
+        with _interruptible(told):
             dispatch(argv)
             sys.stdout.flush()
         return 0
@@ -53,11 +58,7 @@ def main(argv: list[str]) -> int:
         print(f"error: {error}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
-        return _interrupted()
-    except RuntimeError as error:
-        if not isinstance(error.__context__, KeyboardInterrupt):  # a lock complains of being left by an interrupt
-            raise
-        return _interrupted()
+        return _interrupted(argv)
     except SystemExit as end:  # the help was printed
         return end.code if isinstance(end.code, int) else 0
     except BrokenPipeError:
@@ -69,6 +70,10 @@ def main(argv: list[str]) -> int:
             raise
         print(f"error: {_MENDABLE[error.errno].format(error.filename)}", file=sys.stderr)
         return 2
+    except Exception:
+        if not told:
+            raise
+        return _interrupted(argv)  # a lock that was left by an interrupt complains, or an import that it broke off
 
 
 _MENDABLE = {
@@ -77,8 +82,9 @@ _MENDABLE = {
 }
 
 
-def _interrupted() -> int:
-    print("\ninterrupted; the same command goes on where it stopped", file=sys.stderr)
+def _interrupted(argv: list[str]) -> int:
+    more = "; the same command goes on where it stopped" if argv[0] in _GO_ON else ""
+    print(f"\ninterrupted{more}", file=sys.stderr)
     return 130
 
 
@@ -127,21 +133,40 @@ def _help() -> str:
 
 
 @contextmanager
-def _terminable() -> Iterator[None]:
-    """SIGTERM inside the block ends it like Ctrl-C, so that what cleans up after one cleans up after the other."""
+def _interruptible(told: list[int]) -> Iterator[None]:
+    """SIGTERM inside the block ends it like Ctrl-C, so that what cleans up after one cleans up after the other.
 
-    def interrupt(_number: int, _frame: FrameType | None) -> None:
+    Neither is lost where Python has no one to raise it to (a callback of the garbage collector): it comes again.
+
+    Args:
+        told: Is given the number of each signal.
+    """
+
+    def interrupt(number: int, _frame: FrameType | None) -> None:
+        told.append(number)
         raise KeyboardInterrupt
 
-    try:
-        before = signal.signal(signal.SIGTERM, interrupt)
-    except ValueError:  # only the main thread may ask for signals; elsewhere they are the caller's
+    def lost(unraisable: "sys.UnraisableHookArgs") -> None:
+        if issubclass(unraisable.exc_type, KeyboardInterrupt):
+            signal.setitimer(signal.ITIMER_REAL, 0.05)  # not at once: it would be raised in here, and lost again
+        else:
+            hook(unraisable)
+
+    if threading.current_thread() is not threading.main_thread():  # elsewhere signals are the caller's
         yield
         return
+    numbers = [signal.SIGTERM, signal.SIGALRM]
+    if signal.getsignal(signal.SIGINT) is signal.default_int_handler:  # else a shell or a caller has its own idea
+        numbers.append(signal.SIGINT)
+    before = {number: signal.signal(number, interrupt) for number in numbers}
+    hook, sys.unraisablehook = sys.unraisablehook, lost
     try:
         yield
     finally:
-        signal.signal(signal.SIGTERM, before)
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        sys.unraisablehook = hook
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 def _reader_is_gone() -> bool:

@@ -56,7 +56,7 @@ def main(config: Config) -> None:
     encoder, tensors = read_model(config.model)
     text = read_text(config.model) if config.to == "open_clip" else None
     export = Export(encoder, tensors, read_card(config.model), config.preprocess, config.int8, text)
-    facts = write_export(config.to, export, vectors(config.model), config.out, config.min_cosine)
+    facts = write_export(config.to, export, lambda: vectors(config.model), config.out, config.min_cosine)
     note(
         f"`{config.out}`: {config.to}, {facts['bytes'] / 1e6:,.1f} MB, smallest cosine {facts['minimum_cosine']:.6f} "
         f"over {facts['pictures']} pictures (different pictures: at most {facts['cosine_of_different_pictures']:.4f}), "

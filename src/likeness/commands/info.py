@@ -13,7 +13,7 @@ from likeness.core.journal import read_metrics, table
 
 @dataclass(frozen=True)
 class Config:
-    """Say what a collection, a model directory or a run holds."""
+    """Say what a collection, a model directory, a run or an export holds."""
 
     path: str = option(positional=True, metavar="PATH")
     """A directory that a command of ours wrote."""
@@ -24,12 +24,13 @@ class Config:
 def main(config: Config) -> None:
     """Print what lies at `config.path`; UsageError if it is nothing of ours."""
     kind = kind_of(config.path)
-    if kind not in ("collection", "encoder", "run"):
+    told = {"collection": collection_facts, "encoder": encoder_facts, "run": run_facts, "export": export_facts}
+    if kind not in told:
         raise UsageError(
-            f"{found_at(config.path)}; expected a collection, a model directory or a run.",
-            hint="`likeness prepare` makes the first, `likeness pull` the second, `likeness train` the third",
+            f"{found_at(config.path)}; expected a collection, a model directory, a run or an export.",
+            hint="they are made by `likeness prepare`, `pull`, `train` and `export`",
         )
-    facts = {"collection": collection_facts, "encoder": encoder_facts, "run": run_facts}[kind](config.path)
+    facts = told[kind](config.path)
     if config.json:
         print(json.dumps(facts, indent=2, ensure_ascii=False))
     else:
@@ -116,6 +117,11 @@ def run_facts(path: str) -> dict[str, Any]:
         "model": str(Path(path) / "model") if kind_of(Path(path) / "model") == "encoder" else None,
         "config": read_json(Path(path) / "config.json"),
     }
+
+
+def export_facts(path: str) -> dict[str, Any]:
+    """The card of the export at `path`: its target, how it was checked, and the encoder that it was made from."""
+    return {"kind": "export", "path": path, "bytes": _bytes(path), "card": read_card(path)}
 
 
 def _bytes(path: str) -> int:

@@ -79,6 +79,8 @@ def main(config: Config) -> None:
     encoder, tensors, more = _adapted(config, encoder, tensors, more)
     text = _text(path, published, (encoder, tensors)) if config.text else None
     write_model(config.out, encoder, tensors, card | more, text)
+    if "export" in read_card(path):
+        note(f"`{config.source}` is an export: its tower was read, and not what the encoder had behind it")
     tower, count = type(encoder.tower).__name__.removesuffix("Config"), sum(t.size for t in tensors.values())
     note(
         f"`{config.out}`: {tower}, {count / 1e6:.1f} M numbers, {encoder.preprocess.size} px, "

@@ -33,40 +33,57 @@ def main(config: Config) -> None:
     from likeness.evaluation.metrics import DEFINITIONS
     from likeness.export.licences import strictest
     from likeness.export.model_card import licences, model_card, public
-    from likeness.export.upload import upload
+    from likeness.export.upload import check_name, upload
 
+    check_name(config.repository)
     directory = Path(config.model)
-    card = public(_card(directory))
-    code = _code(directory, card, config.repository)
-    readme = model_card(card, config.repository, code, DEFINITIONS)
+    card = read_card(directory) if directory.is_dir() else {}
+    files = _of_export(directory, card["export"]) if "export" in card else _of_model(directory)
+    card = public(card)
+    words, code = _lines(directory, card, config.repository)
+    readme = model_card(card, config.repository, words, code, DEFINITIONS)
     counts = strictest(licences(card))
     note(f"licence: {counts.licence}, of {counts.of} ({counts.terms.name}: {counts.terms.reason})")
     replaced = {
         "README.md": readme.encode(),
         "card.json": (json.dumps(card, indent=2, ensure_ascii=False) + "\n").encode(),
     }
-    print(upload(directory, config.repository, replaced, config.private))
+    print(upload(files | replaced, config.repository, config.private))
 
 
-def _card(directory: Path) -> dict[str, Any]:
-    """The card of what is there; EncoderError if it is neither a model directory nor an export."""
-    card = read_card(directory) if directory.is_dir() else {}
-    if "export" not in card:
-        from likeness.models.config import read_config
+def _of_model(directory: Path) -> dict[str, Path | bytes]:
+    """The files of a model directory, by name; EncoderError if it is none, or not whole."""
+    from likeness.models.config import read_model
+    from likeness.models.text_side import FOLDER, read_text
 
-        read_config(directory)
-    return card
+    read_model(directory)
+    text = sorted((directory / FOLDER).iterdir()) if read_text(directory) else []
+    files = [directory / "config.json", directory / "model.safetensors", *text]
+    return {file.relative_to(directory).as_posix(): file for file in files}
 
 
-def _code(directory: Path, card: dict[str, Any], repository: str) -> str:
-    """The lines that load it: an export's own, or ours."""
-    if "export" in card and (directory / "README.md").exists():
-        text = (directory / "README.md").read_text(encoding="utf-8")
-        if found := re.search(r"^```python\n(.*?)^```", text, re.DOTALL | re.MULTILINE):
-            return found[1]
+def _of_export(directory: Path, facts: dict[str, Any]) -> dict[str, Path | bytes]:
+    """The files of an export, by name; EncoderError if they are not those that were checked."""
+    files = {file.relative_to(directory).as_posix(): file for file in sorted(directory.rglob("*")) if file.is_file()}
+    checked = {name: file for name, file in files.items() if name not in ("README.md", "card.json")}
+    found = sum(file.stat().st_size for file in checked.values())
+    if found != facts["bytes"]:
+        raise EncoderError(
+            f"The files of `{directory}` have {found:,} bytes; when it was exported they had {facts['bytes']:,}.",
+            hint="export it again, and leave the directory as it is",
+        )
+    return {**checked}
+
+
+def _lines(directory: Path, card: dict[str, Any], repository: str) -> tuple[str, str]:
+    """What an export's README says of what is inside ("" for a model), and the lines that load it: its own, or ours."""
+    if "export" in card:
+        text = (directory / "README.md").read_text(encoding="utf-8") if (directory / "README.md").exists() else ""
+        if found := re.search(r"lie next to each other\.(.*?)\n\n```python\n(.*?)^```", text, re.DOTALL | re.MULTILINE):
+            return found[1].strip(), found[2]
         raise EncoderError(f"The README of `{directory}` has no lines that load it.", hint="export it again")
     name = repository.split("/")[-1]
-    return (
+    return "", (
         f"# likeness pull {repository} --out {name}\nimport likeness\n\n"
         f"vectors = likeness.load('{name}').embed(['picture.jpg'])\n"
     )

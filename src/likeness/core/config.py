@@ -64,7 +64,10 @@ def in_range(config: Any, low: float, high: float, *names: str) -> None:
         value = getattr(config, name)
         if not low <= value <= high:  # NaN is neither
             wanted = f"{low:g} or more" if high == math.inf else f"{low:g} to {high:g}"
-            raise UsageError(f"`{name}` of {type(config).__name__} is {value}; expected {wanted}.")
+            kind = type(config).__name__
+            option_of_a_command = f"`--{name.replace('_', '-')}`"
+            told = option_of_a_command if kind == "Config" else f"`{name}` of {kind}"
+            raise UsageError(f"{told} is {value}; expected {wanted}.")
 
 
 # ---------------------------------------------------------------------------------------------- argv
@@ -212,6 +215,18 @@ _REWORDED = (
         r"Invalid choice: invalid choice '(.*)' for argument '(.*)'\. Expected one of \((.*)\)\.",
         r"`\2` is '\1'; expected one of \3.",
     ),
+    (
+        r"Value error: Error parsing (\S+): no type matching (\S+) could be .* \['(.*)'\]\. .*",
+        r"`\1` is '\3'; expected a \2.",
+    ),
+    (
+        r"Value error: Error parsing (\S+): invalid literal for int.*: '(.*)'.*",
+        r"`\1` is '\2'; expected a whole number.",
+    ),
+    (
+        r"Value error: Error parsing (\S+): could not convert string to float: '(.*)'.*",
+        r"`\1` is '\2'; expected a number.",
+    ),
     (r"Value error: Error parsing (\S+): (.*?)(?: Argument helptext: .*)?", r"`\1` can't be read: \2."),
     (r"Unrecognized options: (?:Unrecognized options: )?(.*)", r"Unknown argument `\1`."),
     (r"Missing argument: Missing value for argument '(.*)'\. .*", r"`\1` needs a value."),
@@ -222,7 +237,7 @@ def _sentence(box: str) -> str:
     """Tyro's framed message as one plain sentence."""
     text = re.sub(r"\x1b\[[0-9;]*m", "", box)
     lines = [re.sub(r"^[╭│╰─|+]+ ?|[\s╮│╯─|+]+$", "", line) for line in text.splitlines()]
-    lines = [line for line in lines if line.strip() and "--help" not in line and "full helptext" not in line]
+    lines = [line for line in lines if line.strip(" -") and "--help" not in line and "full helptext" not in line]
     title, *rest = lines or ["The command line can't be understood"]
     if title.strip() == "Required options":  # names stand four spaces in, their help eight
         names = [line.strip() for line in rest if line.startswith("    ") and not line.startswith("     ")]

@@ -1,7 +1,9 @@
 """Whole-or-not-at-all writes, locks, fingerprints: every effect on a local disk that must not be half done."""
 
+import contextlib
 import errno
 import fcntl
+import glob
 import hashlib
 import json
 import os
@@ -14,7 +16,7 @@ from typing import Any, Literal
 
 from likeness.core.errors import LikenessError, StorageError
 
-Kind = Literal["missing", "empty", "collection", "encoder", "run", "something else"]
+Kind = Literal["missing", "empty", "collection", "encoder", "run", "export", "something else"]
 
 # The file or directory whose presence tells what a directory is; the order matters, since a run holds a model.
 _MARKERS: tuple[tuple[Kind, tuple[str, ...]], ...] = (
@@ -30,6 +32,8 @@ def kind_of(path: str | Path) -> Kind:
     if not path.exists():
         return "missing"
     if path.is_dir():
+        if _is_export(path):  # first: it may hold a layout that looks like an encoder of ours
+            return "export"
         for kind, names in _MARKERS:
             if all((path / name).exists() for name in names):
                 return kind
@@ -39,12 +43,24 @@ def kind_of(path: str | Path) -> Kind:
     return "something else"
 
 
+def _is_export(path: Path) -> bool:
+    """Whether its card, if it can be read, says that `likeness export` made it."""
+    try:
+        return "export" in read_card(path)
+    except (StorageError, OSError, TypeError, ValueError):
+        return False
+
+
+_PARTIAL = ".partial-"
+"""Between the name of a directory that is being written, hidden, and what makes it unique."""
+
 _IN_WORDS: dict[Kind, str] = {
     "missing": "nothing",
     "empty": "an empty directory",
     "collection": "a collection",
     "encoder": "an encoder",
     "run": "a run",
+    "export": "an export",
     "something else": "something else",
 }
 
@@ -113,9 +129,18 @@ def new_directory(path: str | Path, wanted: str) -> Iterator[Path]:
     refuse_unless(path, ("missing", "empty"), wanted)
     with storage_errors(path):
         path.parent.mkdir(parents=True, exist_ok=True)
-        temporary = Path(tempfile.mkdtemp(dir=path.parent, prefix=f".{path.name}."))
+        _clear_partial(path)
         try:
-            yield temporary
+            temporary = Path(tempfile.mkdtemp(dir=path.parent, prefix=f".{path.name}{_PARTIAL}"))
+        except FileNotFoundError as error:  # of a file system that nobody makes directories in, as /proc
+            raise StorageError(
+                f"No directory can be made in `{path.parent}`.", hint="choose another place and give the command again"
+            ) from error
+        lock = os.open(temporary, os.O_RDONLY)
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            with storage_errors(path):  # before what fills the disk is removed
+                yield temporary
             sync_files(temporary)
             temporary.chmod(0o755)
             if refuse_unless(path, ("missing", "empty"), wanted) == "empty":  # asked again: filling may take minutes
@@ -124,7 +149,21 @@ def new_directory(path: str | Path, wanted: str) -> Iterator[Path]:
         except BaseException:
             shutil.rmtree(temporary, ignore_errors=True)
             raise
+        finally:
+            os.close(lock)
         sync_directory(path.parent)
+
+
+def _clear_partial(path: Path) -> None:
+    """Remove what killed writers of `path` have left beside it: the kernel holds no lock on that any more."""
+    for left in path.parent.glob(f"{glob.escape(f'.{path.name}{_PARTIAL}')}*"):
+        with contextlib.suppress(OSError):  # another writer's, or gone
+            lock = os.open(left, os.O_RDONLY)
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                shutil.rmtree(left)
+            finally:
+                os.close(lock)
 
 
 def sync_files(directory: Path) -> None:
@@ -177,6 +216,7 @@ def fingerprint(*parts: str | bytes) -> str:
     return digest.hexdigest()
 
 
+_PAGE = 4096  # bytes; less than that is free: nothing can be written
 _REFUSALS = {
     errno.ENOSPC: "the disk is full",
     errno.EDQUOT: "the disk quota is used up",
@@ -195,13 +235,27 @@ def storage_errors(path: str | Path) -> Iterator[None]:
         yield
     except LikenessError:
         raise
-    except OSError as error:
-        # Lance reports the system's words inside a message, without an errno.
-        full = "No space left" in str(error) or "StorageFull" in str(error)
-        reason = "the disk is full" if full else _REFUSALS.get(error.errno or 0)
+    except Exception as error:
+        reason = _refusal(error, Path(path))
         if reason is None:
             raise
         raise StorageError(
             f"Writing `{path}` failed: {reason}. What was written before is intact.",
-            hint="make room or choose another place, then give the same command again: it goes on where it stopped",
+            hint="make room or choose another place, then give the same command again",
         ) from error
+
+
+def _refusal(error: Exception, path: Path) -> str | None:
+    """What the disk has refused, in words; None if the error is about something else."""
+    # Lance, safetensors and TensorFlow report the system's words inside a message, each in an exception of its own.
+    if "No space left" in str(error) or "StorageFull" in str(error):
+        return _REFUSALS[errno.ENOSPC]
+    if isinstance(error, OSError):
+        return _REFUSALS.get(error.errno or 0)
+    # OpenVINO says that its stream has failed, and not why.
+    return _REFUSALS[errno.ENOSPC] if isinstance(error, RuntimeError) and _free(path) < _PAGE else None
+
+
+def _free(path: Path) -> int:
+    """Bytes that are free where `path` lies or will lie."""
+    return shutil.disk_usage(next(place for place in (path, *path.absolute().parents) if place.exists())).free

@@ -11,6 +11,7 @@ Card = Mapping[str, Any]
 
 _LIBRARIES = {"transformers": "transformers", "sentence-transformers": "sentence-transformers", "onnx": "onnx"}
 _LIBRARIES |= {"openvino": "openvino", "open_clip": "open_clip", "timm": "timm"}
+_LIBRARIES |= {"safetensors": "safetensors", "tflite": "tflite", "torchscript": "pytorch", "submission": "pytorch"}
 
 # What the Hub takes as the value of `license`; every other one is "other" with a name.
 _KNOWN = r"(mit|apache-2\.0|cc0-1\.0|unlicense|isc|zlib|(a|l)?gpl-\d\.\d|bsd(-\d-clause)?|cc-by(-nc)?(-sa|-nd)?-\d\.\d)"
@@ -55,12 +56,13 @@ def _of_data(card: Card) -> dict[str, str | None]:
     return found | ({f"{untold:,} pictures of `{name}` without a word": None} if untold > 0 else {})
 
 
-def model_card(card: Card, name: str, code: str, definitions: Mapping[str, str]) -> str:
+def model_card(card: Card, name: str, words: str, code: str, definitions: Mapping[str, str]) -> str:
     """The whole README.
 
     Args:
         card: What `card.json` says.
         name: ORG/NAME, for a card without a name.
+        words: What is inside, in sentences; may be empty.
         code: Python lines that load the model.
         definitions: Metric -> what it means.
     """
@@ -69,7 +71,8 @@ def model_card(card: Card, name: str, code: str, definitions: Mapping[str, str])
     parts = [
         _front(card, verdict),
         f"# {card.get('name', name)}\n\nTurns a picture into a vector, so that pictures of the same thing lie next to "
-        f"each other.\n\n```python\n{code.strip()}\n```",
+        f"each other. {words}".rstrip()
+        + f"\n\n```python\n{code.strip()}\n```",
         "\n".join(_made(card)),
         "\n".join(_metrics(card, definitions)),
         "\n".join(_licence_lines(named, verdict)),
@@ -81,7 +84,8 @@ def model_card(card: Card, name: str, code: str, definitions: Mapping[str, str])
 def _front(card: Card, verdict: Verdict) -> str:
     """The front matter that the Hub reads."""
     licence = verdict.licence.lower()
-    lines = ["---", f"library_name: {_LIBRARIES.get(str(_target(card)), 'likeness')}"]
+    library = _LIBRARIES.get(str(_target(card)), "") if _target(card) else "likeness"
+    lines = ["---", *([f"library_name: {library}"] if library else [])]
     lines.append("pipeline_tag: image-feature-extraction")
     if re.fullmatch(_KNOWN, licence):
         lines.append(f"license: {licence}")

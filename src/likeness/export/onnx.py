@@ -31,7 +31,7 @@ def write(export: Export, directory: Path) -> Written:
     save(assemble(export), directory)
     prepare = WHOLE if export.preprocess else preparation(export.config.preprocess)
     code = (
-        f"import numpy as np\nimport onnxruntime\nfrom PIL import Image\n\n{prepare}\n"
+        f"import numpy as np\nimport onnxruntime\nfrom PIL import Image, ImageOps\n\n{prepare}\n"
         "session = onnxruntime.InferenceSession('model.onnx', providers=['CPUExecutionProvider'])\n\n"
         "def embed(path):\n    return session.run(None, {'images': prepared(path)[None]})[0][0]\n"
     )
@@ -97,11 +97,12 @@ def save(model: ModelProto, directory: Path) -> None:
 
 
 def run(config: EncoderConfig, tensors: Mapping[str, np.ndarray], images: Sequence[np.ndarray]) -> Vectors:
-    """The vectors of these pictures, computed by ONNX Runtime."""
+    """The vectors of these pictures, prepared as the encoder prepares them and computed by ONNX Runtime."""
     with tempfile.TemporaryDirectory() as scratch:
-        save(assemble(Export(config, tensors, {})), Path(scratch))
+        save(assemble(Export(config, tensors, {}, preprocess=False)), Path(scratch))
         session = ort.session(Path(scratch) / "model.onnx")
-        vectors: Vectors = np.concatenate([session.run(None, {"images": image[None]})[0] for image in images])
+        squares = [config.preprocess(image)[None] for image in images]
+        vectors: Vectors = np.concatenate([session.run(None, {"images": square})[0] for square in squares])
     return vectors
 
 

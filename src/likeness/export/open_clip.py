@@ -12,7 +12,7 @@ import numpy as np
 
 from likeness.core.errors import EncoderError
 from likeness.export import open_clip_text
-from likeness.export.parts import Export, Written, preparation
+from likeness.export.parts import OPENED, Export, Written, preparation
 from likeness.export.published import (
     PROJECTION,
     embedding_lines,
@@ -144,14 +144,14 @@ def _text_tower(dimension: int) -> Tensors:
 
 def _code(config: EncoderConfig, exact: bool, projected: bool, texts: bool) -> str:
     """The README's lines."""
-    lines = ["import open_clip", "import torch", "from PIL import Image"]
+    lines = ["import open_clip", "import torch", "from PIL import Image, ImageOps"]
     lines += ["from safetensors.torch import load_file"] if projected else []
-    lines += [] if exact else ["import numpy as np", "", preparation(config.preprocess).rstrip()]
+    lines += ["", OPENED.rstrip()] if exact else ["import numpy as np", "", preparation(config.preprocess).rstrip()]
     lines += ["", "model, prepare = open_clip.create_model_from_pretrained('local-dir:.')"]
     lines += ["tokenizer = open_clip.get_tokenizer('local-dir:.')"] if texts else []
     lines += [f"projection = load_file('{PROJECTION}')"] if projected else []
     lines += ["", "@torch.no_grad()", "def embed(path):"]
-    lines += ["    pixels = prepare(Image.open(path))[None]"] if exact else pixel_lines(config)
+    lines += ["    pixels = prepare(opened(path))[None]"] if exact else pixel_lines(config)
     lines += embedding_lines(config, "model.encode_image({})", projected)
     if texts:  # a text has no mirror image
         lines += ["", "@torch.no_grad()", "def embed_text(text):"]

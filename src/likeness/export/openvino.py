@@ -23,7 +23,7 @@ def write(export: Export, directory: Path) -> Written:
         openvino.save_model(model, directory / "model.xml", compress_to_fp16=False)
     prepare = WHOLE if export.preprocess else preparation(export.config.preprocess)
     code = (
-        f"import numpy as np\nimport openvino\nfrom PIL import Image\n\n{prepare}\n"
+        f"import numpy as np\nimport openvino\nfrom PIL import Image, ImageOps\n\n{prepare}\n"
         "exact = {'INFERENCE_PRECISION_HINT': 'f32'}  # without it, processors that can compute in bfloat16 do\n"
         "model = openvino.Core().compile_model('model.xml', 'CPU', exact)\n\n"
         "def embed(path):\n    return model(prepared(path)[None])[0][0]\n"

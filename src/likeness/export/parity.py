@@ -1,7 +1,8 @@
 """Whether an export computes what the encoder computes: drawn pictures through the very lines that its README shows."""
 
 import contextlib
-from collections.abc import Callable, Sequence
+import warnings
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -56,14 +57,23 @@ def embedder(code: str, directory: Path) -> Callable[[Path], np.ndarray]:
     """The function `embed` that the lines of a README define, run inside `directory`."""
     names: dict[str, Callable[[str], np.ndarray]] = {}
     ort.silence()  # the lines may import it
-    with contextlib.chdir(directory):
+    with contextlib.chdir(directory), _quiet():
         exec(compile(code, "README.md", "exec"), names)
 
     def embed(path: Path) -> np.ndarray:
-        with contextlib.chdir(directory):
+        with contextlib.chdir(directory), _quiet():
             return np.asarray(names["embed"](str(path)), np.float32).reshape(-1)
 
     return embed
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """Without what a library announces for its later versions: the lines are run here, and by the user again."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)
+        warnings.simplefilter("ignore", FutureWarning)
+        yield
 
 
 def compare(found: Float32[np.ndarray, "M E"], expected: Vectors) -> Parity:

@@ -45,7 +45,16 @@ class Written:
     """The encoder as our own importer reads it from the files, for layouts that it knows."""
 
 
-WHOLE = "def prepared(path):\n    return np.asarray(Image.open(path).convert('RGB'))\n"
+OPENED = """def opened(path):  # upright, on white, in 8 bits
+    image = ImageOps.exif_transpose(Image.open(path))
+    if image.mode.startswith('I'):  # 16 bits
+        image = image.convert('I').point(lambda value: value / 257 + 0.5).convert('L')
+    image = image.convert('RGBA')
+    return Image.alpha_composite(Image.new('RGBA', image.size, 'white'), image).convert('RGB')
+"""
+"""The lines that open a picture file as `likeness.data.images.decode` does, but for color profiles."""
+
+WHOLE = OPENED + "\ndef prepared(path):\n    return np.asarray(opened(path))\n"
 """The lines that only open a picture file."""
 
 
@@ -53,8 +62,8 @@ def preparation(preprocess: Preprocess) -> str:
     """The lines that prepare a picture file outside of the model: a function `prepared(path)` -> uint8 [S S 3]."""
     if not preprocess.antialias:  # Pillow always does
         return (
-            "from likeness.models.preprocess import Preprocess\n\n"
-            f"def prepared(path):\n    return {preprocess}(np.asarray(Image.open(path).convert('RGB')))\n"
+            f"from likeness.models.preprocess import Preprocess\n\n{OPENED}\n"
+            f"def prepared(path):\n    return {preprocess}(np.asarray(opened(path)))\n"
         )
     size, side = preprocess.size, preprocess.resize
     ways = {
@@ -69,8 +78,9 @@ def preparation(preprocess: Preprocess) -> str:
         else f"{half} if spare > 0 else -(-spare // 2)"
     )
     lines = [
+        OPENED,
         "def prepared(path):",
-        "    image = Image.open(path).convert('RGB')",
+        "    image = opened(path)",
         f"    {ways[preprocess.mode]}",
         f"    image = image.resize(size, Image.Resampling.{preprocess.interpolation.upper()})",
         f"    left, top = ({start} for spare in (length - {size} for length in image.size))",

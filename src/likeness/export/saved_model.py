@@ -14,7 +14,7 @@ def write(export: Export, directory: Path) -> Written:
     save(export, directory)
     prepare = WHOLE if export.preprocess else preparation(export.config.preprocess)
     code = (
-        f"import numpy as np\nimport tensorflow as tf\nfrom PIL import Image\n\n{prepare}\n"
+        f"import numpy as np\nimport tensorflow as tf\nfrom PIL import Image, ImageOps\n\n{prepare}\n"
         "model = tf.saved_model.load('.')\nencode = model.signatures['serving_default']\n\n"
         "def embed(path):\n    return encode(images=tf.constant(prepared(path)[None]))['vectors'][0].numpy()\n"
     )

@@ -60,7 +60,10 @@ def write(export: Export, directory: Path) -> Written:
         directory / "config_sentence_transformers.json",
         {"model_type": "SentenceTransformer", "prompts": {}, "similarity_fn_name": "cosine"},
     )
-    keeps = "Tower, image processor, projection and unit length are modules of sentence-transformers."
+    keeps = (
+        "Tower, image processor, projection and unit length are modules of sentence-transformers, which opens the file "
+        "itself: of a picture with transparency it takes the colors beneath, so lay that on white before."
+    )
     return Written(_CODE, keeps, "library_name: sentence-transformers\n", read_back=(config, found))
 
 

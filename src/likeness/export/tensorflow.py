@@ -4,6 +4,7 @@ No general converter: operators, attributes and shapes that our graphs don't hav
 channels last around each convolution, which is how TensorFlow computes on CPUs, and the only way that LiteRT knows.
 """
 
+import os
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -25,6 +26,7 @@ _KINDS = {
 
 def load() -> Any:
     """TensorFlow on the CPU: JAX may hold the memory of an accelerator, which rounds matrix products besides."""
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # read once: what its C++ says of devices and of its own steps
     import tensorflow as tf
 
     tf.config.set_visible_devices([], "GPU")

@@ -37,7 +37,8 @@ def write(export: Export, directory: Path) -> Written:
     (directory / "model.tflite").write_bytes(converted)
     prepare = WHOLE if export.preprocess else preparation(export.config.preprocess)
     code = (
-        f"import numpy as np\nfrom ai_edge_litert.interpreter import Interpreter\nfrom PIL import Image\n\n{prepare}\n"
+        "import numpy as np\nfrom ai_edge_litert.interpreter import Interpreter\nfrom PIL import Image, ImageOps\n\n"
+        f"{prepare}\n"
         "encode = Interpreter('model.tflite').get_signature_runner('serving_default')\n\n"
         "def embed(path):\n    return encode(images=prepared(path)[None])['vectors'][0]\n"
     )

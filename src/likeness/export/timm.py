@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from likeness.core.errors import EncoderError
-from likeness.export.parts import Export, Written, preparation
+from likeness.export.parts import OPENED, Export, Written, preparation
 from likeness.export.published import (
     PROJECTION,
     embedding_lines,
@@ -267,14 +267,14 @@ def _fits(layout: str, described: dict[str, Any], config: EncoderConfig) -> bool
 
 def _code(config: EncoderConfig, exact: bool, projected: bool) -> str:
     """The README's lines."""
-    lines = ["import timm", "import torch", "from PIL import Image"]
+    lines = ["import timm", "import torch", "from PIL import Image, ImageOps"]
     lines += ["from safetensors.torch import load_file"] if projected else []
-    lines += [] if exact else ["import numpy as np", "", preparation(config.preprocess).rstrip()]
+    lines += ["", OPENED.rstrip()] if exact else ["import numpy as np", "", preparation(config.preprocess).rstrip()]
     lines += ["", "model = timm.create_model('local-dir:.', pretrained=True).eval()"]
     if exact:
         lines += ["transform = timm.data.create_transform(**timm.data.resolve_model_data_config(model))"]
     lines += [f"projection = load_file('{PROJECTION}')"] if projected else []
     lines += ["", "@torch.no_grad()", "def embed(path):"]
-    lines += ["    pixels = transform(Image.open(path).convert('RGB'))[None]"] if exact else pixel_lines(config)
+    lines += ["    pixels = transform(opened(path))[None]"] if exact else pixel_lines(config)
     lines += embedding_lines(config, "model({})", projected)
     return "\n".join(lines) + "\n"

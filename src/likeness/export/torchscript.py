@@ -4,6 +4,7 @@ The tower is transformers' own class with the weights that the target `transform
 program in TorchScript that prepares pictures and projects, whose arithmetic is that of `pixels`.
 """
 
+import io
 import tempfile
 import warnings
 from pathlib import Path
@@ -12,7 +13,7 @@ from typing import Any
 from likeness.core.errors import EncoderError
 from likeness.export import transformers as layout
 from likeness.export.families import at_its_size
-from likeness.export.parts import Export, Written
+from likeness.export.parts import OPENED, Export, Written
 from likeness.export.published import write_layout, write_processor
 from likeness.models.config import EncoderConfig
 from likeness.models.preprocess import Preprocess
@@ -80,17 +81,22 @@ def forward(self, images):
     return torch.nn.functional.normalize(features)
 """
 
-CODE = """import numpy as np
+CODE = (
+    """import numpy as np
 import torch
-from PIL import Image
+from PIL import Image, ImageOps
 
+"""
+    + OPENED
+    + """
 model = torch.jit.load({file})
 
 @torch.no_grad()
 def embed(path):
-    picture = np.array(Image.open(path).convert('RGB'))
+    picture = np.array(opened(path))
     return model(torch.from_numpy(picture).permute(2, 0, 1)[None])[0].numpy()
 """
+)
 """The README's lines, but for the file."""
 
 
@@ -126,7 +132,9 @@ def save(export: Export, file: Path) -> None:
         for source in _sources(export.config):
             program.define(source)
         program.eval()
-        torch.jit.save(program, str(file))
+        whole = io.BytesIO()  # torch's own writer ends the process where the disk is full
+        torch.jit.save(program, whole)
+        file.write_bytes(whole.getbuffer())
 
 
 def _traced(export: Export) -> Any:

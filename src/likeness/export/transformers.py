@@ -9,7 +9,7 @@ from pathlib import Path
 
 from likeness.core.errors import EncoderError
 from likeness.export.families import FAMILIES, Described, Family, at_its_size
-from likeness.export.parts import Export, Written, preparation
+from likeness.export.parts import OPENED, Export, Written, preparation
 from likeness.export.published import (
     PROJECTION,
     embedding_lines,
@@ -89,18 +89,16 @@ def _fits(family: Family, config: EncoderConfig, described: Described, directory
 
 def _code(config: EncoderConfig, model: str, features: str, exact: bool, projected: bool) -> str:
     """The README's lines."""
-    lines = ["import torch", "from PIL import Image", f"from transformers import {model}"]
+    lines = ["import torch", "from PIL import Image, ImageOps", f"from transformers import {model}"]
     lines[-1:] = [f"from transformers import AutoImageProcessor, {model}"] if exact else lines[-1:]
     lines += ["from safetensors.torch import load_file"] if projected else []
-    lines += [] if exact else ["import numpy as np", "", preparation(config.preprocess).rstrip()]
+    lines += ["", OPENED.rstrip()] if exact else ["import numpy as np", "", preparation(config.preprocess).rstrip()]
     lines += ["", f"model = {model}.from_pretrained('.').eval()"]
     lines += ["processor = AutoImageProcessor.from_pretrained('.', backend='pil')"] if exact else []
     lines += [f"projection = load_file('{PROJECTION}')"] if projected else []
     lines += ["", "@torch.no_grad()", "def embed(path):"]
     lines += (
-        ["    pixels = processor(Image.open(path).convert('RGB'), return_tensors='pt')['pixel_values']"]
-        if exact
-        else pixel_lines(config)
+        ["    pixels = processor(opened(path), return_tensors='pt')['pixel_values']"] if exact else pixel_lines(config)
     )
     lines += embedding_lines(config, f"model({{}}).{features}", projected)
     return "\n".join(lines) + "\n"

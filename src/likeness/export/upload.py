@@ -7,13 +7,25 @@ from pathlib import Path
 from likeness.core.errors import EncoderError
 
 
-def upload(directory: Path, repository: str, replaced: Mapping[str, bytes], private: bool) -> str:
+def check_name(repository: str) -> None:
+    """EncoderError if `repository` is no ORG/NAME that the Hub takes."""
+    from huggingface_hub.errors import HFValidationError
+    from huggingface_hub.utils import validate_repo_id  # type: ignore[attr-defined]
+
+    try:
+        validate_repo_id(repository)
+        if "/" not in repository:
+            raise HFValidationError
+    except HFValidationError as error:
+        raise EncoderError(f"`{repository}` is no name of a model on the Hub.", hint="it is ORG/NAME") from error
+
+
+def upload(files: Mapping[str, Path | bytes], repository: str, private: bool) -> str:
     """Make the repository if it is not there, and commit every file.
 
     Args:
-        directory: What is uploaded, hidden files not.
+        files: Where each lies, or its content, by its name in the repository.
         repository: ORG/NAME.
-        replaced: Files that are uploaded with this content, whatever the directory has under their names.
         private: Whether a new repository can be seen by its owners alone; one that is there stays as it is.
 
     Returns:
@@ -24,9 +36,7 @@ def upload(directory: Path, repository: str, replaced: Mapping[str, bytes], priv
     """
     from huggingface_hub import CommitOperationAdd, HfApi
 
-    files = {path.relative_to(directory).as_posix(): path for path in sorted(directory.rglob("*")) if path.is_file()}
-    named: dict[str, bytes | Path] = {**{n: p for n, p in files.items() if not _hidden(n)}, **replaced}
-    operations = [CommitOperationAdd(path_in_repo=name, path_or_fileobj=content) for name, content in named.items()]
+    operations = [CommitOperationAdd(path_in_repo=name, path_or_fileobj=content) for name, content in files.items()]
     with _refusals(repository):
         api = HfApi()
         api.create_repo(repository, private=private or None, exist_ok=True)
@@ -34,20 +44,15 @@ def upload(directory: Path, repository: str, replaced: Mapping[str, bytes], priv
     return str(commit.commit_url)
 
 
-def _hidden(name: str) -> bool:
-    return any(part.startswith(".") for part in name.split("/"))
-
-
 @contextmanager
 def _refusals(repository: str) -> Iterator[None]:
     """Turn what the Hub and the connection refuse inside the block into one sentence each."""
-    from huggingface_hub.errors import HfHubHTTPError, HFValidationError, HTTPError  # type: ignore[attr-defined]
+    from huggingface_hub import constants
+    from huggingface_hub.errors import HfHubHTTPError, HTTPError  # type: ignore[attr-defined]
 
     token = "`hf auth login`, or set HF_TOKEN to a token that may write"
     try:
         yield
-    except HFValidationError as error:
-        raise EncoderError(f"`{repository}` is no name of a model on the Hub.", hint="it is ORG/NAME") from error
     except HfHubHTTPError as error:
         status = error.response.status_code
         reasons = {
@@ -63,5 +68,8 @@ def _refusals(repository: str) -> Iterator[None]:
         first = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise EncoderError(
             f"`{repository}` was not uploaded: there is no connection to the Hub ({first}).",
-            hint="unset HF_HUB_OFFLINE where there is a connection, and give the same command again",
+            hint="unset HF_HUB_OFFLINE where there is a connection, and give the same command again"
+            if constants.HF_HUB_OFFLINE
+            else f"look whether `{constants.ENDPOINT}` answers (HF_ENDPOINT sets another address), and give the same "
+            "command again",
         ) from error

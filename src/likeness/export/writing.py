@@ -2,7 +2,7 @@
 
 import importlib.util
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from importlib import import_module
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -39,11 +39,11 @@ def check_request(target: str, preprocess: bool, int8: bool) -> Any:
         )
     for option, asked, targets in (("--no-preprocess", not preprocess, _GRAPHS), ("--int8", int8, _BYTES)):
         if asked and target not in targets:
-            raise UsageError(f"`{option}` goes with the targets {' and '.join(targets)}, not with {target}.")
+            raise UsageError(f"`{option}` goes with the targets {', '.join(targets)}; not with {target}.")
     module = import_module(TARGETS[target])
     if missing := absent(module.NEEDS):
         raise UsageError(
-            f"The target {target} is written with {' and '.join(missing)}, which is not installed.",
+            f"The target {target} is written by libraries that are not installed: {', '.join(missing)}.",
             hint=_install(missing),
         )
     return module
@@ -55,14 +55,14 @@ def absent(libraries: Sequence[str]) -> list[str]:
 
 
 def write_export(
-    target: str, export: Export, expected: Vectors, path: str | Path, least: float | None = None
+    target: str, export: Export, expected: Callable[[], Vectors], path: str | Path, least: float | None = None
 ) -> dict[str, Any]:
     """Write the directory `path`, checked; nothing is left of one that does not pass.
 
     Args:
         target: A key of `TARGETS`.
         export: The encoder, and how it is wanted.
-        expected: The encoder's own vectors of `parity.pictures()`.
+        expected: Gives the encoder's own vectors of `parity.pictures()`; called once the target has written.
         path: Must not exist, or be empty.
         least: The smallest cosine that passes; None: the usual one, and no picture nearer to another one's vector.
 
@@ -78,7 +78,7 @@ def write_export(
     with new_directory(path, "export") as directory:
         written: Written = module.write(export, directory)
         found, by = _checked(module, written, directory)
-        measured = parity.compare(found, expected)
+        measured = parity.compare(found, expected())
         parity.refuse(measured, target, least, export.int8)
         facts = {
             "target": target,
@@ -106,6 +106,8 @@ def _checked(module: Any, written: Written, directory: Path) -> tuple[Vectors, s
             vectors = [embed(path) for path in parity.save(images, Path(scratch))]
         return np.stack(vectors), ", ".join(_versioned(name) for name in module.READS)
     if written.read_back is None:
+        if not written.embeds:
+            raise ValueError("a target whose lines define no `embed` must give `read_back`")
         raise UsageError(
             f"Without {' and '.join(absent(module.READS))}, which reads this target, the export can't be checked.",
             hint=_install(absent(module.READS)),
@@ -113,7 +115,7 @@ def _checked(module: Any, written: Written, directory: Path) -> tuple[Vectors, s
     from likeness.export.onnx import run
 
     config, tensors = written.read_back
-    missing = f", since {', '.join(absent(module.READS))} was missing" if written.embeds else ""
+    missing = f", without {', '.join(absent(module.READS))}" if written.embeds else ""
     return run(config, tensors, images), f"likeness {__version__}{missing}"
 
 
