@@ -89,7 +89,7 @@ def test_only_what_is_needed_is_fetched_and_size_and_licence_are_said_first(
     size = sum(len(published.files[n]) for n in ("config.json", "preprocessor_config.json", "model.safetensors"))
     assert f"`org/name` at cccccccc: {size / 1e6:,.1f} MB, licence apache-2.0\n" in said
     assert said.index("licence") < said.index("fetch 1/1 MB")
-    assert cached(tmp_path) == {"config.json", "preprocessor_config.json", "model.safetensors"}
+    assert cached(tmp_path) == {"README.md", "config.json", "preprocessor_config.json", "model.safetensors"}
     assert read_model(tmp_path / "m")[0].preprocess.size == 32
     card = json.loads((tmp_path / "m" / "card.json").read_text())
     assert (card["source"], card["license"], card["revision"]) == ("org/name", "apache-2.0", "c" * 40)

@@ -82,6 +82,19 @@ def test_templates(rows):
         classes.texts("a photo")
 
 
+def test_a_domain_before_a_label_is_not_said():
+    table = pa.table(
+        {
+            "id": range(3),
+            "label": ["cars/ford_wagon", "cars/a/b", "cars"],
+            "domain": ["cars", "cars", "cars"],
+            "split": ["test"] * 3,
+            "is_gallery": [True] * 3,
+        }
+    )
+    assert sorted(Classes.of(table, "test").texts("{}")) == ["a/b", "cars", "ford wagon"]
+
+
 def test_what_is_refused(rows):
     classes = Classes.of(rows, "test")
     texts, vectors = np.ones((15, 2), np.float32), np.ones((90, 2), np.float32)

@@ -5,7 +5,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from likeness.core.config import did_you_mean, option
+from likeness.core.config import did_you_mean, in_range, option
 from likeness.core.errors import EncoderError, UsageError
 from likeness.core.files import read_card, read_json, refuse_unless
 from likeness.core.journal import note
@@ -15,6 +15,9 @@ if TYPE_CHECKING:
     from likeness.models.text_side import TextSide
 
     Parts = tuple[EncoderConfig, Tensors]
+
+LARGEST = 4096.0
+"""Side in pixels of the largest input that can be asked for: of a ViT-B/16 it has 65,536 patches."""
 
 _TRAINED_ON_PAIRS = ("clip", "open_clip", "siglip")
 """Beginnings of the names of layouts whose towers learned from image-text pairs, with their own mean and std."""
@@ -56,6 +59,11 @@ class Config:
     text: bool = True
     """Take the text tower along where there is one, for `likeness search --text`."""
 
+    def __post_init__(self) -> None:
+        for name in ("size", "stride"):
+            if getattr(self, name) is not None:
+                in_range(self, 1.0, LARGEST, name)
+
 
 def main(config: Config) -> None:
     """Convert, and say what the model is."""
@@ -70,6 +78,19 @@ def main(config: Config) -> None:
             hint="likeness pull SOURCE --out MODEL, or likeness pull --list",
         )
     refuse_unless(config.out, ("missing", "empty"), "encoder")
+    try:
+        _pull(config)
+    except EncoderError as error:
+        if error.hint != EncoderError.usual:
+            raise
+        hint = (
+            "`likeness pull --help` lists the options, docs/reference/towers.md what is read and what each tower can do"
+        )
+        raise EncoderError(error.message, hint=hint) from error
+
+
+def _pull(config: Config) -> None:
+    """Read, adapt, write."""
     path, card = _found(config.source, config.revision)
     from likeness.models.config import write_model
 
@@ -97,7 +118,11 @@ def _found(source: str, revision: str | None) -> tuple[Path, dict[str, Any]]:
     if path.is_dir():
         if revision is not None:
             raise UsageError(f"`{source}` is a directory, which has no revisions.", hint="leave --revision out")
-        return path, {"name": path.resolve().name, "source": path.resolve().name}
+        from likeness.models.weights.hub import license_of
+
+        licence = license_of(path)
+        name = path.resolve().name
+        return path, {"name": name, "source": name} | ({"license": licence} if licence else {})
     if path.exists():
         raise EncoderError(f"`{source}` is a file.", hint="give the directory that holds its config too")
     if named := preset_of(source):
@@ -123,6 +148,7 @@ def _fetched(repository: str, revision: str | None, facts: dict[str, Any], forbi
     license_ = facts.get("license") or remote.license
     words = f"licence {license_ or 'not stated by its card'}{f', which {forbids}' if forbids else ''}"
     if remote.commit is None:
+        facts = facts | {"revision": remote.configs.name}  # the cache names a directory by its commit
         note(f"`{repository}`: no connection; the copy in the cache is used; {words}")
     else:
         note(f"`{repository}` at {remote.commit[:8]}: {remote.size / 1e6:,.1f} MB, {words}")
@@ -197,7 +223,8 @@ def _text(path: Path, published: "Parts", made: "Parts") -> "TextSide | None":
             raise NoTextError("Its texts belong to other image features.", hint="pull it anew")
         return replace(side, image=features_fingerprint_of(*made))
     except (NoTextError, UsageError) as error:
-        note(f"without the text side: {error.message[0].lower()}{error.message[1:]} ({error.hint})")
+        hint = "" if error.hint == EncoderError.usual else f" ({error.hint})"
+        note(f"without the text side: {error.message[0].lower()}{error.message[1:].rstrip('.')}{hint}")
         return None
 
 
@@ -217,4 +244,7 @@ def _read(path: Path, size: int | None, stride: int | None) -> "tuple[EncoderCon
     if _is_ours(path):
         return *read_model(path), {key: value for key, value in read_card(path).items() if key != "fingerprint"}
     layout, config, tensors = read_published(path, size, stride)
+    if layout == "siglip2":
+        side = config.preprocess.size
+        note(f"`{path}` takes pictures in their own shape (NaFlex); here they are squashed to {side} x {side}")
     return config, tensors, {"layout": layout}

@@ -119,7 +119,10 @@ def _opened(config: Config) -> tuple["Index", "Embedder", str]:
             f"now ({embedder.fingerprint[:8]}).",
             hint=f"likeness index {config.collection} --model {model} --out {config.collection}",
         )
-    return Index.open(config.collection, embedder.embedding_column), embedder, model
+    try:
+        return Index.open(config.collection, embedder.embedding_column), embedder, model
+    except CollectionError as error:
+        raise CollectionError(error.message, hint=error.hint.replace("MODEL", model)) from error
 
 
 def _table(rows: Sequence[dict[str, Any]]) -> str:

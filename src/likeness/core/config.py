@@ -189,10 +189,14 @@ def _flags(kind: Any, default: Any, before: str = "") -> Iterator[str]:
 
 
 def _refuse_unknown(argv: Sequence[str], known: Sequence[str], prog: str) -> None:
+    given: set[str] = set()
     for word in argv:
         if not word.startswith("--") or word == "--":
             continue
         flag = word.split("=", 1)[0].replace("_", "-")
+        if flag in given:
+            raise UsageError(f"`{flag}` is given twice.", hint=f"`{prog} --help` lists the options")
+        given.add(flag)
         if flag not in known and flag != "--help":
             raise UsageError(
                 f"Unknown option `{word.split('=', 1)[0]}`.{did_you_mean(flag, known)}",
@@ -245,7 +249,7 @@ def _sentence(box: str) -> str:
     sentence = ": ".join(part for part in (title.strip(), " ".join(line.strip() for line in rest)) if part)
     for pattern, wording in _REWORDED:
         if match := re.fullmatch(pattern, sentence):
-            return match.expand(wording)
+            return match.expand(wording).replace(", 'None'", "")  # how an option without a value looks to tyro
     return sentence if sentence.endswith((".", "?", "!")) else sentence + "."
 
 

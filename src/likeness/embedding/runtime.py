@@ -148,9 +148,10 @@ class Embedder:
         return unit(x)
 
     @property
-    def _enough(self) -> int:
-        """Shorter side in pixels above which more detail can't be seen after preprocessing."""
-        return 2 * self.config.preprocess.resize
+    def _enough(self) -> int | None:
+        """Shorter side in pixels above which more detail can't be seen after preprocessing; None: all is seen."""
+        preprocess = self.config.preprocess
+        return 2 * preprocess.resize if preprocess.antialias else None  # without it single pixels are looked at
 
 
 def combine(
@@ -222,7 +223,7 @@ def _projection(path: str | Path) -> dict[str, np.ndarray]:
         return {name: file.get_tensor(name) for name in file.keys() if name.startswith("projection.")}  # noqa: SIM118
 
 
-def _pixels(item: str | Path | np.ndarray, enough: int) -> Image:
+def _pixels(item: str | Path | np.ndarray, enough: int | None) -> Image:
     if isinstance(item, np.ndarray):
         if item.dtype != np.uint8 or item.ndim != 3 or item.shape[2] != 3 or 0 in item.shape:
             raise ImageError(f"A picture is {item.dtype} {list(item.shape)}; expected uint8 [H W 3].")

@@ -77,6 +77,10 @@ class TextEmbedder:
         """Features in the space of the image tower's, as the tower gives them; not of unit length."""
         if isinstance(texts, str):
             raise UsageError(f"`embed` takes several texts, and was given {texts!r} alone.", hint="embed([text])")
+        if foreign := [text for text in texts if not isinstance(text, str)]:
+            raise UsageError(
+                f"`embed` takes texts, and was given {foreign[0]!r} among them.", hint="embed([str(x), ...])"
+            )
         return self._engine.each("ids", [self._tokenizer(text) for text in texts])
 
 

@@ -27,6 +27,7 @@ class Classes:
     domain: np.ndarray
     """Of each class, its number in `cast.domain`."""
     labels: tuple[str, ...]
+    """Of each class, without the domain before it: `cars/`."""
 
     @classmethod
     def of(cls, rows: Collection | pa.Table, split: str) -> "Classes":
@@ -37,7 +38,9 @@ class Classes:
         """
         table = rows if isinstance(rows, pa.Table) else rows.table([c for c in COLUMNS if c in rows.columns])
         cast = Cast.of(table, split)
-        names = table.sort_by("id")["label"].take(cast.rows).to_pylist()
+        ordered = table.sort_by("id").take(cast.rows)
+        labels = ordered["label"].to_pylist()
+        domains = ordered["domain"].to_pylist() if "domain" in table.column_names else [None] * len(labels)
         code, first = np.unique(np.where(cast.is_gallery, cast.label, -1), return_index=True)
         first, code = first[code >= 0], code[code >= 0]
         if len(code) == 0:
@@ -45,7 +48,7 @@ class Classes:
                 f"No gallery image of split `{split}` has a label, so there is no class name to search with.",
                 hint="`likeness info COLL` counts classes by split",
             )
-        return cls(cast, code, cast.domain[first], tuple(names[i] for i in first))
+        return cls(cast, code, cast.domain[first], tuple(labels[i].removeprefix(f"{domains[i]}/") for i in first))
 
     def texts(self, template: str) -> list[str]:
         """The query of each class: its name, `_` read as a space, in the place of `{}`; UsageError if there is none."""
@@ -53,7 +56,7 @@ class Classes:
             raise UsageError(
                 f"The template {template!r} has no {PLACE} for the name of a class.", hint='"a photo of a {}", or "{}"'
             )
-        return [template.replace(PLACE, label.replace("_", " ")) for label in self.labels]
+        return [template.replace(PLACE, name.replace("_", " ")) for name in self.labels]
 
 
 def evaluate_texts(

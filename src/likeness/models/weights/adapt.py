@@ -14,6 +14,9 @@ from likeness.models.config import EncoderConfig, Pooling, ProjectionConfig, Ten
 from likeness.models.preprocess import Preprocess
 from likeness.models.towers.vit import Resampling
 
+LEAST = 32
+"""Side in pixels of the smallest picture of which a convolutional tower or a Swin has a map left at its end."""
+
 
 def adapt(
     config: EncoderConfig,
@@ -41,12 +44,10 @@ def adapt(
         EncoderError: The tower has no such thing, or a trained projection would get other features than it learned.
     """
     if stride is not None or layer is not None or projected is not None:
-        tower = _vit(config)
-        if projected and tower.head is None:
-            raise EncoderError(
-                "The tower has no projection behind its pooling.", hint="leave `--features projected` out"
-            )
+        _vit(config)
     _refuse_trained(config, layer, pooling, projected)
+    if projected is not None and _vit(config).head is None:
+        raise EncoderError("The tower has no projection behind its pooling.", hint="leave `--features` out")
     tensors = dict(tensors)
     if size is not None or stride is not None:
         config, tensors = _cut_anew(config, tensors, config.preprocess.size if size is None else size, stride)
@@ -132,6 +133,11 @@ def _cut_anew(config: EncoderConfig, tensors: Tensors, size: int, stride: int | 
     preprocess = resized(config.preprocess, size)
     old = config.tower
     if not isinstance(old, ViTConfig):
+        if size < LEAST:
+            raise EncoderError(
+                f"`--size` is {size}; a tower that halves its map five times sees nothing below {LEAST} px.",
+                hint=f"`--size {LEAST}` or more",
+            )
         return replace(config, preprocess=preprocess), tensors
     new = replace(old, size=size, stride=old.stride if stride is None else stride)
     if old.positions != "none" and new.grid != old.grid:
@@ -161,4 +167,10 @@ def _pooled(config: EncoderConfig, tensors: Tensors, pooling: Pooling) -> tuple[
     if not isinstance(tower, ViTConfig) or pooling == "attention" or tower.pool_heads is None:
         return replace(config, pooling=pooling), tensors
     kept = {name: tensor for name, tensor in tensors.items() if not name.startswith("tower.pool.")}
-    return _with_tower(config, replace(tower, pool_heads=None, pool_hidden=None), pooling), kept
+    bare = replace(tower, pool_heads=None, pool_hidden=None)
+    if pooling not in bare.poolings:
+        raise EncoderError(
+            f"Pooling {pooling!r} does not go with this tower.",
+            hint=f"for this one: {', '.join(('attention', *bare.poolings))}",
+        )
+    return _with_tower(config, bare, pooling), kept

@@ -1,6 +1,8 @@
 """Files of the Hub one by one: the large ones go on where they stopped, and every one is checked by its digest."""
 
 import hashlib
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO, cast
@@ -53,7 +55,7 @@ def fetch_blob(repository: str, name: str, commit: str, file: Published) -> None
             if stream.tell() > file.size:
                 stream.truncate(0)
             done = stream.tell()
-            with progress("fetch", "MB", file.size // _MB, done // _MB) as bar:
+            with progress("fetch", "MB", file.size // _MB, done // _MB) as bar, _small_pieces():
                 http_get(
                     hf_hub_url(repository, name, revision=commit, endpoint=constants.ENDPOINT),
                     cast(BinaryIO, _Counted(stream, bar)),
@@ -63,6 +65,18 @@ def fetch_blob(repository: str, name: str, commit: str, file: Published) -> None
                     tqdm_class=silent(),
                 )
         part.replace(blob)
+
+
+@contextmanager
+def _small_pieces() -> Iterator[None]:
+    """The library hands over 10 MiB at a time: a line that breaks more often would never get on."""
+    from huggingface_hub import constants
+
+    before, constants.DOWNLOAD_CHUNK_SIZE = (size := constants.DOWNLOAD_CHUNK_SIZE), min(size, _PIECE)
+    try:
+        yield
+    finally:
+        constants.DOWNLOAD_CHUNK_SIZE = before
 
 
 class _Counted:

@@ -26,6 +26,10 @@ _CONFIGS = (
     "preprocessor_config.json",
     "processor_config.json",
 )
+_CARD = "README.md"
+_PATIENCE = 30
+"""Seconds that the Hub may take to say what a repository holds."""
+
 _TEXTS = (
     "tokenizer.json",
     "tokenizer_config.json",
@@ -71,13 +75,13 @@ def look(repository: str, revision: str | None = None) -> Remote:
 
     with hub_errors(repository, revision):
         try:
-            info = HfApi().model_info(repository, revision=revision, files_metadata=True)
+            info = HfApi().model_info(repository, revision=revision, files_metadata=True, timeout=_PATIENCE)
         except (HfHubHTTPError, HFValidationError):
             raise
         except (OSError, HTTPError) as error:  # no connection, or none wanted
             return _cached(repository, revision, error)
         there = {file.rfilename: Published.of(file) for file in info.siblings or []}
-        small = [name for name in _CONFIGS if name in there]
+        small = [name for name in (*_CONFIGS, _CARD) if name in there]
         path = _snapshot(repository, revision, small) if small else Path()
         tensors = [_tensors(repository, matching(path) if small else [], there)]
         if tensors[0].endswith(".index.json"):
@@ -125,7 +129,8 @@ def hub_errors(repository: str, revision: str | None = None) -> Iterator[None]:
     page = f"{constants.ENDPOINT}/{repository}"
     token = "`hf auth login`, or set HF_TOKEN"
     try:
-        yield
+        with _quiet():
+            yield
     except GatedRepoError as error:
         raise EncoderError(
             f"`{repository}` is given only to those who accepted its licence.",
@@ -156,6 +161,32 @@ def hub_errors(repository: str, revision: str | None = None) -> Iterator[None]:
         if error.errno is not None:  # the disk's
             raise
         raise broken(repository, str(error)) from error  # fewer bytes came than were promised
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Without the library's words on each try: what comes of it is said once."""
+    from huggingface_hub import logging
+
+    before = logging.get_verbosity()
+    logging.set_verbosity(50)  # critical
+    try:
+        yield
+    finally:
+        logging.set_verbosity(before)
+
+
+def license_of(directory: Path) -> str | None:
+    """What the model card `README.md` in a directory names; None if there is none, or none that can be read."""
+    from huggingface_hub import ModelCard
+
+    file = directory / _CARD
+    if not file.exists():
+        return None
+    try:
+        return _license(ModelCard(file.read_text(encoding="utf-8")).data)
+    except ValueError:  # no YAML, or no text: a card is for people, and the tensors are good without it
+        return None
 
 
 def _license(card: Any) -> str | None:
@@ -197,7 +228,7 @@ def missing(repository: str, name: str) -> EncoderError:
     return EncoderError(
         f"Getting `{name}` of `{repository}` failed: there is no connection to the Hub, and no copy in the cache.",
         hint=f"where there is one, `hf download {repository} --local-dir DIR "
-        "--include '*.json' '*.safetensors' '*.txt' '*.model'`; then `likeness pull DIR --out MODEL` here",
+        "--include '*.json' '*.safetensors' '*.txt' '*.md'`; then `likeness pull DIR --out MODEL` here",
     )
 
 
@@ -257,10 +288,10 @@ def _cached(repository: str, revision: str | None, reason: BaseException) -> Rem
     for layout in matching(configs[0].parent):
         name, index = layout.files[1], found(f"{layout.files[1]}.index.json")
         if found(name):
-            return Remote(repository, None, None, configs[0].parent, {})
+            return Remote(repository, None, license_of(configs[0].parent), configs[0].parent, {})
         if index:
             if lacking := [shard for shard in _shard_names(index) if found(shard) is None]:
                 raise missing(repository, lacking[0]) from reason
-            return Remote(repository, None, None, configs[0].parent, {})
+            return Remote(repository, None, license_of(configs[0].parent), configs[0].parent, {})
         raise missing(repository, name) from reason
     raise missing(repository, "config.json") from reason

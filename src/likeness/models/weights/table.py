@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 
 from likeness.core.errors import EncoderError
+from likeness.core.files import read_json
 from likeness.models.config import EncoderConfig, Shapes, Tensors, check_tensors, tensor_shapes
 from likeness.models.preprocess import Preprocess
 from likeness.models.weights.adapt import adapt, resized
@@ -117,7 +118,7 @@ def import_model(
     with Published(path, layout.files[1], layout.renamed) as published:
         prefix = _prefix(layout, published.shapes, path)
         theirs = {name.removeprefix(prefix): shape for name, shape in published.shapes.items()}
-        config = layout.read(path, described, theirs)
+        config = _understood(layout, path, described, theirs)
         gathered = gather(published, layout.keys(config.tower), config.tower.shapes(), prefix, layout.ignored)
         tensors = {f"tower.{name}": tensor for name, tensor in gathered.items()}
     check_tensors(tensor_shapes(config), tensors, str(path))
@@ -127,6 +128,20 @@ def import_model(
         return config, tensors
     config, tensors = adapt(config, tensors, size=wanted.size, stride=stride)
     return replace(config, preprocess=wanted), tensors
+
+
+def _understood(
+    layout: Layout, path: Path, described: dict[str, Any], theirs: Mapping[str, tuple[int, ...]]
+) -> EncoderConfig:
+    """What `layout.read` makes of files whose values may be of any kind."""
+    try:
+        return layout.read(path, described, theirs)
+    except (TypeError, ValueError, AttributeError, LookupError, ArithmeticError) as error:
+        raise EncoderError(
+            f"`{path / layout.files[0]}`, or what describes the preprocessing beside it, can't be understood: "
+            f"{type(error).__name__}, {error}.",
+            hint="get them again from where the model comes from",
+        ) from error
 
 
 def export_tensors(layout: Layout, config: EncoderConfig, tensors: Mapping[str, np.ndarray]) -> Tensors:
@@ -198,6 +213,8 @@ class Published:
         """One tensor as float32."""
         if self._dtypes[name] not in ("F32", "F16", "BF16"):
             raise EncoderError(f"Tensor `{name}` of `{self.path}` is {self._dtypes[name]}; expected F32, F16 or BF16.")
+        if self._dtypes[name] == "BF16":
+            import ml_dtypes  # noqa: F401  NumPy does not know the dtype before
         file, stored = self._where[name]
         array: np.ndarray = file.get_tensor(stored).astype(np.float32)
         return array
@@ -206,7 +223,11 @@ class Published:
         index = self.path / f"{self.name}.index.json"
         if (self.path / self.name).exists() or not index.exists():
             return [self.name]
-        return sorted(set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values()))
+        described = read_json(index)
+        named = described.get("weight_map") if isinstance(described, dict) else None
+        if not isinstance(named, dict) or not all(isinstance(n, str) and "/" not in n for n in named.values()):
+            raise EncoderError(f"`{index}` does not say which files beside it hold the tensors.", hint="get it again")
+        return sorted(set(named.values()))
 
 
 def _full(prefix: str, name: str, layer: int) -> str:
@@ -233,6 +254,10 @@ def _check_names(
 ) -> None:
     """Every one of theirs is used once, or known as not needed, or holds no number; none that we need is missing."""
     names = published.shapes
+    if (layers := max(_layers(shapes, key) for key in keys)) > len(names):
+        raise EncoderError(
+            f"The config of `{published.path}` has {layers:,} layers; its file has {len(names)} tensors."
+        )
     wanted = {_full(prefix, name, i) for key in keys for name in key.theirs for i in range(_layers(shapes, key))}
     faults = [f"`{name}` is missing" for name in sorted(wanted - names.keys())]
     faults += [

@@ -25,7 +25,8 @@ POOLINGS = {"token": "class", "avg": "mean", "map": "attention"}
 
 # Arguments with which a model was made that say what the shapes say as well, or nothing about its features.
 _HARMLESS = {"embed_dim", "depth", "mlp_ratio", "patch_size", "class_token", "reg_tokens", "num_reg_tokens", "img_size"}
-_HARMLESS |= {"fc_norm", "use_fc_norm"}
+_HARMLESS |= {"fc_norm", "use_fc_norm", "in_chans", "drop_rate", "drop_path_rate", "proj_drop_rate", "attn_drop_rate"}
+_HARMLESS |= {"pos_drop_rate", "patch_drop_rate"}
 _HARMLESS |= {"init_values", "attn_pool_mlp_ratio", "dynamic_img_size", "dynamic_img_pad", "num_classes", "global_pool"}
 _READ = {"num_heads", "attn_pool_num_heads", "act_layer", "ref_feat_shape"}
 

@@ -50,6 +50,7 @@ def read_tokenizer(path: Path, config: TextConfig, clean: Clean, side: str | Non
     described = _described(path)
     tokenizer = _pieces(path)
     _mark(tokenizer, described)
+    _refuse_foreign(tokenizer, config, path)
     _clean(tokenizer, clean)
     tokenizer.enable_truncation(config.context)
     tokenizer.no_padding()
@@ -59,6 +60,20 @@ def read_tokenizer(path: Path, config: TextConfig, clean: Clean, side: str | Non
         direction = side or described.get("padding_side", usual)
         tokenizer.enable_padding(direction=direction, pad_id=number, pad_token=token, length=config.context)
     return str(tokenizer.to_str())
+
+
+def _refuse_foreign(tokenizer: Any, config: TextConfig, path: Path) -> None:
+    """NoTextError if the tokens can't be those that the tower has learned."""
+    count = tokenizer.get_vocab_size()
+    ids = tokenizer.encode("a photo of a red kettle").ids
+    there = config.end is None or config.end in ids or config.end >= config.vocabulary  # none has what is no token
+    ends = bool(ids) and (there if config.read != "highest" else ids[-1] == max(ids))
+    if count > config.vocabulary or not ends:
+        what = f"it has {count:,} tokens" if count > config.vocabulary else "its texts have no mark of the end"
+        raise NoTextError(
+            f"The tokenizer of `{path}` is not that of its text tower, which has {config.vocabulary:,} tokens: {what}.",
+            hint="copy `tokenizer.json` from where the model comes from, and pull again",
+        )
 
 
 def tokenizer_class(path: Path) -> str:
