@@ -1,7 +1,10 @@
 """`likeness pull`: directories in published layouts and our own; everything else is one sentence and exit code 2."""
 
 import json
+import subprocess
+import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -180,3 +183,93 @@ def test_another_input_layer_and_output(clip: Path, tmp_path: Path, capsys: pyte
     assert card["adapted"] == "size 48, stride 8, layer -1, pooling mean, features pooled"
     capsys.readouterr()
     assert "no layer 2" in refused([str(clip), "--out", str(tmp_path / "n"), "--layer", "2"], capsys)
+
+
+def test_half_precision_is_read_where_nothing_else_knows_it(
+    published: Path, tmp_path: Path, encoder: tuple[EncoderConfig, Tensors]
+):
+    """In a process of its own: NumPy learns bfloat16 from a library that JAX imports."""
+    import ml_dtypes
+    from safetensors.numpy import load_file, save_file
+
+    tensors = load_file(published / "model.safetensors")
+    save_file({n: t.astype(ml_dtypes.bfloat16) for n, t in tensors.items()}, published / "model.safetensors")
+    code = "import sys\nfrom likeness.commands import main\nsys.exit(main(sys.argv[1:]))"
+    command = [sys.executable, "-c", code, "pull", str(published), "--out", str(tmp_path / "m")]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    for name, tensor in read_model(tmp_path / "m")[1].items():
+        rounded = encoder[1][name].astype(ml_dtypes.bfloat16).astype(np.float32)
+        np.testing.assert_array_equal(tensor, rounded, err_msg=name)
+
+
+@pytest.mark.parametrize(
+    ("file", "change"),
+    [
+        ("config.json", {"vision_config": [3]}),
+        ("config.json", {"vision_config": {"layer_norm_eps": "x"}}),
+        ("config.json", {"vision_config": {"num_hidden_layers": "three"}}),
+        ("config.json", {"vision_config": {"patch_size": [16, "a"]}}),
+        ("preprocessor_config.json", {"size": "64"}),
+        ("preprocessor_config.json", {"size": [64]}),
+        ("preprocessor_config.json", {"image_mean": ["a", "b", "c"]}),
+        ("preprocessor_config.json", {"image_mean": 0.5}),
+        ("preprocessor_config.json", {"resample": "soft"}),
+    ],
+)
+def test_values_of_any_kind_are_one_sentence(
+    clip: Path, tmp_path: Path, file: str, change: dict[str, Any], capsys: pytest.CaptureFixture[str]
+):
+    write_statistics(clip, CLIP_MEAN, CLIP_STD)
+    described = json.loads((clip / file).read_text())
+    inner = described.get("vision_config")
+    for key, value in change.items():
+        described[key] = inner | value if isinstance(value, dict) else value
+    (clip / file).write_text(json.dumps(described))
+    said = refused([str(clip), "--out", str(tmp_path / "m")], capsys)
+    assert "likeness pull DIR" not in said  # which was just given
+
+
+def test_more_layers_than_tensors(clip: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+    write_statistics(clip, CLIP_MEAN, CLIP_STD)
+    described = json.loads((clip / "config.json").read_text())
+    described["vision_config"]["num_hidden_layers"] = 10**9
+    (clip / "config.json").write_text(json.dumps(described))
+    assert "has 1,000,000,000 layers" in refused([str(clip), "--out", str(tmp_path / "m")], capsys)
+
+
+@pytest.mark.parametrize("index", [{}, [], {"weight_map": {"a": "../other.safetensors"}}, {"weight_map": {"a": 3}}])
+def test_an_index_that_names_no_files_beside_it(
+    published: Path, tmp_path: Path, index: Any, capsys: pytest.CaptureFixture[str]
+):
+    (published / "model.safetensors").rename(tmp_path / "other.safetensors")
+    (published / "model.safetensors.index.json").write_text(json.dumps(index))
+    said = refused([str(published), "--out", str(tmp_path / "m")], capsys)
+    assert "does not say which files beside it hold the tensors" in said
+
+
+def test_sizes_that_leave_nothing_to_see(published: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+    out = ["--out", str(tmp_path / "m")]
+    assert "sees nothing below 32 px" in refused([str(published), "--size", "31", *out], capsys)
+    for size in ("0", "-5", "100000"):
+        assert f"`--size` is {size}; expected 1 to 4096." in refused([str(published), "--size", size, *out], capsys)
+    said = refused([str(published), "--pooling", "foo", *out], capsys)
+    assert "`--pooling` is 'foo'; expected one of 'attention', 'class', 'gem', 'mean'." in said
+
+
+def test_the_licence_of_a_directory_is_kept(published: Path, tmp_path: Path):
+    (published / "README.md").write_text("---\nlicense: other\nlicense_name: my-own\n---\n# A model\n")
+    assert main(["pull", str(published), "--out", str(tmp_path / "m")]) == 0
+    assert json.loads((tmp_path / "m" / "card.json").read_text())["license"] == "my-own"
+    (published / "README.md").write_text("---\nlicense: [\n---\n# Broken\n")
+    assert main(["pull", str(published), "--out", str(tmp_path / "n")]) == 0
+    assert "license" not in json.loads((tmp_path / "n" / "card.json").read_text())
+
+
+def test_an_export_is_read_and_what_stays_behind_is_said(
+    clip: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+):
+    write_statistics(clip, CLIP_MEAN, CLIP_STD)
+    (clip / "card.json").write_text(json.dumps({"export": {"target": "transformers"}}))
+    assert main(["pull", str(clip), "--out", str(tmp_path / "m")]) == 0
+    assert "is an export: its tower was read, and not what the encoder had behind it" in capsys.readouterr().err

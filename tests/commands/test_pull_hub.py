@@ -357,3 +357,40 @@ def test_the_environment_is_honoured(published: Any, tmp_path: Path):
     result = subprocess.run([*command, str(tmp_path / "b")], env=quiet, capture_output=True, text=True, timeout=120)
     assert result.returncode == 0, result.stderr
     assert len(published.asked) == count
+
+
+def test_little_is_lost_on_a_line_that_breaks_often(published: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """The library alone keeps whole pieces of 10 MiB."""
+    monkeypatch.setattr(time, "sleep", lambda _: None)
+    published.breaks = [1_500_000] + 5 * [0]
+    assert pull(tmp_path) == 2
+    assert published.served[1][1] == 2**20
+    assert pull(tmp_path) == 0
+
+
+def test_a_copy_in_the_cache_keeps_licence_and_revision(
+    published: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+):
+    from huggingface_hub import constants
+
+    published.files["README.md"] = b"---\nlicense: apache-2.0\n---\n# A model"
+    assert pull(tmp_path, out="first") == 0
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
+    capsys.readouterr()
+    assert pull(tmp_path) == 0
+    assert "no connection; the copy in the cache is used; licence apache-2.0" in capsys.readouterr().err
+    cards = [json.loads((tmp_path / name / "card.json").read_text()) for name in ("first", "m")]
+    assert cards[0] == cards[1]
+
+
+def test_the_librarys_own_words_are_not_shown(published: Any, tmp_path: Path):
+    """In a process of its own, whose logging is as a user has it."""
+    published.breaks = 6 * [0]
+    code = "import sys, time\ntime.sleep = lambda _: None\n"
+    code += "from likeness.commands import main\nsys.exit(main(sys.argv[1:]))"
+    environment = os.environ | {"HF_ENDPOINT": published.endpoint, "HF_HOME": str(tmp_path / "home")}
+    command = [sys.executable, "-c", code, "pull", "org/name", "--out", str(tmp_path / "m")]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, env=environment)
+    assert done.returncode == 2
+    for words in ("Trying to resume", "Max retries", "Error while downloading"):
+        assert words not in done.stderr

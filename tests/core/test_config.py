@@ -86,6 +86,7 @@ def test_a_flag_changes_one_leaf_of_the_default_and_keeps_the_member_of_its_unio
         (["c", "-k", "many"], "`-k/--count` is 'many'; expected a whole number."),
         (["c", "--loss.margin", "x"], "`--loss.margin` is 'x'; expected a number."),
         (["c", "--where"], "`--where` needs a value."),
+        (["c", "--where", "a", "--where", "b"], "`--where` is given twice."),
         ([], "Missing: `COLL`."),
     ],
 )

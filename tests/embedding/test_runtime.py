@@ -4,6 +4,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -126,6 +127,20 @@ def test_embeds_files_and_arrays_of_any_shape(model: str, tmp_path: Path) -> Non
     expected = embedder.project(embedder.features(np.stack([embedder.preprocess(image) for image in images])))
     np.testing.assert_array_equal(from_arrays, expected)
     assert embedder.embed([]).shape == (0, 5)
+
+
+def test_without_antialiasing_a_jpeg_is_decoded_whole(tmp_path: Path, parts: Callable) -> None:
+    """A reduced one has other pixels, and single pixels are what such an encoder looks at."""
+    config, tensors = parts()
+    image = np.random.default_rng(0).integers(0, 256, (12, 16, 3), dtype=np.uint8).repeat(40, 0).repeat(40, 1)
+    PIL.Image.fromarray(image).save(tmp_path / "a.jpg", quality=95)
+    whole = np.asarray(PIL.Image.open(tmp_path / "a.jpg"))
+    for antialias in (True, False):
+        path = tmp_path / str(antialias)
+        write_model(path, replace(config, preprocess=replace(config.preprocess, antialias=antialias)), tensors, {})
+        embedder = load(path, "onnx")
+        of_file, of_array = embedder.embed([tmp_path / "a.jpg"]), embedder.embed([whole])
+        assert np.array_equal(of_file, of_array) is not antialias
 
 
 def test_what_can_not_be_embedded_is_named(model: str, tmp_path: Path) -> None:

@@ -109,6 +109,8 @@ def test_a_cache_that_refuses_does_no_harm(tmp_path, write_text_model, monkeypat
 
 def test_what_is_refused(tmp_path, write_text_model):
     model = write_text_model(tmp_path / "m")
+    with pytest.raises(UsageError, match="takes texts, and was given 3 among them"):
+        load_text(model).embed(["a red kettle", 3])
     with pytest.raises(UsageError, match="several texts"):
         load_text(model).embed("one")
     with pytest.raises(EncoderError, match="no text side"):

@@ -249,8 +249,13 @@ def _sentence(box: str) -> str:
     sentence = ": ".join(part for part in (title.strip(), " ".join(line.strip() for line in rest)) if part)
     for pattern, wording in _REWORDED:
         if match := re.fullmatch(pattern, sentence):
-            return match.expand(wording).replace(", 'None'", "")  # how an option without a value looks to tyro
+            return re.sub(r"(?<=one of )'.*'", _sorted, match.expand(wording))
     return sentence if sentence.endswith((".", "?", "!")) else sentence + "."
+
+
+def _sorted(choices: re.Match[str]) -> str:
+    """In one order: tyro's differs from run to run, and has 'None' for an option that may be left out."""
+    return ", ".join(sorted(choice for choice in choices[0].split(", ") if choice != "'None'"))
 
 
 # ---------------------------------------------------------------------------------------------- JSON

@@ -226,6 +226,16 @@ def test_what_is_another_tower_is_refused(tmp_path: Path, change: dict[str, Any]
         read_published(tmp_path)
 
 
+@pytest.mark.usefixtures("tables")
+def test_what_timm_writes_of_every_model_changes_nothing(tmp_path: Path):
+    saved(tmp_path, "efficientnet_b0", 32)
+    before = read_published(tmp_path)[1]
+    described = json.loads((tmp_path / "config.json").read_text())
+    described["model_args"] = {"in_chans": 3, "num_classes": 7, "global_pool": "avg", "drop_rate": 0.1}
+    (tmp_path / "config.json").write_text(json.dumps(described))
+    assert read_published(tmp_path)[1] == before
+
+
 def test_every_name_leads_to_its_tower_and_back():
     names = [f"{start}efficientnet_b{n}" for start in ("", "tf_") for n in range(8)]
     names += [f"{start}efficientnetv2_{n}" for start in ("", "tf_") for n in "sml"]

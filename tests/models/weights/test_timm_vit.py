@@ -164,7 +164,8 @@ def saved(path: Path, case: Case, tensors: dict[str, np.ndarray] | None = None, 
     prepare = {"input_size": [3, SIDE, SIDE], "interpolation": "bicubic", "crop_pct": 1.0, "crop_mode": "squash"}
     prepare |= {"mean": MEAN, "std": STD, "num_classes": case.classes, "tag": "webli"}
     described = {"architecture": case.architecture, "num_classes": case.classes, "global_pool": case.pooling}
-    described |= {"model_args": case.arguments, "pretrained_cfg": prepare, **change}
+    always = {"in_chans": 3, "num_classes": 0}  # which timm 1.0.31 writes of every model
+    described |= {"model_args": always | case.arguments, "pretrained_cfg": prepare, **change}
     path.mkdir(exist_ok=True)
     save_file(tensors, path / "model.safetensors")
     (path / "config.json").write_text(json.dumps(described))

@@ -113,7 +113,7 @@ def test_marks_that_only_the_config_asks_for(tmp_path):
     """As GemmaTokenizer's files have it: flags in `tokenizer_config.json`, whatever `tokenizer.json` says."""
     gemma(tmp_path, add_bos_token=True, add_eos_token=False)
     bos, eos = 2, 1
-    assert ours(tmp_path, config(2000))("a").tolist()[0] == bos
+    assert ours(tmp_path, config(2000, whole=True), side="right")("a").tolist()[0] == bos
     described = json.loads((tmp_path / "tokenizer_config.json").read_text())
     flags = {"add_bos_token": False, "add_eos_token": True, "pad_token": {"content": "<pad>"}, "padding_side": "right"}
     (tmp_path / "tokenizer_config.json").write_text(json.dumps(described | flags))
@@ -168,3 +168,13 @@ def test_what_can_not_be_read_is_a_sentence(tmp_path, clip_files, monkeypatch):
     monkeypatch.setitem(__import__("sys").modules, "tokenizers", None)
     with pytest.raises(UsageError, match="not installed"):
         read_tokenizer(tmp_path, tower, "none")
+
+
+def test_a_tokenizer_of_another_tower_is_refused(tmp_path):
+    """Too many tokens, or texts without the mark that the tower reads."""
+    gemma(tmp_path)
+    count = len(json.loads((tmp_path / "tokenizer.json").read_text())["model"]["vocab"])
+    with pytest.raises(NoTextError, match=r"is not that of its text tower, which has 9 tokens: it has \d+ tokens"):
+        ours(tmp_path, config(9, whole=True))
+    with pytest.raises(NoTextError, match="its texts have no mark of the end"):
+        ours(tmp_path, config(count + 100))

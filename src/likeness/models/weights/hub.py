@@ -179,13 +179,14 @@ def _quiet() -> Iterator[None]:
 def license_of(directory: Path) -> str | None:
     """What the model card `README.md` in a directory names; None if there is none, or none that can be read."""
     from huggingface_hub import ModelCard
+    from yaml import YAMLError  # type: ignore[import-untyped]
 
     file = directory / _CARD
     if not file.exists():
         return None
     try:
         return _license(ModelCard(file.read_text(encoding="utf-8")).data)
-    except ValueError:  # no YAML, or no text: a card is for people, and the tensors are good without it
+    except (YAMLError, ValueError):  # a card is for people, and the tensors are good without it
         return None
 
 

@@ -65,9 +65,12 @@ def read_tokenizer(path: Path, config: TextConfig, clean: Clean, side: str | Non
 def _refuse_foreign(tokenizer: Any, config: TextConfig, path: Path) -> None:
     """NoTextError if the tokens can't be those that the tower has learned."""
     count = tokenizer.get_vocab_size()
-    ids = tokenizer.encode("a photo of a red kettle").ids
-    there = config.end is None or config.end in ids or config.end >= config.vocabulary  # none has what is no token
-    ends = bool(ids) and (there if config.read != "highest" else ids[-1] == max(ids))
+    tried = [tokenizer.encode(text).ids for text in ("a photo of a red kettle", "b", "7 zoos")]
+    if config.read == "end":  # no text has what is no token: then the tower reads the first
+        ends = all(config.end in ids for ids in tried) or int(config.end or 0) >= config.vocabulary
+    else:
+        last = {ids[-1] if ids and ids[-1] == max(ids) else None for ids in tried}
+        ends = config.read == "last" or (len(last) == 1 and None not in last)
     if count > config.vocabulary or not ends:
         what = f"it has {count:,} tokens" if count > config.vocabulary else "its texts have no mark of the end"
         raise NoTextError(
