@@ -225,8 +225,8 @@ def test_a_full_disk_is_said_and_leaves_nothing(tmp_path: Path, monkeypatch: pyt
 @pytest.mark.parametrize(
     ("make", "words"),
     [
-        (lambda: encoder(MobileNetV2Config(), "class"), "does not go with a MobileNetV2Config"),
-        (lambda: encoder(VIT, "gem"), "does not go with a ViTConfig"),
+        (lambda: encoder(MobileNetV2Config(), "class"), "does not go with the tower (MobileNetV2)"),
+        (lambda: encoder(VIT, "gem"), "does not go with the tower (ViT)"),
         (lambda: encoder(dataclasses.replace(VIT, size=24), "class"), "16 px can't enter a tower for 24 px"),
         (lambda: dataclasses.replace(VIT, size=4), "cut into patches of 8"),
         (lambda: dataclasses.replace(VIT, heads=5), "split among 5 heads"),

@@ -24,6 +24,7 @@ from likeness.models.config import (
 )
 from likeness.models.encoder import Encoder
 from likeness.models.preprocess import Preprocess
+from likeness.models.towers.cost import operations
 from likeness.models.towers.efficientnet import Stage
 
 TOWERS: list[Tower] = [
@@ -57,6 +58,7 @@ def test_tensors_are_those_of_the_table_and_survive_the_disk(tmp_path: Path, tow
     assert again.fingerprint == encoder.fingerprint
     assert all(np.array_equal(t, tensors[name]) for name, t in again.tensors().items())
     assert jax.tree.structure(again) == jax.tree.structure(encoder)
+    assert operations(tower, encoder.config.preprocess.size) > 0  # what it costs is known
 
 
 @eqx.filter_jit

@@ -84,8 +84,9 @@ class EncoderConfig:
 
     def __post_init__(self) -> None:
         if self.pooling not in self.tower.poolings:
+            kind = type(self.tower).__name__.removesuffix("Config")
             raise EncoderError(
-                f"Pooling {self.pooling!r} does not go with a {type(self.tower).__name__}.",
+                f"Pooling {self.pooling!r} does not go with the tower ({kind}).",
                 hint=f"for this one: {', '.join(self.tower.poolings)}",
             )
         if self.tower.only_size not in (None, self.preprocess.size):

@@ -109,7 +109,9 @@ def _cubic(distance: np.ndarray, a: float) -> np.ndarray:
 def _vit(config: EncoderConfig) -> ViTConfig:
     if not isinstance(config.tower, ViTConfig):
         name = type(config.tower).__name__.removesuffix("Config")
-        raise EncoderError(f"Patches, layers and projections are a ViT's to choose; the tower is a {name}.")
+        raise EncoderError(
+            f"Patches, layers and projections are a ViT's to choose; this tower is of another kind ({name})."
+        )
     return config.tower
 
 

@@ -319,7 +319,8 @@ def rows() -> tuple[list[str], list[list[str]]]:
 LEGEND = (
     "M: millions of parameters of the image tower. GFLOP: billions of operations for one picture, a multiplication and "
     "an addition counted as two. px: side of the input. F: numbers in the features. images/s: on two cores, random "
-    "weights, `benchmarks/presets.py`. ?: the repository's name was not checked."
+    "weights, `benchmarks/presets.py`. ?: the repository's name was not checked. standing: mAP on ILIAS, the score of "
+    "the GUIE competition, k-NN on UnED; each on its own pictures, not to be compared. Begin with laptop, gpu or best."
 )
 """What the columns are."""
 
