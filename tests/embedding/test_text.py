@@ -2,6 +2,8 @@
 
 import dataclasses
 import shutil
+import subprocess
+import sys
 from math import erf
 from pathlib import Path
 
@@ -107,10 +109,16 @@ def test_a_cache_that_refuses_does_no_harm(tmp_path, write_text_model, monkeypat
     assert np.array_equal(load_text(model).embed(TEXTS), first)
 
 
+def test_what_is_no_text_is_named(tmp_path, write_text_model):
+    """In a process of its own: here annotations are checked, and refuse it first."""
+    code = "import sys, likeness\nlikeness.load_text(sys.argv[1]).embed(['a red kettle', 3])"
+    model = write_text_model(tmp_path / "m")
+    done = subprocess.run([sys.executable, "-c", code, str(model)], capture_output=True, text=True, check=False)
+    assert "UsageError: `embed` takes texts, and was given 3 among them." in done.stderr
+
+
 def test_what_is_refused(tmp_path, write_text_model):
     model = write_text_model(tmp_path / "m")
-    with pytest.raises(UsageError, match="takes texts, and was given 3 among them"):
-        load_text(model).embed(["a red kettle", 3])
     with pytest.raises(UsageError, match="several texts"):
         load_text(model).embed("one")
     with pytest.raises(EncoderError, match="no text side"):

@@ -93,6 +93,7 @@ def _pull(config: Config) -> None:
     """Read, adapt, write."""
     path, card = _found(config.source, config.revision)
     from likeness.models.config import write_model
+    from likeness.models.towers.cost import parameters
 
     encoder, tensors, more = _read(path, config.size, config.stride)
     published = encoder, tensors
@@ -102,9 +103,10 @@ def _pull(config: Config) -> None:
     write_model(config.out, encoder, tensors, card | more, text)
     if "export" in read_card(path):
         note(f"`{config.source}` is an export: its tower was read, and not what the encoder had behind it")
-    tower, count = type(encoder.tower).__name__.removesuffix("Config"), sum(t.size for t in tensors.values())
+    tower, count = type(encoder.tower).__name__.removesuffix("Config"), parameters(encoder.tower.shapes())
+    millions = f"{count / 1e6:.{1 if count >= 1e5 else 3}f} M parameters"
     note(
-        f"`{config.out}`: {tower}, {count / 1e6:.1f} M numbers, {encoder.preprocess.size} px, "
+        f"`{config.out}`: {tower}, {millions}, {encoder.preprocess.size} px, "
         f"{encoder.tower.features} features, embedding of {encoder.projection.dimension}"
         + (f", texts of up to {text.config.context} tokens" if text else "")
     )

@@ -72,9 +72,18 @@ def read_published(
     if described:
         raise no_tensors(path)
     raise EncoderError(
-        f"`{path}` is in no layout that is known ({', '.join(WEIGHTS)}).",
-        hint="it needs `config.json` of one of these, or `open_clip_config.json`, beside safetensors",
+        f"`{path}` is in no layout that is known: {_said(path)}.",
+        hint=f"layouts: {', '.join(WEIGHTS)}; docs/reference/towers.md says more",
     )
+
+
+def _said(path: Path) -> str:
+    """What its config says it is."""
+    if not (path / "config.json").exists():
+        return "there is neither `config.json` nor `open_clip_config.json`"
+    described = _json(path / "config.json")
+    told = [f"{key} {described[key]!r}" for key in ("model_type", "architecture", "architectures") if key in described]
+    return f"its `config.json` has {', '.join(told) or 'no model_type and no architecture'}"
 
 
 def matching(path: Path) -> list[Layout]:

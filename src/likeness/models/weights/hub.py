@@ -226,8 +226,11 @@ def _refused(repository: str, status: int, headers: Mapping[str, str], token: st
 
 def missing(repository: str, name: str) -> EncoderError:
     """There is no connection, and the cache lacks this file."""
+    from huggingface_hub import constants
+
     return EncoderError(
-        f"Getting `{name}` of `{repository}` failed: there is no connection to the Hub, and no copy in the cache.",
+        f"Getting `{name}` of `{repository}` failed: there is no connection to the Hub ({constants.ENDPOINT}), and no "
+        "copy in the cache.",
         hint=f"where there is one, `hf download {repository} --local-dir DIR "
         "--include '*.json' '*.safetensors' '*.txt' '*.md'`; then `likeness pull DIR --out MODEL` here",
     )

@@ -275,8 +275,12 @@ def _gather(key: Key, shapes: Shapes, prefix: str, published: Published) -> np.n
     layers = list(_rows(key, _layers(shapes, key), prefix, published))
     if "{}" not in key.theirs[0]:
         return np.ascontiguousarray(layers[0])
-    if len({layer.shape for layer in layers}) > 1:
-        raise EncoderError(f"The layers of `{key.theirs[0]}` in `{published.path}` differ in shape.")
+    for i, layer in enumerate(layers):
+        if layer.shape != layers[0].shape:
+            raise EncoderError(
+                f"`{_full(prefix, key.theirs[0], i)}` of `{published.path}` has shape {list(layer.shape)}, "
+                f"where layer 0 has {list(layers[0].shape)} (axes in our order)."
+            )
     return np.stack(layers)
 
 
