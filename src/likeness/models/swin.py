@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Float32, Int
 
-from likeness.models.attention import MLP, QKV
+from likeness.models.attention import MLP, QKV, gathered
 from likeness.models.config import SwinConfig
 from likeness.models.layers import LayerNorm, Linear
 from likeness.models.pooling import Pooling, pool
@@ -248,7 +248,6 @@ def _gathered(
     scores: Float32[Array, "M h T T"], v: Float[Array, "M T h d"], apart: Float32[Array, "M T T"] | None, out: Linear
 ) -> Float[Array, "M T F"]:
     scores = scores if apart is None else scores + apart[:, None]
-    shares = jax.nn.softmax(scores, axis=-1).astype(v.dtype)
-    seen = jnp.einsum("mhqk,mkhd->mqhd", shares, v)
+    seen = gathered(scores, v.swapaxes(1, 2)).swapaxes(1, 2)
     windows, tokens, heads, numbers = v.shape
     return out(seen.reshape(-1, heads * numbers)).reshape(windows, tokens, -1)

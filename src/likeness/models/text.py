@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Float32, Int
 
+from likeness.models.attention import gathered
 from likeness.models.layers import LayerNorm, Linear, gelu
 from likeness.models.towers.text import TextConfig
 
@@ -32,13 +33,12 @@ class TextBlock(eqx.Module):
         """What each token gathers from those that it may look at; the softmax is float32."""
         tokens, width = x.shape
         heads = self.config.heads
-        q, k, v = jnp.moveaxis(self.qkv(x).reshape(tokens, 3, heads, width // heads), 1, 0)
-        scores = jnp.einsum("qhd,khd->hqk", q * (width // heads) ** -0.5, k).astype(jnp.float32)
+        q, k, v = self.qkv(x).reshape(tokens, 3, heads, width // heads).transpose(1, 2, 0, 3)
+        scores = (q * (width // heads) ** -0.5 @ k.mT).astype(jnp.float32)
         if self.config.causal:
             seen = jnp.tril(jnp.ones((tokens, tokens), bool))
             scores = jnp.where(seen[None], scores, -jnp.inf)  # a token sees itself, so that no row is empty
-        shares = jax.nn.softmax(scores, axis=-1).astype(x.dtype)
-        return self.out(jnp.einsum("hqk,khd->qhd", shares, v).reshape(tokens, width))
+        return self.out(gathered(scores, v).swapaxes(0, 1).reshape(tokens, width))
 
 
 class TextTower(eqx.Module):
