@@ -593,6 +593,8 @@ def test_equals_open_clip(tmp_path: Path, name: str, proj: str | None):
     import torch
     from safetensors.torch import save_file as save
 
+    if not hasattr(open_clip.model.CLIPVisionCfg(), "timm_model_kwargs"):
+        pytest.skip("this release of open_clip (3.3 and before) can't make a small trunk; its main branch can")
     case, images = dataclasses.replace(CASES[name], classes=0), pictures()
     saved_in_open_clip(tmp_path, case, proj)
     described = json.loads((tmp_path / "open_clip_config.json").read_text())
