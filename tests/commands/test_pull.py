@@ -273,3 +273,5 @@ def test_an_export_is_read_and_what_stays_behind_is_said(
     (clip / "card.json").write_text(json.dumps({"export": {"target": "transformers"}}))
     assert main(["pull", str(clip), "--out", str(tmp_path / "m")]) == 0
     assert "is an export: its tower was read, and not what the encoder had behind it" in capsys.readouterr().err
+    (clip / "card.json").write_text("[1")  # somebody else's file of that name
+    assert main(["pull", str(clip), "--out", str(tmp_path / "n")]) == 0

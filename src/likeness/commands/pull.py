@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from likeness.core.config import did_you_mean, in_range, option
 from likeness.core.errors import EncoderError, UsageError
-from likeness.core.files import read_card, read_json, refuse_unless
+from likeness.core.files import kind_of, read_card, read_json, refuse_unless
 from likeness.core.journal import note
 
 if TYPE_CHECKING:
@@ -101,7 +101,7 @@ def _pull(config: Config) -> None:
     encoder, tensors, more = _adapted(config, encoder, tensors, more)
     text = _text(path, published, (encoder, tensors)) if config.text else None
     write_model(config.out, encoder, tensors, card | more, text)
-    if "export" in read_card(path):
+    if kind_of(path) == "export":
         note(f"`{config.source}` is an export: its tower was read, and not what the encoder had behind it")
     tower, count = type(encoder.tower).__name__.removesuffix("Config"), parameters(encoder.tower.shapes())
     millions = f"{count / 1e6:.{1 if count >= 1e5 else 3}f} M parameters"

@@ -13,7 +13,7 @@ from onnx import GraphProto, ModelProto, TensorProto, helper
 from likeness.core import ort
 from likeness.core.errors import EncoderError
 from likeness.core.shapes import Vectors
-from likeness.export.parts import WHOLE, Export, Written, preparation
+from likeness.export.parts import Export, Written, opening
 from likeness.export.pixels import preprocessing
 from likeness.models.config import EncoderConfig
 from likeness.models.graphs import build
@@ -29,9 +29,8 @@ _LARGEST = 2**31 - 2**20
 def write(export: Export, directory: Path) -> Written:
     """`model.onnx`, and `model.bin` where the weights are too large for one file."""
     save(assemble(export), directory)
-    prepare = WHOLE if export.preprocess else preparation(export.config.preprocess)
     code = (
-        f"import numpy as np\nimport onnxruntime\nfrom PIL import Image, ImageOps\n\n{prepare}\n"
+        f"import numpy as np\nimport onnxruntime\nfrom PIL import Image, ImageOps\n\n{opening(export)}\n"
         "session = onnxruntime.InferenceSession('model.onnx', providers=['CPUExecutionProvider'])\n\n"
         "def embed(path):\n    return session.run(None, {'images': prepared(path)[None]})[0][0]\n"
     )

@@ -12,12 +12,13 @@ import numpy as np
 
 from likeness.core.errors import EncoderError
 from likeness.export import open_clip_text
-from likeness.export.parts import OPENED, Export, Written, preparation
+from likeness.export.parts import Export, Written
 from likeness.export.published import (
     PROJECTION,
     embedding_lines,
     folded,
     kind,
+    opening_lines,
     pixel_lines,
     ratio,
     read_back,
@@ -146,7 +147,7 @@ def _code(config: EncoderConfig, exact: bool, projected: bool, texts: bool) -> s
     """The README's lines."""
     lines = ["import open_clip", "import torch", "from PIL import Image, ImageOps"]
     lines += ["from safetensors.torch import load_file"] if projected else []
-    lines += ["", OPENED.rstrip()] if exact else ["import numpy as np", "", preparation(config.preprocess).rstrip()]
+    lines += opening_lines(config, exact)
     lines += ["", "model, prepare = open_clip.create_model_from_pretrained('local-dir:.')"]
     lines += ["tokenizer = open_clip.get_tokenizer('local-dir:.')"] if texts else []
     lines += [f"projection = load_file('{PROJECTION}')"] if projected else []

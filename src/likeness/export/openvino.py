@@ -5,7 +5,7 @@ import tempfile
 from pathlib import Path
 
 from likeness.export import onnx
-from likeness.export.parts import WHOLE, Export, Written, preparation
+from likeness.export.parts import Export, Written, opening
 
 NEEDS = ("openvino",)
 READS = ("openvino",)
@@ -21,9 +21,8 @@ def write(export: Export, directory: Path) -> Written:
         onnx.save(onnx.assemble(export), Path(scratch))
         model = openvino.Core().read_model(Path(scratch) / "model.onnx")
         openvino.save_model(model, directory / "model.xml", compress_to_fp16=False)
-    prepare = WHOLE if export.preprocess else preparation(export.config.preprocess)
     code = (
-        f"import numpy as np\nimport openvino\nfrom PIL import Image, ImageOps\n\n{prepare}\n"
+        f"import numpy as np\nimport openvino\nfrom PIL import Image, ImageOps\n\n{opening(export)}\n"
         "exact = {'INFERENCE_PRECISION_HINT': 'f32'}  # without it, processors that can compute in bfloat16 do\n"
         "model = openvino.Core().compile_model('model.xml', 'CPU', exact)\n\n"
         "def embed(path):\n    return model(prepared(path)[None])[0][0]\n"

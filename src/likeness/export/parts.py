@@ -58,6 +58,11 @@ WHOLE = OPENED + "\ndef prepared(path):\n    return np.asarray(opened(path))\n"
 """The lines that only open a picture file."""
 
 
+def opening(export: Export) -> str:
+    """The lines that make `prepared(path)` of a picture file, for a graph with or without the preprocessing inside."""
+    return WHOLE if export.preprocess else preparation(export.config.preprocess)
+
+
 def preparation(preprocess: Preprocess) -> str:
     """The lines that prepare a picture file outside of the model: a function `prepared(path)` -> uint8 [S S 3]."""
     if not preprocess.antialias:  # Pillow always does

@@ -9,6 +9,7 @@ import numpy as np
 
 from likeness.core.errors import EncoderError
 from likeness.core.files import write_json
+from likeness.export.parts import OPENED, preparation
 from likeness.models.config import EncoderConfig, ProjectionConfig, Tensors, read_safetensors
 from likeness.models.preprocess import Preprocess
 from likeness.models.towers import ViTConfig
@@ -156,6 +157,11 @@ def embedding_lines(config: EncoderConfig, run: str, projected: bool) -> list[st
     if projected:
         lines.append("    features = features @ projection['weight'] + projection['bias']")
     return [*lines, "    return torch.nn.functional.normalize(features)[0].numpy()"]
+
+
+def opening_lines(config: EncoderConfig, exact: bool) -> list[str]:
+    """Lines that make `opened(path)`, or, where no transform of the library is `exact`, `prepared(path)` too."""
+    return ["", OPENED.rstrip()] if exact else ["import numpy as np", "", preparation(config.preprocess).rstrip()]
 
 
 def pixel_lines(config: EncoderConfig) -> list[str]:

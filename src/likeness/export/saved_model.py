@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from likeness.export import onnx, tensorflow
-from likeness.export.parts import WHOLE, Export, Written, preparation
+from likeness.export.parts import Export, Written, opening
 
 NEEDS = ("tensorflow",)
 READS = ("tensorflow",)
@@ -12,9 +12,8 @@ READS = ("tensorflow",)
 def write(export: Export, directory: Path) -> Written:
     """`saved_model.pb`, and the weights in `variables`; the signature is `serving_default`."""
     save(export, directory)
-    prepare = WHOLE if export.preprocess else preparation(export.config.preprocess)
     code = (
-        f"import numpy as np\nimport tensorflow as tf\nfrom PIL import Image, ImageOps\n\n{prepare}\n"
+        f"import numpy as np\nimport tensorflow as tf\nfrom PIL import Image, ImageOps\n\n{opening(export)}\n"
         "model = tf.saved_model.load('.')\nencode = model.signatures['serving_default']\n\n"
         "def embed(path):\n    return encode(images=tf.constant(prepared(path)[None]))['vectors'][0].numpy()\n"
     )

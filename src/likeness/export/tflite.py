@@ -5,7 +5,7 @@ from pathlib import Path
 
 from likeness.core.errors import EncoderError
 from likeness.export import onnx, saved_model, tensorflow
-from likeness.export.parts import WHOLE, Export, Written, preparation
+from likeness.export.parts import Export, Written, opening
 
 NEEDS = ("tensorflow", "ai_edge_litert")  # the second checks what the first wrote
 READS = ("ai_edge_litert",)
@@ -35,10 +35,9 @@ def write(export: Export, directory: Path) -> Written:
         saved_model.save(export, Path(scratch))
         converted: bytes = tf.lite.TFLiteConverter.from_saved_model(scratch).convert()
     (directory / "model.tflite").write_bytes(converted)
-    prepare = WHOLE if export.preprocess else preparation(export.config.preprocess)
     code = (
         "import numpy as np\nfrom ai_edge_litert.interpreter import Interpreter\nfrom PIL import Image, ImageOps\n\n"
-        f"{prepare}\n"
+        f"{opening(export)}\n"
         "encode = Interpreter('model.tflite').get_signature_runner('serving_default')\n\n"
         "def embed(path):\n    return encode(images=prepared(path)[None])['vectors'][0]\n"
     )

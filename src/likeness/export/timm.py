@@ -12,11 +12,12 @@ from typing import Any
 import numpy as np
 
 from likeness.core.errors import EncoderError
-from likeness.export.parts import OPENED, Export, Written, preparation
+from likeness.export.parts import Export, Written
 from likeness.export.published import (
     PROJECTION,
     embedding_lines,
     kind,
+    opening_lines,
     pixel_lines,
     ratio,
     read_back,
@@ -269,7 +270,7 @@ def _code(config: EncoderConfig, exact: bool, projected: bool) -> str:
     """The README's lines."""
     lines = ["import timm", "import torch", "from PIL import Image, ImageOps"]
     lines += ["from safetensors.torch import load_file"] if projected else []
-    lines += ["", OPENED.rstrip()] if exact else ["import numpy as np", "", preparation(config.preprocess).rstrip()]
+    lines += opening_lines(config, exact)
     lines += ["", "model = timm.create_model('local-dir:.', pretrained=True).eval()"]
     if exact:
         lines += ["transform = timm.data.create_transform(**timm.data.resolve_model_data_config(model))"]

@@ -9,12 +9,13 @@ from pathlib import Path
 
 from likeness.core.errors import EncoderError
 from likeness.export.families import FAMILIES, Described, Family, at_its_size
-from likeness.export.parts import OPENED, Export, Written, preparation
+from likeness.export.parts import Export, Written
 from likeness.export.published import (
     PROJECTION,
     embedding_lines,
     folded,
     kind,
+    opening_lines,
     pixel_lines,
     read_back,
     same_tower,
@@ -92,7 +93,7 @@ def _code(config: EncoderConfig, model: str, features: str, exact: bool, project
     lines = ["import torch", "from PIL import Image, ImageOps", f"from transformers import {model}"]
     lines[-1:] = [f"from transformers import AutoImageProcessor, {model}"] if exact else lines[-1:]
     lines += ["from safetensors.torch import load_file"] if projected else []
-    lines += ["", OPENED.rstrip()] if exact else ["import numpy as np", "", preparation(config.preprocess).rstrip()]
+    lines += opening_lines(config, exact)
     lines += ["", f"model = {model}.from_pretrained('.').eval()"]
     lines += ["processor = AutoImageProcessor.from_pretrained('.', backend='pil')"] if exact else []
     lines += [f"projection = load_file('{PROJECTION}')"] if projected else []

@@ -109,15 +109,15 @@ def learned_with_quick_gelu(architecture: str, tag: str) -> bool:
     return any(re.fullmatch(names, f"{architecture}.{tag}") for names in _QUICK)
 
 
-_HARMLESS = ("num_classes", "drop_rate", "drop_path_rate")
-"""Arguments that change no feature."""
+HARMLESS = frozenset({"num_classes", "drop_rate", "drop_path_rate"})
+"""Arguments of every architecture that change no feature."""
 
 
 def refuse_changed(path: Path, described: Mapping[str, Any]) -> None:
     """EncoderError if a convolutional tower was made otherwise than its architecture says."""
     told = {"global_pool": described.get("global_pool", "avg"), **(described.get("model_args") or {})}
     plain = {"global_pool": "avg", "in_chans": 3}  # which timm writes always
-    changed = [f"{k}={v!r}" for k, v in told.items() if k not in _HARMLESS and (k not in plain or v != plain[k])]
+    changed = [f"{k}={v!r}" for k, v in told.items() if k not in HARMLESS and (k not in plain or v != plain[k])]
     if changed:
         raise EncoderError(f"`{path}` is not the plain `{described['architecture']}`: {', '.join(changed)}.")
 

@@ -16,7 +16,7 @@ from likeness.models.config import EncoderConfig, ProjectionConfig, Shapes, ViTC
 from likeness.models.weights.processors import from_timm, square
 from likeness.models.weights.rows import linear, norm
 from likeness.models.weights.table import MATRIX, PATCH, SAME, TOKEN, TOKENS, Form, Key, Layout
-from likeness.models.weights.timm_families import family_of, learned_with_quick_gelu
+from likeness.models.weights.timm_families import HARMLESS, family_of, learned_with_quick_gelu
 
 _BLOCK = "blocks.{}"
 
@@ -25,9 +25,9 @@ POOLINGS = {"token": "class", "avg": "mean", "map": "attention"}
 
 # Arguments with which a model was made that say what the shapes say as well, or nothing about its features.
 _HARMLESS = {"embed_dim", "depth", "mlp_ratio", "patch_size", "class_token", "reg_tokens", "num_reg_tokens", "img_size"}
-_HARMLESS |= {"fc_norm", "use_fc_norm", "in_chans", "drop_rate", "drop_path_rate", "proj_drop_rate", "attn_drop_rate"}
-_HARMLESS |= {"pos_drop_rate", "patch_drop_rate"}
-_HARMLESS |= {"init_values", "attn_pool_mlp_ratio", "dynamic_img_size", "dynamic_img_pad", "num_classes", "global_pool"}
+_HARMLESS |= {"fc_norm", "use_fc_norm", "in_chans", "proj_drop_rate", "attn_drop_rate", "pos_drop_rate"}
+_HARMLESS |= {"patch_drop_rate", "init_values", "attn_pool_mlp_ratio", "dynamic_img_size", "dynamic_img_pad"}
+_HARMLESS |= {"global_pool", *HARMLESS}
 _READ = {"num_heads", "attn_pool_num_heads", "act_layer", "ref_feat_shape"}
 
 
