@@ -8,7 +8,7 @@ help:  ## this list
 	@grep -hE '^[a-z]+:.*##' Makefile | sed -E 's/:[^#]*## */\t/' | expand -t 12
 
 demo: .venv/.base  ## the whole way on made-up products, offline; leaves demo/index.html
-	$(BIN)/likeness demo --out demo
+	$(BIN)/lookalike demo --out demo
 
 test: .venv/.test  ## the tests; those that compare with torch are skipped and counted unless `make reference` ran
 	scripts/test
@@ -38,7 +38,7 @@ clean:  ## remove what this file made
 # Stamps: each is newer than the locks it was installed from, so a second `make` installs nothing.
 .venv/.tools: locks/tools.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv .venv
-	$(BIN)/python -c 'import sys; assert sys.version_info >= (3, 11), "likeness needs Python 3.11 or newer; give make PYTHON=python3.x"'
+	$(BIN)/python -c 'import sys; assert sys.version_info >= (3, 11), "lookalike needs Python 3.11 or newer; give make PYTHON=python3.x"'
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r locks/tools.txt
 	@touch $@
 

@@ -1,4 +1,4 @@
-"""A cold `likeness search`, MobileNetV2 and 10,000 rows: how long it takes, and where each tenth of a second goes.
+"""A cold `lookalike search`, MobileNetV2 and 10,000 rows: how long it takes, and where each tenth of a second goes.
 
     python benchmarks/cold_search.py                            10,000 rows, 5 rounds
     python benchmarks/cold_search.py --rows 100 --rounds 1      a smoke run
@@ -21,11 +21,11 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 
-from likeness.data.collection import SCHEMA, Collection
-from likeness.data.images import encode_jpeg
-from likeness.embedding.runtime import load
-from likeness.models.config import EncoderConfig, MobileNetV2Config, ProjectionConfig, tensor_shapes, write_model
-from likeness.models.preprocess import Preprocess
+from lookalike.data.collection import SCHEMA, Collection
+from lookalike.encoders.config import EncoderConfig, MobileNetV2Config, ProjectionConfig, tensor_shapes, write_model
+from lookalike.imaging.decode import encode_jpeg
+from lookalike.imaging.preprocess import Preprocess
+from lookalike.vectors.runtime import load
 
 PARTS = """
 import json, sys, time
@@ -41,9 +41,9 @@ def lap(name):
 for library in ("numpy", "jaxtyping", "tyro", "PIL.Image", "pyarrow", "lance", "safetensors", "onnxruntime"):
     __import__(library)
     lap(f"import {library}")
-import likeness.commands.search, likeness.embedding.runtime, likeness.search.index
-from likeness.core.config import parse
-lap("import likeness")
+import lookalike.commands.search, lookalike.vectors.runtime, lookalike.search.index
+from lookalike.core.config import parse
+lap("import lookalike")
 
 def timed(owner, name, label):
     function = getattr(owner, name)
@@ -54,15 +54,15 @@ def timed(owner, name, label):
         return result
     setattr(owner, name, wrapper)
 
-runtime, index = likeness.embedding.runtime, likeness.search.index
+runtime, index = lookalike.vectors.runtime, lookalike.search.index
 timed(runtime, "load", "open the model directory")
 timed(index.Index, "open", "read 64 numbers of every row")
 timed(runtime.Embedder, "features", "the graph: open it and run it")
 timed(runtime.Embedder, "preprocess", "preprocess the picture")
 timed(index.Index, "query", "compare with every row")
 timed(index.Matches, "rows", "read the matches' rows")
-from likeness.commands import search
-config = parse(search.Config, sys.argv[2:], prog="likeness search", description="")
+from lookalike.commands import search
+config = parse(search.Config, sys.argv[2:], prog="lookalike search", description="")
 lap("parse the command line")
 search.main(config)
 lap("between")
@@ -134,7 +134,7 @@ def main() -> None:
         model_at(directory / "model")
         collection_at(directory / "collection", arguments.rows, directory / "model")
         search = [str(directory / "collection"), str(directory / "query.jpg")]
-        whole = [sys.executable, "-c", "from likeness.commands import run; run()", "search", *search]
+        whole = [sys.executable, "-c", "from lookalike.commands import run; run()", "search", *search]
         first = seconds(whole, environment)
         totals, bare, parts = [], [], []
         for _ in range(arguments.rounds):
@@ -143,7 +143,7 @@ def main() -> None:
             inside = [sys.executable, "-c", PARTS, str(time.time()), *search]
             done = subprocess.run(inside, env=environment, capture_output=True, text=True, check=True)
             parts.append(json.loads(done.stderr.splitlines()[-1]))
-    print(f"cold `likeness search`, {arguments.rows:,} rows, MobileNetV2, {arguments.rounds} rounds, medians\n")
+    print(f"cold `lookalike search`, {arguments.rows:,} rows, MobileNetV2, {arguments.rounds} rounds, medians\n")
     print(
         f"whole {statistics.median(totals):.2f} s ({min(totals):.2f} to {max(totals):.2f}); first {first:.2f} s; "
         f"`python -c pass` {statistics.median(bare):.2f} s\n"

@@ -1,4 +1,4 @@
-"""`likeness embed` against torch eager float32 on the same random weights, with the same number of threads.
+"""`lookalike embed` against torch eager float32 on the same random weights, with the same number of threads.
 
     python benchmarks/embed.py                                          MobileNetV2 and ViT-B/16, 2 threads
     python benchmarks/embed.py --pictures 16 --rounds 1 --layers 2      a smoke run
@@ -28,7 +28,7 @@ parser.add_argument("--layers", type=int, default=12, help="blocks of the ViT")
 arguments = parser.parse_args()
 
 os.environ["OMP_NUM_THREADS"] = str(arguments.threads)
-if hasattr(os, "sched_setaffinity"):  # likeness takes as many threads as the process may use cores
+if hasattr(os, "sched_setaffinity"):  # lookalike takes as many threads as the process may use cores
     os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[: arguments.threads])
 
 import numpy as np
@@ -37,12 +37,12 @@ import torch
 import transformers
 from torch.utils.flop_counter import FlopCounterMode
 
-from likeness.data.collection import SCHEMA, Collection
-from likeness.data.images import encode_jpeg
-from likeness.embedding.column import ensure_features
-from likeness.embedding.runtime import Embedder, load
-from likeness.models.config import write_model
-from likeness.models.weights import read_published
+from lookalike.data.collection import SCHEMA, Collection
+from lookalike.encoders.config import write_model
+from lookalike.imaging.decode import encode_jpeg
+from lookalike.published.layouts import read_published
+from lookalike.vectors.column import ensure_features
+from lookalike.vectors.runtime import Embedder, load
 
 torch.set_num_threads(arguments.threads)
 transformers.logging.set_verbosity_error()

@@ -37,12 +37,12 @@ import jax.numpy as jnp
 import numpy as np
 import torch
 
-from likeness.losses.centers import Centers
-from likeness.losses.margins import ArcFace
-from likeness.training.config import AdamW, HeadConfig
-from likeness.training.optimizer import make_optimizer
-from likeness.training.state import Learner, first_state
-from likeness.training.step import FeatureBatch, head_objective, make_step
+from lookalike.losses.centers import Centers
+from lookalike.losses.margins import ArcFace
+from lookalike.training.config import AdamW, HeadConfig
+from lookalike.training.optimizer import make_optimizer
+from lookalike.training.state import Learner, first_state
+from lookalike.training.step import FeatureBatch, head_objective, make_step
 
 MARGIN, SCALE, RATE = 0.3, 30.0, 1e-3
 Step = Callable[[], float]

@@ -42,13 +42,13 @@ import jax.numpy as jnp
 import numpy as np
 from threadpoolctl import threadpool_limits
 
-from likeness.search.exact import BLOCK, CHUNK, QUERIES, knn
+from lookalike.search.exact import BLOCK, CHUNK, QUERIES, knn
 
 OWN = """
 import json, sys, time
 from pathlib import Path
 import numpy as np
-from likeness.search.exact import knn
+from lookalike.search.exact import knn
 
 def peak():  # of this program alone; getrusage counts what the process was before it, too
     lines = Path("/proc/self/status").read_text().splitlines()
@@ -126,7 +126,7 @@ def main() -> None:
     index = faiss.IndexFlatIP(arguments.dimension)
     index.add(gallery)
     contenders: dict[str, Callable[[], np.ndarray]] = {
-        "likeness": lambda: knn(queries, gallery, arguments.k)[1],
+        "lookalike": lambda: knn(queries, gallery, arguments.k)[1],
         "faiss flat": lambda: index.search(queries, arguments.k)[1],
         "jax two-level": jax_two_level(queries, gallery),
     }
@@ -143,7 +143,7 @@ def main() -> None:
             if number:
                 seconds[name].append(time.perf_counter() - begun)
     work = 2 * arguments.queries * arguments.gallery * arguments.dimension / 1e9
-    ours = seconds["likeness"]
+    ours = seconds["lookalike"]
     own = [sys.executable, "-c", OWN, *map(str, (arguments.own, arguments.dimension, arguments.k))]
     report = {
         "seconds": {name: round(statistics.median(times), 3) for name, times in seconds.items()},

@@ -13,9 +13,9 @@ differs by one gray level; `reduced` meets the goal, `stored` does not (about 0.
 difference up to a whole step in some of its numbers. What JPEG itself costs, 0.995 against the unstored picture, is
 five times that. Only a full decode stores the same bytes as the loop, at not quite twice its speed.
 
-The pictures: LIKENESS_DATA holds none above 448 px, so real ones are enlarged (bicubic) and given sensor noise
+The pictures: LOOKALIKE_DATA holds none above 448 px, so real ones are enlarged (bicubic) and given sensor noise
 (Gaussian, sigma 4) and JPEG quality 92: 0.2 MB at 1024x768, 2 MB at 4000x3000. Their finest detail is noise, not
-leaves and hair; the time of every step depends on size and bytes alone. Without LIKENESS_DATA smooth colours take
+leaves and hair; the time of every step depends on size and bytes alone. Without LOOKALIKE_DATA smooth colours take
 their place, and there are no features.
 
 The limit is the entropy coding of JPEG: its bits can only be read one after the other, at every scale. `limit` is the
@@ -36,8 +36,8 @@ import numpy as np
 import PIL.Image
 from PIL import ImageOps
 
-from likeness.core.journal import note, table
-from likeness.data.images import decode, encode_jpeg, resize_shorter, store
+from lookalike.core.journal import note, table
+from lookalike.imaging.decode import decode, encode_jpeg, resize_shorter, store
 
 SIZE = 256
 
@@ -102,9 +102,9 @@ def photographs(data: Path | None, count: int, size: tuple[int, int]) -> list[by
 
 def comparison(data: Path) -> Callable[[list[np.ndarray], list[np.ndarray]], str]:
     """Mean and lowest cosine of two lists of pictures, by the MobileNetV2 below `data`."""
-    from likeness.embedding.runtime import Embedder
-    from likeness.models.encoder import Encoder
-    from likeness.models.weights import read_published
+    from lookalike.encoders.encoder import Encoder
+    from lookalike.published.layouts import read_published
+    from lookalike.vectors.runtime import Embedder
 
     _, config, tensors = read_published(data / "backbones" / "mobilenet_v2_1.0_224")
     embedder = Embedder.of(Encoder.from_parts(config, tensors))
@@ -149,7 +149,7 @@ def others(files: list[bytes], compared: Callable[[list[np.ndarray], list[np.nda
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--data", type=Path, default=os.environ.get("LIKENESS_DATA"), help="real pictures")
+    parser.add_argument("--data", type=Path, default=os.environ.get("LOOKALIKE_DATA"), help="real pictures")
     parser.add_argument("--pictures", type=int, default=24, help="of 1024x768")
     parser.add_argument("--photographs", type=int, default=12, help="of 4000x3000")
     parser.add_argument("--rounds", type=int, default=5)

@@ -1,6 +1,6 @@
 """Images a second of every preset on this CPU, as `embed` runs them, with random weights.
 
-    python benchmarks/presets.py --write                  all of them: the figures of `likeness pull --list`
+    python benchmarks/presets.py --write                  all of them: the figures of `lookalike pull --list`
     python benchmarks/presets.py mobilenet-v2 --seconds 1     a smoke run
 
 `float32` is ONNX Runtime with the float32 graph. `auto` is what `embed` takes: eight bits where the features keep a
@@ -22,21 +22,21 @@ parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.R
 parser.add_argument("names", nargs="*", help="presets; all if none is given")
 parser.add_argument("--seconds", type=float, default=4)
 parser.add_argument("--threads", type=int, default=2)
-parser.add_argument("--write", action="store_true", help="keep the figures where `likeness pull --list` reads them")
+parser.add_argument("--write", action="store_true", help="keep the figures where `lookalike pull --list` reads them")
 arguments = parser.parse_args()
 
-if hasattr(os, "sched_setaffinity"):  # likeness takes as many threads as the process may use cores
+if hasattr(os, "sched_setaffinity"):  # lookalike takes as many threads as the process may use cores
     os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[: arguments.threads])
 
 import numpy as np
 
-from likeness.core.journal import note, table
-from likeness.embedding.cache import write_graph
-from likeness.embedding.engines import OnnxEngine
-from likeness.embedding.precision import LEAST_COSINE, lowest_cosine
-from likeness.models.config import EncoderConfig, ProjectionConfig, Tensors, tensor_shapes
-from likeness.models.preprocess import Preprocess
-from likeness.models.weights.presets import PRESETS, SPEEDS, Preset
+from lookalike.core.journal import note, table
+from lookalike.encoders.config import EncoderConfig, ProjectionConfig, Tensors, tensor_shapes
+from lookalike.imaging.preprocess import Preprocess
+from lookalike.published.presets import PRESETS, SPEEDS, Preset
+from lookalike.vectors.cache import write_graph
+from lookalike.vectors.engines import OnnxEngine
+from lookalike.vectors.precision import LEAST_COSINE, lowest_cosine
 
 
 def encoder(preset: Preset) -> tuple[EncoderConfig, Tensors]:

@@ -21,8 +21,8 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 
-from likeness.data.collection import Collection
-from likeness.data.images import decode, encode_jpeg
+from lookalike.data.collection import Collection
+from lookalike.imaging.decode import decode, encode_jpeg
 
 
 def made_up(path: Path, rows: int) -> Collection:
@@ -94,7 +94,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--collection", help="measure this one instead of a made-up one")
     arguments = parser.parse_args()
-    folder = Path(tempfile.mkdtemp(prefix="likeness-reads-"))
+    folder = Path(tempfile.mkdtemp(prefix="lookalike-reads-"))
     try:
         collection = (
             Collection.open(arguments.collection) if arguments.collection else made_up(folder / "c", arguments.rows)

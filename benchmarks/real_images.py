@@ -1,12 +1,12 @@
 """The rows of results/real_images.md: 64 numbers against the raw features, on classes and domains never seen.
 
-    python benchmarks/real_images.py --data $LIKENESS_DATA --work /tmp/real > results/real_images.md
+    python benchmarks/real_images.py --data $LOOKALIKE_DATA --work /tmp/real > results/real_images.md
 
 Prepares all sets of --data (NAME.csv with NAME.tar) into one collection, takes the tower in --data/backbones, embeds,
 fits every row of `ROWS` with its seeds, and scores it twice: on test classes of domains that it was fitted on, and
 on the test classes of each domain after fitting on the nine others. Every search is in the merged index. The
 intervals are 95 % of a bootstrap that draws classes within each domain, and seeds; it is computed here from a
-second, plain implementation of mP@5, whose means must agree with `likeness.evaluate`.
+second, plain implementation of mP@5, whose means must agree with `lookalike.evaluate`.
 """
 
 import argparse
@@ -22,14 +22,14 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 
-from likeness.core.journal import note, table
-from likeness.data.collection import Collection
-from likeness.embedding.runtime import Embedder, load
-from likeness.evaluation.protocols import evaluate
-from likeness.losses.geometry import Neighbours
-from likeness.recipes import RECIPES
-from likeness.training.config import HeadConfig, Pca, PcaConfig, TrainConfig
-from likeness.training.loop import train
+from lookalike.core.journal import note, table
+from lookalike.data.collection import Collection
+from lookalike.evaluation.protocols import evaluate
+from lookalike.losses.geometry import Neighbours
+from lookalike.recipes import RECIPES
+from lookalike.training.config import HeadConfig, Pca, PcaConfig, TrainConfig
+from lookalike.training.loop import train
+from lookalike.vectors.runtime import Embedder, load
 
 PLAIN = RECIPES["pca"]
 HEAD = RECIPES["head"]
@@ -48,7 +48,7 @@ drawn classes and seeds: it says how far another draw of classes might lie, for 
 rows, which are scored on the same classes, are surer than that. Where 64 numbers lose, and why: see
 docs/concepts/sixty-four.md.
 
-    python benchmarks/real_images.py --data $LIKENESS_DATA --work DIR > results/real_images.md
+    python benchmarks/real_images.py --data $LOOKALIKE_DATA --work DIR > results/real_images.md
 """
 
 
@@ -106,12 +106,12 @@ def rows(seeds: int) -> list[Row]:
 
 def step(words: str, argv: list[str], log: list[tuple[str, float, float]]) -> None:
     """Run one command as a process of its own; note its seconds and its peak memory in MiB."""
-    note(f"$ likeness {' '.join(argv)}")
+    note(f"$ lookalike {' '.join(argv)}")
     begun = time.monotonic()
-    process = subprocess.Popen([sys.executable, "-m", "likeness", *argv], stdout=sys.stderr)
+    process = subprocess.Popen([sys.executable, "-m", "lookalike", *argv], stdout=sys.stderr)
     _, status, usage = os.wait4(process.pid, 0)
     if status:
-        raise SystemExit(f"likeness {argv[0]} failed")
+        raise SystemExit(f"lookalike {argv[0]} failed")
     log.append((words, time.monotonic() - begun, usage.ru_maxrss / 1024))
 
 
@@ -205,7 +205,7 @@ def score(
         ours = evaluate(vectors, judge.rows).metrics["mp@5"]
         plain = judge.interval(inside[-1:], domains)[0]
         if abs(ours - plain) > 1e-6:
-            raise SystemExit(f"likeness.evaluate says {ours}, the plain implementation {plain}")
+            raise SystemExit(f"lookalike.evaluate says {ours}, the plain implementation {plain}")
         left_out = np.empty(len(judge.test))
         for domain in domains:
             encoder = fit(row, seed, f"domain != '{domain}'", coll, tower, work / "run")

@@ -7,7 +7,7 @@ Every contender has the same random weights and gets the same normalised or raw 
 interleaved, and each measures a float32 matrix product that stands for the machine's peak. `cosine` is the lowest of
 the features against torch in float32. Goals: 2.4 times torch eager float32 at a cosine of 0.999, not behind any other,
 and JAX float32 not behind torch float32. Random weights say little about what eight bits do to trained ones: `load`
-measures that for each model before it uses them (`likeness.embedding.precision`). Needs the group `reference`, and a
+measures that for each model before it uses them (`lookalike.vectors.precision`). Needs the group `reference`, and a
 C++ compiler for torch.compile, which is left out without one.
 """
 
@@ -32,7 +32,7 @@ arguments = parser.parse_args()
 os.environ["OMP_NUM_THREADS"] = str(arguments.threads)
 os.environ["ORT_DISABLE_TELEMETRY"] = "1"
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
-if hasattr(os, "sched_setaffinity"):  # likeness and XLA take as many threads as the process may use cores
+if hasattr(os, "sched_setaffinity"):  # lookalike and XLA take as many threads as the process may use cores
     os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[: arguments.threads])
 
 import numpy as np
@@ -40,11 +40,11 @@ import onnxruntime
 import torch
 import transformers
 
-from likeness.core.journal import note, table
-from likeness.embedding.cache import write_graph
-from likeness.embedding.runtime import load
-from likeness.models.config import read_model, write_model
-from likeness.models.weights import read_published
+from lookalike.core.journal import note, table
+from lookalike.encoders.config import read_model, write_model
+from lookalike.published.layouts import read_published
+from lookalike.vectors.cache import write_graph
+from lookalike.vectors.runtime import load
 
 torch.set_num_threads(arguments.threads)
 transformers.logging.set_verbosity_error()
@@ -93,8 +93,8 @@ def contenders(directory: Path) -> Contenders:
     attention = again(directory / "published", attn_implementation="eager", dtype=torch.float32).eval()
     half = again(directory / "published", dtype=torch.bfloat16).eval()
     found: Contenders = {
-        "likeness (auto)": ours.features,
-        "likeness float32": load(directory / "model", "onnx").features,
+        "lookalike (auto)": ours.features,
+        "lookalike float32": load(directory / "model", "onnx").features,
         "torch eager float32": in_torch(attention),
         "transformers, its default": in_torch(again(directory / "published").eval()),
         "torch bfloat16": in_torch(half, torch.bfloat16),
@@ -148,7 +148,7 @@ def main() -> None:
         found = contenders(Path(directory))
         for count in (arguments.images, 1):
             compiled = load(Path(directory) / "model", "jax", batch=count).features
-            report({**found, "likeness in JAX, float32": compiled}, images[:count])
+            report({**found, "lookalike in JAX, float32": compiled}, images[:count])
 
 
 if __name__ == "__main__":

@@ -1,13 +1,13 @@
-"""Forward passes of ViT-H/14 in bfloat16 on one GPU: likeness against torch with its fused attention.
+"""Forward passes of ViT-H/14 in bfloat16 on one GPU: lookalike against torch with its fused attention.
 
     python benchmarks/towers_gpu.py                                            one GPU; without one it says so and ends
     python benchmarks/towers_gpu.py --device cpu --layers 2 --batch 4 --side 512 --rounds 1     a smoke run
 
 All have the same random weights, and the same pictures of 224 px lie in the device's memory before the clock starts;
 features stay there. Rounds are interleaved, and each measures a square matrix product of the same kind, in torch and in
-JAX: the faster of them stands for the peak. `of the peak` counts the operations of `likeness.models.towers.cost`.
+JAX: the faster of them stands for the peak. `of the peak` counts the operations of `lookalike.towers.cost`.
 `cosine` is the lowest of the features against torch in float32. Goals: 0.6 of the peak, and 1.1 times torch.compile.
-Needs `likeness[gpu]`, and torch with CUDA and transformers beside it.
+Needs `lookalike[gpu]`, and torch with CUDA and transformers beside it.
 """
 
 # ruff: noqa: E402  settings of JAX come before it
@@ -37,7 +37,7 @@ import numpy as np
 import torch
 import transformers
 
-from likeness.core.journal import note, table
+from lookalike.core.journal import note, table
 
 if not torch.cuda.is_available() and arguments.device == "cuda":
     note("no GPU that torch can use: nothing was measured")
@@ -47,9 +47,9 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 
-from likeness.models.encoder import Encoder
-from likeness.models.towers.cost import operations
-from likeness.models.weights import read_published
+from lookalike.encoders.encoder import Encoder
+from lookalike.published.layouts import read_published
+from lookalike.towers.cost import operations
 
 transformers.logging.set_verbosity_error()
 transformers.logging.disable_progress_bar()
@@ -81,7 +81,7 @@ def in_torch(model: Callable[..., Any], images: torch.Tensor, dtype: torch.dtype
     return run
 
 
-def in_likeness(encoder: Encoder, images: np.ndarray) -> Run:
+def in_lookalike(encoder: Encoder, images: np.ndarray) -> Run:
     encoder, batch = jax.device_put((encoder, images))
     features = eqx.filter_jit(lambda encoder, batch: encoder.features(batch))
     return lambda: jax.block_until_ready(features(encoder, batch))
@@ -91,7 +91,7 @@ def contenders(directory: Path, images: np.ndarray) -> tuple[dict[str, Run], int
     """All of one model, ours first; and the operations of one picture."""
     published(directory)
     _, config, tensors = read_published(directory)
-    found = {"likeness bfloat16": in_likeness(Encoder.from_parts(config, tensors, "bfloat16"), images)}
+    found = {"lookalike bfloat16": in_lookalike(Encoder.from_parts(config, tensors, "bfloat16"), images)}
     on_device = torch.from_numpy(images).to(arguments.device)
 
     def again(dtype: torch.dtype) -> transformers.CLIPVisionModel:

@@ -35,8 +35,8 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             missing = [name for name in (marker.args or ("torch",)) if importlib.util.find_spec(name) is None]
             if missing:
                 item.add_marker(pytest.mark.skip(reason=f"reference library not installed: {', '.join(missing)}"))
-        if item.get_closest_marker("data") and not os.environ.get("LIKENESS_DATA"):
-            item.add_marker(pytest.mark.skip(reason="LIKENESS_DATA is not set: no real pictures"))
+        if item.get_closest_marker("data") and not os.environ.get("LOOKALIKE_DATA"):
+            item.add_marker(pytest.mark.skip(reason="LOOKALIKE_DATA is not set: no real pictures"))
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -60,7 +60,7 @@ def devices() -> list[object]:
 @pytest.fixture(scope="session")
 def data_path() -> Path:
     """Where the real pictures lie; for tests marked `data`."""
-    return Path(os.environ["LIKENESS_DATA"])
+    return Path(os.environ["LOOKALIKE_DATA"])
 
 
 LINES = [
@@ -118,7 +118,7 @@ def write_text_model(
     """
     import numpy as np
 
-    from likeness.models.config import (
+    from lookalike.encoders.config import (
         EncoderConfig,
         ProjectionConfig,
         ViTConfig,
@@ -126,10 +126,10 @@ def write_text_model(
         tensor_shapes,
         write_model,
     )
-    from likeness.models.preprocess import Preprocess
-    from likeness.models.text_side import TextSide
-    from likeness.models.towers.text import TextConfig
-    from likeness.models.weights.tokenizer_files import read_tokenizer
+    from lookalike.encoders.text_side import TextSide
+    from lookalike.imaging.preprocess import Preprocess
+    from lookalike.published.tokenizers import read_tokenizer
+    from lookalike.towers.text import TextConfig
 
     files = tmp_path_factory.mktemp("tokenizer")
     vocabulary = clip_files(files)

@@ -1,4 +1,4 @@
-"""A small real encoder, a folder of small pictures, and what `likeness index` makes of them, once a session.
+"""A small real encoder, a folder of small pictures, and what `lookalike index` makes of them, once a session.
 
 And a stand-in of the Hub: tests that use it are marked `allow_hosts("127.0.0.1,localhost")`.
 """
@@ -38,9 +38,9 @@ def draw(label: int, number: int) -> Image.Image:
 @pytest.fixture(scope="session")
 def write_tiny_model() -> Callable[[Path, int], Path]:
     """Writes a convolutional encoder with random weights to a path; another seed, another encoder."""
-    from likeness.models.config import EncoderConfig, ProjectionConfig, tensor_shapes, write_model
-    from likeness.models.preprocess import Preprocess
-    from likeness.models.towers import ConvNetConfig
+    from lookalike.encoders.config import EncoderConfig, ProjectionConfig, tensor_shapes, write_model
+    from lookalike.imaging.preprocess import Preprocess
+    from lookalike.towers import ConvNetConfig
 
     def write(path: Path, seed: int = 0) -> Path:
         config = EncoderConfig(
@@ -64,7 +64,7 @@ def write_tiny_model() -> Callable[[Path, int], Path]:
 @pytest.fixture(scope="session")
 def shop_once(tmp_path_factory: pytest.TempPathFactory, write_tiny_model: Callable[..., Path]) -> Iterator[Shop]:
     """Two domains of two labels of three pictures, indexed."""
-    from likeness.commands import main
+    from lookalike.commands import main
 
     base = tmp_path_factory.mktemp("shop")
     with pytest.MonkeyPatch.context() as patch:

@@ -4,7 +4,7 @@ from importlib import metadata
 
 import pytest
 
-from likeness.commands import doctor, main
+from lookalike.commands import doctor, main
 
 
 def test_the_report_is_true(capsys: pytest.CaptureFixture[str]) -> None:
@@ -25,21 +25,21 @@ def test_the_report_is_true(capsys: pytest.CaptureFixture[str]) -> None:
 def test_the_tables_say_the_same(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["doctor"]) == 0
     out = capsys.readouterr().out
-    for word in ("likeness", "memory", "GiB", "backend", "cpu", "equinox", metadata.version("equinox")):
+    for word in ("lookalike", "memory", "GiB", "backend", "cpu", "equinox", metadata.version("equinox")):
         assert word in out
 
 
 def test_what_is_missing_comes_with_the_command_that_brings_it(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    lines = ["jax<1", "nothinglikethis>=1", "fasterjpeg>=2; extra == 'fast'", "likeness[fast]; extra == 'all'"]
+    lines = ["jax<1", "nothinglikethis>=1", "fasterjpeg>=2; extra == 'fast'", "lookalike[fast]; extra == 'all'"]
     monkeypatch.setattr(doctor.metadata, "requires", lambda _: lines)
     assert main(["doctor", "--json"]) == 0
     report = json.loads(capsys.readouterr().out)
     assert [library["name"] for library in report["libraries"]] == ["jax", "nothinglikethis", "fasterjpeg"]
     found = {lack["what"]: lack["command"] for lack in report["missing"]}
-    assert found["nothinglikethis is missing"].endswith("-m pip install 'likeness'")
-    assert found["fasterjpeg is missing (optional, extra `fast`)"].endswith("-m pip install 'likeness[fast]'")
+    assert found["nothinglikethis is missing"].endswith("-m pip install 'lookalike'")
+    assert found["fasterjpeg is missing (optional, extra `fast`)"].endswith("-m pip install 'lookalike[fast]'")
     assert main(["doctor"]) == 0
     assert "nothinglikethis is missing\n  " in capsys.readouterr().out
 
@@ -60,6 +60,6 @@ def test_a_jax_that_can_not_start_is_said(monkeypatch: pytest.MonkeyPatch, capsy
 def test_an_accelerator_that_is_not_used_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(doctor.Path, "exists", lambda self: str(self) in ("/dev/nvidia0", "/dev/accel0"))
     found = {lack["what"]: lack["command"] for lack in doctor._idle_hardware("cpu")}
-    assert found["There is an NVIDIA GPU that JAX does not use"].endswith("'likeness[gpu]'")
-    assert found["There is a TPU that JAX does not use"].endswith("'likeness[tpu]'")
+    assert found["There is an NVIDIA GPU that JAX does not use"].endswith("'lookalike[gpu]'")
+    assert found["There is a TPU that JAX does not use"].endswith("'lookalike[tpu]'")
     assert [lack["what"] for lack in doctor._idle_hardware("gpu")] == ["There is a TPU that JAX does not use"]

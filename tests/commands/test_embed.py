@@ -1,4 +1,4 @@
-"""`likeness embed` from the command line: words, data, exit codes."""
+"""`lookalike embed` from the command line: words, data, exit codes."""
 
 import io
 from pathlib import Path
@@ -7,16 +7,16 @@ import numpy as np
 import PIL.Image
 import pytest
 
-from likeness.commands import main
-from likeness.data.collection import Collection
-from likeness.models.config import (
+from lookalike.commands import main
+from lookalike.data.collection import Collection
+from lookalike.encoders.config import (
     ConvNetConfig,
     EncoderConfig,
     ProjectionConfig,
     tensor_shapes,
     write_model,
 )
-from likeness.models.preprocess import Preprocess
+from lookalike.imaging.preprocess import Preprocess
 
 
 @pytest.fixture

@@ -1,13 +1,13 @@
-"""`likeness evaluate`, from argv to the report."""
+"""`lookalike evaluate`, from argv to the report."""
 
 import json
 
 import numpy as np
 import pytest
 
-from likeness.commands import main
-from likeness.data.collection import Collection
-from likeness.evaluation.protocols import evaluate as measure
+from lookalike.commands import main
+from lookalike.data.collection import Collection
+from lookalike.evaluation.protocols import evaluate as measure
 
 
 @pytest.fixture

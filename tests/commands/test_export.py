@@ -1,4 +1,4 @@
-"""`likeness export`: one way through the command, and what it refuses."""
+"""`lookalike export`: one way through the command, and what it refuses."""
 
 import json
 from collections.abc import Callable
@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from likeness.commands import main
+from lookalike.commands import main
 
 
 def test_export_says_how_near_and_how_large(
@@ -26,7 +26,7 @@ def test_export_says_how_near_and_how_large(
 def test_an_encoder_that_does_not_fit_is_refused_before_it_is_computed(
     tmp_path: Path, write_tiny_model: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
 ):
-    monkeypatch.setattr("likeness.commands.export.vectors", lambda _: pytest.fail("computed"))
+    monkeypatch.setattr("lookalike.commands.export.vectors", lambda _: pytest.fail("computed"))
     model = write_tiny_model(tmp_path / "model")
     assert main(["export", str(model), "--to", "onnx", "--int8", "--out", str(tmp_path / "out")]) == 2
 

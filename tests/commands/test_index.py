@@ -1,13 +1,13 @@
-"""`likeness index`: from a folder to a searchable collection, and again."""
+"""`lookalike index`: from a folder to a searchable collection, and again."""
 
 import shutil
 from pathlib import Path
 
 import pytest
 
-from likeness.commands import main
-from likeness.data.collection import Collection
-from likeness.embedding.runtime import Embedder
+from lookalike.commands import main
+from lookalike.data.collection import Collection
+from lookalike.vectors.runtime import Embedder
 
 
 @pytest.fixture

@@ -5,12 +5,12 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from likeness.commands import main
-from likeness.core.config import to_json
-from likeness.core.files import write_json
-from likeness.models.config import EncoderConfig, ProjectionConfig, tensor_shapes, write_model
-from likeness.models.preprocess import Preprocess
-from likeness.models.towers import ConvNetConfig
+from lookalike.commands import main
+from lookalike.core.config import to_json
+from lookalike.core.files import write_json
+from lookalike.encoders.config import EncoderConfig, ProjectionConfig, tensor_shapes, write_model
+from lookalike.imaging.preprocess import Preprocess
+from lookalike.towers import ConvNetConfig
 
 CONFIG = EncoderConfig(
     tower=ConvNetConfig(widths=(8, 16), depths=(0, 1)),

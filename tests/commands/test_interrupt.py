@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-LIKENESS = [sys.executable, "-c", "from likeness.commands import run; run()"]
+LOOKALIKE = [sys.executable, "-c", "from lookalike.commands import run; run()"]
 
 
 def pictures(folder: Path, count: int) -> None:
@@ -37,7 +37,7 @@ def ends(group: int, seconds: float = 10) -> bool:
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_an_interrupted_prepare_says_so_and_goes_on(number: signal.Signals, tmp_path: Path) -> None:
     pictures(tmp_path / "pictures", 40)
-    command = [*LIKENESS, "prepare", str(tmp_path / "pictures"), "--out", str(tmp_path / "c"), "--workers", "2"]
+    command = [*LOOKALIKE, "prepare", str(tmp_path / "pictures"), "--out", str(tmp_path / "c"), "--workers", "2"]
     process = subprocess.Popen(
         command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True
     )

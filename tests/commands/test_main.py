@@ -13,17 +13,17 @@ from types import SimpleNamespace
 
 import pytest
 
-import likeness
-from likeness import commands
-from likeness.commands import COMMANDS, main, run
-from likeness.core.errors import CollectionError
+import lookalike
+from lookalike import commands
+from lookalike.commands import COMMANDS, main, run
+from lookalike.core.errors import CollectionError
 
 Verb = Callable[[Callable[[object], None]], None]
 
 
 @pytest.fixture
 def doctor(monkeypatch: pytest.MonkeyPatch) -> Verb:
-    """Puts a function in the place of what `likeness doctor` does."""
+    """Puts a function in the place of what `lookalike doctor` does."""
 
     def replace(action: Callable[[object], None]) -> None:
         module = SimpleNamespace(configure=lambda argv: argv, main=action)
@@ -43,19 +43,19 @@ def test_help_lists_the_verbs_on_stdout(capsys: pytest.CaptureFixture[str]) -> N
 
 def test_version(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["--version"]) == 0
-    assert capsys.readouterr() == (f"likeness {likeness.__version__}\n", "")
+    assert capsys.readouterr() == (f"lookalike {lookalike.__version__}\n", "")
 
 
 @pytest.mark.parametrize(
     ("argv", "words"),
     [
-        ([], "error: A verb is missing.\n\nhint: `likeness --help` lists them\n"),
-        (["serch"], "error: Unknown verb `serch`. Did you mean `search`?\n\nhint: `likeness --help` lists them\n"),
-        (["qqq"], "error: Unknown verb `qqq`.\n\nhint: `likeness --help` lists them\n"),
+        ([], "error: A verb is missing.\n\nhint: `lookalike --help` lists them\n"),
+        (["serch"], "error: Unknown verb `serch`. Did you mean `search`?\n\nhint: `lookalike --help` lists them\n"),
+        (["qqq"], "error: Unknown verb `qqq`.\n\nhint: `lookalike --help` lists them\n"),
         (
             ["doctor", "--jsn"],
             "error: Unknown option `--jsn`. Did you mean `--json`?\n\n"
-            "hint: `likeness doctor --help` lists the options\n",
+            "hint: `lookalike doctor --help` lists the options\n",
         ),
     ],
 )
@@ -66,11 +66,11 @@ def test_what_the_user_can_mend_is_two(argv: list[str], words: str, capsys: pyte
 
 def test_errors_of_ours_are_sentences(doctor: Verb, capsys: pytest.CaptureFixture[str]) -> None:
     def fail(_: object) -> None:
-        raise CollectionError("`x` is no collection.", hint="likeness prepare SOURCE --out x")
+        raise CollectionError("`x` is no collection.", hint="lookalike prepare SOURCE --out x")
 
     doctor(fail)
     assert main(["doctor"]) == 2
-    assert capsys.readouterr().err == "error: `x` is no collection.\n\nhint: likeness prepare SOURCE --out x\n"
+    assert capsys.readouterr().err == "error: `x` is no collection.\n\nhint: lookalike prepare SOURCE --out x\n"
 
 
 def test_bugs_keep_their_traceback(doctor: Verb) -> None:
@@ -172,7 +172,7 @@ def test_a_thread_may_call_main(doctor: Verb) -> None:
 
 
 def test_run_exits_with_the_code(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(sys, "argv", ["likeness", "--version"])
+    monkeypatch.setattr(sys, "argv", ["lookalike", "--version"])
     with pytest.raises(SystemExit) as caught:
         run()
     assert caught.value.code == 0
@@ -181,7 +181,7 @@ def test_run_exits_with_the_code(monkeypatch: pytest.MonkeyPatch) -> None:
 PIPED = """
 import sys
 from types import SimpleNamespace
-from likeness import commands
+from lookalike import commands
 commands.import_module = lambda _: SimpleNamespace(configure=lambda argv: argv, main={action})
 sys.exit(commands.main(["doctor"]))
 """

@@ -7,8 +7,8 @@ import numpy as np
 import PIL.Image
 import pytest
 
-from likeness.commands import main
-from likeness.data.collection import Collection
+from lookalike.commands import main
+from lookalike.data.collection import Collection
 
 
 @pytest.fixture
@@ -85,7 +85,7 @@ def test_what_can_be_mended_is_said_in_a_sentence_with_a_hint(
 
 def test_names_that_are_not_utf8_go_all_the_way(photos: Path, tmp_path: Path) -> None:
     (photos / "cup" / "1.png").rename(Path(str(photos / "cup"), b"caf\xe9.png".decode("utf-8", "surrogateescape")))
-    command = [sys.executable, "-c", "from likeness.commands import run; run()"]
+    command = [sys.executable, "-c", "from lookalike.commands import run; run()"]
     done = subprocess.run(
         [*command, "prepare", str(photos), "--out", str(tmp_path / "shop")], capture_output=True, check=True
     )

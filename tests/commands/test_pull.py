@@ -1,4 +1,4 @@
-"""`likeness pull`: directories in published layouts and our own; everything else is one sentence and exit code 2."""
+"""`lookalike pull`: directories in published layouts and our own; everything else is one sentence and exit code 2."""
 
 import json
 import subprocess
@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from likeness.commands import main
-from likeness.models.config import (
+from lookalike.commands import main
+from lookalike.encoders.config import (
     EncoderConfig,
     MobileNetV2Config,
     ProjectionConfig,
@@ -20,9 +20,9 @@ from likeness.models.config import (
     tensor_shapes,
     write_model,
 )
-from likeness.models.preprocess import Preprocess
-from likeness.models.weights import WEIGHTS
-from likeness.models.weights.table import export_tensors
+from lookalike.imaging.preprocess import Preprocess
+from lookalike.published.layouts import WEIGHTS
+from lookalike.published.table import export_tensors
 
 TOWER = MobileNetV2Config(multiplier=0.35, same_padding=True)
 PROCESSOR = {"size": {"shortest_edge": 36}, "crop_size": {"height": 32, "width": 32}, "resample": 2}
@@ -194,7 +194,7 @@ def test_half_precision_is_read_where_nothing_else_knows_it(
 
     tensors = load_file(published / "model.safetensors")
     save_file({n: t.astype(ml_dtypes.bfloat16) for n, t in tensors.items()}, published / "model.safetensors")
-    code = "import sys\nfrom likeness.commands import main\nsys.exit(main(sys.argv[1:]))"
+    code = "import sys\nfrom lookalike.commands import main\nsys.exit(main(sys.argv[1:]))"
     command = [sys.executable, "-c", code, "pull", str(published), "--out", str(tmp_path / "m")]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
@@ -227,7 +227,7 @@ def test_values_of_any_kind_are_one_sentence(
         described[key] = inner | value if isinstance(value, dict) else value
     (clip / file).write_text(json.dumps(described))
     said = refused([str(clip), "--out", str(tmp_path / "m")], capsys)
-    assert "likeness pull DIR" not in said  # which was just given
+    assert "lookalike pull DIR" not in said  # which was just given
 
 
 def test_more_layers_than_tensors(clip: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]):

@@ -1,4 +1,4 @@
-"""`likeness pull ORG/NAME` against a stand-in of the Hub: what is fetched, resumed, checked, refused."""
+"""`lookalike pull ORG/NAME` against a stand-in of the Hub: what is fetched, resumed, checked, refused."""
 
 import hashlib
 import json
@@ -13,8 +13,8 @@ import numpy as np
 import pytest
 from safetensors.numpy import save
 
-from likeness.commands import main
-from likeness.models.config import (
+from lookalike.commands import main
+from lookalike.encoders.config import (
     EncoderConfig,
     MobileNetV2Config,
     ProjectionConfig,
@@ -22,9 +22,9 @@ from likeness.models.config import (
     read_model,
     tensor_shapes,
 )
-from likeness.models.preprocess import Preprocess
-from likeness.models.weights import WEIGHTS
-from likeness.models.weights.table import export_tensors
+from lookalike.imaging.preprocess import Preprocess
+from lookalike.published.layouts import WEIGHTS
+from lookalike.published.table import export_tensors
 
 pytestmark = [
     pytest.mark.allow_hosts("127.0.0.1,localhost"),
@@ -149,7 +149,7 @@ def test_an_interrupted_download_goes_on_too(
 ):
     from huggingface_hub import constants
 
-    from likeness.core.journal import Progress
+    from lookalike.core.journal import Progress
 
     def interrupt(*_: Any) -> None:
         raise KeyboardInterrupt
@@ -345,7 +345,7 @@ def test_no_server_is_no_connection(published: Any, tmp_path: Path, capsys: Any,
 
 def test_the_environment_is_honoured(published: Any, tmp_path: Path):
     """HF_ENDPOINT, HF_HOME, HF_TOKEN and HF_HUB_OFFLINE, in a process of its own."""
-    command = [sys.executable, "-c", "from likeness.commands import run; run()", "pull", "org/name", "--out"]
+    command = [sys.executable, "-c", "from lookalike.commands import run; run()", "pull", "org/name", "--out"]
     world = os.environ | {"HF_ENDPOINT": published.endpoint, "HF_HOME": str(tmp_path / "home"), "HF_TOKEN": "hf_secret"}
     result = subprocess.run([*command, str(tmp_path / "a")], env=world, capture_output=True, text=True, timeout=120)
     assert result.returncode == 0, result.stderr
@@ -387,7 +387,7 @@ def test_the_librarys_own_words_are_not_shown(published: Any, tmp_path: Path):
     """In a process of its own, whose logging is as a user has it."""
     published.breaks = 6 * [0]
     code = "import sys, time\ntime.sleep = lambda _: None\n"
-    code += "from likeness.commands import main\nsys.exit(main(sys.argv[1:]))"
+    code += "from lookalike.commands import main\nsys.exit(main(sys.argv[1:]))"
     environment = os.environ | {"HF_ENDPOINT": published.endpoint, "HF_HOME": str(tmp_path / "home")}
     command = [sys.executable, "-c", code, "pull", "org/name", "--out", str(tmp_path / "m")]
     done = subprocess.run(command, capture_output=True, text=True, check=False, env=environment)

@@ -1,4 +1,4 @@
-"""`likeness push` against a stand-in of the Hub that takes commits, on 127.0.0.1."""
+"""`lookalike push` against a stand-in of the Hub that takes commits, on 127.0.0.1."""
 
 import base64
 import json
@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from likeness.commands import main
+from lookalike.commands import main
 
 pytestmark = [
     pytest.mark.allow_hosts("127.0.0.1,localhost"),
@@ -130,7 +130,7 @@ def test_push_uploads_the_model_and_its_card(
     assert "- `mp@5`: " in readme
     assert "| 20 pictures of `shop.coll` | cc-by-nc-4.0 | non-commercial |" in readme
     assert "| the weights `openai/clip-vit-base-patch32` | mit | attribution |" in readme
-    assert "# likeness pull somebody/shop --out shop" in readme
+    assert "# lookalike pull somebody/shop --out shop" in readme
     assert str(tmp_path) not in readme + taker.files["card.json"].decode()
 
 

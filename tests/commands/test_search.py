@@ -1,4 +1,4 @@
-"""`likeness search`, from argv to stdout."""
+"""`lookalike search`, from argv to stdout."""
 
 import io
 import json
@@ -12,8 +12,8 @@ import numpy as np
 import PIL.Image
 import pytest
 
-from likeness.commands import main
-from likeness.data.collection import Collection
+from lookalike.commands import main
+from lookalike.data.collection import Collection
 
 
 @pytest.fixture
@@ -97,7 +97,7 @@ def test_another_model_needs_its_own_column(shop, search, tmp_path, write_tiny_m
     error = search(picture(shop, 0, 0), "--model", other, code=2).err
     assert "has no column `embedding_" in error
     assert "vectors of other encoders" in error
-    assert "hint: likeness embed" in error
+    assert "hint: lookalike embed" in error
     assert main(["embed", str(other), str(shop.collection)]) == 0
     capsys.readouterr()
     assert json.loads(search(picture(shop, 0, 0), "--model", other, "--json").out)
@@ -109,7 +109,7 @@ def test_an_encoder_that_was_replaced_is_noticed(shop, search, tmp_path, write_t
     collection.update_card({"model": collection.card["model"] | {"path": str(replaced)}})
     error = search(picture(shop, 0, 0), code=2).err
     assert "indexed by another encoder" in error
-    assert f"hint: likeness index {shop.collection} --model {replaced} --out {shop.collection}" in error
+    assert f"hint: lookalike index {shop.collection} --model {replaced} --out {shop.collection}" in error
     shutil.rmtree(replaced)
     error = search(picture(shop, 0, 0), code=2).err
     assert "no longer there" in error
@@ -149,7 +149,7 @@ def test_what_the_user_can_mend_is_a_sentence(shop, search, tmp_path):
 def test_imports_no_jax(shop):
     script = f"""
         import sys
-        from likeness.commands import main
+        from lookalike.commands import main
         assert main(["search", {str(shop.collection)!r}, {str(picture(shop, 0, 0))!r}]) == 0
         assert "jax" not in sys.modules, "jax was imported"
     """

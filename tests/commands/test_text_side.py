@@ -12,14 +12,14 @@ import pytest
 from PIL import Image
 from safetensors.numpy import load_file, save_file
 
-from likeness.commands import main
-from likeness.data.collection import Collection
-from likeness.embedding.text import load_text
-from likeness.models.config import features_fingerprint_of, read_model
-from likeness.models.text_side import read_text
-from likeness.models.weights import WEIGHTS
-from likeness.models.weights.table import export_tensors
-from likeness.models.weights.text import TEXTS, export_text
+from lookalike.commands import main
+from lookalike.data.collection import Collection
+from lookalike.encoders.config import features_fingerprint_of, read_model
+from lookalike.encoders.text_side import read_text
+from lookalike.published.layouts import WEIGHTS
+from lookalike.published.layouts.text import TEXTS, export_text
+from lookalike.published.table import export_tensors
+from lookalike.vectors.text import load_text
 
 LABELS = ["red_kettle", "fox", "blue label"]
 
@@ -90,7 +90,7 @@ def test_search_without_words_or_text_side_is_a_sentence(shelf, run, tmp_path, w
 def test_search_with_words_imports_no_jax_nor_needs_the_library_for_pictures(shelf):
     script = f"""
         import sys
-        from likeness.commands import main
+        from lookalike.commands import main
         assert main(["search", {str(shelf / "coll")!r}, "--text", "fox"]) == 0
         assert "jax" not in sys.modules, "jax was imported"
         del sys.modules["tokenizers"]
@@ -100,7 +100,7 @@ def test_search_with_words_imports_no_jax_nor_needs_the_library_for_pictures(she
     """
     done = subprocess.run([sys.executable, "-c", textwrap.dedent(script)], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
-    assert "hint: pip install 'likeness[text]'" in done.stderr
+    assert "hint: pip install 'lookalike[text]'" in done.stderr
 
 
 def test_evaluate_with_class_names(shelf, run):
@@ -160,9 +160,9 @@ def test_training_a_projection_keeps_the_text_side(shelf, run, tmp_path):
 
 def test_a_tower_that_was_trained_further_leaves_it_out(shelf, tmp_path, write_text_model, capsys):
     """As the end of a run does it; whether a tower was trained is told by its numbers."""
-    from likeness.models.encoder import Encoder
-    from likeness.training.config import PcaConfig
-    from likeness.training.loop import _text
+    from lookalike.encoders.encoder import Encoder
+    from lookalike.training.config import PcaConfig
+    from lookalike.training.loop import _text
 
     config = PcaConfig(data="c", model=str(shelf / "model"), out="o")
     assert _text(config, Encoder.load(shelf / "model")) is not None

@@ -1,4 +1,4 @@
-"""`likeness train` from argv to the model directory, measured on classes that it never saw."""
+"""`lookalike train` from argv to the model directory, measured on classes that it never saw."""
 
 import json
 from pathlib import Path
@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from likeness.commands import main
+from lookalike.commands import main
 
 
 @pytest.fixture(scope="module")
@@ -42,7 +42,7 @@ def evaluated(model, collection, capsys):
 
 @pytest.mark.parametrize("recipe", ["pca", "head"])
 def test_on_cached_features(shelf, tmp_path, capsys, recipe):
-    """What training says of its encoder is what `likeness evaluate` says of it."""
+    """What training says of its encoder is what `lookalike evaluate` says of it."""
     run = tmp_path / "run"
     argv = ["train", recipe, "--data", str(shelf / "collection"), "--model", str(shelf / "model"), "--out", str(run)]
     argv += ["--dimension", "4", *(["--steps", "3", "--batch", "8"] if recipe == "head" else [])]

@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from likeness.core.config import did_you_mean, from_json, option, parse, to_json
-from likeness.core.errors import UsageError
+from lookalike.core.config import did_you_mean, from_json, option, parse, to_json
+from lookalike.core.errors import UsageError
 
 
 @dataclass(frozen=True)
@@ -53,7 +53,7 @@ class Config:
 
 
 def parsed(*argv: str, default: Config | None = None) -> Config:
-    return parse(Config, argv, prog="likeness x", description="Words.", default=default)
+    return parse(Config, argv, prog="lookalike x", description="Words.", default=default)
 
 
 def test_flags_override_fields() -> None:
@@ -94,7 +94,7 @@ def test_errors_are_one_sentence_with_a_hint(argv: list[str], message: str) -> N
     with pytest.raises(UsageError) as caught:
         parsed(*argv)
     assert caught.value.message == message
-    assert caught.value.hint == "`likeness x --help` lists the options"
+    assert caught.value.hint == "`lookalike x --help` lists the options"
 
 
 def test_errors_do_not_depend_on_the_width_of_the_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -124,11 +124,11 @@ class Many:
 
 
 def test_a_list_by_place_without_a_default_needs_one(capsys: pytest.CaptureFixture[str]) -> None:
-    assert parse(Many, ["a", "b"], prog="likeness x", description="").sources == ("a", "b")
+    assert parse(Many, ["a", "b"], prog="lookalike x", description="").sources == ("a", "b")
     with pytest.raises(UsageError, match=r"^Missing: `SOURCE...`."):
-        parse(Many, [], prog="likeness x", description="")
+        parse(Many, [], prog="lookalike x", description="")
     with pytest.raises(SystemExit):
-        parse(Many, ["--help"], prog="likeness x", description="")
+        parse(Many, ["--help"], prog="lookalike x", description="")
     assert "SOURCE... Folders. (required)" in " ".join(capsys.readouterr().out.split())
 
 

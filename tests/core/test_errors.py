@@ -3,20 +3,20 @@ import pickle
 
 import pytest
 
-from likeness.core import errors
-from likeness.core.errors import ImageError, LikenessError
+from lookalike.core import errors
+from lookalike.core.errors import ImageError, LookalikeError
 
-KINDS = [kind for _, kind in inspect.getmembers(errors, inspect.isclass) if issubclass(kind, LikenessError)]
+KINDS = [kind for _, kind in inspect.getmembers(errors, inspect.isclass) if issubclass(kind, LookalikeError)]
 
 
 def test_the_tree_in_the_docstring_is_the_tree() -> None:
     drawn = [line.split()[1] for line in (errors.__doc__ or "").splitlines() if line.strip().startswith(("├", "└"))]
-    assert set(drawn) == {kind.__name__ for kind in KINDS} - {"LikenessError"}
-    assert all(kind.__bases__ == (LikenessError,) for kind in KINDS if kind is not LikenessError)
+    assert set(drawn) == {kind.__name__ for kind in KINDS} - {"LookalikeError"}
+    assert all(kind.__bases__ == (LookalikeError,) for kind in KINDS if kind is not LookalikeError)
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_an_error_survives_a_trip_between_processes(kind: type[LikenessError]) -> None:
+def test_an_error_survives_a_trip_between_processes(kind: type[LookalikeError]) -> None:
     again = pickle.loads(pickle.dumps(kind("what, where", hint="do this")))
     assert type(again) is kind
     assert (again.message, again.hint) == ("what, where", "do this")
@@ -24,11 +24,11 @@ def test_an_error_survives_a_trip_between_processes(kind: type[LikenessError]) -
 
 def test_the_text_is_a_sentence_a_blank_line_and_a_hint() -> None:
     assert str(ImageError("It is broken.", hint="mend it")) == "It is broken.\n\nhint: mend it"
-    assert str(LikenessError("It is broken.")) == "It is broken."
+    assert str(LookalikeError("It is broken.")) == "It is broken."
 
 
-@pytest.mark.parametrize("kind", [kind for kind in KINDS if kind is not LikenessError])
-def test_no_kind_is_without_a_hint(kind: type[LikenessError]) -> None:
+@pytest.mark.parametrize("kind", [kind for kind in KINDS if kind is not LookalikeError])
+def test_no_kind_is_without_a_hint(kind: type[LookalikeError]) -> None:
     words, hint = str(kind("It is broken.")).split("\n\nhint: ")
     assert words == "It is broken."
     assert len(hint.split()) > 4

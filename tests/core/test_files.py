@@ -13,8 +13,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from likeness.core import files
-from likeness.core.errors import StorageError
+from lookalike.core import files
+from lookalike.core.errors import StorageError
 
 
 def names(folder: Path) -> set[str]:
@@ -55,7 +55,7 @@ def test_a_full_disk_leaves_the_old_file(tmp_path: Path, monkeypatch: pytest.Mon
 
 KILLED = """
 import os, signal, sys
-from likeness.core import files
+from lookalike.core import files
 files.os.replace = files.os.rename = lambda *_: os.kill(os.getpid(), signal.SIGKILL)
 {action}
 """
@@ -127,7 +127,7 @@ def test_a_full_disk_that_a_library_reports_in_its_own_way(
 
 
 def test_what_a_killed_writer_left_goes_and_another_writers_stays(tmp_path: Path) -> None:
-    code = "import os, sys\nfrom likeness.core.files import new_directory\n"
+    code = "import os, sys\nfrom lookalike.core.files import new_directory\n"
     code += "with new_directory(sys.argv[1], 'export') as directory:\n    (directory / 'x').touch()\n"
     code += "    os.kill(os.getpid(), 9)"
     subprocess.run([sys.executable, "-c", code, str(tmp_path / "out")], check=False)
@@ -191,7 +191,7 @@ def test_kinds_of_other_things(tmp_path: Path) -> None:
 
 HOLDS = """
 import sys
-from likeness.core.files import locked
+from lookalike.core.files import locked
 with locked(sys.argv[1], "embed"):
     print("held", flush=True)
     sys.stdin.read()
@@ -209,7 +209,7 @@ def holder(folder: Path) -> "subprocess.Popen[str]":
 
 def test_a_second_writer_is_refused_at_once_and_a_killed_one_leaves_no_lock(tmp_path: Path) -> None:
     process = holder(tmp_path / "collection")
-    with pytest.raises(StorageError, match=r"Another process is writing to `.*`, so `likeness prepare` did not start"):
+    with pytest.raises(StorageError, match=r"Another process is writing to `.*`, so `lookalike prepare` did not start"):
         with files.locked(tmp_path / "collection", "prepare"):
             pass
     process.kill()

@@ -4,8 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from likeness.core import journal
-from likeness.core.journal import Journal, note, progress, table
+from lookalike.core import journal
+from lookalike.core.journal import Journal, note, progress, table
 
 
 class Terminal(io.StringIO):

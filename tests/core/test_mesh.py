@@ -3,7 +3,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import PartitionSpec
 
-from likeness.core.mesh import make_mesh, place, put_batch
+from lookalike.core.mesh import make_mesh, place, put_batch
 
 
 def test_an_ordinary_cpu_run_uses_one_device():

@@ -7,11 +7,11 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from likeness.core.errors import ImageError
-from likeness.data.augment import Color, Crop, Erase, Flip
-from likeness.data.batches import batches
-from likeness.data.images import decode, encode_jpeg
-from likeness.data.sampling import uniform
+from lookalike.core.errors import ImageError
+from lookalike.data.batches import batches
+from lookalike.data.sampling import uniform
+from lookalike.imaging.augment import Color, Crop, Erase, Flip
+from lookalike.imaging.decode import decode, encode_jpeg
 
 AUGMENTS = (Crop(16), Flip(), Color(), Erase())
 

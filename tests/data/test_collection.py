@@ -8,8 +8,8 @@ import pyarrow as pa
 import pytest
 from lance.fragment import write_fragments
 
-from likeness.core.errors import CollectionError, StorageError
-from likeness.data.collection import SCHEMA, Collection
+from lookalike.core.errors import CollectionError, StorageError
+from lookalike.data.collection import SCHEMA, Collection
 
 NOISE = os.urandom(20_000)
 
@@ -187,7 +187,7 @@ def test_vectors_are_added_and_filled_in_without_writing_pictures_again(collecti
     assert set(collection.missing("features_0a").tolist()) == set(every.tolist()) - set(every[some].tolist())
     with pytest.raises(CollectionError, match="no value in `features_0a`") as caught:
         collection.vectors("features_0a")
-    assert "likeness embed" in caught.value.hint
+    assert "lookalike embed" in caught.value.hint
 
     rest = np.setdiff1d(np.arange(30), some)
     version = collection.version
@@ -216,7 +216,7 @@ def test_vectors_of_another_encoder_are_named(collection: Collection) -> None:
     collection.write_vectors("embedding_a", np.array([0]), np.ones((1, 4), np.float32), {})
     with pytest.raises(CollectionError, match="embedding_a") as caught:
         collection.vectors("embedding_b")
-    assert "likeness embed" in caught.value.hint
+    assert "lookalike embed" in caught.value.hint
     with pytest.raises(CollectionError, match=r"\[4\]"):
         collection.write_vectors("embedding_a", np.array([0]), np.ones((1, 5), np.float32), {})
 
@@ -271,7 +271,7 @@ def test_what_is_no_collection_is_said(tmp_path: Path) -> None:
         with pytest.raises(CollectionError, match=word) as caught:
             Collection.open(tmp_path / name)
         assert str(tmp_path / name) in caught.value.message
-        assert "likeness prepare" in caught.value.hint
+        assert "lookalike prepare" in caught.value.hint
 
 
 def test_a_table_with_other_columns_is_refused(tmp_path: Path) -> None:
@@ -346,8 +346,8 @@ def data_bytes(collection: Collection) -> int:
 def test_the_hint_never_names_a_place_that_prepare_would_refuse(tmp_path: Path) -> None:
     with pytest.raises(CollectionError) as caught:
         Collection.open(tmp_path / "new")
-    assert caught.value.hint == f"likeness prepare SOURCE --out {tmp_path / 'new'}"
+    assert caught.value.hint == f"lookalike prepare SOURCE --out {tmp_path / 'new'}"
     (tmp_path / "mine.txt").touch()
     with pytest.raises(CollectionError) as caught:
         Collection.open(tmp_path)
-    assert caught.value.hint == "likeness prepare SOURCE --out COLL"
+    assert caught.value.hint == "lookalike prepare SOURCE --out COLL"

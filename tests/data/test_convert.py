@@ -11,10 +11,10 @@ import numpy as np
 import PIL.Image
 import pytest
 
-from likeness.core.errors import LikenessError
-from likeness.data import convert as module
-from likeness.data.convert import CHUNK, WORTH, Converted, Failed, Same, Task, convert, convert_all
-from likeness.data.sources import Place
+from lookalike.core.errors import LookalikeError
+from lookalike.data import convert as module
+from lookalike.data.convert import CHUNK, WORTH, Converted, Failed, Same, Task, convert, convert_all
+from lookalike.data.sources import Place
 
 
 def tasks(folder: Path, count: int) -> list[Task]:
@@ -45,14 +45,14 @@ def test_what_goes_wrong_with_one_picture_is_its_own_affair(tmp_path: Path, monk
         failed = convert(Task(Place(str(tmp_path / name), "s")), 256)
         assert isinstance(failed, Failed)
         assert failed.reason.endswith(".")
-    monkeypatch.setattr("likeness.data.sources.MAX_BYTES", 5)
+    monkeypatch.setattr("lookalike.data.sources.MAX_BYTES", 5)
     assert "larger" in convert(Task(Place(str(tmp_path / "text.jpg"), "s")), 256).reason
 
     def exhausted(data: bytes, size: int) -> None:
         raise MemoryError
 
     monkeypatch.setattr(module, "store", exhausted)
-    monkeypatch.setattr("likeness.data.sources.MAX_BYTES", 500)
+    monkeypatch.setattr("lookalike.data.sources.MAX_BYTES", 500)
     assert "memory" in convert(Task(Place(str(tmp_path / "text.jpg"), "s")), 256).reason
 
 
@@ -97,8 +97,8 @@ def test_few_chunks_are_in_flight_however_slow_the_reader(tmp_path: Path, monkey
 
 SCRIPT = """
 import sys, time
-from likeness.data.convert import Task, convert_all
-from likeness.data.sources import Place
+from lookalike.data.convert import Task, convert_all
+from lookalike.data.sources import Place
 if __name__ == "__main__":
     outcomes = convert_all([Task(Place(sys.argv[1], "s"))] * 100_000, 16, workers=2)
     for _ in range(40):
@@ -166,7 +166,7 @@ def test_a_worker_that_the_system_ends_is_told(tmp_path: Path, monkeypatch: pyte
     next(outcomes)
     victims = [p for p in children() if b"spawn_main" in Path(f"/proc/{p}/cmdline").read_bytes()]
     os.kill(victims[0], signal.SIGKILL)
-    with pytest.raises(LikenessError, match="ended from outside") as caught:
+    with pytest.raises(LookalikeError, match="ended from outside") as caught:
         list(outcomes)
     assert "--workers" in caught.value.hint
 

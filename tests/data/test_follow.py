@@ -10,10 +10,10 @@ import pyarrow as pa
 import pytest
 from PIL import Image
 
-from likeness.core.errors import CollectionError, StorageError
-from likeness.data.collection import Collection
-from likeness.data.follow import follow
-from likeness.data.prepare import prepare
+from lookalike.core.errors import CollectionError, StorageError
+from lookalike.data.collection import Collection
+from lookalike.data.follow import follow
+from lookalike.data.prepare import prepare
 
 
 @pytest.fixture
@@ -69,7 +69,7 @@ def test_it_is_brought_up_to_date_with_what_is_new_edited_and_gone(folder, tmp_p
 def test_a_killed_copy_goes_on(folder, tmp_path):
     prepare([str(folder)], str(tmp_path / "a"))
     killed = (
-        "import os, likeness.data.follow as f; from likeness.data.collection import Collection\n"
+        "import os, lookalike.data.follow as f; from lookalike.data.collection import Collection\n"
         "f.ROWS, append = 2, Collection.append\n"
         "def die(self, table):\n"
         "    append(self, table)\n"

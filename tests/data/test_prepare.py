@@ -16,12 +16,12 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from likeness.core.errors import CollectionError, SourceError, StorageError, UsageError
-from likeness.core.files import locked
-from likeness.data import convert
-from likeness.data import prepare as module
-from likeness.data.collection import Collection
-from likeness.data.prepare import prepare
+from lookalike.core.errors import CollectionError, SourceError, StorageError, UsageError
+from lookalike.core.files import locked
+from lookalike.data import convert
+from lookalike.data import prepare as module
+from lookalike.data.collection import Collection
+from lookalike.data.prepare import prepare
 
 
 def picture(path: Path, seed: int = 0, time: int = 1) -> None:
@@ -261,8 +261,8 @@ def test_after_any_changes_the_rows_are_the_pictures_of_the_folder(history: list
 
 SCRIPT = """
 import os, signal, sys
-from likeness.data import prepare as module
-from likeness.data.collection import Collection
+from lookalike.data import prepare as module
+from lookalike.data.collection import Collection
 
 _, out, method, moment, count, *sources = sys.argv
 calls = 0

@@ -5,7 +5,7 @@ import hypothesis.strategies as st
 import numpy as np
 import pytest
 
-from likeness.data.sampling import balanced, generator, group, uniform
+from lookalike.data.sampling import balanced, generator, group, uniform
 
 seeds = st.integers(0, 2**32)
 

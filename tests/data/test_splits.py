@@ -3,7 +3,7 @@ import math
 from hypothesis import given
 from hypothesis import strategies as st
 
-from likeness.data.splits import position, split_of
+from lookalike.data.splits import position, split_of
 
 names = st.text(max_size=8)
 

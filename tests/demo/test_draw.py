@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from likeness.demo.art import EMBLEMS, PATTERNS, Product, invent, outline, paint_pattern, print_art, readable
-from likeness.demo.draw import COLUMNS, KINDS, SIZE, catalogue, draw, picture
-from likeness.demo.scene import photograph
-from likeness.demo.shapes import SPRITE, View, revolve
+from lookalike.demo.art import EMBLEMS, PATTERNS, Product, invent, outline, paint_pattern, print_art, readable
+from lookalike.demo.draw import COLUMNS, KINDS, SIZE, catalogue, draw, picture
+from lookalike.demo.scene import photograph
+from lookalike.demo.shapes import SPRITE, View, revolve
 
 FRONT = View(yaw=0.0, pitch=0.05, light=0.0)
 

@@ -5,8 +5,8 @@ from html.parser import HTMLParser
 
 import pytest
 
-from likeness.demo.chart import bars, curve
-from likeness.demo.page import Example, Hit, Page, Score, render
+from lookalike.demo.chart import bars, curve
+from lookalike.demo.page import Example, Hit, Page, Score, render
 
 VOID = {"meta", "img", "br"}
 
@@ -46,8 +46,8 @@ def make_page(label: str = "mugs/plain") -> Page:
     hits = [Hit(b"one", label, 0.91, True), Hit(b"two", "toys/bear", -0.25, False)]
     return Page(
         480, 60, 20, scores, 1, [(0, 0.35), (50, 0.725)], [Example(b"query", label, hits)],
-        [("likeness prepare", "stored <480> pictures", 2.5), ("likeness train", "trained", 61.0)],
-        ["likeness prepare photos --out mine"],
+        [("lookalike prepare", "stored <480> pictures", 2.5), ("lookalike train", "trained", 61.0)],
+        ["lookalike prepare photos --out mine"],
     )  # fmt: skip
 
 

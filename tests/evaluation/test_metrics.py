@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from likeness.evaluation.metrics import DEFINITIONS, average_precision_at, per_query, precision_at, recall_at_1
+from lookalike.evaluation.metrics import DEFINITIONS, average_precision_at, per_query, precision_at, recall_at_1
 
 
 def slow_precision_at_5(hits, n_q):

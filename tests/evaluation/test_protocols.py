@@ -6,9 +6,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from likeness.core.errors import CollectionError, UsageError
-from likeness.evaluation import protocols
-from likeness.evaluation.protocols import evaluate
+from lookalike.core.errors import CollectionError, UsageError
+from lookalike.evaluation import protocols
+from lookalike.evaluation.protocols import evaluate
 
 
 def slow_evaluate(vectors, rows, split, protocol):

@@ -7,9 +7,9 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from likeness.commands import main
-from likeness.embedding.runtime import load, prepared
-from likeness.evaluation.protocols import evaluate
+from lookalike.commands import main
+from lookalike.evaluation.protocols import evaluate
+from lookalike.vectors.runtime import load, prepared
 
 # Test pictures of ten sets in one index, raw 1280 features, cosine; written in NumPy and torch.
 MACRO = {"mp@5": 0.5559, "recall@1": 0.6921}

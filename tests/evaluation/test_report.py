@@ -4,7 +4,7 @@ import json
 
 import numpy as np
 
-from likeness.evaluation.report import Report, summarize
+from lookalike.evaluation.report import Report, summarize
 
 
 def report(**changes):

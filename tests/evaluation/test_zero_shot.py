@@ -4,8 +4,8 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from likeness.core.errors import UsageError
-from likeness.evaluation.zero_shot import Classes, evaluate_texts
+from lookalike.core.errors import UsageError
+from lookalike.evaluation.zero_shot import Classes, evaluate_texts
 
 
 @pytest.fixture

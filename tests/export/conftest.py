@@ -9,10 +9,10 @@ from typing import Any
 import numpy as np
 import pytest
 
-from likeness.export import onnx, parity
-from likeness.models.config import EncoderConfig, ProjectionConfig, Tensors, tensor_shapes
-from likeness.models.preprocess import Preprocess
-from likeness.models.towers import MobileNetV2Config, Tower, ViTConfig
+from lookalike.encoders.config import EncoderConfig, ProjectionConfig, Tensors, tensor_shapes
+from lookalike.export import onnx, parity
+from lookalike.imaging.preprocess import Preprocess
+from lookalike.towers import MobileNetV2Config, Tower, ViTConfig
 
 MEAN, STD = (0.48, 0.45, 0.40), (0.27, 0.26, 0.28)
 SMALL: dict[str, Any] = {"size": 32, "patch": 8, "width": 64, "layers": 2, "heads": 2, "hidden": 128}
@@ -71,7 +71,7 @@ def make(
     import equinox as eqx
     import jax.numpy as jnp
 
-    from likeness.models.encoder import Encoder
+    from lookalike.encoders.encoder import Encoder
 
     images = np.stack([prepare(image) for image in parity.pictures()])
     run = eqx.filter_jit(lambda encoder, images: encoder(images))

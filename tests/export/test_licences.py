@@ -2,8 +2,8 @@
 
 import pytest
 
-from likeness.export.licences import ORDER, strictest, terms_of
-from likeness.export.model_card import licences
+from lookalike.export.licences import ORDER, strictest, terms_of
+from lookalike.export.model_card import licences
 
 
 @pytest.mark.parametrize(

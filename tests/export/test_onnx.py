@@ -11,14 +11,14 @@ import onnx
 import onnxruntime
 import pytest
 
-from likeness.core.errors import EncoderError
-from likeness.export import onnx as target
-from likeness.export import parity
-from likeness.export.parts import Export
-from likeness.export.writing import write_export
-from likeness.models.config import write_model
-from likeness.models.preprocess import Preprocess
-from likeness.models.towers import ConvNetConfig, ViTConfig
+from lookalike.core.errors import EncoderError
+from lookalike.encoders.config import write_model
+from lookalike.export import onnx as target
+from lookalike.export import parity
+from lookalike.export.parts import Export
+from lookalike.export.writing import write_export
+from lookalike.imaging.preprocess import Preprocess
+from lookalike.towers import ConvNetConfig, ViTConfig
 
 COLORS = ((0.48, 0.45, 0.40), (0.27, 0.26, 0.28))
 
@@ -109,8 +109,8 @@ def test_nothing_is_reported_home(tmp_path: Path, clip):
     cache.mkdir(parents=True)
     homes = {"HOME": str(tmp_path / "home"), "XDG_CACHE_HOME": str(cache)}
     loud = {name: value for name, value in os.environ.items() if name not in ("CI", "ORT_DISABLE_TELEMETRY")}
-    code = "import sys; from likeness.commands import main; sys.exit(main(sys.argv[1:]))"
+    code = "import sys; from lookalike.commands import main; sys.exit(main(sys.argv[1:]))"
     for kind in ("onnx", "safetensors"):
         command = ["export", str(tmp_path / "model"), "--to", kind, "--out", str(tmp_path / kind)]
         subprocess.run([sys.executable, "-c", code, *command], env=loud | homes, capture_output=True, check=True)
-        assert {path.name for path in cache.iterdir()} <= {"likeness"}, kind
+        assert {path.name for path in cache.iterdir()} <= {"lookalike"}, kind

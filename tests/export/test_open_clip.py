@@ -8,15 +8,15 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from likeness.core.errors import EncoderError
-from likeness.embedding.text import load_text
-from likeness.export import open_clip as target
-from likeness.export.parts import Export
-from likeness.models.config import features_fingerprint_of, read_model, write_model
-from likeness.models.text_side import TextSide, read_text
-from likeness.models.weights import read_published
-from likeness.models.weights.text import read_published_text
-from likeness.models.weights.tokenizer_files import BEGIN
+from lookalike.core.errors import EncoderError
+from lookalike.encoders.config import features_fingerprint_of, read_model, write_model
+from lookalike.encoders.text_side import TextSide, read_text
+from lookalike.export import open_clip as target
+from lookalike.export.parts import Export
+from lookalike.published.layouts import read_published
+from lookalike.published.layouts.text import read_published_text
+from lookalike.published.tokenizers import BEGIN
+from lookalike.vectors.text import load_text
 
 TEXTS = ["a red cup", "CUP", "", "blue " * 40]
 WAYS = {"alone": None, "inside": 0.0, "beside": 1.0}

@@ -7,12 +7,12 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from likeness.core.errors import EncoderError, UsageError
-from likeness.data.images import decode
-from likeness.export import parity
-from likeness.export.parts import OPENED, Export, preparation
-from likeness.export.writing import check_request, write_export
-from likeness.models.preprocess import Preprocess
+from lookalike.core.errors import EncoderError, UsageError
+from lookalike.export import parity
+from lookalike.export.parts import OPENED, Export, preparation
+from lookalike.export.writing import check_request, write_export
+from lookalike.imaging.decode import decode
+from lookalike.imaging.preprocess import Preprocess
 
 
 def test_pictures_are_drawn_alike_every_time_and_none_is_square():
@@ -76,7 +76,7 @@ def test_requests_that_can_not_be_met():
 
 
 def test_missing_libraries_are_named(monkeypatch: pytest.MonkeyPatch):
-    from likeness.export import onnx
+    from lookalike.export import onnx
 
     monkeypatch.setattr(onnx, "NEEDS", ("onnx", "not_there_at_all"))
     with pytest.raises(UsageError, match="is written by libraries that are not installed: not_there_at_all") as error:

@@ -7,9 +7,9 @@ import onnx
 import onnxruntime
 import pytest
 
-from likeness.export.parity import pictures
-from likeness.export.pixels import preprocessing
-from likeness.models.preprocess import Preprocess
+from lookalike.export.parity import pictures
+from lookalike.export.pixels import preprocessing
+from lookalike.imaging.preprocess import Preprocess
 
 GREY = (0.5, 0.5, 0.5)
 

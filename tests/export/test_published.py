@@ -5,16 +5,16 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from likeness.core.errors import EncoderError
-from likeness.export import writing
-from likeness.export.parts import Export
-from likeness.export.published import folded
-from likeness.export.writing import write_export
-from likeness.models.config import EncoderConfig
-from likeness.models.preprocess import Preprocess
-from likeness.models.towers import ConvNetConfig, ConvNeXtConfig, MobileNetV2Config, SwinConfig, ViTConfig
-from likeness.models.towers.efficientnet import EfficientNetConfig, Stage
-from likeness.models.weights import read_published
+from lookalike.core.errors import EncoderError
+from lookalike.encoders.config import EncoderConfig
+from lookalike.export import writing
+from lookalike.export.parts import Export
+from lookalike.export.published import folded
+from lookalike.export.writing import write_export
+from lookalike.imaging.preprocess import Preprocess
+from lookalike.published.layouts import read_published
+from lookalike.towers import ConvNetConfig, ConvNeXtConfig, MobileNetV2Config, SwinConfig, ViTConfig
+from lookalike.towers.efficientnet import EfficientNetConfig, Stage
 
 COLORS = ((0.48, 0.45, 0.40), (0.27, 0.26, 0.28))
 SQUASH = Preprocess(32, "squash", 32, "bicubic", *COLORS)

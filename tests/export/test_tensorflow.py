@@ -6,14 +6,13 @@ from typing import Any, get_args
 import numpy as np
 import pytest
 
-from likeness.core.errors import EncoderError, UsageError
-from likeness.export import onnx, tensorflow, tflite
-from likeness.export.parts import Export
-from likeness.export.writing import check_request, write_export
-from likeness.models.config import EncoderConfig, ProjectionConfig, tensor_shapes
-from likeness.models.graphs.graph import Graph
-from likeness.models.preprocess import Preprocess
-from likeness.models.towers import (
+from lookalike.core.errors import EncoderError, UsageError
+from lookalike.encoders.config import EncoderConfig, ProjectionConfig, tensor_shapes
+from lookalike.export import onnx, tensorflow, tflite
+from lookalike.export.parts import Export
+from lookalike.export.writing import check_request, write_export
+from lookalike.imaging.preprocess import Preprocess
+from lookalike.towers import (
     ConvNetConfig,
     ConvNeXtConfig,
     EfficientNetConfig,
@@ -22,7 +21,8 @@ from likeness.models.towers import (
     Tower,
     ViTConfig,
 )
-from likeness.models.towers.efficientnet import Stage
+from lookalike.towers.efficientnet import Stage
+from lookalike.towers.graphs.graph import Graph
 
 COLORS = ((0.48, 0.45, 0.40), (0.27, 0.26, 0.28))
 VIT: dict[str, Any] = {"size": 32, "patch": 8, "width": 24, "layers": 2, "heads": 2, "hidden": 40}
@@ -91,7 +91,7 @@ def test_an_operator_that_is_not_there_is_named():
 
 @pytest.mark.parametrize("target", ["saved_model", "tflite"])
 def test_without_tensorflow_the_command_is_named(target: str, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr("likeness.export.writing.absent", lambda libraries: list(libraries))
+    monkeypatch.setattr("lookalike.export.writing.absent", lambda libraries: list(libraries))
     with pytest.raises(
         UsageError, match=f"The target {target} is written by libraries that are not installed: tensorflow"
     ):

@@ -11,16 +11,16 @@ import numpy as np
 import pytest
 from safetensors.numpy import load_file
 
-from likeness.core.errors import EncoderError
-from likeness.export import timm as target
-from likeness.export.parts import Export
-from likeness.export.published import ratio
-from likeness.export.timm import VITS
-from likeness.models.config import EncoderConfig
-from likeness.models.preprocess import Preprocess
-from likeness.models.towers import SwinConfig, Tower, ViTConfig
-from likeness.models.towers.efficientnet import EFFICIENTNETS
-from likeness.models.weights.timm_convnext import CONVNEXTS
+from lookalike.core.errors import EncoderError
+from lookalike.encoders.config import EncoderConfig
+from lookalike.export import timm as target
+from lookalike.export.parts import Export
+from lookalike.export.published import ratio
+from lookalike.export.timm import VITS
+from lookalike.imaging.preprocess import Preprocess
+from lookalike.published.layouts.timm_convnext import CONVNEXTS
+from lookalike.towers import SwinConfig, Tower, ViTConfig
+from lookalike.towers.efficientnet import EFFICIENTNETS
 
 PLAIN: dict[str, tuple[int, ...]] = {
     "cls_token": (1, 1, 16),
@@ -143,7 +143,7 @@ def test_timm_loads_it_and_computes_the_same(tmp_path: Path, case, name: str):
     import timm
     import torch
 
-    from likeness.export.parity import pictures
+    from lookalike.export.parity import pictures
 
     tower, pooling = MORE[name] if name in MORE else (vit(name, **SIZES), "mean")
     made = case(tower, pooling, SQUARE, None)
@@ -161,8 +161,8 @@ def test_timm_loads_it_and_computes_the_same(tmp_path: Path, case, name: str):
 
 @pytest.mark.parametrize("name", ["registers, class position", "Swin, late map"])
 def test_what_is_written_otherwise_computes_the_same(tmp_path: Path, case, name: str):
-    from likeness.export.onnx import run
-    from likeness.export.parity import pictures
+    from lookalike.export.onnx import run
+    from lookalike.export.parity import pictures
 
     tower, pooling = MORE[name]
     made = case(tower, pooling, SQUARE, None, by_graph=True)

@@ -6,11 +6,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from likeness.core.errors import EncoderError
-from likeness.export.parts import Export
-from likeness.export.writing import write_export
-from likeness.models.preprocess import Preprocess
-from likeness.models.towers import ConvNetConfig, ViTConfig
+from lookalike.core.errors import EncoderError
+from lookalike.export.parts import Export
+from lookalike.export.writing import write_export
+from lookalike.imaging.preprocess import Preprocess
+from lookalike.towers import ConvNetConfig, ViTConfig
 
 pytestmark = [
     pytest.mark.reference("torch", "transformers"),

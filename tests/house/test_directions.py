@@ -6,29 +6,33 @@ from pathlib import Path
 
 import pytest
 
-import likeness
+import lookalike
 
-ROOT = Path(likeness.__file__).parent
+ROOT = Path(lookalike.__file__).parent
 
 # What a room may import of ours; a name with a dot is that one module.
 TABLE = {
     "core": set(),
-    "data": {"core"},
-    "models": {"core"},
+    "imaging": {"core"},
+    "towers": {"core", "imaging", "encoders.config"},
+    "encoders": {"core", "imaging", "towers"},
+    "published": {"core", "imaging", "towers", "encoders"},
+    "data": {"core", "imaging"},
     "losses": {"core"},
-    "embedding": {"core", "data", "models"},
-    "training": {"core", "data", "models", "losses", "embedding"},
+    "vectors": {"core", "imaging", "data", "towers", "encoders"},
+    "training": {"core", "imaging", "data", "towers", "encoders", "losses", "vectors"},
     "search": {"core", "data"},
-    "evaluation": {"core", "data", "embedding", "search"},
-    "recipes": {"core", "data", "models", "losses", "training.config"},
-    "demo": {"core", "data"},
-    "export": {"core", "models"},
+    "evaluation": {"core", "data", "vectors", "search"},
+    "pages": {"core", "imaging", "data", "search"},
+    "recipes": {"core", "imaging", "data", "towers", "losses", "training.config"},
+    "demo": {"core", "imaging", "data"},
+    "export": {"core", "imaging", "towers", "encoders", "published"},
 }
 FREE = {"commands"}  # wires siblings, reads argv, prints, exits
 
 
 def imported(source: str, package: str) -> Iterator[str]:
-    """Dotted names below `likeness.` that `source` imports anywhere, in functions and under TYPE_CHECKING too."""
+    """Dotted names below `lookalike.` that `source` imports anywhere, in functions and under TYPE_CHECKING too."""
     for node in ast.walk(ast.parse(source)):
         if isinstance(node, ast.Import):
             names = [alias.name for alias in node.names]
@@ -39,14 +43,15 @@ def imported(source: str, package: str) -> Iterator[str]:
             names = [f"{module}.{alias.name}" for alias in node.names]
         else:
             continue
-        # `likeness.__version__` is no room.
-        yield from (name[9:] for name in names if name.startswith("likeness.") and not name.startswith("likeness.__"))
+        # `lookalike.__version__` is no room.
+        ours = (name for name in names if name.startswith("lookalike.") and not name.startswith("lookalike.__"))
+        yield from (name.removeprefix("lookalike.") for name in ours)
 
 
 def violations(room: str, source: str, package: str | None = None) -> list[str]:
     """Imports of ours in `source`, a file of `room`, that the table does not allow."""
     allowed = TABLE[room] | {room}
-    found = imported(source, package or f"likeness.{room}")
+    found = imported(source, package or f"lookalike.{room}")
     return [name for name in found if not any(name == way or name.startswith(way + ".") for way in allowed)]
 
 
@@ -63,21 +68,21 @@ def test_imports_go_one_way(room: str) -> None:
     files = sorted((ROOT / room).rglob("*.py"))
     assert files
     for file in files:
-        package = "likeness." + ".".join(file.relative_to(ROOT).parent.parts)
+        package = "lookalike." + ".".join(file.relative_to(ROOT).parent.parts)
         assert violations(room, file.read_text(encoding="utf-8"), package) == [], file
 
 
 @pytest.mark.parametrize(
     ("room", "source"),
     [
-        ("core", "import likeness.data.images"),
-        ("data", "from likeness.search import exact"),
-        ("training", "def f():\n    from likeness.evaluation.metrics import recall"),
-        ("recipes", "from likeness.training.loop import train"),
-        ("recipes", "from likeness.training import loop"),
-        ("search", "if TYPE_CHECKING:\n    from likeness.models.encoder import Encoder"),
-        ("models", "from ..data import images"),
-        ("data", "import likeness.database"),  # a room's name is not a prefix of another's
+        ("core", "import lookalike.imaging.decode"),
+        ("data", "from lookalike.search import exact"),
+        ("training", "def f():\n    from lookalike.evaluation.metrics import recall"),
+        ("recipes", "from lookalike.training.loop import train"),
+        ("recipes", "from lookalike.training import loop"),
+        ("search", "if TYPE_CHECKING:\n    from lookalike.encoders.encoder import Encoder"),
+        ("towers", "from ..data import batches"),
+        ("data", "import lookalike.database"),  # a room's name is not a prefix of another's
     ],
 )
 def test_the_check_can_fail(room: str, source: str) -> None:
@@ -87,9 +92,9 @@ def test_the_check_can_fail(room: str, source: str) -> None:
 @pytest.mark.parametrize(
     ("room", "source"),
     [
-        ("recipes", "from likeness.training.config import HeadConfig"),
-        ("evaluation", "import likeness.search.exact, numpy"),
-        ("models", "from . import vit\nfrom .vit import ViT\nfrom ..core import files"),
+        ("recipes", "from lookalike.training.config import HeadConfig"),
+        ("evaluation", "import lookalike.search.exact, numpy"),
+        ("towers", "from . import vit\nfrom .vit import ViT\nfrom ..core import files"),
     ],
 )
 def test_the_check_can_pass(room: str, source: str) -> None:

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from likeness.commands import COMMANDS, main
-from likeness.recipes import RECIPES
+from lookalike.commands import COMMANDS, main
+from lookalike.recipes import RECIPES
 
 ROOT = Path(__file__).resolve().parents[2]
 GOLDEN = ROOT / "tests" / "golden" / "help"
@@ -22,7 +22,7 @@ Data goes to stdout, words and progress to stderr; `--json` writes one document 
 programs' own help; a test keeps it so.
 """
 
-HELPS = {"likeness": []} | {verb: [verb] for verb in COMMANDS} | {f"train-{name}": ["train", name] for name in RECIPES}
+HELPS = {"lookalike": []} | {verb: [verb] for verb in COMMANDS} | {f"train-{name}": ["train", name] for name in RECIPES}
 
 
 @pytest.mark.parametrize("name", sorted(HELPS))
@@ -43,7 +43,7 @@ def page() -> str:
     parts = [HEAD]
     for name, argv in HELPS.items():
         text = (GOLDEN / f"{name}.txt").read_text(encoding="utf-8").rstrip()
-        parts.append(f"## {' '.join(['likeness', *argv])}\n\n```text\n{text}\n```\n")
+        parts.append(f"## {' '.join(['lookalike', *argv])}\n\n```text\n{text}\n```\n")
     return "\n".join(parts)
 
 

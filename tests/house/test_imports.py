@@ -12,29 +12,19 @@ from pathlib import Path
 
 import pytest
 
-import likeness
+import lookalike
 
-MODULES = sorted(module.name for module in pkgutil.walk_packages(likeness.__path__, "likeness."))
+MODULES = sorted(module.name for module in pkgutil.walk_packages(lookalike.__path__, "lookalike."))
 
 # Rooms and modules that hold JAX code; everything else must import without it.
 JAX = (
-    "likeness.core.mesh",
-    "likeness.core.trees",
-    "likeness.losses",
-    "likeness.models.attention",
-    "likeness.models.convnet",
-    "likeness.models.convnext",
-    "likeness.models.efficientnet",
-    "likeness.models.encoder",
-    "likeness.models.layers",
-    "likeness.models.mobilenet",
-    "likeness.models.pooling",
-    "likeness.models.projection",
-    "likeness.models.swin",
-    "likeness.models.text",
-    "likeness.models.vit",
-    "likeness.recipes",  # a loss is its own config, and its file is JAX
-    "likeness.training",
+    "lookalike.core.mesh",
+    "lookalike.losses",
+    "lookalike.encoders.encoder",
+    "lookalike.encoders.projection",
+    "lookalike.towers.modules",
+    "lookalike.recipes",  # a loss is its own config, and its file is JAX
+    "lookalike.training",
 )
 LIGHT = [m for m in MODULES if not any(m == heavy or m.startswith(heavy + ".") for heavy in JAX)]
 
@@ -108,7 +98,7 @@ def test_the_check_can_fail(tmp_path: Path) -> None:
     assert "changes the environment" in check(empty, ["environ"], before=at)
     assert "files written at import" in check(empty, ["files"], before=at)
     assert "imports ['jax']" in check(tmp_path, ["jax"], banned=("jax",))
-    assert "No module named 'numpy'" in check(tmp_path, ["likeness.core.shapes"], blocked=("numpy",))
+    assert "No module named 'numpy'" in check(tmp_path, ["lookalike.core.shapes"], blocked=("numpy",))
 
 
 def test_every_module_imports_with_the_base_alone(tmp_path: Path) -> None:
@@ -117,13 +107,13 @@ def test_every_module_imports_with_the_base_alone(tmp_path: Path) -> None:
 
 def test_help_imports_next_to_nothing(tmp_path: Path) -> None:
     heavy = ("numpy", "pyarrow", "lance", "tyro", "jax", "PIL", "dataclasses", "jaxtyping", "multiprocessing")
-    assert check(tmp_path, ["likeness", "likeness.commands"], banned=heavy) == ""
+    assert check(tmp_path, ["lookalike", "lookalike.commands"], banned=heavy) == ""
 
 
 def test_help_is_quick(tmp_path: Path) -> None:
     """A ratio, since machines differ: 5 times Python's own start is 0.15 s where that takes 0.03 s; measured: 2."""
     bare = [sys.executable, "-c", "pass"]
-    asked = [sys.executable, "-c", "from likeness.commands import run; run()", "--help"]
+    asked = [sys.executable, "-c", "from lookalike.commands import run; run()", "--help"]
     ratios = []
     for _ in range(7):
         times = []
@@ -136,7 +126,7 @@ def test_help_is_quick(tmp_path: Path) -> None:
 
 
 def test_all_lists_are_sorted_and_true() -> None:
-    root = Path(likeness.__file__).parent
+    root = Path(lookalike.__file__).parent
     for file in sorted(root.rglob("*.py")):
         tree = ast.parse(file.read_text(encoding="utf-8"))
         for node in tree.body:
@@ -152,19 +142,19 @@ def test_all_lists_are_sorted_and_true() -> None:
 
 
 def test_public_names_are_complete_sorted_and_found() -> None:
-    assert likeness.__all__ == sorted(likeness.__all__)
-    assert set(likeness.__all__) == {*likeness._PLACES, "__version__"}
-    for name in likeness.__all__:
-        assert getattr(likeness, name) is not None
-    assert dir(likeness) == likeness.__all__
+    assert lookalike.__all__ == sorted(lookalike.__all__)
+    assert set(lookalike.__all__) == {*lookalike._PLACES, "__version__"}
+    for name in lookalike.__all__:
+        assert getattr(lookalike, name) is not None
+    assert dir(lookalike) == lookalike.__all__
     with pytest.raises(AttributeError, match="has no attribute 'nothing'"):
-        likeness.nothing  # noqa: B018
+        lookalike.nothing  # noqa: B018
 
 
 def test_type_checkers_see_the_same_public_names() -> None:
-    tree = ast.parse(Path(likeness.__file__).read_text(encoding="utf-8"))
+    tree = ast.parse(Path(lookalike.__file__).read_text(encoding="utf-8"))
     block = next(n for n in tree.body if isinstance(n, ast.If))
     seen = {
         alias.asname: node.module for node in block.body if isinstance(node, ast.ImportFrom) for alias in node.names
     }
-    assert seen == likeness._PLACES
+    assert seen == lookalike._PLACES

@@ -8,18 +8,15 @@ from pathlib import Path
 
 import pytest
 
-import likeness
-from likeness.commands import COMMANDS
+import lookalike
+from lookalike.commands import COMMANDS
 
-ROOT = Path(likeness.__file__).parent
+ROOT = Path(lookalike.__file__).parent
 
 # Room -> the name of its table, whose values are module paths or things of the room's modules, and files that are none.
 TABLES: dict[str, tuple[str, set[str]]] = {
     "data.sources": ("SOURCES", {"listing", "tar"}),
-    "models.weights": (
-        "WEIGHTS",
-        {"adapt", "blobs", "hub", "presets", "processors", "rows", "table", "text", "timm_families", "tokenizer_files"},
-    ),
+    "published.layouts": ("WEIGHTS", {"rows", "text", "timm_families"}),
     "recipes": ("RECIPES", set()),
     "export": (
         "TARGETS",
@@ -36,7 +33,7 @@ def files(room: str) -> set[str]:
 def test_every_verb_is_a_file_and_every_file_a_verb() -> None:
     assert files("commands") == set(COMMANDS)
     for verb, (path, line) in COMMANDS.items():
-        assert path == f"likeness.commands.{verb}"
+        assert path == f"lookalike.commands.{verb}"
         assert 0 < len(line) <= 66, verb
         assert not line.endswith("."), verb
 
@@ -63,7 +60,7 @@ def test_every_verb_has_what_the_table_promises(verb: str) -> None:
 @pytest.mark.parametrize("room", sorted(TABLES))
 def test_every_entry_resolves_and_every_file_is_used(room: str) -> None:
     name, other = TABLES[room]
-    table = getattr(import_module(f"likeness.{room}"), name)
+    table = getattr(import_module(f"lookalike.{room}"), name)
     assert table
     used = set()
     for key, entry in table.items():
@@ -73,8 +70,8 @@ def test_every_entry_resolves_and_every_file_is_used(room: str) -> None:
             used.add(entry.rsplit(".", 1)[-1])
     source = ast.parse((ROOT / room.replace(".", "/") / "__init__.py").read_text(encoding="utf-8"))
     for node in ast.walk(source):
-        if isinstance(node, ast.ImportFrom) and node.module == f"likeness.{room}":
+        if isinstance(node, ast.ImportFrom) and node.module == f"lookalike.{room}":
             used |= {alias.name for alias in node.names}
-        elif isinstance(node, ast.ImportFrom) and (node.module or "").startswith(f"likeness.{room}."):
+        elif isinstance(node, ast.ImportFrom) and (node.module or "").startswith(f"lookalike.{room}."):
             used.add((node.module or "").rsplit(".", 1)[-1])
     assert files(room) - other - used == set(), "a file of a plug-in room that its table does not know"

@@ -3,9 +3,9 @@
 import ast
 from pathlib import Path
 
-import likeness
+import lookalike
 
-ROOT = Path(likeness.__file__).parent
+ROOT = Path(lookalike.__file__).parent
 FILE, FUNCTION = 400, 60
 
 # "room/file.py" or "room/file.py:function" -> why it is longer.

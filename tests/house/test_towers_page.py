@@ -7,7 +7,7 @@ import os
 import re
 from pathlib import Path
 
-from likeness.models.weights.presets import LICENSES, PRESETS, images_per_second, rows
+from lookalike.published.presets import LICENSES, PRESETS, images_per_second, rows
 
 PAGE = Path(__file__).resolve().parents[2] / "docs" / "reference" / "towers.md"
 

@@ -3,7 +3,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from likeness.losses.centers import Centers, centers_at_means, unit
+from lookalike.losses.centers import Centers, centers_at_means, unit
 
 
 def test_cosines_are_those_of_the_nearest_center_of_a_class():

@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from likeness.losses.geometry import Neighbours
+from lookalike.losses.geometry import Neighbours
 
 
 def slow(features, embedding, temperature):

@@ -4,11 +4,11 @@ import sys
 
 import pytest
 
-from likeness.core.config import from_json, to_json
-from likeness.core.errors import UsageError
-from likeness.losses.margins import ArcFace
-from likeness.recipes import ABOUT, RECIPES
-from likeness.training.config import HeadConfig, Pca, PcaConfig, PixelsConfig, TrainConfig
+from lookalike.core.config import from_json, to_json
+from lookalike.core.errors import UsageError
+from lookalike.losses.margins import ArcFace
+from lookalike.recipes import ABOUT, RECIPES
+from lookalike.training.config import HeadConfig, Pca, PcaConfig, PixelsConfig, TrainConfig
 
 
 def test_the_names():
@@ -33,7 +33,7 @@ def test_a_recipe_is_whole_and_survives_json(name):
 
 @pytest.mark.parametrize("name", RECIPES)
 def test_flags_override_leaves_and_keep_the_rest(name):
-    from likeness.commands.train import configure
+    from lookalike.commands.train import configure
 
     config = configure([name, "--data", "c", "--model", "m", "--out", "r", "--dimension", "32"])
     expected = to_json(RECIPES[name]) | {"data": "c", "model": "m", "out": "r", "dimension": 32}
@@ -41,7 +41,7 @@ def test_flags_override_leaves_and_keep_the_rest(name):
 
 
 def test_the_field_s_recipe_can_be_said_in_flags():
-    from likeness.commands.train import configure
+    from lookalike.commands.train import configure
 
     places = ["--data", "c", "--model", "m", "--out", "r"]
     flags = "--loss.margin 0.3 --loss.scale 30 --start.power 0 --start.within 0 --dropout 0 --epochs 30"
@@ -77,7 +77,7 @@ def test_the_field_s_recipe_can_be_said_in_flags():
     ],
 )
 def test_what_can_t_be_understood(argv, message):
-    from likeness.commands.train import configure
+    from lookalike.commands.train import configure
 
     with pytest.raises(UsageError) as caught:
         configure(argv)
@@ -85,7 +85,7 @@ def test_what_can_t_be_understood(argv, message):
 
 
 def test_help_lists_recipes_and_their_values(capsys):
-    from likeness.commands import main
+    from lookalike.commands import main
 
     assert main(["train", "--help"]) == 0
     overview = capsys.readouterr().out
@@ -95,5 +95,5 @@ def test_help_lists_recipes_and_their_values(capsys):
 
 
 def test_the_command_s_module_costs_nothing():
-    code = "import sys, likeness.commands.train; sys.exit('jax' in sys.modules or 'lance' in sys.modules)"
+    code = "import sys, lookalike.commands.train; sys.exit('jax' in sys.modules or 'lance' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from likeness.search import codes
+from lookalike.search import codes
 
 
 @st.composite

@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from likeness.search import exact
-from likeness.search.exact import knn
+from lookalike.search import exact
+from lookalike.search.exact import knn
 
 
 def slow_knn(queries, gallery, k, exclude=None):
@@ -210,8 +210,8 @@ def test_memory_stays_within_what_is_stated(k, kind, coded):
         import sys, numpy as np
         from pathlib import Path
         import onnx.helper, onnxruntime
-        from likeness.core.machine import cores
-        from likeness.search import exact
+        from lookalike.core.machine import cores
+        from lookalike.search import exact
 
         exact.CODED = 0 if {coded} else 10**18
 
@@ -231,5 +231,5 @@ def test_memory_stays_within_what_is_stated(k, kind, coded):
 
 
 def test_leaves_jax_alone():
-    script = "import likeness.search.exact, sys; assert 'jax' not in sys.modules"
+    script = "import lookalike.search.exact, sys; assert 'jax' not in sys.modules"
     subprocess.run([sys.executable, "-c", script], check=True)

@@ -6,9 +6,9 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from likeness.core.errors import CollectionError, UsageError
-from likeness.data.collection import SCHEMA, Collection
-from likeness.search.index import Index
+from lookalike.core.errors import CollectionError, UsageError
+from lookalike.data.collection import SCHEMA, Collection
+from lookalike.search.index import Index
 
 COUNT, WIDTH = 60, 5
 EXTRA = pa.schema([pa.field("price", pa.float64()), pa.field("shop", pa.string())])
@@ -139,7 +139,7 @@ def test_says_which_of_several_encoders_it_needs(collection, vectors):
     collection.write_vectors("embedding_ffffffff", 7 + 3 * np.arange(COUNT), vectors[:, :3], {})
     with pytest.raises(CollectionError, match="embeddings of 2 encoders") as error:
         Index.open(collection.path)
-    assert "likeness index" in error.value.hint
+    assert "lookalike index" in error.value.hint
     collection.update_card({"model": {"path": "m", "fingerprint": "f" * 64, "column": "embedding_ffffffff"}})
     assert Index.open(collection.path).column == "embedding_ffffffff"
     assert Index.open(collection.path, "embedding_0123abcd").column == "embedding_0123abcd"

@@ -10,12 +10,12 @@ import pyarrow as pa
 import pytest
 from PIL import Image
 
-from likeness.data.collection import SCHEMA, Collection
-from likeness.models.config import EncoderConfig, ProjectionConfig
-from likeness.models.encoder import Encoder
-from likeness.models.preprocess import Preprocess
-from likeness.models.towers import ConvNetConfig
-from likeness.training.config import HeadConfig, Pca
+from lookalike.data.collection import SCHEMA, Collection
+from lookalike.encoders.config import EncoderConfig, ProjectionConfig
+from lookalike.encoders.encoder import Encoder
+from lookalike.imaging.preprocess import Preprocess
+from lookalike.towers import ConvNetConfig
+from lookalike.training.config import HeadConfig, Pca
 
 FEATURES, CLASSES, EACH = 16, 12, 8
 

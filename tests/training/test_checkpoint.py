@@ -9,14 +9,14 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from likeness.core.errors import RunError, StorageError
-from likeness.core.files import storage_errors
-from likeness.losses.centers import Centers
-from likeness.losses.margins import ArcFace, CosFace
-from likeness.training.checkpoint import Checkpoints, opened_run
-from likeness.training.config import AdamW, HeadConfig
-from likeness.training.optimizer import make_optimizer
-from likeness.training.state import Learner, first_state
+from lookalike.core.errors import RunError, StorageError
+from lookalike.core.files import storage_errors
+from lookalike.losses.centers import Centers
+from lookalike.losses.margins import ArcFace, CosFace
+from lookalike.training.checkpoint import Checkpoints, opened_run
+from lookalike.training.config import AdamW, HeadConfig
+from lookalike.training.optimizer import make_optimizer
+from lookalike.training.state import Learner, first_state
 
 FACTS = {"classes": 3, "model": "ab"}
 

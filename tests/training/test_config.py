@@ -2,8 +2,8 @@
 
 import pytest
 
-from likeness.core.errors import UsageError
-from likeness.training.config import HeadConfig, PcaConfig
+from lookalike.core.errors import UsageError
+from lookalike.training.config import HeadConfig, PcaConfig
 
 
 @pytest.mark.parametrize(

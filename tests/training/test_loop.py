@@ -13,13 +13,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from likeness.core.errors import CollectionError, RunError
-from likeness.core.files import kind_of, read_card, write_json
-from likeness.models.encoder import Encoder
-from likeness.recipes import RECIPES
-from likeness.training.config import Lda, Pca, PcaConfig, Random
-from likeness.training.loop import train
-from likeness.training.pca import lda, pca
+from lookalike.core.errors import CollectionError, RunError
+from lookalike.core.files import kind_of, read_card, write_json
+from lookalike.encoders.encoder import Encoder
+from lookalike.recipes import RECIPES
+from lookalike.training.config import Lda, Pca, PcaConfig, Random
+from lookalike.training.loop import train
+from lookalike.training.pca import lda, pca
 
 
 def lines(run):
@@ -132,7 +132,7 @@ def test_steps_follow_from_epochs(made, tmp_path):
 def test_stopped_by_hand_it_goes_on_bit_for_bit(made, tmp_path, monkeypatch):
     """Ctrl-C in the middle: the state is saved at once, and the rest of the run is what it would have been."""
     config = made.head(tmp_path / "stopped", steps=20, save_every=7, log_every=1)
-    from likeness.core.journal import Progress
+    from lookalike.core.journal import Progress
 
     def interrupt(self, count=1):
         self.done += count
@@ -153,7 +153,7 @@ def test_stopped_by_hand_it_goes_on_bit_for_bit(made, tmp_path, monkeypatch):
     assert lines(tmp_path / "stopped") == lines(tmp_path / "whole")
 
 
-CHILD = "import sys; from likeness.commands import main; sys.exit(main(['train', 'head', *sys.argv[1:]]))"
+CHILD = "import sys; from lookalike.commands import main; sys.exit(main(['train', 'head', *sys.argv[1:]]))"
 FLAGS = {"dimension": 4, "batch": 16, "steps": 150, "save-every": 10, "log-every": 1}
 
 

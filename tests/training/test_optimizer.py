@@ -3,10 +3,10 @@ import numpy as np
 import optax
 import pytest
 
-from likeness.losses.centers import Centers
-from likeness.training.config import AdamW
-from likeness.training.optimizer import course, make_optimizer
-from likeness.training.state import Learner
+from lookalike.losses.centers import Centers
+from lookalike.training.config import AdamW
+from lookalike.training.optimizer import course, make_optimizer
+from lookalike.training.state import Learner
 
 
 def test_the_course_of_the_rate():

@@ -1,9 +1,9 @@
 import numpy as np
 import pytest
 
-import likeness.training.pca as module
-from likeness.core.errors import RunError
-from likeness.training.pca import lda, pca, within_classes
+import lookalike.training.pca as module
+from lookalike.core.errors import RunError
+from lookalike.training.pca import lda, pca, within_classes
 
 
 def unit(x):

@@ -8,16 +8,16 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from likeness.data.augment import Color, Erase, Flip
-from likeness.data.collection import Collection
-from likeness.data.images import decode
-from likeness.losses.margins import ArcFace
-from likeness.models.config import EncoderConfig, ProjectionConfig, read_model, tensor_shapes, write_model
-from likeness.models.preprocess import Preprocess
-from likeness.models.towers import ConvNetConfig, MobileNetV2Config, ViTConfig
-from likeness.training.config import AdamW, Augments, PixelsConfig
-from likeness.training.loop import train
-from likeness.training.tasks import pixels_task
+from lookalike.data.collection import Collection
+from lookalike.encoders.config import EncoderConfig, ProjectionConfig, read_model, tensor_shapes, write_model
+from lookalike.imaging.augment import Color, Erase, Flip
+from lookalike.imaging.decode import decode
+from lookalike.imaging.preprocess import Preprocess
+from lookalike.losses.margins import ArcFace
+from lookalike.towers import ConvNetConfig, MobileNetV2Config, ViTConfig
+from lookalike.training.config import AdamW, Augments, PixelsConfig
+from lookalike.training.loop import train
+from lookalike.training.tasks import pixels_task
 
 
 def pixels(made, out, **changes):
@@ -48,7 +48,7 @@ def nearest_is_alike(encoder, made):
 
 
 def test_it_learns_and_stopped_it_goes_on_bit_for_bit(made, tmp_path, monkeypatch):
-    from likeness.core.journal import Progress
+    from lookalike.core.journal import Progress
 
     def interrupt(self, count=1):
         self.done += count
@@ -122,7 +122,7 @@ def test_a_given_tower_starts_at_pca_with_centers_at_the_means(made, tmp_path):
 
 
 def test_half_precision_and_rematerialised_blocks_reach_the_tower(made, tmp_path, monkeypatch):
-    from likeness.models.encoder import Encoder
+    from lookalike.encoders.encoder import Encoder
 
     tower = ViTConfig(16, 8, 12, 2, 3, 20, "gelu")
     config = EncoderConfig(

@@ -8,14 +8,14 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from likeness.core.mesh import make_mesh, place, put_batch
-from likeness.losses.centers import Centers
-from likeness.losses.geometry import Neighbours
-from likeness.losses.margins import ArcFace, CosFace
-from likeness.training.config import AdamW, HeadConfig
-from likeness.training.optimizer import make_optimizer
-from likeness.training.state import Learner, first_state
-from likeness.training.step import FeatureBatch, head_objective, make_step
+from lookalike.core.mesh import make_mesh, place, put_batch
+from lookalike.losses.centers import Centers
+from lookalike.losses.geometry import Neighbours
+from lookalike.losses.margins import ArcFace, CosFace
+from lookalike.training.config import AdamW, HeadConfig
+from lookalike.training.optimizer import make_optimizer
+from lookalike.training.state import Learner, first_state
+from lookalike.training.step import FeatureBatch, head_objective, make_step
 
 GOLDEN = Path(__file__).parents[1] / "golden" / "losses" / "head.json"
 STEPS = 20

@@ -6,8 +6,8 @@ import numpy as np
 import PIL.Image
 import pytest
 
-from likeness.core.errors import ImageError, SourceError
-from likeness.data.sources import SourceRow, layout_of, open_source
+from lookalike.core.errors import ImageError, SourceError
+from lookalike.data.sources import SourceRow, layout_of, open_source
 
 
 def picture(path: Path, format: str = "JPEG", seed: int = 0) -> bytes:

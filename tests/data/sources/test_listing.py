@@ -3,8 +3,8 @@ from pathlib import Path
 import pyarrow as pa
 import pytest
 
-from likeness.core.errors import SourceError
-from likeness.data.sources.listing import Listing, list_images
+from lookalike.core.errors import SourceError
+from lookalike.data.sources.listing import Listing, list_images
 
 
 @pytest.fixture

@@ -7,8 +7,8 @@ import pyarrow as pa
 import pyarrow.parquet
 import pytest
 
-from likeness.core.errors import SourceError
-from likeness.data.sources import Source, open_source
+from lookalike.core.errors import SourceError
+from lookalike.data.sources import Source, open_source
 
 
 @pytest.fixture

@@ -3,8 +3,8 @@ from pathlib import Path
 
 import pytest
 
-from likeness.core.errors import ImageError
-from likeness.data.sources.tar import index_of
+from lookalike.core.errors import ImageError
+from lookalike.data.sources.tar import index_of
 
 
 def test_every_member_is_found_as_tarfile_reads_it(tmp_path: Path) -> None:

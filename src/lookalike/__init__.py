@@ -1,0 +1,55 @@
+"""Turns a picture of anything into 64 numbers, so that pictures of the same thing lie next to each other.
+
+Public names are found on first use, so that `import lookalike` costs nothing.
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from lookalike.data.collection import Collection as Collection
+    from lookalike.evaluation.protocols import evaluate as evaluate
+    from lookalike.search.exact import knn as knn
+    from lookalike.search.index import Index as Index
+    from lookalike.search.index import Matches as Matches
+    from lookalike.vectors.runtime import Embedder as Embedder
+    from lookalike.vectors.runtime import load as load
+    from lookalike.vectors.text import TextEmbedder as TextEmbedder
+    from lookalike.vectors.text import load_text as load_text
+
+__version__ = "0.1.0"
+
+_PLACES = {
+    "Collection": "lookalike.data.collection",
+    "Embedder": "lookalike.vectors.runtime",
+    "Index": "lookalike.search.index",
+    "Matches": "lookalike.search.index",
+    "TextEmbedder": "lookalike.vectors.text",
+    "evaluate": "lookalike.evaluation.protocols",
+    "knn": "lookalike.search.exact",
+    "load": "lookalike.vectors.runtime",
+    "load_text": "lookalike.vectors.text",
+}
+
+__all__ = [
+    "Collection",
+    "Embedder",
+    "Index",
+    "Matches",
+    "TextEmbedder",
+    "__version__",
+    "evaluate",
+    "knn",
+    "load",
+    "load_text",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _PLACES:
+        raise AttributeError(f"module 'lookalike' has no attribute {name!r}")
+    return getattr(import_module(_PLACES[name]), name)
+
+
+def __dir__() -> list[str]:
+    return __all__

@@ -1,0 +1,38 @@
+"""`lookalike embed MODEL COLL`: a model's features and embeddings, as columns of a collection."""
+
+from dataclasses import dataclass
+from typing import Literal
+
+from lookalike.core.config import option
+from lookalike.core.journal import note
+
+
+@dataclass(frozen=True)
+class Config:
+    """Write a model's vectors into a collection; only pictures that have none yet are embedded."""
+
+    model: str = option(positional=True, metavar="MODEL")
+    """A model directory."""
+    collection: str = option(positional=True, metavar="COLL")
+    """The collection whose pictures are embedded."""
+    runtime: Literal["auto", "jax", "onnx"] = "auto"
+    """onnx: on the CPU, in float32. jax: on JAX's devices, in float32. auto: jax in bfloat16 if JAX can use an
+    accelerator here, else onnx, with matrix products of eight bits where that is faster and close enough to float32."""
+    batch: int = 64
+    """Pictures that go through the model at once; a killed run does at most so many twice."""
+
+
+def main(config: Config) -> None:
+    """Fill the columns, and print the name of the one that holds the embeddings."""
+    from lookalike.core.errors import UsageError
+    from lookalike.data.collection import Collection
+    from lookalike.vectors.column import ensure_embeddings
+    from lookalike.vectors.runtime import load
+
+    if config.batch < 1:
+        raise UsageError(f"--batch is {config.batch}; expected 1 or more.")
+    collection = Collection.open(config.collection)
+    embedder = load(config.model, config.runtime, config.batch)
+    if embedder.cosine is not None:
+        note(f"in eight bits: cosine {embedder.cosine:.4f} and more with float32, which `--runtime onnx` takes")
+    print(ensure_embeddings(embedder, collection))

@@ -1,0 +1,163 @@
+"""lookalike evaluate: how well vectors bring images of one label together."""
+
+import json
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from lookalike.core.config import option
+from lookalike.core.errors import UsageError
+
+if TYPE_CHECKING:
+    from lookalike.core.shapes import Vectors
+    from lookalike.data.collection import Collection
+    from lookalike.vectors.runtime import Embedder
+
+_NPY = b"\x93NUMPY"
+
+
+@dataclass(frozen=True)
+class Config:
+    """Measure an encoder on a collection, or vectors made by anyone.
+
+    Every query of the split is searched among the gallery images of the split. The model's embeddings are read from
+    the collection, or made and kept there first. With --embeddings there is no MODEL. With --text the queries are the
+    names of the classes.
+    """
+
+    places: tuple[str, ...] = option(positional=True, metavar="[MODEL] COLL", default=())
+    """The model directory, and the collection to measure on."""
+    embeddings: str | None = option(default=None, metavar="FILE")
+    """Vectors made by anyone, a .npy file: row i belongs to the i-th row of the collection by id."""
+    split: str = "test"
+    """The rows that take part; "all" takes every row."""
+    protocol: Literal["merged", "separate"] = "merged"
+    """merged: one index of all domains. separate: each domain in its own."""
+    text: str | None = option(default=None, metavar="TEMPLATE")
+    """Search with words instead of images: the names of the split's classes, each in the place of {} in this text, such
+    as "a photo of a {}". Where the encoder has a projection, the same is told of the features before it, so that one
+    sees what it costs. The encoder must have kept its text side."""
+    json: str | None = option(default=None, metavar="FILE")
+    """Write the whole report to this file; `-` writes it to stdout instead of the table."""
+
+
+def main(config: Config) -> None:
+    """Measure, and print the report."""
+    from lookalike.core.files import write_json
+    from lookalike.data.collection import Collection
+    from lookalike.evaluation.protocols import COLUMNS, Cast, evaluate
+    from lookalike.vectors.runtime import load
+
+    model, path = _places(config)
+    collection = Collection.open(path)
+    Cast.of(collection.table(COLUMNS), config.split)  # a wrong split is told before hours of embedding
+    if config.text is not None:
+        document, words = _by_text(config, model, collection)
+    else:
+        if model is None:
+            vectors, fingerprint = read_vectors(config.embeddings or ""), None
+        else:
+            vectors, fingerprint = _embedded(load(model), collection)
+        report = evaluate(vectors, collection, config.split, config.protocol, model=fingerprint)
+        document, words = report.to_json(), report.table()
+    if config.json == "-":
+        print(json.dumps(document, indent=2, ensure_ascii=False))
+        return
+    if config.json is not None:
+        write_json(config.json, document)
+    print(words)
+
+
+def _by_text(config: Config, model: str | None, collection: "Collection") -> tuple[dict[str, Any], str]:
+    """What class names find, through the projection and, where there is one, without it: as a document and in words."""
+    from lookalike.evaluation.zero_shot import Classes, evaluate_texts
+    from lookalike.vectors.runtime import load
+    from lookalike.vectors.text import load_text
+
+    if model is None:
+        raise UsageError(
+            "Words are embedded by an encoder, and there is none.", hint="lookalike evaluate MODEL COLL --text"
+        )
+    template = config.text or ""
+    classes = Classes.of(collection, config.split)
+    texts, image = classes.texts(template), load(model)
+    words = load_text(model, image)
+    measured = partial(evaluate_texts, classes=classes, split=config.split, protocol=config.protocol, template=template)
+    vectors, fingerprint = _embedded(image, collection)
+    report = measured(words.embed(texts), vectors, model=fingerprint, collection=collection)
+    document = {**report.to_json(), "template": template, "unprojected": None}
+    if image.config.projection.kind == "identity":
+        return document, report.table()
+    features = _features(image, collection)
+    before = measured(words.features(texts), features, model=image.features_fingerprint, collection=collection)
+    costs = "  ".join(f"{name} {report.metrics[name] - before.metrics[name]:+.4f}" for name in report.metrics)
+    parts = [
+        f"through the projection to {image.dimension} numbers",
+        report.table(),
+        f"\nbefore it, {features.shape[1]} numbers",
+        before.table(),
+        f"\nwhat the projection changes, mean over domains: {costs}",
+    ]
+    return document | {"unprojected": before.to_json()}, "\n".join(parts)
+
+
+def _features(image: "Embedder", collection: "Collection") -> "Vectors":
+    """The features of every row, as they enter the encoder's projection."""
+    from lookalike.vectors.column import ensure_features
+    from lookalike.vectors.runtime import combine
+
+    mirror = image.config.mirror
+    columns = [image.features_column, *([image.mirrored_column] if mirror else [])]
+    if any(len(collection.missing(column)) for column in columns):
+        ensure_features(image, collection, mirror)
+    features, *mirrored = (collection.vectors(column)[1] for column in columns)
+    return combine(features, mirrored[0] if mirror else None)
+
+
+def _places(config: Config) -> tuple[str | None, str]:
+    """Model directory (None with `--embeddings`) and collection."""
+    match config.places, config.embeddings:
+        case (model, collection), None:
+            return model, collection
+        case (collection,), str():
+            return None, collection
+        case (model, collection), str():
+            raise UsageError(
+                f"Vectors come from `{config.embeddings}` or from `{model}`, not from both.",
+                hint=f"lookalike evaluate --embeddings {config.embeddings} {collection}",
+            )
+    raise UsageError(
+        f"A model directory and a collection are needed, and the arguments are {len(config.places)}.",
+        hint="lookalike evaluate MODEL COLL, or lookalike evaluate --embeddings FILE COLL",
+    )
+
+
+def _embedded(embedder: "Embedder", collection: "Collection") -> tuple["Vectors", str]:
+    """The encoder's embeddings of every row, made first where they are missing, and its fingerprint."""
+    from lookalike.vectors.column import ensure_embeddings
+
+    if len(collection.missing(embedder.embedding_column)):  # where nothing is, a collection may be read-only
+        ensure_embeddings(embedder, collection)
+    return collection.vectors(embedder.embedding_column)[1], embedder.fingerprint
+
+
+def read_vectors(path: str) -> Any:
+    """The matrix of float numbers in a .npy file; UsageError if it holds something else. Pickles stay closed."""
+    import numpy as np
+
+    if not Path(path).is_file():
+        raise UsageError(f"There is no file `{path}` with embeddings.")
+    with Path(path).open("rb") as file:
+        if file.read(len(_NPY)) != _NPY:
+            raise UsageError(f"`{path}` is not a .npy file.", hint="numpy.save(FILE, vectors) writes one")
+    try:
+        vectors = np.load(path, allow_pickle=False)
+    except (ValueError, EOFError, OSError) as error:
+        raise UsageError(f"`{path}` can't be read as an array of numbers: {error}.") from error
+    if vectors.dtype not in (np.float16, np.float32, np.float64) or vectors.ndim != 2 or 0 in vectors.shape:
+        raise UsageError(
+            f"`{path}` holds {vectors.dtype} {list(vectors.shape)}; expected float16, float32 or float64 [N, D].",
+            hint="numpy.save(FILE, vectors.astype(numpy.float32)), a row an image of the collection",
+        )
+    return vectors

@@ -1,0 +1,79 @@
+"""`lookalike export`: an encoder in the form that another program loads."""
+
+import os
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from lookalike.core.config import in_range, option
+from lookalike.core.files import read_card, refuse_unless
+from lookalike.core.journal import note
+
+if TYPE_CHECKING:
+    from lookalike.core.shapes import Vectors
+
+
+@dataclass(frozen=True)
+class Config:
+    """Take an encoder elsewhere: in the layout of another library, or as a graph with the preprocessing inside.
+
+    Targets: safetensors, transformers, sentence-transformers, open_clip, timm, onnx, openvino, saved_model, tflite,
+    torchscript, and submission (the zip of the Google Universal Image Embedding competition). Each export is checked
+    before it is kept: drawn pictures go through the lines that its README shows, and their vectors are compared with
+    the encoder's own.
+    """
+
+    model: str = option(positional=True, metavar="MODEL")
+    """The model directory."""
+    to: str = option(metavar="TARGET")
+    """The target."""
+    out: str = option(metavar="DIR")
+    """The directory to make."""
+    preprocess: bool = True
+    """Resizing and cropping inside the graph (onnx, openvino, saved_model, tflite); without, it takes squares."""
+    int8: bool = False
+    """Large matrices as whole numbers of 8 bits, for CPUs (onnx, openvino)."""
+    min_cosine: float | None = None
+    """The smallest cosine with the encoder's vectors that passes; 0.9999 unless told, with --int8 0.995."""
+
+    def __post_init__(self) -> None:
+        if self.min_cosine is not None:
+            in_range(self, -1.0, 1.0, "min_cosine")
+
+
+def main(config: Config) -> None:
+    """Write, check, and say how near it is and how large."""
+    from lookalike.export.parts import Export
+    from lookalike.export.writing import check_request, write_export
+
+    # Their bars and reports of loading are about our own scratch files.
+    os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
+    os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
+    check_request(config.to, config.preprocess, config.int8)
+    refuse_unless(config.out, ("missing", "empty"), "export")
+    from lookalike.encoders.config import read_model
+    from lookalike.encoders.text_side import read_text
+
+    encoder, tensors = read_model(config.model)
+    text = read_text(config.model) if config.to == "open_clip" else None
+    export = Export(encoder, tensors, read_card(config.model), config.preprocess, config.int8, text)
+    facts = write_export(config.to, export, lambda: vectors(config.model), config.out, config.min_cosine)
+    note(
+        f"`{config.out}`: {config.to}, {facts['bytes'] / 1e6:,.1f} MB, smallest cosine {facts['minimum_cosine']:.6f} "
+        f"over {facts['pictures']} pictures (different pictures: at most {facts['cosine_of_different_pictures']:.4f}), "
+        f"computed by {facts['checked_with']}"
+    )
+
+
+def vectors(model: str) -> "Vectors":
+    """The encoder's own vectors of the pictures that exports are checked with.
+
+    By JAX in full precision: the graph that is exported must not be its own witness.
+    """
+    import jax
+
+    from lookalike.export.parity import pictures
+    from lookalike.vectors.runtime import load
+
+    images = pictures()
+    with jax.default_matmul_precision("highest"):
+        return load(model, runtime="jax", batch=2).embed(images)

@@ -1,0 +1,63 @@
+"""lookalike index: a folder, a table or a collection -> a collection that can be searched, in one step."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from lookalike.core.config import option
+from lookalike.core.files import kind_of
+
+if TYPE_CHECKING:
+    from lookalike.data.collection import Collection
+    from lookalike.vectors.runtime import Embedder
+
+
+@dataclass(frozen=True)
+class Config:
+    """Make a searchable collection of a folder or table of pictures, or a collection searchable.
+
+    Does what `lookalike prepare` and `lookalike embed` do, and notes the encoder, so that `lookalike search` needs no
+    `--model`. The same command again adds what is new, marks what is gone, and embeds only what is new.
+    """
+
+    source: str = option(positional=True, metavar="SOURCE|COLL")
+    """A folder of pictures, a CSV or Parquet file, or a collection."""
+    model: str = option(metavar="MODEL")
+    """The model directory to embed with."""
+    out: str = option(metavar="COLL")
+    """The collection to make or to bring up to date; SOURCE itself, if that is one, to make it searchable in place."""
+
+
+def main(config: Config) -> None:
+    """Prepare if there is a source, embed what lacks vectors, note the encoder."""
+    from lookalike.core.journal import note
+    from lookalike.data.collection import Collection
+    from lookalike.data.follow import follow
+    from lookalike.vectors.column import ensure_embeddings
+    from lookalike.vectors.runtime import load
+
+    embedder = load(config.model)  # first: it may be what is wrong
+    if kind_of(config.source) != "collection":
+        _prepare(config.source, config.out)
+    elif Path(config.source).resolve() != Path(config.out).resolve():
+        follow(Collection.open(config.source), config.out, "index")
+    collection = Collection.open(config.out)
+    new = len(collection.missing(embedder.embedding_column))
+    column = ensure_embeddings(embedder, collection)
+    _note_model(collection, config.model, embedder, column)
+    note(f"`{config.out}` can be searched: {len(collection):,} pictures, {new:,} newly embedded")
+
+
+def _prepare(source: str, out: str) -> None:
+    from lookalike.core.files import read_card
+    from lookalike.core.journal import note
+    from lookalike.data.prepare import prepare
+
+    note(prepare([source], out, **read_card(out).get("options", {})).sentence(out))
+
+
+def _note_model(collection: "Collection", path: str, embedder: "Embedder", column: str) -> None:
+    entry = {"path": str(Path(path).absolute()), "fingerprint": embedder.fingerprint, "column": column}
+    if collection.card.get("model") != entry:
+        with collection.locked("index"):
+            collection.update_card({"model": entry})

@@ -1,0 +1,49 @@
+"""lookalike prepare: pictures of any source -> a collection."""
+
+from dataclasses import dataclass
+
+from lookalike.core.config import option
+
+
+@dataclass(frozen=True)
+class Config:
+    """Make a collection of pictures, or bring one up to date.
+
+    SOURCE is a folder, or a CSV or Parquet file.
+
+    In a folder the path says all: FOLDER/label/picture, or FOLDER/domain/label/picture; deeper folders belong to the
+    label. A picture right in FOLDER has no label. Where the path gives no domain, it is FOLDER's name. Left out are
+    names that begin with a dot, files that are not pictures, and links that lead in a circle.
+
+    A table has a column `path`, relative to the file or a member of the .tar of the same name beside it. It may have
+    label, domain, split (train, val, test), is_query, is_gallery and group; further columns are kept to filter by.
+
+    The same command again goes on where it stopped, adds what is new, marks what is gone, and decodes nothing twice.
+    A picture that can't be read becomes a row of the errors table. Pictures are called NAME/PATH, NAME being the
+    source's name without its suffix.
+    """
+
+    sources: tuple[str, ...] = option(positional=True, metavar="SOURCE")
+    """Folders, CSV or Parquet files."""
+    out: str = option(metavar="COLL")
+    """The collection to make or to bring up to date."""
+    size: int = 256
+    """Shorter side of a stored picture, in pixels; smaller ones stay as they are."""
+    limit: int | None = None
+    """Take only the first so many pictures."""
+    test: float = 0.0
+    """Share of the labels that become split `test` where the source gives no split (the others: `train`)."""
+    workers: int = 0
+    """Processes that decode; 0: one a core."""
+
+
+def main(config: Config) -> None:
+    """Prepare, and print what the collection holds."""
+    from lookalike.core.journal import note
+    from lookalike.data.prepare import prepare
+
+    report = prepare(
+        config.sources, config.out, size=config.size, limit=config.limit, test=config.test, workers=config.workers
+    )
+    print(report.table())
+    note(report.sentence(config.out))

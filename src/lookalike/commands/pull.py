@@ -1,0 +1,250 @@
+"""`lookalike pull`: a published model, or one of ours, to a model directory."""
+
+import re
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from lookalike.core.config import did_you_mean, in_range, option
+from lookalike.core.errors import EncoderError, UsageError
+from lookalike.core.files import kind_of, read_card, read_json, refuse_unless
+from lookalike.core.journal import note
+
+if TYPE_CHECKING:
+    from lookalike.encoders.config import EncoderConfig, Tensors
+    from lookalike.encoders.text_side import TextSide
+
+    Parts = tuple[EncoderConfig, Tensors]
+
+LARGEST = 4096.0
+"""Side in pixels of the largest input that can be asked for: of a ViT-B/16 it has 65,536 patches."""
+
+_TRAINED_ON_PAIRS = ("clip", "open_clip", "siglip")
+"""Beginnings of the names of layouts whose towers learned from image-text pairs, with their own mean and std."""
+
+
+@dataclass(frozen=True)
+class Config:
+    """Turn published weights into a model directory.
+
+    SOURCE is a short name (--list shows them; laptop, gpu and best are the ones to begin with), ORG/NAME on the
+    Hugging Face Hub, or a directory in any published layout that is known, or one of ours. Size and licence are said
+    before anything large is fetched; an interrupted download goes on where it stopped. Only safetensors are read.
+    Every tensor must be there, have the right shape and be used.
+    """
+
+    source: str = option(positional=True, metavar="SOURCE", default="")
+    """A short name, ORG/NAME, or a directory."""
+    out: str = option(metavar="MODEL", default="")
+    """The model directory to make."""
+    revision: str | None = option(default=None, metavar="REV")
+    """Branch, tag or commit on the Hub; the main branch unless given."""
+    list: bool = False
+    """Print the short names with size, cost, licence and standing, and do nothing else."""
+    preprocessing: Literal["check", "published", "imagenet", "seed"] = "check"
+    """check: as published, but not with the mean and std of ImageNet in a tower trained on image-text pairs, a known
+    slip. published: whatever is published. imagenet: that slip, on purpose. seed: that slip as in the notebook from
+    which most entries of the 2022 competition started: squashed to a square, bilinear, not antialiased."""
+    size: int | None = option(default=None, metavar="PX")
+    """Side of the input; learned positions are interpolated as the family's reference does it."""
+    stride: int | None = option(default=None, metavar="PX")
+    """Distance between the patches of a ViT; below the patch's side they overlap: finer, and slower."""
+    layer: int | None = option(default=None, metavar="N")
+    """Read a ViT's features behind block N, counted from 1 or from the end (-1: the last); the rest is dropped."""
+    pooling: Literal["class", "mean", "gem", "attention"] | None = None
+    """How tokens become features, where the tower has a choice; the published way unless given."""
+    features: Literal["pooled", "projected"] | None = None
+    """pooled: without the projection that CLIP has behind its pooling (1280 numbers of ViT-H/14). projected: with it,
+    as published (1024)."""
+    text: bool = True
+    """Take the text tower along where there is one, for `lookalike search --text`."""
+
+    def __post_init__(self) -> None:
+        for name in ("size", "stride"):
+            if getattr(self, name) is not None:
+                in_range(self, 1.0, LARGEST, name)
+
+
+def main(config: Config) -> None:
+    """Convert, and say what the model is."""
+    if config.list:
+        from lookalike.published.presets import overview
+
+        print(overview())
+        return
+    if not config.source or not config.out:
+        raise UsageError(
+            f"{'SOURCE' if not config.source else '`--out MODEL`'} is missing.",
+            hint="lookalike pull SOURCE --out MODEL, or lookalike pull --list",
+        )
+    refuse_unless(config.out, ("missing", "empty"), "encoder")
+    try:
+        _pull(config)
+    except EncoderError as error:
+        if error.hint != EncoderError.usual:
+            raise
+        hint = "`lookalike pull --help` lists the options; docs/reference/towers.md what is read and what towers can do"
+        raise EncoderError(error.message, hint=hint) from error
+
+
+def _pull(config: Config) -> None:
+    """Read, adapt, write."""
+    path, card = _found(config.source, config.revision)
+    from lookalike.encoders.config import write_model
+    from lookalike.towers.cost import parameters
+
+    encoder, tensors, more = _read(path, config.size, config.stride)
+    published = encoder, tensors
+    encoder, more = _prepared(config.preprocessing, encoder, more, path)
+    encoder, tensors, more = _adapted(config, encoder, tensors, more)
+    text = _text(path, published, (encoder, tensors)) if config.text else None
+    write_model(config.out, encoder, tensors, card | more, text)
+    if kind_of(path) == "export":
+        note(f"`{config.source}` is an export: its tower was read, and not what the encoder had behind it")
+    tower, count = type(encoder.tower).__name__.removesuffix("Config"), parameters(encoder.tower.shapes())
+    millions = f"{count / 1e6:.{1 if count >= 1e5 else 3}f} M parameters"
+    note(
+        f"`{config.out}`: {tower}, {millions}, {encoder.preprocess.size} px, "
+        f"{encoder.tower.features} features, embedding of {encoder.projection.dimension}"
+        + (f", texts of up to {text.config.context} tokens" if text else "")
+    )
+
+
+def _found(source: str, revision: str | None) -> tuple[Path, dict[str, Any]]:
+    """Where the model lies on this disk, and what is known about it."""
+    from lookalike.published.presets import preset_of
+
+    path = Path(source)
+    if path.is_dir():
+        if revision is not None:
+            raise UsageError(f"`{source}` is a directory, which has no revisions.", hint="leave --revision out")
+        from lookalike.published.hub import license_of
+
+        licence = license_of(path)
+        name = path.resolve().name
+        return path, {"name": name, "source": name} | ({"license": licence} if licence else {})
+    if path.exists():
+        raise EncoderError(f"`{source}` is a file.", hint="give the directory that holds its config too")
+    if named := preset_of(source):
+        name, preset = named
+        facts = {"name": name, "source": preset.repository, "license": preset.license}
+        return _fetched(preset.repository, revision, facts, preset.forbids)
+    if re.fullmatch(r"[\w.-]+/[\w.-]+", source) and not source.startswith("."):
+        return _fetched(source, revision, {"name": source.split("/")[1], "source": source}, "")
+    from lookalike.published.presets import ALIASES, PRESETS
+
+    raise EncoderError(
+        f"There is no model `{source}`.{did_you_mean(source, PRESETS | ALIASES)}",
+        hint=f"give a directory, ORG/NAME on the Hugging Face Hub, or a short name such as {', '.join(ALIASES)}; "
+        "`lookalike pull --list` shows all",
+    )
+
+
+def _fetched(repository: str, revision: str | None, facts: dict[str, Any], forbids: str) -> tuple[Path, dict[str, Any]]:
+    """The model in the cache of this machine; its size and licence are said first."""
+    from lookalike.published.hub import fetch, look
+
+    remote = look(repository, revision)
+    license_ = facts.get("license") or remote.license
+    words = f"licence {license_ or 'not stated by its card'}{f', which {forbids}' if forbids else ''}"
+    if remote.commit is None:
+        facts = facts | {"revision": remote.configs.name}  # the cache names a directory by its commit
+        note(f"`{repository}`: no connection; the copy in the cache is used; {words}")
+    else:
+        note(f"`{repository}` at {remote.commit[:8]}: {remote.size / 1e6:,.1f} MB, {words}")
+        facts = facts | {"revision": remote.commit}
+    return fetch(remote), facts | ({"license": license_} if license_ else {})
+
+
+def _prepared(
+    wanted: str, encoder: "EncoderConfig", card: dict[str, Any], path: Path
+) -> "tuple[EncoderConfig, dict[str, Any]]":
+    """The encoder with the preprocessing that was asked for, and its card, which tells of another."""
+    from lookalike.published.processors import as_the_seed, has_imagenet_statistics, with_imagenet_statistics
+
+    layout = str(card.get("layout", ""))
+    if wanted in ("imagenet", "seed"):
+        changed = (as_the_seed if wanted == "seed" else with_imagenet_statistics)(encoder.preprocess)
+        mean, std = encoder.preprocess.mean, encoder.preprocess.std
+        words = f"{wanted}, as asked for; published were mean {mean} and std {std}"
+        return replace(encoder, preprocess=changed), card | {"preprocessing": words}
+    if wanted == "check" and layout.startswith(_TRAINED_ON_PAIRS) and has_imagenet_statistics(encoder.preprocess):
+        raise EncoderError(
+            f"`{path}` is a tower trained on image-text pairs, and its preprocessing has the mean and std of ImageNet: "
+            "most likely a slip, which costs accuracy.",
+            hint="mend its preprocessor config; or, if it was trained so (CLIPA was), --preprocessing published",
+        )
+    return encoder, card
+
+
+def _adapted(
+    config: Config, encoder: "EncoderConfig", tensors: "Tensors", card: dict[str, Any]
+) -> "tuple[EncoderConfig, Tensors, dict[str, Any]]":
+    """The encoder as the options want it; its card tells what is not as published."""
+    from lookalike.published.fit import adapt
+
+    asked = {name: getattr(config, name) for name in ("size", "stride", "layer", "pooling", "features")}
+    asked = {name: value for name, value in asked.items() if value is not None}
+    if not asked:
+        return encoder, tensors, card
+    projected = {None: None, "pooled": False, "projected": True}[config.features]
+    encoder, tensors = adapt(
+        encoder,
+        tensors,
+        size=config.size,
+        stride=config.stride,
+        layer=config.layer,
+        pooling=config.pooling,
+        projected=projected,
+    )
+    return encoder, tensors, card | {"adapted": ", ".join(f"{name} {value}" for name, value in asked.items())}
+
+
+def _text(path: Path, published: "Parts", made: "Parts") -> "TextSide | None":
+    """The text side of the model at `path`, if it has one; what keeps it from being taken along is said.
+
+    Args:
+        path: The directory.
+        published: Its image side.
+        made: What has been made of that, for which the text side is wanted.
+    """
+    from lookalike.encoders.config import features_fingerprint_of
+    from lookalike.encoders.text_side import meets, read_text
+    from lookalike.published.layouts.text import read_text_of
+    from lookalike.published.tokenizers import NoTextError
+
+    try:
+        if not _is_ours(path):
+            return read_text_of(path, published[0], *made)
+        side = read_text(path)
+        if side is None:
+            return None
+        if side.image != features_fingerprint_of(*published) or not meets(published[0], made[0]):
+            raise NoTextError("Its texts belong to other image features.", hint="pull it anew")
+        return replace(side, image=features_fingerprint_of(*made))
+    except (NoTextError, UsageError) as error:
+        hint = "" if error.hint == EncoderError.usual else f" ({error.hint})"
+        note(f"without the text side: {error.message[0].lower()}{error.message[1:].rstrip('.')}{hint}")
+        return None
+
+
+def _is_ours(path: Path) -> bool:
+    described = read_json(path / "config.json") if (path / "config.json").exists() else None
+    return isinstance(described, dict) and described.get("type") == "EncoderConfig"
+
+
+def _read(path: Path, size: int | None, stride: int | None) -> "tuple[EncoderConfig, Tensors, dict[str, Any]]":
+    """The encoder at `path`, ours or published, and what its own card says.
+
+    A published one is brought to `size` and `stride` as it is read: some interpolate stored positions in any case.
+    """
+    from lookalike.encoders.config import read_model
+    from lookalike.published.layouts import read_published
+
+    if _is_ours(path):
+        return *read_model(path), {key: value for key, value in read_card(path).items() if key != "fingerprint"}
+    layout, config, tensors = read_published(path, size, stride)
+    if layout == "siglip2":
+        side = config.preprocess.size
+        note(f"`{path}` takes pictures in their own shape (NaFlex); here they are squashed to {side} x {side}")
+    return config, tensors, {"layout": layout}

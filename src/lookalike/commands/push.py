@@ -1,0 +1,89 @@
+"""`lookalike push`: a model directory, or an export, to the Hugging Face Hub."""
+
+import json
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from lookalike.core.config import option
+from lookalike.core.errors import EncoderError
+from lookalike.core.files import read_card
+from lookalike.core.journal import note
+
+
+@dataclass(frozen=True)
+class Config:
+    """Upload a model directory, or what `lookalike export` made, to the Hugging Face Hub.
+
+    The model card is made from card.json: data, recipe, metrics with their definitions, and the licences of weights and
+    data, of which the strictest counts and is named. HF_TOKEN and HF_ENDPOINT are honoured.
+    """
+
+    model: str = option(positional=True, metavar="MODEL")
+    """A model directory, or an export."""
+    repository: str = option(positional=True, metavar="ORG/NAME")
+    """Where to; made if it is not there."""
+    private: bool = False
+    """Make a new repository private."""
+
+
+def main(config: Config) -> None:
+    """Upload, and print where it is."""
+    from lookalike.evaluation.metrics import DEFINITIONS
+    from lookalike.export.licences import strictest
+    from lookalike.export.model_card import licences, model_card, public
+    from lookalike.export.upload import check_name, upload
+
+    check_name(config.repository)
+    directory = Path(config.model)
+    card = read_card(directory) if directory.is_dir() else {}
+    files = _of_export(directory, card["export"]) if "export" in card else _of_model(directory)
+    card = public(card)
+    words, code = _lines(directory, card, config.repository)
+    readme = model_card(card, config.repository, words, code, DEFINITIONS)
+    counts = strictest(licences(card))
+    note(f"licence: {counts.licence}, of {counts.of} ({counts.terms.name}: {counts.terms.reason})")
+    replaced = {
+        "README.md": readme.encode(),
+        "card.json": (json.dumps(card, indent=2, ensure_ascii=False) + "\n").encode(),
+    }
+    print(upload(files | replaced, config.repository, config.private))
+
+
+def _of_model(directory: Path) -> dict[str, Path | bytes]:
+    """The files of a model directory, by name; EncoderError if it is none, or not whole."""
+    from lookalike.encoders.config import read_model
+    from lookalike.encoders.text_side import FOLDER, read_text
+
+    read_model(directory)
+    text = sorted((directory / FOLDER).iterdir()) if read_text(directory) else []
+    files = [directory / "config.json", directory / "model.safetensors", *text]
+    return {file.relative_to(directory).as_posix(): file for file in files}
+
+
+def _of_export(directory: Path, facts: dict[str, Any]) -> dict[str, Path | bytes]:
+    """The files of an export, by name; EncoderError if they are not those that were checked."""
+    files = {file.relative_to(directory).as_posix(): file for file in sorted(directory.rglob("*")) if file.is_file()}
+    checked = {name: file for name, file in files.items() if name not in ("README.md", "card.json")}
+    found = sum(file.stat().st_size for file in checked.values())
+    if found != facts["bytes"]:
+        raise EncoderError(
+            f"The files of `{directory}` have {found:,} bytes; when it was exported they had {facts['bytes']:,}.",
+            hint="export it again, and leave the directory as it is",
+        )
+    return {**checked}
+
+
+def _lines(directory: Path, card: dict[str, Any], repository: str) -> tuple[str, str]:
+    """What an export's README says of what is inside ("" for a model), and the lines that load it: its own, or ours."""
+    if "export" in card:
+        text = (directory / "README.md").read_text(encoding="utf-8") if (directory / "README.md").exists() else ""
+        if found := re.search(r"lie next to each other\.(.*?)\n\n```python\n(.*?)^```", text, re.DOTALL | re.MULTILINE):
+            return found[1].strip(), found[2]
+        raise EncoderError(f"The README of `{directory}` has no lines that load it.", hint="export it again")
+    name = repository.split("/")[-1]
+    return "", (
+        f"# lookalike pull {repository} --out {name}\nimport lookalike\n\n"
+        f"vectors = lookalike.load('{name}').embed(['picture.jpg'])\n"
+    )

@@ -1,0 +1,153 @@
+"""lookalike search: pictures, or words, -> the nearest rows in a collection, as a table, JSON or a contact sheet."""
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from lookalike.core.config import option
+from lookalike.core.errors import CollectionError, UsageError
+
+if TYPE_CHECKING:
+    from lookalike.search.index import Index, Matches
+    from lookalike.vectors.runtime import Embedder
+
+
+@dataclass(frozen=True)
+class Config:
+    """Find the pictures of a collection that are nearest to each IMAGE, or to a text.
+
+    The collection needs embeddings (`lookalike index` or `lookalike embed` writes them). Scores are cosines: 1 is the
+    same, and only scores of one encoder compare; those of texts are lower than those of pictures.
+    """
+
+    collection: str = option(positional=True, metavar="COLL")
+    """The collection to search."""
+    images: tuple[str, ...] = option(positional=True, metavar="IMAGE", default=())
+    """Picture files to search with."""
+    text: str | None = option(default=None, metavar="WORDS")
+    """Words to search with, such as "a red kettle"; the encoder must have kept its text side (CLIP, SigLIP)."""
+    k: int = option(default=5, short="k")
+    """How many matches each query gets."""
+    where: str | None = option(default=None, metavar="EXPR")
+    """Search only rows that meet this condition over the columns: "domain = 'cars' AND price < 10"."""
+    json: bool = False
+    """Write one JSON document instead of a table."""
+    sheet: str | None = option(default=None, metavar="FILE")
+    """Write a contact sheet, .png or .html, instead of a table."""
+    model: str | None = option(default=None, metavar="MODEL")
+    """The model directory; without it the one that `lookalike index` noted."""
+
+
+def main(config: Config) -> None:
+    """Search, and print or write what was found."""
+    from lookalike.data.sources import text
+
+    _check(config)
+    names = [text(query) for query in (*config.images, *([] if config.text is None else [config.text]))]
+    matches = _found(config, names)
+    if config.sheet:
+        _write_sheet(config.sheet, config.images, names, matches)
+    if config.json:
+        print(json.dumps(document(names, matches), indent=2, ensure_ascii=False, default=str))
+    elif not config.sheet:
+        print("\n\n".join(f"{name}\n{_table(matches.rows(query))}" for query, name in enumerate(names)))
+
+
+def _found(config: Config, names: Sequence[str]) -> "Matches":
+    """The matches of the pictures and, last, of the text."""
+    import numpy as np
+
+    index, embedder, model = _opened(config)
+    vectors = [embedder.embed(config.images)]
+    if config.text is not None:
+        from lookalike.vectors.text import load_text
+
+        vectors.append(load_text(model, embedder).embed(names[-1:]))
+    return index.query(np.concatenate(vectors), config.k, config.where)
+
+
+def document(names: Sequence[str], matches: "Matches") -> list[dict[str, Any]]:
+    """What `--json` writes: the matches of every query, best first."""
+    return [{"query": name, "matches": matches.rows(query)} for query, name in enumerate(names)]
+
+
+def _check(config: Config) -> None:
+    if not config.images and config.text is None:
+        raise UsageError(
+            "There is no IMAGE and no `--text` to search with.", hint=f"lookalike search {config.collection} IMAGE..."
+        )
+    if config.text is not None and not config.text.strip():
+        raise UsageError("`--text` holds no words.", hint='--text "a red kettle"')
+    if config.k < 1:
+        raise UsageError(f"`-k` is {config.k}; at least 1 match is needed.", hint="-k 5")
+    for image in config.images:  # before the seconds that an encoder may take to load
+        if not Path(image).is_file():
+            found = "is a directory" if Path(image).is_dir() else "does not exist"
+            raise UsageError(f"`{image}` {found}.", hint="IMAGE is a picture file; several may be given")
+    if config.sheet:
+        from lookalike.pages.sheet import check_suffix
+
+        check_suffix(config.sheet)
+
+
+def _opened(config: Config) -> tuple["Index", "Embedder", str]:
+    """The index, the encoder that made its vectors, and where that lies."""
+    from lookalike.data.collection import Collection
+    from lookalike.search.index import Index
+    from lookalike.vectors.runtime import load
+
+    model = config.model
+    noted = Collection.open(config.collection).card.get("model", {})
+    if model is None:
+        model = noted.get("path")
+        if model is None:
+            raise CollectionError(
+                f"`{config.collection}` does not say which encoder to search with.",
+                hint="`--model MODEL` names it; `lookalike index` notes it for good",
+            )
+        if not Path(model).exists():
+            raise CollectionError(
+                f"`{config.collection}` was indexed with the encoder `{model}`, which is no longer there.",
+                hint="`--model MODEL` says where it is now",
+            )
+    embedder = load(model)
+    if config.model is None and embedder.embedding_column != noted["column"]:
+        raise CollectionError(
+            f"`{config.collection}` was indexed by another encoder ({noted['fingerprint'][:8]}) than `{model}` is "
+            f"now ({embedder.fingerprint[:8]}).",
+            hint=f"lookalike index {config.collection} --model {model} --out {config.collection}",
+        )
+    try:
+        return Index.open(config.collection, embedder.embedding_column), embedder, model
+    except CollectionError as error:
+        raise CollectionError(error.message, hint=error.hint.replace("MODEL", model)) from error
+
+
+def _table(rows: Sequence[dict[str, Any]]) -> str:
+    from lookalike.core.journal import table
+
+    if not rows:
+        return "no match"
+    cells = [
+        [row["source"], row["label"] or "-", row["domain"] or "-", row["id"], f"{row['score']:.4f}"] for row in rows
+    ]
+    return table(["source", "label", "domain", "id", "score"], cells)
+
+
+def _write_sheet(path: str, images: Sequence[str], names: Sequence[str], matches: "Matches") -> None:
+    from lookalike.core.journal import note
+    from lookalike.imaging.decode import decode
+    from lookalike.pages.sheet import SHARP, Found, Line, write_sheet
+
+    lines = []
+    for query, name in enumerate(names):
+        pairs = zip(matches.images(query), matches.rows(query), strict=True)
+        found = [Found(data, row["label"] or "-", row["source"], row["score"]) for data, row in pairs]
+        if query < len(images):
+            lines.append(Line.of(decode(Path(images[query]).read_bytes(), SHARP), name, found))
+        else:
+            lines.append(Line.of_words(name, found))
+    write_sheet(path, lines)
+    note(f"wrote `{path}`")

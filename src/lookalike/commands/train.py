@@ -1,0 +1,129 @@
+"""`lookalike train RECIPE`: a recipe, with flags over its leaves, becomes an encoder."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import cache
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from jaxtyping import UInt8
+
+from lookalike.core.errors import UsageError
+from lookalike.core.shapes import Ids, Vectors
+
+if TYPE_CHECKING:
+    from lookalike.data.collection import Collection
+    from lookalike.encoders.encoder import Encoder
+    from lookalike.training.config import TrainConfig
+
+_BATCH = 64  # pictures in one call of the tower
+
+_USAGE = """usage: lookalike train RECIPE --data COLL [--model MODEL] --out RUN [options]
+
+Make an encoder from a collection, following a recipe.
+
+{recipes}
+
+`lookalike train RECIPE --help` lists the recipe's options and what it sets them to.
+A run that was stopped goes on with the same command."""
+
+
+def configure(argv: list[str]) -> TrainConfig:
+    """The recipe that `argv` names, with its flags applied.
+
+    Raises:
+        UsageError: No such recipe or option, or a flag that the recipe needs is missing.
+    """
+    from lookalike.core.config import did_you_mean, parse
+    from lookalike.recipes import ABOUT, RECIPES
+
+    name = argv[0] if argv else "--help"
+    if name in ("-h", "--help"):
+        print(_USAGE.format(recipes="\n".join(f"  {recipe:<9} {line}" for recipe, line in ABOUT.items())))
+        raise SystemExit(0)
+    if name.startswith("-"):
+        raise UsageError("A recipe comes before the options.", hint="lookalike train RECIPE --data COLL --out RUN")
+    if name not in RECIPES:
+        raise UsageError(
+            f"There is no recipe `{name}`.{did_you_mean(name, RECIPES)}", hint=f"recipes: {', '.join(RECIPES)}"
+        )
+    recipe = RECIPES[name]
+    config = parse(
+        type(recipe), argv[1:], prog=f"lookalike train {name}", description=f"Make {ABOUT[name]}.", default=recipe
+    )
+    _complete(name, config)
+    return config
+
+
+def main(config: TrainConfig) -> None:
+    """Train, with every encoder measured on split "test" if the collection has one; print where the encoder is."""
+    from lookalike.training.loop import train
+
+    train(config, evaluation(config))
+    print(f"{config.out}/model")
+
+
+def _complete(name: str, config: TrainConfig) -> None:
+    from lookalike.training.config import PixelsConfig
+
+    needed = ["data", "out"] if isinstance(config, PixelsConfig) else ["data", "model", "out"]
+    missing = [f"`--{field}`" for field in needed if not getattr(config, field)]
+    if missing:
+        raise UsageError(f"Missing: {', '.join(missing)}.", hint=f"`lookalike train {name} --help` lists the options")
+
+
+def evaluation(config: TrainConfig) -> Callable[[Encoder], dict[str, float]] | None:
+    """How an encoder does on the classes of split "test", which training never sees; None if there are none."""
+    from lookalike.data.collection import Collection
+    from lookalike.evaluation.protocols import COLUMNS, evaluate
+    from lookalike.training.config import PixelsConfig
+
+    collection = Collection.open(config.data)
+    rows = collection.table(COLUMNS)
+    test = np.flatnonzero([split == "test" for split in rows["split"].to_pylist()])
+    if not len(test):
+        return None
+    rows = rows.take(test)
+    ids = rows["id"].to_numpy()
+    vectors_of = _from_images(collection, ids) if isinstance(config, PixelsConfig) else _from_features(config, ids)
+
+    def score(encoder: Encoder) -> dict[str, float]:
+        report: dict[str, Any] = evaluate(vectors_of(encoder), rows, split="test").to_json()
+        return dict(report["metrics"])
+
+    return score
+
+
+def _from_features(config: TrainConfig, ids: Ids) -> Callable[[Encoder], Vectors]:
+    """Embeddings of the rows `ids` from cached features, which encoders that differ in their projection share."""
+    from lookalike.data.collection import Collection
+    from lookalike.training.tasks import cached_features
+    from lookalike.vectors.runtime import combine
+
+    @cache
+    def features(mirror: bool) -> Vectors:
+        collection = Collection.open(config.data)  # as training left it, which may have added the column
+        return combine(*cached_features(config.model, collection, ids, mirror))
+
+    return lambda encoder: np.asarray(encoder.project(features(encoder.config.mirror)))
+
+
+def _from_images(collection: Collection, ids: Ids) -> Callable[[Encoder], Vectors]:
+    """Embeddings of the rows `ids` from their pictures, which are kept in memory as the tower takes them."""
+    import equinox as eqx
+
+    from lookalike.imaging.decode import decode
+
+    embed = eqx.filter_jit(lambda encoder, images: encoder(images))
+    cached: list[UInt8[np.ndarray, "B S S 3"]] = []
+
+    def vectors_of(encoder: Encoder) -> Vectors:
+        if not cached:
+            data = collection.take(ids, ["image"])["image"].to_pylist()
+            images = np.stack([encoder.config.preprocess(decode(picture)) for picture in data])
+            padded = np.concatenate([images, np.zeros((-len(ids) % _BATCH, *images.shape[1:]), np.uint8)])
+            cached.extend(padded.reshape(-1, _BATCH, *images.shape[1:]))
+        return np.concatenate([np.asarray(embed(encoder, batch)) for batch in cached])[: len(ids)]
+
+    return vectors_of

@@ -1,0 +1,261 @@
+"""Whole-or-not-at-all writes, locks, fingerprints: every effect on a local disk that must not be half done."""
+
+import contextlib
+import errno
+import fcntl
+import glob
+import hashlib
+import json
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, Literal
+
+from lookalike.core.errors import LookalikeError, StorageError
+
+Kind = Literal["missing", "empty", "collection", "encoder", "run", "export", "something else"]
+
+# The file or directory whose presence tells what a directory is; the order matters, since a run holds a model.
+_MARKERS: tuple[tuple[Kind, tuple[str, ...]], ...] = (
+    ("collection", ("rows.lance",)),
+    ("encoder", ("model.safetensors", "config.json")),
+    ("run", ("config.json", "metrics.jsonl")),
+)
+
+
+def kind_of(path: str | Path) -> Kind:
+    """What lies at `path`, judged by the names inside it."""
+    path = Path(path)
+    if not path.exists():
+        return "missing"
+    if path.is_dir():
+        if _is_export(path):  # first: it may hold a layout that looks like an encoder of ours
+            return "export"
+        for kind, names in _MARKERS:
+            if all((path / name).exists() for name in names):
+                return kind
+        # A lock or the scraps of a killed writer (hidden names) do not make a directory "something else".
+        if not any(not name.startswith(".") for name in os.listdir(path)):
+            return "empty"
+    return "something else"
+
+
+def _is_export(path: Path) -> bool:
+    """Whether its card, if it can be read, says that `lookalike export` made it."""
+    try:
+        return "export" in read_card(path)
+    except (StorageError, OSError, TypeError, ValueError):
+        return False
+
+
+_PARTIAL = ".partial-"
+"""Between the name of a directory that is being written, hidden, and what makes it unique."""
+
+_IN_WORDS: dict[Kind, str] = {
+    "missing": "nothing",
+    "empty": "an empty directory",
+    "collection": "a collection",
+    "encoder": "an encoder",
+    "run": "a run",
+    "export": "an export",
+    "something else": "something else",
+}
+
+
+def found_at(path: str | Path) -> str:
+    """What lies at `path`, as the beginning of a sentence: "There is an encoder at `path`"."""
+    return f"There is {_IN_WORDS[kind_of(path)]} at `{path}`"
+
+
+def refuse_unless(path: str | Path, allowed: tuple[Kind, ...], wanted: str) -> Kind:
+    """The kind of `path` if it is one of `allowed`; else StorageError, so that nothing foreign is overwritten."""
+    kind = kind_of(path)
+    if kind in allowed:
+        return kind
+    raise StorageError(
+        f"`{path}` exists and is {_IN_WORDS[kind]}, so no {wanted} is written there.",
+        hint="give another `--out`, or move that directory away",
+    )
+
+
+def write_bytes(path: str | Path, data: bytes) -> None:
+    """Write `data` to `path` so that a reader sees the old file or the new one, never a part."""
+    path = Path(path)
+    with storage_errors(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+        try:
+            with os.fdopen(handle, "wb") as file:
+                file.write(data)
+                file.flush()
+                os.fsync(file.fileno())
+            Path(temporary).chmod(0o644)
+            Path(temporary).replace(path)
+        except BaseException:
+            Path(temporary).unlink(missing_ok=True)
+            raise
+        sync_directory(path.parent)
+
+
+def write_json(path: str | Path, value: Any) -> None:
+    """`write_bytes` of `value` as indented JSON with a final newline."""
+    write_bytes(path, (json.dumps(value, indent=2, ensure_ascii=False) + "\n").encode())
+
+
+def read_json(path: str | Path) -> Any:
+    """The JSON document at `path`; StorageError if it is not one."""
+    try:
+        return json.loads(Path(path).read_text(encoding="utf-8"))
+    except (UnicodeDecodeError, json.JSONDecodeError) as error:
+        raise StorageError(f"`{path}` is not valid JSON: {error}.") from error
+
+
+def read_card(directory: str | Path) -> dict[str, Any]:
+    """What `card.json` in `directory` says of it; empty if there is none."""
+    path = Path(directory) / "card.json"
+    return dict(read_json(path)) if path.exists() else {}
+
+
+@contextmanager
+def new_directory(path: str | Path, wanted: str) -> Iterator[Path]:
+    """A directory to fill; it takes the name `path` only when the block ends without an error.
+
+    `wanted` names what is written ("encoder", "page") in the error that refuses to overwrite something else.
+    """
+    path = Path(path)
+    refuse_unless(path, ("missing", "empty"), wanted)
+    with storage_errors(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        _clear_partial(path)
+        try:
+            temporary = Path(tempfile.mkdtemp(dir=path.parent, prefix=f".{path.name}{_PARTIAL}"))
+        except FileNotFoundError as error:  # of a file system that nobody makes directories in, as /proc
+            raise StorageError(
+                f"No directory can be made in `{path.parent}`.", hint="choose another place and give the command again"
+            ) from error
+        lock = os.open(temporary, os.O_RDONLY)
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            with storage_errors(path):  # before what fills the disk is removed
+                yield temporary
+            sync_files(temporary)
+            temporary.chmod(0o755)
+            if refuse_unless(path, ("missing", "empty"), wanted) == "empty":  # asked again: filling may take minutes
+                shutil.rmtree(path)
+            temporary.rename(path)
+        except BaseException:
+            shutil.rmtree(temporary, ignore_errors=True)
+            raise
+        finally:
+            os.close(lock)
+        sync_directory(path.parent)
+
+
+def _clear_partial(path: Path) -> None:
+    """Remove what killed writers of `path` have left beside it: the kernel holds no lock on that any more."""
+    for left in path.parent.glob(f"{glob.escape(f'.{path.name}{_PARTIAL}')}*"):
+        with contextlib.suppress(OSError):  # another writer's, or gone
+            lock = os.open(left, os.O_RDONLY)
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                shutil.rmtree(left)
+            finally:
+                os.close(lock)
+
+
+def sync_files(directory: Path) -> None:
+    """Make the content of every file below `directory` survive a power cut."""
+    for path in directory.rglob("*"):
+        if path.is_file():
+            with path.open("rb") as file:
+                os.fsync(file.fileno())
+
+
+def sync_directory(path: Path) -> None:
+    """Make a rename in `path` survive a power cut."""
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+@contextmanager
+def locked(directory: str | Path, verb: str) -> Iterator[None]:
+    """Hold `directory` alone while writing; a second writer gets StorageError at once instead of waiting.
+
+    The lock is the kernel's (flock), so that a killed process leaves none behind.
+    """
+    directory = Path(directory)
+    with storage_errors(directory):
+        directory.mkdir(parents=True, exist_ok=True)
+        handle = os.open(directory / ".lock", os.O_RDWR | os.O_CREAT, 0o644)
+    try:
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise StorageError(
+                f"Another process is writing to `{directory}`, so `lookalike {verb}` did not start.",
+                hint="wait until it ends, or stop it, and give the same command again",
+            ) from error
+        yield
+    finally:
+        os.close(handle)
+
+
+def fingerprint(*parts: str | bytes) -> str:
+    """SHA-256 over the parts, each preceded by its length so that no two lists collide; 64 hex digits."""
+    digest = hashlib.sha256()
+    for part in parts:
+        data = part.encode() if isinstance(part, str) else part
+        digest.update(len(data).to_bytes(8, "little"))
+        digest.update(data)
+    return digest.hexdigest()
+
+
+_PAGE = 4096  # bytes; less than that is free: nothing can be written
+_REFUSALS = {
+    errno.ENOSPC: "the disk is full",
+    errno.EDQUOT: "the disk quota is used up",
+    errno.EACCES: "permission is denied",
+    errno.EPERM: "permission is denied",
+    errno.EROFS: "the file system is read-only",
+    errno.ENOTDIR: "a part of the path is a file",
+    errno.EEXIST: "a part of the path is a file",  # what making its parents says
+}
+
+
+@contextmanager
+def storage_errors(path: str | Path) -> Iterator[None]:
+    """Turn the disk's refusals inside the block into StorageError; every other error passes unchanged."""
+    try:
+        yield
+    except LookalikeError:
+        raise
+    except Exception as error:
+        reason = _refusal(error, Path(path))
+        if reason is None:
+            raise
+        raise StorageError(
+            f"Writing `{path}` failed: {reason}. What was written before is intact.",
+            hint="make room or choose another place, then give the same command again",
+        ) from error
+
+
+def _refusal(error: Exception, path: Path) -> str | None:
+    """What the disk has refused, in words; None if the error is about something else."""
+    # Lance, safetensors and TensorFlow report the system's words inside a message, each in an exception of its own.
+    if "No space left" in str(error) or "StorageFull" in str(error):
+        return _REFUSALS[errno.ENOSPC]
+    if isinstance(error, OSError):
+        return _REFUSALS.get(error.errno or 0)
+    # OpenVINO says that its stream has failed, and not why.
+    return _REFUSALS[errno.ENOSPC] if isinstance(error, RuntimeError) and _free(path) < _PAGE else None
+
+
+def _free(path: Path) -> int:
+    """Bytes that are free where `path` lies or will lie."""
+    return shutil.disk_usage(next(place for place in (path, *path.absolute().parents) if place.exists())).free

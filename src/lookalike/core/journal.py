@@ -1,0 +1,139 @@
+"""Metrics and notes, to the console and to JSON lines; progress with a rate and the time left.
+
+Words go to stderr, so that stdout holds data alone.
+"""
+
+import json
+import os
+import re
+import sys
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+from lookalike.core.errors import RunError
+
+
+def note(text: str) -> None:
+    """One line of words for the person at the terminal."""
+    print(text, file=sys.stderr, flush=True)
+
+
+def read_metrics(directory: str | Path) -> list[dict[str, Any]]:
+    """The lines of `metrics.jsonl` in `directory`, but for half a line that a killed process left.
+
+    Raises:
+        RunError: A line is damaged.
+    """
+    path = Path(directory) / "metrics.jsonl"
+    if not path.exists():
+        return []
+    lines = path.read_text(encoding="utf-8").split("\n")[:-1]
+    try:
+        return [json.loads(line) for line in lines if line]
+    except json.JSONDecodeError as error:
+        raise RunError(f"`{path}` is damaged: {error}.") from error
+
+
+class Journal:
+    """Appends metrics to `metrics.jsonl` in `directory` and says them on stderr.
+
+    With `start` set, lines of later steps are dropped first: a run that was killed after its last checkpoint
+    writes those steps again.
+    """
+
+    def __init__(self, directory: str | Path, start: int = 0) -> None:
+        self.path = Path(directory) / "metrics.jsonl"
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        kept = [line for line in read_metrics(directory) if line["step"] <= start] if start else []
+        self._file = self.path.open("w", encoding="utf-8")
+        self._file.writelines(json.dumps(line) + "\n" for line in kept)
+        self._file.flush()
+
+    def metrics(self, step: int, values: Mapping[str, float | int | str]) -> None:
+        """Record `values` as of `step`."""
+        self._file.write(json.dumps({"step": step, **values}) + "\n")
+        self._file.flush()
+        os.fsync(self._file.fileno())
+
+    def __enter__(self) -> "Journal":
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._file.close()
+
+
+class Progress:
+    """Counts work done; see `progress`."""
+
+    def __init__(self, verb: str, unit: str, total: int | None, done: int) -> None:
+        self.verb, self.unit, self.total, self.done = verb, unit, total, done
+        self._first, self._begun, self._said = done, time.monotonic(), 0.0
+        self._live = sys.stderr.isatty()
+
+    def advance(self, count: int = 1) -> None:
+        """Count `count` more, and say so at most five times a second (every ten seconds where no one looks)."""
+        self.done += count
+        now = time.monotonic()
+        if now - max(self._said, self._begun) >= (0.2 if self._live else 10.0):
+            self._said = now
+            self._say("\r\x1b[K" if self._live else "", "" if self._live else "\n")
+
+    def close(self) -> None:
+        """Say the final count."""
+        if self.done > self._first or self._live:
+            self._say("\r\x1b[K" if self._live else "", "\n")
+
+    def _say(self, before: str, after: str) -> None:
+        rate = (self.done - self._first) / max(time.monotonic() - self._begun, 1e-9)
+        of = "" if self.total is None else f"/{self.total:,}"
+        left = (
+            f", {_clock((self.total - self.done) / rate)} left"
+            if self.total and rate and self.done < self.total
+            else ""
+        )
+        print(
+            f"{before}{self.verb} {self.done:,}{of} {self.unit}, {rate:,.1f} {self.unit}/s{left}",
+            end=after,
+            file=sys.stderr,
+            flush=True,
+        )
+
+
+@contextmanager
+def progress(verb: str, unit: str, total: int | None = None, done: int = 0) -> Iterator[Progress]:
+    """Says how far something long is.
+
+    `with progress("embed", "images", 9000) as bar: ... bar.advance(32)`
+    """
+    bar = Progress(verb, unit, total, done)
+    try:
+        yield bar
+    finally:
+        bar.close()
+
+
+def _clock(seconds: float) -> str:
+    minutes, second = divmod(int(seconds), 60)
+    hours, minute = divmod(minutes, 60)
+    return f"{hours}:{minute:02}:{second:02}" if hours else f"{minute}:{second:02}"
+
+
+_WORD = re.compile(r"[A-Za-z]{2}")
+
+
+def table(headers: Sequence[str], rows: Sequence[Sequence[Any]]) -> str:
+    """Plain aligned text: numbers to the right, words to the left."""
+    cells = [[str(cell) for cell in row] for row in [headers, *rows]]
+    words = [any(_WORD.search(row[i]) for row in cells[1:]) for i in range(len(headers))]
+    widths = [max(len(row[i]) for row in cells) for i in range(len(headers))]
+    lines = [
+        "  ".join(c.ljust(w) if left else c.rjust(w) for c, w, left in zip(row, widths, words, strict=True)).rstrip()
+        for row in cells
+    ]
+    return "\n".join([lines[0], "  ".join("-" * w for w in widths), *lines[1:]])

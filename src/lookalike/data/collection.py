@@ -1,0 +1,379 @@
+"""A collection: one Lance table of pictures, a row a picture, columns for all that is known about it.
+
+    NAME/rows.lance     the table, columns of `SCHEMA` and whatever the sources and the encoders added
+    NAME/errors.lance   pictures that could not be read, columns of `ERRORS`
+    NAME/card.json      what, from where, when made, options, counts
+
+Two laws make everything else simple. Rows are only ever appended, with rising ids, and no row is moved or
+deleted: so the table's own order is the order of ids, and reading in order needs no sorting and no memory. And
+values change in place, one column of one fragment at a time: vectors are added and rows are marked as gone
+without the bytes of a picture being written again.
+"""
+
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from datetime import timedelta
+from difflib import get_close_matches
+from pathlib import Path
+from typing import Any
+
+import lance
+import numpy as np
+import pyarrow as pa
+from jaxtyping import Float32, Int64
+from lance import LanceOperation
+from lance.fragment import write_fragments
+
+from lookalike.core.errors import CollectionError
+from lookalike.core.files import fingerprint, found_at, kind_of, locked, read_card, storage_errors, write_json
+from lookalike.core.shapes import Ids
+
+SCHEMA = pa.schema(
+    [
+        pa.field("id", pa.int64(), nullable=False),
+        pa.field("source", pa.string(), nullable=False),
+        pa.field("image", pa.binary(), nullable=False),
+        pa.field("width", pa.int32(), nullable=False),
+        pa.field("height", pa.int32(), nullable=False),
+        pa.field("sha256", pa.binary(32), nullable=False),
+        pa.field("label", pa.string()),
+        pa.field("domain", pa.string()),
+        pa.field("split", pa.string()),
+        pa.field("group", pa.string()),
+        pa.field("is_query", pa.bool_(), nullable=False),
+        pa.field("is_gallery", pa.bool_(), nullable=False),
+        pa.field("gone", pa.bool_(), nullable=False),  # the source no longer has this picture
+        pa.field("stamp", pa.string(), nullable=False),  # size and time of what was read, to see changes
+    ]
+)
+ERRORS = pa.schema(
+    [
+        pa.field("id", pa.int64(), nullable=False),  # the id that the picture would have
+        pa.field("source", pa.string(), nullable=False),
+        pa.field("reason", pa.string(), nullable=False),
+        pa.field("stamp", pa.string(), nullable=False),
+    ]
+)
+_PRESENT = "gone = false"
+# Lance reads ahead up to 2 GB by itself; pictures need far less to keep the disk busy.
+_READ_AHEAD = {"batch_readahead": 2, "fragment_readahead": 2, "io_buffer_size": 64 << 20}
+
+
+class Collection:
+    """An open collection. Reading sees the rows that are not gone, in the order of their ids.
+
+    An object stays at the version that it opened, and moves on with what it writes itself.
+    """
+
+    def __init__(self, path: str, dataset: Any) -> None:
+        self.path = path
+        self._dataset = dataset
+        self._cache: dict[str, Any] = {}
+
+    @classmethod
+    def open(cls, path: str | Path) -> "Collection":
+        """The collection at `path`; CollectionError if there is none, or its columns are not those of `SCHEMA`."""
+        path = str(path)
+        if (kind := kind_of(path)) != "collection":
+            out = path if kind in ("missing", "empty") else "COLL"  # what is something else stays so
+            raise CollectionError(f"{found_at(path)}, not a collection.", hint=f"lookalike prepare SOURCE --out {out}")
+        try:
+            dataset = lance.dataset(f"{path}/rows.lance")
+        except ValueError as error:
+            raise CollectionError(
+                f"`{path}/rows.lance` is not a table: its first write was interrupted, or files are missing.",
+                hint=f"lookalike prepare SOURCE --out {path} writes it anew",
+            ) from error
+        _check_schema(path, dataset.schema)
+        return cls(path, dataset)
+
+    @classmethod
+    def create(cls, path: str | Path, extra: pa.Schema | None = None) -> "Collection":
+        """A new, empty collection with the further columns `extra`; the caller holds the lock."""
+        path = str(path)
+        schema = pa.schema([*SCHEMA, *(extra or ())])
+        with storage_errors(path):
+            Path(path).mkdir(parents=True, exist_ok=True)
+            dataset = lance.write_dataset(schema.empty_table(), f"{path}/rows.lance")
+        return cls(path, dataset)
+
+    # ------------------------------------------------------------------ what it is
+
+    @property
+    def version(self) -> int:
+        """Number of the table's version; every write makes the next one."""
+        return int(self._dataset.version)
+
+    @property
+    def card(self) -> dict[str, Any]:
+        """What `card.json` says; empty if there is none yet."""
+        return read_card(self.path)
+
+    @property
+    def columns(self) -> list[str]:
+        """Names of all columns."""
+        return list(self._dataset.schema.names)
+
+    @property
+    def schema(self) -> pa.Schema:
+        """Names and types of all columns."""
+        return self._dataset.schema
+
+    @property
+    def fingerprint(self) -> str:
+        """64 hex digits over ids, picture hashes, labels and domains of the rows that are not gone."""
+        if "fingerprint" not in self._cache:
+            table = self.table(["id", "sha256", "label", "domain"])
+            texts = [
+                "\0".join("\1" if text is None else text for text in table[c].to_pylist()) for c in ("label", "domain")
+            ]
+            ids = table["id"].to_numpy().astype("<i8").tobytes()
+            self._cache["fingerprint"] = fingerprint(ids, b"".join(table["sha256"].to_pylist()), *texts)
+        return str(self._cache["fingerprint"])
+
+    @property
+    def next_id(self) -> int:
+        """One more than the largest id, rows that are gone included."""
+        if "next_id" not in self._cache:
+            ids = self._all_ids()
+            self._cache["next_id"] = int(ids[-1]) + 1 if len(ids) else 0
+        return int(self._cache["next_id"])
+
+    def __len__(self) -> int:
+        """How many rows are not gone."""
+        if "length" not in self._cache:
+            self._cache["length"] = self._dataset.count_rows(filter=_PRESENT)
+        return int(self._cache["length"])
+
+    # ------------------------------------------------------------------ reading
+
+    def scan(
+        self, columns: Sequence[str], where: str | None = None, batch_rows: int = 1024, *, gone: bool = False
+    ) -> Iterator[pa.RecordBatch]:
+        """Rows in the order of ids, `batch_rows` or fewer at a time; memory holds a few batches.
+
+        `where` is an SQL condition over the columns (`domain = 'cars' AND price < 10`); `gone` also yields the
+        rows that are marked so. CollectionError if a column is unknown or the condition can't be understood.
+        """
+        self._check_columns(columns)
+        try:
+            yield from self._scanner(columns, where, batch_rows, gone).to_batches()
+        except ValueError as error:  # before the first batch, or where a value makes the condition impossible
+            raise _where_error(where, self.columns, error) from error
+
+    def table(self, columns: Sequence[str], where: str | None = None, *, gone: bool = False) -> pa.Table:
+        """All of `scan` at once."""
+        schema = pa.schema([self.schema.field(name) for name in columns if name in self.columns])
+        return pa.Table.from_batches(list(self.scan(columns, where, gone=gone)), schema)
+
+    def take(self, ids: Ids, columns: Sequence[str]) -> pa.Table:
+        """The rows `ids`, in that order, each as often as it is asked for; CollectionError if one does not exist."""
+        self._check_columns(columns)
+        if len(ids) == 0:
+            return pa.schema([self.schema.field(name) for name in columns]).empty_table()
+        return self._dataset.take(self._positions(ids), columns=list(columns))
+
+    def vectors(self, name: str) -> tuple[Int64[np.ndarray, "N"], Float32[np.ndarray, "N D"]]:
+        """Ids and vectors of column `name`, all rows that are not gone; CollectionError if some have none."""
+        if name not in self.columns:
+            made = [c for c in self.columns if pa.types.is_fixed_size_list(self.schema.field(c).type)]
+            raise CollectionError(
+                f"`{self.path}` has no column `{name}`"
+                + (f"; it has vectors of other encoders: {', '.join(made)}." if made else " and no vectors at all."),
+                hint=f"lookalike embed MODEL {self.path}",
+            )
+        ids = np.empty(len(self), np.int64)
+        vectors = np.empty((len(self), self.schema.field(name).type.list_size), np.float32)
+        done = 0
+        for batch in self.scan(["id", name]):
+            if batch[name].null_count:
+                raise CollectionError(
+                    f"Some rows of `{self.path}` have no value in `{name}`.", hint=f"lookalike embed MODEL {self.path}"
+                )
+            ids[done : done + len(batch)] = batch["id"].to_numpy()
+            vectors[done : done + len(batch)] = batch[name].flatten().to_numpy().reshape(len(batch), -1)
+            done += len(batch)
+        return ids, vectors
+
+    def missing(self, name: str) -> Int64[np.ndarray, "M"]:
+        """Ids of the rows that are not gone and have no value in the vector column `name` (which may not exist yet)."""
+        where = f"`{name}` IS NULL" if name in self.columns else None
+        return np.asarray(self.table(["id"], where)["id"])
+
+    def errors(self) -> pa.Table:
+        """Pictures that could not be read: columns of `ERRORS`."""
+        path = f"{self.path}/errors.lance"
+        return lance.dataset(path).to_table() if committed(path) else ERRORS.empty_table()
+
+    # ------------------------------------------------------------------ writing; the caller holds `locked`
+
+    @contextmanager
+    def locked(self, verb: str) -> Iterator[None]:
+        """Hold the collection alone while writing; StorageError if another process does. `verb` names the command."""
+        with locked(self.path, verb):
+            self.sweep()
+            yield
+
+    def sweep(self) -> None:
+        """Remove the files that a killed or refused write left, which no version knows; all versions stay."""
+        with storage_errors(self.path):
+            self._dataset.cleanup_old_versions(older_than=timedelta(days=36_500), delete_unverified=True)
+
+    def append(self, table: pa.Table) -> None:
+        """Add rows, in one commit; their ids rise and lie above all ids that are there. Missing columns are null."""
+        ids = np.concatenate([[self.next_id - 1], table["id"].to_numpy()])
+        if (np.diff(ids) <= 0).any():
+            raise ValueError("ids must rise, and lie above those of the rows that are there")
+        fields = [self.schema.field(name) for name in table.column_names]
+        with storage_errors(self.path):
+            fragments = write_fragments(table.cast(pa.schema(fields)), self._dataset.uri, mode="append")
+            self._commit(LanceOperation.Append(fragments))
+        self._cache["next_id"] = int(ids[-1]) + 1  # so that a thousand appends do not read all ids a thousand times
+
+    def update(self, table: pa.Table) -> None:
+        """Set the values of `table`'s columns in the rows of its `id` column, in one commit; other values stay.
+
+        Only these columns are written again, and only in the fragments that hold such rows.
+        """
+        if len(table) == 0:
+            return
+        positions = self._positions(table["id"].to_numpy())
+        order = np.argsort(positions, kind="stable")
+        updated, fields = [], []
+        with storage_errors(self.path):
+            for fragment, start, stop in self._fragments():
+                first, last = np.searchsorted(positions, (start, stop), sorter=order)
+                if first < last:
+                    rows = order[first:last]
+                    metadata, fields = fragment.update_columns(table.take(pa.array(rows)), left_on="id")
+                    updated.append(metadata)
+            self._commit(LanceOperation.Update([], updated, [], fields))
+
+    def mark_gone(self, ids: Ids) -> None:
+        """Leave these rows out of all reading from now on; nothing is deleted."""
+        self.update(pa.table({"id": ids, "gone": np.ones(len(ids), bool)}))
+
+    def add_columns(self, fields: pa.Schema) -> None:
+        """Add columns without values; nothing but the table's description is written."""
+        with storage_errors(self.path):
+            self._dataset.add_columns(fields)
+        self._dataset.checkout_latest()
+        self._cache = {}
+
+    def write_vectors(
+        self,
+        name: str,
+        ids: Int64[np.ndarray, "M"],
+        vectors: Float32[np.ndarray, "M D"],
+        metadata: Mapping[str, str],
+    ) -> None:
+        """Fill the vector column `name` in the rows `ids`; `metadata` says what made it, and is kept with a new column.
+
+        A new column appears without values first: a reader can't take it for a whole one, and a killed write is
+        made good by the same call again. CollectionError if the column is there with another D.
+        """
+        kind = pa.list_(pa.float32(), vectors.shape[1])
+        if name not in self.columns:
+            self.add_columns(pa.schema([pa.field(name, kind, metadata=dict(metadata))]))
+        if self.schema.field(name).type != kind:
+            raise CollectionError(f"Column `{name}` of `{self.path}` is {self.schema.field(name).type}, not {kind}.")
+        values = pa.FixedSizeListArray.from_arrays(pa.array(vectors.reshape(-1)), vectors.shape[1])
+        self.update(pa.table({"id": pa.array(ids), name: values}))
+
+    def update_card(self, entries: Mapping[str, Any]) -> None:
+        """Set these top-level entries of `card.json`; the others stay."""
+        write_json(Path(self.path) / "card.json", {**self.card, **entries})
+
+    def add_errors(self, table: pa.Table) -> None:
+        """Add rows to the errors table."""
+        path = f"{self.path}/errors.lance"
+        with storage_errors(self.path):
+            lance.write_dataset(table.cast(ERRORS), path, mode="append" if committed(path) else "create")
+
+    def drop_errors(self, ids: Ids) -> None:
+        """Forget these rows of the errors table."""
+        if len(ids):
+            with storage_errors(self.path):
+                lance.dataset(f"{self.path}/errors.lance").delete(f"id IN ({', '.join(map(str, ids.tolist()))})")
+
+    # ------------------------------------------------------------------ inside
+
+    def _commit(self, operation: Any) -> None:
+        self._dataset = lance.LanceDataset.commit(self._dataset, operation, read_version=self._dataset.version)
+        self._cache = {}
+
+    def _fragments(self) -> Iterator[tuple[Any, int, int]]:
+        start = 0
+        for fragment in self._dataset.get_fragments():
+            rows = fragment.physical_rows
+            yield fragment, start, start + rows
+            start += rows
+
+    def _all_ids(self) -> Ids:
+        if "ids" not in self._cache:
+            self._cache["ids"] = self._dataset.to_table(columns=["id"])["id"].to_numpy()
+        ids: Ids = self._cache["ids"]
+        return ids
+
+    def _positions(self, ids: Ids) -> Ids:
+        known = self._all_ids()
+        positions = np.searchsorted(known, ids)
+        found = positions < len(known)
+        found[found] = known[positions[found]] == ids[found]
+        if not found.all():
+            raise CollectionError(f"`{self.path}` has no row with id {ids[~found][0]}.")
+        return positions
+
+    def _check_columns(self, columns: Sequence[str]) -> None:
+        for name in columns:
+            if name not in self.columns:
+                close = get_close_matches(name, self.columns, 1)
+                raise CollectionError(
+                    f"`{self.path}` has no column `{name}`.",
+                    hint=f"did you mean `{close[0]}`?" if close else f"columns: {', '.join(self.columns)}",
+                )
+
+    def _scanner(self, columns: Sequence[str], where: str | None, batch_rows: int, gone: bool) -> Any:
+        if where is not None:
+            _check_brackets(where)
+            self._dataset.scanner(columns=["id"], filter=where).explain_plan()  # its error speaks of what was typed
+        condition = " AND ".join([f"({where})"] * (where is not None) + [_PRESENT] * (not gone))
+        return self._dataset.scanner(
+            columns=list(columns), filter=condition or None, batch_size=batch_rows, scan_in_order=True, **_READ_AHEAD
+        )
+
+
+def committed(path: str) -> bool:
+    """Whether the Lance table at `path` has a version: a killed first write leaves a directory without one."""
+    return any(Path(path, "_versions").glob("*.manifest"))
+
+
+def _check_schema(path: str, schema: pa.Schema) -> None:
+    for field in SCHEMA:
+        found = schema.field(field.name).type if field.name in schema.names else "missing"
+        if found != field.type:
+            raise CollectionError(
+                f"The table of `{path}` is another one's: column `{field.name}` is {found}, expected {field.type}.",
+                hint="lookalike prepare SOURCE --out NEW_COLLECTION",
+            )
+
+
+def _check_brackets(where: str) -> None:
+    """ValueError if a bracket closes that never opened: Lance stops reading there, and our own would match it."""
+    depth = 0
+    for character in re.sub(r"'[^']*'|\"[^\"]*\"|`[^`]*`", "", where):
+        depth += {"(": 1, ")": -1}.get(character, 0)
+        if depth < 0:
+            raise ValueError("a bracket closes that was not opened")
+
+
+def _where_error(where: str | None, columns: list[str], error: ValueError) -> CollectionError:
+    # Lance puts its own stages before the reason, and the place in its own sources and its own columns behind it.
+    reason = str(error).split(", /")[0].split(" Valid fields are")[0].rstrip(".")
+    reason = reason.removeprefix("Invalid user input: ").rpartition("Arrow error: ")[2]
+    names = ", ".join(name for name in columns if name != "image")
+    return CollectionError(
+        f"The condition `{where}` can't be understood: {reason}.",
+        hint=f"it is SQL over the columns {names}; texts stand in single quotes",
+    )

@@ -1,0 +1,136 @@
+"""From places to stored pictures, in several processes, in order, with few in flight.
+
+Imports neither Arrow nor Lance, so that a worker starts in a tenth of a second. Workers are spawned, since neither
+Lance nor threads survive a fork; they ignore Ctrl-C, which is the parent's to answer, and end when the parent does,
+even if it was killed.
+"""
+
+import hashlib
+import os
+import signal
+import threading
+from collections import deque
+from collections.abc import Iterator, Sequence
+from concurrent.futures import Future, ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
+from contextlib import contextmanager
+from dataclasses import dataclass
+from multiprocessing import connection, get_context, parent_process
+
+from lookalike.core.errors import ImageError, LookalikeError
+from lookalike.core.machine import cores
+from lookalike.data.sources import Place
+from lookalike.imaging.decode import store
+
+CHUNK = 16
+"""Pictures that a worker is given at a time."""
+WORTH = 64
+"""Pictures that are worth a process: fewer are converted before it has started."""
+
+
+@dataclass(frozen=True, slots=True)
+class Task:
+    """One picture to convert; with `known`, only if its bytes are not those that this SHA-256 was made of."""
+
+    place: Place
+    known: bytes | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Converted:
+    """A picture as it is stored; `sha256` is of the source's bytes, width and height of its upright original."""
+
+    data: bytes
+    width: int
+    height: int
+    sha256: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Failed:
+    """A picture that can't be stored, and why."""
+
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Same:
+    """A picture whose bytes are the known ones: only its stamp is new."""
+
+
+Outcome = Converted | Failed | Same
+
+
+def convert(task: Task, size: int) -> Outcome:
+    """Read, compare, decode and resize one picture; shorter side at most `size` pixels."""
+    try:
+        data = task.place.read()
+        digest = hashlib.sha256(data).digest()
+        if digest == task.known:
+            return Same()
+        stored = store(data, size)
+    except ImageError as error:
+        return Failed(error.message)
+    except MemoryError:
+        return Failed("There is not enough memory to decode it.")
+    return Converted(stored.data, stored.width, stored.height, digest)
+
+
+def convert_all(tasks: Sequence[Task], size: int, workers: int = 0) -> Iterator[Outcome]:
+    """Outcomes in the order of `tasks`, from `workers` processes (0: one a core); in this process if one suffices.
+
+    At most 2 * workers + 2 chunks of `CHUNK` pictures are in flight or waiting, however slow the reader is.
+    """
+    workers = min(workers or cores(), -(-len(tasks) // WORTH))
+    if workers <= 1:
+        yield from (convert(task, size) for task in tasks)
+        return
+    chunks = (tasks[i : i + CHUNK] for i in range(0, len(tasks), CHUNK))
+    with _pool(workers) as pool:
+        waiting: deque[Future[list[Outcome]]] = deque()
+        for chunk in chunks:
+            with _deaf():
+                waiting.append(pool.submit(_convert_chunk, chunk, size))
+            if len(waiting) >= 2 * workers + 2:
+                yield from waiting.popleft().result()
+        while waiting:
+            yield from waiting.popleft().result()
+
+
+def _convert_chunk(tasks: Sequence[Task], size: int) -> list[Outcome]:
+    return [convert(task, size) for task in tasks]
+
+
+@contextmanager
+def _pool(workers: int) -> Iterator[ProcessPoolExecutor]:
+    pool = ProcessPoolExecutor(workers, mp_context=get_context("spawn"), initializer=_start_worker)
+    try:
+        yield pool
+    except BrokenProcessPool as error:
+        raise LookalikeError(
+            "A worker process was ended from outside, most likely for lack of memory.",
+            hint="give the same command again with fewer `--workers`: it goes on where it stopped",
+        ) from error
+    finally:
+        pool.shutdown(cancel_futures=True)
+
+
+@contextmanager
+def _deaf() -> Iterator[None]:
+    """A process started inside is born deaf to Ctrl-C; this one hears it when the block ends."""
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+def _start_worker() -> None:
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+
+
+def _end_with_parent() -> None:
+    parent = parent_process()
+    if parent is not None:
+        connection.wait([parent.sentinel])
+        os._exit(1)

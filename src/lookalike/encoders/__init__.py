@@ -1,0 +1,1 @@
+"""The encoder, from its config and directory to what computes it."""

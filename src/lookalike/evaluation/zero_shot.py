@@ -1,0 +1,127 @@
+"""Class names as queries: how well texts find the images of what they name, without a word of training for it."""
+
+from dataclasses import dataclass
+
+import numpy as np
+import pyarrow as pa
+from jaxtyping import Float
+
+from lookalike.core.errors import UsageError
+from lookalike.data.collection import Collection
+from lookalike.evaluation.metrics import DEFINITIONS, DEPTH, per_query
+from lookalike.evaluation.protocols import COLUMNS, Cast, Protocol, checked_vectors, index_words, unit_rows
+from lookalike.evaluation.report import Report, summarize
+from lookalike.search.exact import knn
+
+PLACE = "{}"
+"""What stands for the class name in a template."""
+
+
+@dataclass(frozen=True)
+class Classes:
+    """The classes of a split that have an image in its gallery, by domain and label."""
+
+    cast: Cast
+    code: np.ndarray
+    """Of each class, its number in `cast.label`."""
+    domain: np.ndarray
+    """Of each class, its number in `cast.domain`."""
+    labels: tuple[str, ...]
+    """Of each class, without the domain before it: `cars/`."""
+
+    @classmethod
+    def of(cls, rows: Collection | pa.Table, split: str) -> "Classes":
+        """Of a collection, or a table with the columns that `evaluate` takes.
+
+        Raises:
+            UsageError: The split is unknown, or no gallery image of it has a label.
+        """
+        table = rows if isinstance(rows, pa.Table) else rows.table([c for c in COLUMNS if c in rows.columns])
+        cast = Cast.of(table, split)
+        ordered = table.sort_by("id").take(cast.rows)
+        labels = ordered["label"].to_pylist()
+        domains = ordered["domain"].to_pylist() if "domain" in table.column_names else [None] * len(labels)
+        code, first = np.unique(np.where(cast.is_gallery, cast.label, -1), return_index=True)
+        first, code = first[code >= 0], code[code >= 0]
+        if len(code) == 0:
+            raise UsageError(
+                f"No gallery image of split `{split}` has a label, so there is no class name to search with.",
+                hint="`lookalike info COLL` counts classes by split",
+            )
+        return cls(cast, code, cast.domain[first], tuple(labels[i].removeprefix(f"{domains[i]}/") for i in first))
+
+    def texts(self, template: str) -> list[str]:
+        """The query of each class: its name, `_` read as a space, in the place of `{}`; UsageError if there is none."""
+        if PLACE not in template:
+            raise UsageError(
+                f"The template {template!r} has no {PLACE} for the name of a class.", hint='"a photo of a {}", or "{}"'
+            )
+        return [template.replace(PLACE, name.replace("_", " ")) for name in self.labels]
+
+
+def evaluate_texts(
+    texts: Float[np.ndarray, "C D"],
+    vectors: Float[np.ndarray, "N D"],
+    classes: Classes,
+    split: str,
+    protocol: Protocol = "merged",
+    *,
+    template: str = PLACE,
+    model: str | None = None,
+    collection: Collection | None = None,
+) -> Report:
+    """How well texts find the gallery images of the class that they name, by cosine; every such image is relevant.
+
+    Args:
+        texts: Vectors of the texts, in the order of `classes`.
+        vectors: Of all rows, by id, from the same encoder.
+        classes: Those of the split.
+        split: For the report.
+        protocol: "merged" searches one index of all domains, "separate" each domain in its own.
+        template: For the report.
+        model: Fingerprint of what made the vectors, for the report.
+        collection: For the report.
+
+    Raises:
+        UsageError: The number of vectors is not that of the rows, or a number is not finite.
+    """
+    cast = classes.cast
+    if len(texts) != len(classes.labels):
+        raise UsageError(f"There are {len(classes.labels)} classes, and {len(texts)} vectors of texts.")
+    asking = unit_rows(texts, np.arange(len(texts)))
+    known = unit_rows(checked_vectors(vectors, cast.total), cast.rows)
+    hits = np.zeros((len(texts), DEPTH), bool)
+    for domain in range(len(cast.names)) if protocol == "separate" else (None,):
+        mine = np.flatnonzero(np.ones(len(texts), bool) if domain is None else classes.domain == domain)
+        gallery = np.flatnonzero(cast.is_gallery & (True if domain is None else cast.domain == domain))
+        if len(mine):
+            _, found = knn(asking[mine], known[gallery], DEPTH)
+            hits[mine] = np.where(found >= 0, cast.label[gallery[found]], -1) == classes.code[mine, None]
+    relevant = np.bincount(cast.label[cast.is_gallery & (cast.label >= 0)], minlength=classes.code.max() + 1)
+    by_domain, by_query, per_domain = summarize(
+        per_query(hits, relevant[classes.code]), np.asarray(cast.names)[classes.domain]
+    )
+    return Report(
+        metrics=by_domain,
+        metrics_by_query=by_query,
+        per_domain=per_domain,
+        n_queries=len(texts),
+        n_skipped=0,
+        protocol=protocol,
+        split=split,
+        definition=_definition(template, protocol, cast),
+        model=model,
+        collection=None if collection is None else collection.fingerprint,
+    )
+
+
+def _definition(template: str, protocol: Protocol, cast: Cast) -> dict[str, str]:
+    return {
+        **DEFINITIONS,
+        "metrics": "unweighted mean over domains of the mean over a domain's queries",
+        "metrics_by_query": "mean over queries",
+        "queries": f"the name of each class (domain and label), `_` read as a space, in the text {template!r}",
+        "relevant": "gallery images of the class (n_q of them)",
+        "similarity": "cosine (vectors brought to unit length), float32, exact; ties to the lower id",
+        "index": index_words(protocol, cast),
+    }

@@ -1,0 +1,141 @@
+"""Whether an export computes what the encoder computes: drawn pictures through the very lines that its README shows."""
+
+import contextlib
+import warnings
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+
+import numpy as np
+from jaxtyping import Float32, Float64
+from PIL import Image as Pillow
+from PIL import ImageDraw
+
+from lookalike.core import ort
+from lookalike.core.errors import EncoderError
+from lookalike.core.shapes import Image, Vectors
+
+SIZES = ((131, 97), (480, 640), (30, 300), (301, 77), (683, 1024), (224, 225))
+"""Height and width of the pictures, in pixels: small and large, wide and high, up to ten to one; none is square."""
+
+LEAST, LEAST_INT8 = 0.9999, 0.995
+"""The smallest cosine that passes unless the caller says another."""
+
+_TIE = 1e-9  # squared distance below which two vectors count as one
+
+
+@dataclass(frozen=True)
+class Parity:
+    """How near an export is to its encoder."""
+
+    minimum: float
+    """The smallest cosine between the export's vector of a picture and the encoder's."""
+    apart: float
+    """The largest cosine between the encoder's vectors of two different pictures: what `minimum` must be told from."""
+    pictures: int
+    mixed: bool
+    """Whether a vector of the export is nearer to the encoder's of another picture: of an encoder that finds all
+    pictures alike, no cosine tells a wrong export from a right one, and this does."""
+
+
+@cache
+def pictures() -> tuple[np.ndarray, ...]:
+    """Drawn pictures of `SIZES`, each of another kind: slopes of colour, fine stripes, hard edges, letters, noise."""
+    return tuple(_drawn(np.random.default_rng(i), height, width) for i, (height, width) in enumerate(SIZES))
+
+
+def save(images: Sequence[np.ndarray], directory: Path) -> list[Path]:
+    """The pictures as PNG files, which keep every pixel."""
+    paths = [directory / f"{i}.png" for i in range(len(images))]
+    for image, path in zip(images, paths, strict=True):
+        Pillow.fromarray(image).save(path)
+    return paths
+
+
+def embedder(code: str, directory: Path) -> Callable[[Path], np.ndarray]:
+    """The function `embed` that the lines of a README define, run inside `directory`."""
+    names: dict[str, Callable[[str], np.ndarray]] = {}
+    ort.silence()  # the lines may import it
+    with contextlib.chdir(directory), _quiet():
+        exec(compile(code, "README.md", "exec"), names)
+
+    def embed(path: Path) -> np.ndarray:
+        with contextlib.chdir(directory), _quiet():
+            return np.asarray(names["embed"](str(path)), np.float32).reshape(-1)
+
+    return embed
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """Without what a library announces for its later versions: the lines are run here, and by the user again."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)
+        warnings.simplefilter("ignore", FutureWarning)
+        yield
+
+
+def compare(found: Float32[np.ndarray, "M E"], expected: Vectors) -> Parity:
+    """Row by row.
+
+    Args:
+        found: The export's vectors of some pictures; should be of unit length.
+        expected: The encoder's vectors of the same pictures, of unit length.
+
+    Raises:
+        EncoderError: Another number of vectors or of numbers in them, or numbers that are not finite.
+    """
+    if found.shape != expected.shape or not np.isfinite(found).all():
+        raise EncoderError(
+            f"The export gives {list(found.shape)} numbers, of which {np.isfinite(found).sum()} are finite; "
+            f"expected {list(expected.shape)}.",
+            hint="nothing was kept; please report this as a bug of ours",
+        )
+    apart, own = _squares(expected, expected), _squares(found, expected).diagonal()
+    same = np.eye(len(expected), dtype=bool)
+    nearer = (_squares(found, expected) + _TIE < own[:, None]) & ~same
+    # By distances: a vector of another length is another answer than the encoder's, whatever its direction.
+    return Parity(float(1 - own.max() / 2), float(1 - apart[~same].min(initial=4) / 2), len(found), bool(nearer.any()))
+
+
+def _squares(one: Vectors, other: Vectors) -> Float64[np.ndarray, "N M"]:
+    """Squared distances of every vector from every other, not by inner products, which lose small ones."""
+    apart = one[:, None].astype(np.float64) - other[None].astype(np.float64)
+    squares: Float64[np.ndarray, "N M"] = np.einsum("nmd,nmd->nm", apart, apart)
+    return squares
+
+
+def refuse(parity: Parity, target: str, least: float | None, int8: bool) -> None:
+    """EncoderError if the export is further away than `least` allows; None: than the usual one, in no picture."""
+    wanted = least if least is not None else LEAST_INT8 if int8 else LEAST
+    fault = ""
+    if parity.minimum < wanted:
+        fault = f"expected at least {wanted:g}"
+    elif least is None and parity.mixed:
+        fault = "yet one of its vectors is nearer to the encoder's of another picture"
+    if fault:
+        raise EncoderError(
+            f"The {target} export differs from the encoder: its smallest cosine over {parity.pictures} pictures is "
+            f"{parity.minimum:.6f}, {fault}.",
+            hint=f"nothing was kept; `--min-cosine {max(parity.minimum - 1e-4, -1):.4f}` takes it as it is",
+        )
+
+
+def _drawn(rng: np.random.Generator, height: int, width: int) -> Image:
+    y, x = np.mgrid[0:height, 0:width].astype(np.float64)
+    angle, wave = rng.uniform(0, np.pi), rng.uniform(0.02, 0.9)
+    along = np.cos(angle) * x + np.sin(angle) * y
+    slope = (x / width)[..., None] * rng.uniform(-200, 200, 3) + (y / height)[..., None] * rng.uniform(-200, 200, 3)
+    stripes = 60 * np.sin(wave * along)[..., None] * rng.uniform(-1, 1, 3)
+    noise = rng.normal(0, rng.uniform(2, 25), (height, width, 3))
+    canvas = Pillow.fromarray(np.clip(rng.uniform(60, 200, 3) + slope + stripes + noise, 0, 255).astype(np.uint8))
+    draw = ImageDraw.Draw(canvas)
+    for _ in range(8):
+        left, top = rng.integers(0, width), rng.integers(0, height)
+        right, bottom = left + rng.integers(1, width), top + rng.integers(1, height)
+        color = tuple(int(c) for c in rng.integers(0, 256, 3))
+        shape = draw.ellipse if rng.random() < 0.5 else draw.rectangle
+        shape((int(left), int(top), int(right), int(bottom)), fill=color if rng.random() < 0.5 else None, outline=color)
+    draw.text((width // 5, height // 3), "lookalike 64", fill=(255, 255, 255), stroke_fill=(0, 0, 0), stroke_width=1)
+    return np.asarray(canvas, np.uint8)

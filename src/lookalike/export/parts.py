@@ -1,0 +1,101 @@
+"""What a target is given, and what it gives back."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from lookalike.encoders.config import EncoderConfig
+from lookalike.encoders.text_side import TextSide
+from lookalike.imaging.preprocess import Preprocess
+
+
+@dataclass(frozen=True)
+class Export:
+    """An encoder, and how it is wanted."""
+
+    config: EncoderConfig
+    tensors: Mapping[str, np.ndarray]
+    """Those of `tensor_shapes(config)`, by name."""
+    card: Mapping[str, Any]
+    """What the encoder says of itself."""
+    preprocess: bool = True
+    """Whether resizing and cropping go into the model, where the target can hold them."""
+    int8: bool = False
+    """Whether matrices are stored as whole numbers of 8 bits, where the target can hold them."""
+    text: TextSide | None = None
+    """Its text side, for the target that can hold one."""
+
+
+@dataclass(frozen=True)
+class Written:
+    """What a target wrote."""
+
+    code: str
+    """Python lines that load it and define `embed(path)`: a picture file to its vector [D] of unit length. Run in the
+    directory; the README shows them and the check runs them."""
+    keeps: str
+    """One or two sentences for the README: what of the encoder is inside, and what is not."""
+    front: str = ""
+    """Lines of the README's front matter: "library_name: transformers\\n"."""
+    embeds: bool = True
+    """Whether the lines define `embed`; tensors alone can't."""
+    read_back: tuple[EncoderConfig, Mapping[str, np.ndarray]] | None = None
+    """The encoder as our own importer reads it from the files, for layouts that it knows."""
+
+
+OPENED = """def opened(path):  # upright, on white, in 8 bits
+    image = ImageOps.exif_transpose(Image.open(path))
+    if image.mode.startswith('I'):  # 16 bits
+        image = image.convert('I').point(lambda value: value / 257 + 0.5).convert('L')
+    image = image.convert('RGBA')
+    return Image.alpha_composite(Image.new('RGBA', image.size, 'white'), image).convert('RGB')
+"""
+"""The lines that open a picture file as `lookalike.imaging.decode.decode` does, but for color profiles."""
+
+WHOLE = OPENED + "\ndef prepared(path):\n    return np.asarray(opened(path))\n"
+"""The lines that only open a picture file."""
+
+
+def opening(export: Export) -> str:
+    """The lines that make `prepared(path)` of a picture file, for a graph with or without the preprocessing inside."""
+    return WHOLE if export.preprocess else preparation(export.config.preprocess)
+
+
+def preparation(preprocess: Preprocess) -> str:
+    """The lines that prepare a picture file outside of the model: a function `prepared(path)` -> uint8 [S S 3]."""
+    if not preprocess.antialias:  # Pillow always does
+        return (
+            f"from lookalike.imaging.preprocess import Preprocess\n\n{OPENED}\n"
+            f"def prepared(path):\n    return {preprocess}(np.asarray(opened(path)))\n"
+        )
+    size, side = preprocess.size, preprocess.resize
+    ways = {
+        "squash": f"size = {side}, {side}",
+        "crop": f"size = [{side} * length // min(image.size) for length in image.size]",
+        "pad": f"size = [max(1, round(length / (max(image.size) / {side}))) for length in image.size]",
+    }
+    half = "spare // 2" if preprocess.rounding == "floor" else "round(spare / 2)"
+    start = (
+        half
+        if preprocess.mode == "crop" and preprocess.rounding == "floor"
+        else f"{half} if spare > 0 else -(-spare // 2)"
+    )
+    lines = [
+        OPENED,
+        "def prepared(path):",
+        "    image = opened(path)",
+        f"    {ways[preprocess.mode]}",
+        f"    image = image.resize(size, Image.Resampling.{preprocess.interpolation.upper()})",
+        f"    left, top = ({start} for spare in (length - {size} for length in image.size))",
+    ]
+    if preprocess.mode == "pad":
+        lines += [
+            f"    square = Image.new('RGB', ({size}, {size}), {preprocess.fill})",
+            "    square.paste(image, (-left, -top))",
+            "    return np.asarray(square)",
+        ]
+    else:
+        lines.append(f"    return np.asarray(image.crop((left, top, left + {size}, top + {size})))")
+    return "\n".join(lines) + "\n"

@@ -1,0 +1,221 @@
+"""Contact sheets of matches, as one PNG or as one HTML file that needs no network.
+
+Both show a line a query: the query on the left, its matches in order with label, score and a bar of the score.
+"""
+
+import base64
+import html
+import io
+import textwrap
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import PIL.Image
+from jaxtyping import UInt8
+from PIL import ImageDraw, ImageFont
+
+from lookalike.core.errors import UsageError
+from lookalike.core.files import write_bytes
+from lookalike.core.shapes import Image
+from lookalike.imaging.decode import decode, encode_jpeg, resize
+
+SUFFIXES = (".png", ".html")
+SHARP = 400
+"""Pixels of a query's longer side; sheets show it smaller, and dense screens show all of them."""
+
+
+@dataclass(frozen=True)
+class Found:
+    """One match."""
+
+    image: bytes
+    """As the collection keeps it."""
+    title: str
+    """What it shows: the label."""
+    caption: str
+    """Where it is from."""
+    score: float
+    """Cosine, -1 to 1."""
+
+
+@dataclass(frozen=True)
+class Line:
+    """A query and its matches, best first."""
+
+    query: Image
+    """At most `SHARP` pixels a side."""
+    path: str
+    """Its file, or its words."""
+    found: Sequence[Found]
+    is_words: bool = False
+
+    @classmethod
+    def of_words(cls, words: str, found: Sequence[Found]) -> "Line":
+        """Of a query that is a text; its picture is the text, written."""
+        return cls(_written(words), words, found, is_words=True)
+
+    @classmethod
+    def of(cls, query: Image, path: str, found: Sequence[Found]) -> "Line":
+        """With the query reduced to what a sheet shows, so that many large ones fit into memory."""
+        return cls(_fitted(query, SHARP), path, found)
+
+    @property
+    def name(self) -> str:
+        """What tells queries apart: the last part of the path, or the words."""
+        return self.path if self.is_words else Path(self.path).name
+
+
+def check_suffix(path: str | Path) -> None:
+    """UsageError unless a sheet can be written to `path`."""
+    if Path(path).suffix.lower() not in SUFFIXES:
+        raise UsageError(
+            f"A contact sheet is a .png or .html file, and `{path}` is neither.", hint="--sheet sheet.html"
+        )
+
+
+def write_sheet(path: str | Path, lines: Sequence[Line]) -> None:
+    """Write the sheet of `lines`, whole or not at all, in the form that the suffix of `path` names."""
+    check_suffix(path)
+    write_bytes(path, to_png(lines) if Path(path).suffix.lower() == ".png" else to_html(lines).encode())
+
+
+def _fitted(image: Image, side: int) -> UInt8[np.ndarray, "h w 3"]:
+    """`image` reduced (never enlarged) so that its longer side is at most `side` pixels."""
+    height, width = image.shape[:2]
+    scale = min(1.0, side / max(height, width))
+    return image if scale == 1.0 else resize(image, max(1, round(height * scale)), max(1, round(width * scale)))
+
+
+# ---------------------------------------------------------------------------------------------- PNG
+
+# Pixels. A cell is a card: picture, two lines of text, a bar.
+SIDE, MARGIN, GAP, PADDING, TEXT = 184, 28, 14, 10, 56
+CELL_WIDTH, CELL_HEIGHT = SIDE + 2 * PADDING, SIDE + 2 * PADDING + TEXT
+APART = 34  # between the query and its matches
+PAPER, CARD, EDGE, INK, PALE, ACCENT = "#f3f2ee", "#ffffff", "#dddad2", "#1f2328", "#6b7078", "#2f6f4f"
+
+
+def to_png(lines: Sequence[Line]) -> bytes:
+    """The sheet as a PNG file; titles beyond a cell's width are cut short."""
+    most = max((len(line.found) for line in lines), default=0)
+    width = 2 * MARGIN + CELL_WIDTH + (APART - GAP if most else 0) + most * (CELL_WIDTH + GAP)
+    height = 2 * MARGIN + len(lines) * (CELL_HEIGHT + GAP) - GAP if lines else 2 * MARGIN
+    page = PIL.Image.new("RGB", (width, height), PAPER)
+    for number, line in enumerate(lines):
+        top = MARGIN + number * (CELL_HEIGHT + GAP)
+        _cell(page, MARGIN, top, line.query, line.name, "query", None)
+        _arrow(page, MARGIN + CELL_WIDTH + APART // 2, top + PADDING + SIDE // 2)
+        for place, found in enumerate(line.found):
+            left = MARGIN + CELL_WIDTH + APART + place * (CELL_WIDTH + GAP)
+            _cell(page, left, top, decode(found.image), found.title, f"{found.score:.3f}", found.score)
+    file = io.BytesIO()
+    page.save(file, "PNG")
+    return file.getvalue()
+
+
+def _written(words: str) -> Image:
+    """The words on a card, as many as fit."""
+    font, lines = _font(36), textwrap.wrap(words, 18, max_lines=8, placeholder="...")
+    card = PIL.Image.new("RGB", (SHARP, SHARP), CARD)
+    ImageDraw.Draw(card).multiline_text((SHARP / 2, SHARP / 2), "\n".join(lines), INK, font, "mm", align="center")
+    return np.asarray(card)
+
+
+def _cell(page: PIL.Image.Image, left: int, top: int, image: Image, title: str, below: str, bar: float | None) -> None:
+    draw = ImageDraw.Draw(page)
+    is_query = bar is None
+    box = (left, top, left + CELL_WIDTH - 1, top + CELL_HEIGHT - 1)
+    draw.rounded_rectangle(box, 8, CARD, ACCENT if is_query else EDGE, 3 if is_query else 1)
+    small = PIL.Image.fromarray(_fitted(image, SIDE))
+    x, y = left + PADDING, top + PADDING
+    page.paste(small, (x + (SIDE - small.width) // 2, y + (SIDE - small.height) // 2))
+    draw.text((x, y + SIDE + 8), _cut(title, _font(15)), INK, _font(15))
+    draw.text((x, y + SIDE + 29), below, ACCENT if is_query else PALE, _font(13))
+    if bar is not None:
+        start, level = x + 44, y + SIDE + 36
+        draw.rounded_rectangle((start, level, x + SIDE - 1, level + 4), 2, EDGE)
+        end = start + round(max(0.0, min(1.0, bar)) * (x + SIDE - 1 - start))
+        if end > start:
+            draw.rounded_rectangle((start, level, end, level + 4), 2, ACCENT)
+
+
+def _arrow(page: PIL.Image.Image, x: int, y: int) -> None:
+    ImageDraw.Draw(page).polygon([(x - 4, y - 8), (x + 5, y), (x - 4, y + 8)], PALE)
+
+
+def _font(size: int) -> ImageFont.FreeTypeFont | ImageFont.ImageFont:
+    return ImageFont.load_default(size)  # part of Pillow, so that a sheet looks the same everywhere
+
+
+def _cut(text: str, font: ImageFont.FreeTypeFont | ImageFont.ImageFont) -> str:
+    """`text`, shortened in its middle where it is wider than a cell: ends tell file names apart."""
+    text = " ".join(text.split())
+    if font.getlength(text) <= SIDE:
+        return text
+    keep = len(text)
+    while keep > 2 and font.getlength(shorter := f"{text[: (keep + 1) // 2]}...{text[len(text) - keep // 2 :]}") > SIDE:
+        keep -= 1
+    return shorter
+
+
+# ---------------------------------------------------------------------------------------------- HTML
+
+STYLE = """
+:root{color-scheme:light dark;--paper:#f3f2ee;--card:#fff;--edge:#dddad2;--ink:#1f2328;--pale:#6b7078;--accent:#2f6f4f}
+@media(prefers-color-scheme:dark){:root{--paper:#16181b;--card:#212428;--edge:#373b41;--ink:#eceae4;--pale:#a0a5ad;
+--accent:#6fbf93}}
+*{box-sizing:border-box}body{margin:0;padding:1.75rem;background:var(--paper);color:var(--ink);
+font:15px/1.35 system-ui,sans-serif}
+h1{font-size:1.1rem;font-weight:600;margin:0 0 1.25rem}
+section{display:flex;gap:2rem;margin-bottom:1.75rem;align-items:flex-start}
+ol{display:grid;grid-template-columns:repeat(auto-fill,minmax(10rem,1fr));gap:.8rem;list-style:none;margin:0;padding:0;
+flex:1;min-width:0}
+li{min-width:0}
+figure{margin:0;padding:.65rem;background:var(--card);border:1px solid var(--edge);border-radius:.5rem}
+.query{flex:none;width:12.5rem;position:sticky;top:1rem;border:2px solid var(--accent)}
+img{display:block;width:100%;height:10rem;object-fit:contain}
+figcaption{margin-top:.5rem}b,small{display:block;overflow:hidden;text-overflow:ellipsis;white-space:nowrap}
+b{font-weight:600;display:-webkit-box;-webkit-box-orient:vertical;-webkit-line-clamp:2;white-space:normal;
+overflow-wrap:anywhere}small{color:var(--pale)}.query small{color:var(--accent)}
+.bar{display:block;height:.3rem;margin-top:.4rem;border-radius:.15rem;background:var(--edge);overflow:hidden}
+.bar i{display:block;height:100%;background:var(--accent)}
+@media(max-width:40rem){section{flex-direction:column;gap:.8rem}.query{position:static}ol{width:100%}}
+"""
+
+
+def to_html(lines: Sequence[Line]) -> str:
+    """The sheet as an HTML document with all pictures inside it."""
+    title = f"{len(lines)} {'query' if len(lines) == 1 else 'queries'} and what was found"
+    return (
+        '<!doctype html>\n<html lang="en"><meta charset="utf-8">'
+        '<meta name="viewport" content="width=device-width,initial-scale=1">'
+        f"<title>{title}</title><style>{STYLE}</style><h1>{title}</h1>\n{''.join(map(_section, lines))}</html>\n"
+    )
+
+
+def _section(line: Line) -> str:
+    name, path = html.escape(line.name), html.escape(line.path)
+    query = _picture(encode_jpeg(_fitted(line.query, SHARP)), f"query: {line.name}")
+    found = "".join(f"<li>{_match(rank, match)}</li>" for rank, match in enumerate(line.found, 1))
+    return (
+        f'<section><figure class="query">{query}<figcaption><b title="{path}">{name}</b><small>query</small>'
+        f"</figcaption></figure><ol>{found or '<li>no match</li>'}</ol></section>\n"
+    )
+
+
+def _match(rank: int, match: Found) -> str:
+    title, caption = html.escape(match.title), html.escape(match.caption)
+    return (
+        f"<figure>{_picture(match.image, f'match {rank}: {match.title}')}"
+        f'<figcaption><b title="{title}">{title}</b>'
+        f'<small title="{caption}">{match.score:.3f} &middot; {caption}</small>'
+        f'<span class="bar"><i style="width:{100 * max(0.0, min(1.0, match.score)):.1f}%"></i></span>'
+        "</figcaption></figure>"
+    )
+
+
+def _picture(jpeg: bytes, alt: str) -> str:
+    data = base64.b64encode(jpeg).decode()
+    return f'<img src="data:image/jpeg;base64,{data}" alt="{html.escape(alt)}">'

@@ -1,0 +1,1 @@
+"""Published weights: layouts, downloads, presets."""

@@ -1,0 +1,103 @@
+"""Published layouts of model directories, one file each; `WEIGHTS` is the table."""
+
+import json
+from pathlib import Path
+
+from lookalike.core.errors import EncoderError
+from lookalike.encoders.config import EncoderConfig, Tensors, no_tensors
+from lookalike.published.layouts import (
+    clip,
+    convnext,
+    dinov2,
+    dinov3,
+    efficientnet,
+    mobilenet_v2,
+    open_clip,
+    open_clip_timm,
+    siglip,
+    swin,
+    timm_convnext,
+    timm_efficientnet,
+    timm_vit,
+    tips,
+)
+from lookalike.published.table import Layout, import_model
+
+WEIGHTS: dict[str, Layout] = {
+    "clip": clip.LAYOUT,
+    "siglip": siglip.LAYOUT,
+    "siglip2": siglip.NAFLEX,
+    "dinov2": dinov2.LAYOUT,
+    "dinov3_vit": dinov3.LAYOUT,
+    "mobilenet_v2": mobilenet_v2.LAYOUT,
+    "open_clip_timm": open_clip_timm.LAYOUT,
+    "open_clip_timm_outside": open_clip_timm.LAYOUT_OUTSIDE,
+    "open_clip": open_clip.LAYOUT,
+    "timm_vit": timm_vit.LAYOUT,
+    "tips": tips.LAYOUT,
+    "swin": swin.LAYOUT,
+    "swinv2": swin.LAYOUT_V2,
+    "timm_swin": swin.LAYOUT_TIMM,
+    "efficientnet": efficientnet.LAYOUT,
+    "timm_efficientnet": timm_efficientnet.LAYOUT,
+    "convnext": convnext.LAYOUT,
+    "dinov3_convnext": convnext.LAYOUT_DINOV3,
+    "timm_convnext": timm_convnext.LAYOUT,
+}
+"""In the order in which a directory is tried."""
+
+
+def read_published(
+    path: str | Path, size: int | None = None, stride: int | None = None
+) -> tuple[str, EncoderConfig, Tensors]:
+    """Name of the layout, our config and our tensors, from a directory in any layout of `WEIGHTS`.
+
+    Args:
+        path: The directory.
+        size: Side of the input, in pixels; None: as published.
+        stride: Distance between a ViT's patches, in pixels; None: as published.
+
+    Raises:
+        EncoderError: It is in none of them, incomplete, or holds only pickles.
+    """
+    path = Path(path)
+    described = False
+    for name, layout in WEIGHTS.items():
+        config, tensors = (path / file for file in layout.files)
+        if not config.exists() or not layout.matches(_json(config)):
+            continue
+        described = True
+        if tensors.exists() or (path / f"{layout.files[1]}.index.json").exists():
+            return name, *import_model(layout, path, size, stride)
+    if described:
+        raise no_tensors(path)
+    raise EncoderError(
+        f"`{path}` is in no layout that is known: {_said(path)}.",
+        hint=f"layouts: {', '.join(WEIGHTS)}; docs/reference/towers.md says more",
+    )
+
+
+def _said(path: Path) -> str:
+    """What its config says it is."""
+    if not (path / "config.json").exists():
+        return "there is neither `config.json` nor `open_clip_config.json`"
+    described = _json(path / "config.json")
+    told = [f"{key} {described[key]!r}" for key in ("model_type", "architecture", "architectures") if key in described]
+    return f"its `config.json` has {', '.join(told) or 'no model_type and no architecture'}"
+
+
+def matching(path: Path) -> list[Layout]:
+    """The layouts of `WEIGHTS` whose config lies in the directory `path`, whether or not the tensors do."""
+    return [
+        layout
+        for layout in WEIGHTS.values()
+        if (path / layout.files[0]).exists() and layout.matches(_json(path / layout.files[0]))
+    ]
+
+
+def _json(path: Path) -> dict[str, object]:
+    try:
+        data = json.loads(path.read_text(encoding="utf-8"))
+    except (UnicodeDecodeError, json.JSONDecodeError) as error:
+        raise EncoderError(f"`{path}` is not valid JSON: {error}.") from error
+    return data if isinstance(data, dict) else {}

@@ -1,0 +1,132 @@
+"""What the files of a timm vision transformer don't show: facts of each family, found by the architecture's name.
+
+Widths, layers and optional parts are read from the tensors' shapes; the number of heads, eps, the activation and the
+kind of rotary positions can't be. They are those of timm 1.0 (`vision_transformer.py`, `eva.py`).
+"""
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal, NamedTuple
+
+from lookalike.core.errors import EncoderError
+from lookalike.towers.vit import Activation, Resampling
+
+_SIZE = r"(?P<size>[a-z0-9_]+?)"
+
+
+class Form(NamedTuple):
+    """One architecture, as far as its name tells it."""
+
+    family: "Family"
+    size: str
+    """tiny, base, so400m, ..."""
+    grid: int | None
+    """Patches along a side of the pictures that rotary positions were made for, where the name says it."""
+
+    def heads(self, width: int) -> int:
+        """Attention heads of a tower with tokens of this width."""
+        return 16 if self.size in self.family.sixteen else width // 64
+
+
+@dataclass(frozen=True)
+class Family:
+    """Architectures that have these facts in common."""
+
+    names: str
+    """Pattern of the whole name."""
+    eps: float = 1e-6
+    """timm's norms have 1e-6 unless a model says otherwise."""
+    activation: Activation = "gelu"
+    """Where the MLP has no gate, which is seen in its shapes."""
+    sixteen: tuple[str, ...] = ()
+    """Sizes with 16 heads, whatever their width; heads of the others have 64 numbers."""
+    pool_heads: int | None = None
+    """Heads of the attention pooling; None: as many as the blocks."""
+    rope: Literal["none", "centred", "counted"] = "none"
+    rope_theta: float = 100.0
+    resampling: Resampling = "bicubic_antialias"
+    projects: bool = False
+    """Whether the head of the published weights is the projection of a CLIP, and not a classifier."""
+
+
+_WIDE = ("so400m", "huge", "giant", "giantopt", "gigantic")
+
+FAMILIES: tuple[Family, ...] = (
+    Family(
+        rf"vit_{_SIZE}_patch\d+_clip_quickgelu_\d+", eps=1e-5, activation="quick_gelu", sixteen=_WIDE, projects=True
+    ),
+    Family(rf"vit_{_SIZE}_patch\d+(_plus)?_clip_\d+", eps=1e-5, sixteen=_WIDE, projects=True),
+    # Architectures that came with SigLIP 2 have the approximate GELU that both were trained with; timm gives older
+    # ones the exact GELU, and so whoever uses its files has that.
+    Family(r"vit_(?P<size>base)_patch32_siglip(_gap)?_256", activation="gelu_tanh"),
+    Family(r"vit_(?P<size>large)_patch16_siglip(_gap)?_512", activation="gelu_tanh"),
+    Family(r"vit_(?P<size>so400m|giantopt)_patch16_siglip(_gap)?_\d+", activation="gelu_tanh", sixteen=_WIDE),
+    Family(r"vit_(?P<size>base|large|so400m)_patch\d+_siglip(_gap)?_\d+", sixteen=_WIDE),
+    Family(r"vit_(?P<size>small|base|large|giant)_patch14(_reg4)?_dinov2"),
+    Family(
+        r"vit_(?P<size>base|large|so400m|giant)_patch14_reg1_tipsv2",
+        sixteen=("so400m",),
+        resampling="bilinear_antialias",
+    ),
+    Family(
+        r"vit_(?P<size>tiny|small|small_plus|base|large|huge_plus)_patch16_dinov3(_qkvb)?", eps=1e-5, rope="centred"
+    ),
+    # The Perception Encoder's own code resizes positions without antialiasing, and counts places without stretching.
+    Family(
+        rf"vit_pe_core_{_SIZE}_patch(?P<patch>\d+)_(?P<side>\d+)",
+        eps=1e-5,
+        sixteen=("gigantic",),
+        pool_heads=8,
+        rope="counted",
+        rope_theta=10_000.0,
+        resampling="bilinear",
+        projects=True,
+    ),
+    Family(r"vit_(?P<size>tiny|small|base|large|huge|giant|gigantic)_patch\d+_\d+", sixteen=_WIDE),
+    Family(r"vit_(?P<size>base|huge|giant)_patch\d+_gap_\d+", sixteen=("base", "huge", "giant")),
+    Family(r"vit_(?P<size>medium|betwixt)_patch16_gap_\d+"),
+    Family(r"vit_(?P<size>wee|little|medium|mediumd|betwixt|base)_patch16_reg\d_gap_\d+"),
+)
+"""In the order in which a name is tried."""
+
+
+_QUICK = (
+    r"vit_\w+\.(openai|metaclip_400m|metaclip_2pt5b)",
+    r"vit_base_patch32_clip_224\.laion400m_e32",
+    r"vit_large_patch14_clip_224\.dfn2b",
+    r"vit_huge_patch14_clip_(224|378)\.dfn5b",
+    r"vit_huge_patch14_clip_224\.metaclip2_worldwide",
+)
+
+
+def learned_with_quick_gelu(architecture: str, tag: str) -> bool:
+    """Whether timm's note on these weights says so, though their architecture has the exact GELU.
+
+    It advises the `quickgelu` architecture for original results, and so we take that activation.
+    """
+    return any(re.fullmatch(names, f"{architecture}.{tag}") for names in _QUICK)
+
+
+HARMLESS = frozenset({"num_classes", "drop_rate", "drop_path_rate"})
+"""Arguments of every architecture that change no feature."""
+
+
+def refuse_changed(path: Path, described: Mapping[str, Any]) -> None:
+    """EncoderError if a convolutional tower was made otherwise than its architecture says."""
+    told = {"global_pool": described.get("global_pool", "avg"), **(described.get("model_args") or {})}
+    plain = {"global_pool": "avg", "in_chans": 3}  # which timm writes always
+    changed = [f"{k}={v!r}" for k, v in told.items() if k not in HARMLESS and (k not in plain or v != plain[k])]
+    if changed:
+        raise EncoderError(f"`{path}` is not the plain `{described['architecture']}`: {', '.join(changed)}.")
+
+
+def family_of(architecture: object) -> Form | None:
+    """Family and size of an architecture; None if it is no vision transformer that we know."""
+    for family in FAMILIES:
+        if isinstance(architecture, str) and (found := re.fullmatch(family.names, architecture)):
+            parts = found.groupdict()
+            grid = int(parts["side"]) // int(parts["patch"]) if "side" in parts else None
+            return Form(family, parts["size"], grid)
+    return None

@@ -1,0 +1,189 @@
+"""The tokenizer beside published weights, completed by all that stands elsewhere, as one `tokenizer.json`.
+
+What a text goes through is spread over files and code: `tokenizer.json` holds the pieces, `tokenizer_config.json` the
+marks and the side that is filled up, and lower-casing is sometimes in neither. All of it goes into the one file.
+"""
+
+import string
+from pathlib import Path
+from typing import Any, Literal
+
+from lookalike.core.errors import EncoderError
+from lookalike.core.files import read_json
+from lookalike.encoders.tokenizer import library, parsed, refused
+from lookalike.towers.text import TextConfig
+
+Clean = Literal["none", "lower", "canonical", "words"]
+"""What is done to a text before the pieces are looked for. none: nothing but what `tokenizer.json` says. lower: lower
+case. canonical: lower case, no ASCII punctuation, single spaces (SigLIP). words: the same, but `_` becomes a space
+(OpenCLIP's SigLIP)."""
+
+BEGIN, END = "<|startoftext|>", "<|endoftext|>"
+"""CLIP's marks."""
+
+LEFT = ("GemmaTokenizer", "Siglip2Tokenizer")
+"""Classes of transformers that fill up at the left unless told otherwise, as SigLIP 2's published files do."""
+
+# How CLIP cuts a text into words (Radford et al., 2021): English endings, letters, single digits, the rest.
+_WORDS = r"'s|'t|'re|'ve|'m|'ll|'d|\p{L}+|\p{N}|[^\s\p{L}\p{N}]+"
+
+
+class NoTextError(EncoderError):
+    """Weights of a text tower that can't be taken along, for a reason other than damage."""
+
+
+def read_tokenizer(path: Path, config: TextConfig, clean: Clean, side: str | None = None) -> str:
+    """The content of our `tokenizer.json` for the published directory `path`.
+
+    Args:
+        path: Holds `tokenizer.json`, or CLIP's `vocab.json` and `merges.txt`.
+        config: The tower that it is for.
+        clean: What the checkpoint does to a text first.
+        side: Where short texts are filled up, right or left; None: as `tokenizer_config.json` says, or its
+            class.
+
+    Raises:
+        NoTextError: There is no tokenizer that can be read.
+        EncoderError: A file is damaged.
+        UsageError: The `tokenizers` library is not installed.
+    """
+    described = _described(path)
+    tokenizer = _pieces(path)
+    _mark(tokenizer, described)
+    _refuse_foreign(tokenizer, config, path)
+    _clean(tokenizer, clean)
+    tokenizer.enable_truncation(config.context)
+    tokenizer.no_padding()
+    if config.whole:
+        number, token = _filler(tokenizer, described, path)
+        usual = "left" if tokenizer_class(path) in LEFT else "right"
+        direction = side or described.get("padding_side", usual)
+        tokenizer.enable_padding(direction=direction, pad_id=number, pad_token=token, length=config.context)
+    return str(tokenizer.to_str())
+
+
+def _refuse_foreign(tokenizer: Any, config: TextConfig, path: Path) -> None:
+    """NoTextError if the tokens can't be those that the tower has learned."""
+    count = tokenizer.get_vocab_size()
+    tried = [tokenizer.encode(text).ids for text in ("a photo of a red kettle", "b", "7 zoos")]
+    if config.read == "end":  # no text has what is no token: then the tower reads the first
+        ends = all(config.end in ids for ids in tried) or int(config.end or 0) >= config.vocabulary
+    else:
+        last = {ids[-1] if ids and ids[-1] == max(ids) else None for ids in tried}
+        ends = config.read == "last" or (len(last) == 1 and None not in last)
+    if count > config.vocabulary or not ends:
+        what = f"it has {count:,} tokens" if count > config.vocabulary else "its texts have no mark of the end"
+        raise NoTextError(
+            f"The tokenizer of `{path}` is not that of its text tower, which has {config.vocabulary:,} tokens: {what}.",
+            hint="copy `tokenizer.json` from where the model comes from, and pull again",
+        )
+
+
+def tokenizer_class(path: Path) -> str:
+    """The class that `tokenizer_config.json` names, "Fast" left out; "" if it names none."""
+    return str(_described(path).get("tokenizer_class") or "").removesuffix("Fast")
+
+
+def _described(path: Path) -> dict[str, Any]:
+    """`tokenizer_config.json`, and what older writers put into `special_tokens_map.json`."""
+    data: dict[str, Any] = {}
+    for name in ("special_tokens_map.json", "tokenizer_config.json"):
+        if (path / name).exists():
+            data |= {key: value for key, value in dict(read_json(path / name)).items() if value is not None}
+    return data
+
+
+def _pieces(path: Path) -> Any:
+    """The tokenizer that the files hold, from whichever form is there."""
+    if (path / "tokenizer.json").exists():
+        where = path / "tokenizer.json"
+        tokenizer = parsed(where.read_text(encoding="utf-8"), str(where))
+        if (tokenizer.truncation or {}).get("direction", "right") != "right":
+            raise NoTextError(f"`{where}` cuts texts at their beginning, which is not supported.")
+        return tokenizer
+    if (path / "vocab.json").exists() and (path / "merges.txt").exists():
+        return _clip(path)
+    found = [name for name in ("spiece.model", "tokenizer.model", "sentencepiece.bpe.model") if (path / name).exists()]
+    raise NoTextError(
+        f"`{path}` has a text tower and no `tokenizer.json`" + (f" (only `{found[0]}`)." if found else "."),
+        hint="copy that file from where the model comes from (`hf download ORG/NAME tokenizer.json --local-dir DIR`), "
+        "and pull again",
+    )
+
+
+def _clip(path: Path) -> Any:
+    """CLIP's tokenizer from `vocab.json` and `merges.txt`: byte pairs, whose last piece of a word ends in `</w>`."""
+    names = library()
+    with refused(f"`{path / 'vocab.json'}` or `merges.txt` can't be read"):
+        vocabulary, merges = names.models.BPE.read_file(str(path / "vocab.json"), str(path / "merges.txt"))
+    if BEGIN not in vocabulary or END not in vocabulary:
+        raise NoTextError(f"`{path / 'vocab.json'}` is not CLIP's: it has no `{BEGIN}` and `{END}`.")
+    model = names.models.BPE(vocab=vocabulary, merges=merges, unk_token=END, end_of_word_suffix="</w>")
+    tokenizer, split = names.Tokenizer(model), names.Regex(_WORDS)
+    normal, before = names.normalizers, names.pre_tokenizers
+    tokenizer.normalizer = normal.Sequence([normal.NFC(), normal.Replace(names.Regex(r"\s+"), " "), normal.Lowercase()])
+    tokenizer.pre_tokenizer = before.Sequence(
+        [before.Split(split, behavior="removed", invert=True), before.ByteLevel(add_prefix_space=False)]
+    )
+    tokenizer.add_special_tokens([BEGIN, END])
+    _surround(tokenizer, BEGIN, END)
+    return tokenizer
+
+
+def _mark(tokenizer: Any, described: dict[str, Any]) -> None:
+    """The marks of beginning and end that `tokenizer_config.json` asks for, which overrule those of the file."""
+    asked = [described.get(f"add_{name}_token") for name in ("bos", "eos")]
+    if asked != [None, None]:
+        names = zip(asked, ("bos_token", "eos_token"), strict=True)
+        _surround(tokenizer, *(_text(described, name) if ask else None for ask, name in names))
+
+
+def _surround(tokenizer: Any, begin: str | None, end: str | None) -> None:
+    marks = [mark for mark in (begin, end) if mark is not None]
+    single = " ".join([*([begin] if begin else []), "$A", *([end] if end else [])])
+    tokenizer.post_processor = library().processors.TemplateProcessing(
+        single=single, special_tokens=[(mark, tokenizer.token_to_id(mark)) for mark in marks]
+    )
+
+
+def _clean(tokenizer: Any, clean: Clean) -> None:
+    """Put the steps of `clean` before those of the file."""
+    normal, pattern = library().normalizers, library().Regex
+    steps = {
+        "none": [],
+        "lower": [normal.Lowercase()],
+        "canonical": [
+            normal.Lowercase(),
+            normal.Replace(pattern(f"[{''.join(map(_escaped, string.punctuation))}]"), ""),
+            normal.Replace(pattern(r"\s+"), " "),
+            normal.Strip(),
+        ],
+    }
+    first = [normal.Replace("_", " "), *steps["canonical"]] if clean == "words" else steps[clean]
+    if first:
+        tokenizer.normalizer = normal.Sequence([*first, *([tokenizer.normalizer] if tokenizer.normalizer else [])])
+
+
+def _escaped(character: str) -> str:
+    return f"\\{character}"
+
+
+def _filler(tokenizer: Any, described: dict[str, Any], path: Path) -> tuple[int, str]:
+    """Id and name of what short texts are filled up with."""
+    token = _text(described, "pad_token")
+    if token is None and tokenizer.padding:
+        return tokenizer.padding["pad_id"], tokenizer.padding["pad_token"]
+    number = None if token is None else tokenizer.token_to_id(token)
+    if token is None or number is None:
+        raise NoTextError(
+            f"`{path}` does not say what short texts are filled up with: there is no `pad_token` in "
+            "`tokenizer_config.json`, or it is no token.",
+            hint="copy `tokenizer_config.json` from where the model comes from, and pull again",
+        )
+    return number, token
+
+
+def _text(described: dict[str, Any], name: str) -> str | None:
+    """A token from either of its published forms: a text, or an object with its `content`."""
+    value = described.get(name)
+    return value.get("content") if isinstance(value, dict) else value

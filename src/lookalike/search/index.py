@@ -1,0 +1,161 @@
+"""Open a collection's vectors for search; query -> Matches."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+from jaxtyping import Float, Float32, Int64
+
+from lookalike.core.arrays import unit
+from lookalike.core.errors import CollectionError, UsageError
+from lookalike.core.shapes import Ids
+from lookalike.data.collection import SCHEMA, Collection
+from lookalike.search.exact import knn
+
+SHOWN = ("source", "label", "domain")
+
+
+@dataclass(frozen=True, eq=False)
+class Matches:
+    """What queries found, best first. The length is the number of queries.
+
+    A place without a match (the collection, or what the condition left of it, has fewer than k rows) has id -1 and
+    score -inf.
+    """
+
+    ids: Int64[np.ndarray, "Q k"]
+    scores: Float32[np.ndarray, "Q k"]
+    """Cosine, -1 to 1."""
+    collection: Collection
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+    def rows(self, query: int) -> list[dict[str, Any]]:
+        """The matches of one query: id, score, source, label, domain, and the further columns of the source."""
+        found = self.ids[query] >= 0
+        columns = [*SHOWN, *_metadata(self.collection)]
+        table = self.collection.take(self.ids[query][found], columns)
+        scores = self.scores[query][found].tolist()
+        ids = self.ids[query][found].tolist()
+        return [{"id": i, "score": s, **row} for i, s, row in zip(ids, scores, table.to_pylist(), strict=True)]
+
+    def images(self, query: int) -> list[bytes]:
+        """The stored pictures of the matches of one query."""
+        ids = self.ids[query]
+        return list(self.collection.take(ids[ids >= 0], ["image"])["image"].to_pylist())
+
+
+@dataclass(frozen=True, eq=False)
+class Index:
+    """The vectors of a collection, in memory, searched exactly. Made by `Index.open`."""
+
+    collection: Collection
+    column: str
+    """Name of the vectors' column, which tells the encoder that made them."""
+    ids: Ids
+    vectors: Float32[np.ndarray, "N D"]
+    """At unit length."""
+
+    @staticmethod
+    def open(path: str | Path, column: str | None = None) -> "Index":
+        """The index over a column of the collection at `path`.
+
+        Args:
+            path: The collection.
+            column: Name of the vectors' column; without it the one that `lookalike index` noted in the card, or the
+                only one that holds embeddings.
+
+        Raises:
+            CollectionError: It is no collection, or lacks the column, or some rows have no vectors yet.
+        """
+        collection = Collection.open(path)
+        column = column or _column(collection)
+        ids, vectors = collection.vectors(column)
+        return Index(collection, column, ids, unit(vectors))
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+    def query(
+        self,
+        vectors: Float[np.ndarray, "Q D"],
+        k: int,
+        where: str | None = None,
+        exclude: Int64[np.ndarray, "Q"] | Int64[np.ndarray, "Q E"] | None = None,
+    ) -> Matches:
+        """The k nearest rows of every vector, by cosine; ties to the lower id.
+
+        Args:
+            vectors: Of the queries, from the encoder that made the column; any length.
+            k: How many rows to find.
+            where: Condition that a row must meet (`domain = 'cars' AND price < 10`). It is applied before the
+                search, so that k rows are found if as many meet it.
+            exclude: Ids that a query must not find; -1 stands for none.
+
+        Raises:
+            UsageError: The vectors are no matrix, or of another width than the column, or hold a number that is not
+                finite.
+            CollectionError: The condition can't be understood.
+        """
+        width = self.vectors.shape[1]
+        if vectors.ndim != 2:
+            raise UsageError(f"The queries have the shape {list(vectors.shape)}; expected [Q, {width}], one a row.")
+        if vectors.shape[1] != width:
+            raise UsageError(
+                f"The queries have {vectors.shape[1]} numbers each, and `{self.column}` has {width}: "
+                "they come from another encoder."
+            )
+        if not np.isfinite(vectors).all():
+            raise UsageError("The queries hold a number that is not finite.")
+        shelf = np.arange(len(self.ids)) if where is None else self._places(_ids(self.collection, where))
+        barred = None if exclude is None else _within(shelf, self._places(exclude))
+        gallery = self.vectors if where is None else self.vectors[shelf]
+        scores, rows = knn(unit(vectors), gallery, k, barred)
+        ids = np.full(rows.shape, -1, np.int64)
+        ids[rows >= 0] = self.ids[shelf[rows[rows >= 0]]]
+        return Matches(ids, scores, self.collection)
+
+    def _places(self, ids: np.ndarray) -> np.ndarray:
+        return _within(self.ids, ids)
+
+
+def _within(known: np.ndarray, wanted: np.ndarray) -> np.ndarray:
+    """Where `wanted` stand in the rising `known`; -1 for those that don't."""
+    if len(known) == 0:
+        return np.full(wanted.shape, -1, np.int64)
+    places = np.minimum(np.searchsorted(known, wanted), len(known) - 1)
+    return np.where(known[places] == wanted, places, -1)
+
+
+def _ids(collection: Collection, where: str) -> np.ndarray:
+    return np.asarray(collection.table(["id"], where)["id"].to_numpy())
+
+
+def _column(collection: Collection) -> str:
+    """The column to search: the card's, or the only embeddings that there are."""
+    noted: str | None = collection.card.get("model", {}).get("column")
+    if noted is not None:
+        return noted
+    made = [name for name in collection.columns if name.startswith("embedding_")]
+    if len(made) == 1:
+        return made[0]
+    path = collection.path
+    raise CollectionError(
+        f"`{path}` has no embeddings to search."
+        if not made
+        else f"`{path}` has embeddings of {len(made)} encoders, and none is noted as the one to search with.",
+        hint=f"lookalike index {path} --model MODEL --out {path}",
+    )
+
+
+def _metadata(collection: Collection) -> Sequence[str]:
+    """Columns that the source added: neither ours nor vectors."""
+    return [
+        field.name
+        for field in collection.schema
+        if field.name not in SCHEMA.names and not pa.types.is_fixed_size_list(field.type)
+    ]

@@ -1,0 +1,140 @@
+"""An ONNX graph while it is made: nodes and constants by name, and the layers that towers share."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+from jaxtyping import Float32
+from onnx import TensorProto, helper, numpy_helper
+from onnx.external_data_helper import set_external_data
+
+from lookalike.imaging.preprocess import Preprocess
+
+OPSET = 23
+"""The first with the Attention operator."""
+
+_PAGE = 4096  # bytes; what can be mapped into memory begins at a multiple
+
+LEAST_GELU = -0.171
+"""No GELU, exact or approximate, gives less; its minimum is -0.16997."""
+
+LARGE = 2**16
+"""Numbers in a matrix from which eight bits are worth their rounding."""
+
+
+class Graph:
+    """Collects nodes and constants; a value is known by its name."""
+
+    def __init__(self, int8: bool = False) -> None:
+        """With `int8`, large matrix products go by whole numbers of eight bits; see `linear`."""
+        self._int8 = int8
+        self._whole: dict[str, tuple[str, str]] = {}
+        self._nodes: list[onnx.NodeProto] = []
+        self._constants: list[np.ndarray] = []
+
+    def op(self, kind: str, *inputs: str | np.ndarray, **attributes: Any) -> str:
+        """Apply the operator `kind`; arrays become constants. Returns the name of its first output."""
+        output = f"{kind.lower()}_{len(self._nodes)}"
+        names = [i if isinstance(i, str) else self._constant(i) for i in inputs]
+        self._nodes.append(helper.make_node(kind, names, [output], name=output, **attributes))
+        return output
+
+    def shaped(self, x: str, *shape: int) -> str:
+        """`x` in another shape; 0 keeps a length, -1 is what remains."""
+        return self.op("Reshape", x, np.array(shape, np.int64))
+
+    def linear(
+        self, x: str, weight: np.ndarray, bias: np.ndarray | None, exact: bool = False, least: float | None = None
+    ) -> str:
+        """`x @ weight + bias` for `x` of two axes.
+
+        In an `int8` graph, unless `exact` or small, each column of `weight` is divided by its largest number and
+        rounded to 127 steps a side, and so is each row of `x`; where `x` is known to have nothing below `least`, its
+        rows are rounded to 255 steps from there on. A row's numbers do not depend on the rows beside it.
+        """
+        if exact or not self._int8 or weight.size < LARGE:
+            return self.op("Gemm", x, weight, *(() if bias is None else (bias,)))
+        rows, zero, row_step = self._rounded(x, least)
+        step = np.maximum(np.abs(weight).max(axis=0), np.finfo(np.float32).tiny) / np.float32(127)
+        columns = np.rint(weight / step).astype(np.int8)
+        y = self.op("MatMulInteger", rows, columns, zero, np.array(0, np.int8))
+        y = self.op("Mul", self.op("Mul", self.op("Cast", y, to=TensorProto.FLOAT), step), row_step)
+        if least is not None:
+            bias = np.float32(least) * weight.sum(axis=0) + (0 if bias is None else bias)
+        return y if bias is None else self.op("Add", y, bias)
+
+    def _rounded(self, x: str, least: float | None) -> tuple[str, np.ndarray, str]:
+        """The rows of `x` as bytes, which byte is zero, and the size of each row's step."""
+        if x not in self._whole:  # queries, keys and values are made from the same rows
+            end = np.array([-1], np.int64)
+            if least is None:  # bytes without a sign, since that is what processors multiply
+                span, levels = self.op("ReduceMax", self.op("Abs", x), end, keepdims=1), 127
+            else:
+                span = self.op("Add", self.op("ReduceMax", x, end, keepdims=1), np.array(-least, np.float32))
+                levels = 255
+            steps = self.op("Div", np.array(levels, np.float32), self.op("Max", span, np.array(1e-12, np.float32)))
+            start: str | np.ndarray = np.array(128.5, np.float32)  # the cast rounds down
+            if least is not None:
+                start = self.op("Add", self.op("Mul", steps, np.array(-least, np.float32)), np.array(0.5, np.float32))
+            rows = self.op("Cast", self.op("Add", self.op("Mul", x, steps), start), to=TensorProto.UINT8)
+            self._whole[x] = rows, self.op("Mul", span, np.array(1 / levels, np.float32))
+        rows, step = self._whole[x]
+        return rows, np.array(128 if least is None else 0, np.uint8), step
+
+    def norm(self, x: str, weight: np.ndarray, bias: np.ndarray, eps: float) -> str:
+        """Layer norm over the last axis."""
+        return self.op("LayerNormalization", x, weight, bias, axis=-1, epsilon=eps)
+
+    def model(
+        self,
+        output: str,
+        shape: list[str | int],
+        features: list[str | int],
+        given: tuple[str, int] = ("images", TensorProto.UINT8),
+    ) -> onnx.ModelProto:
+        """The whole, with one input (name and kind `given`, of `shape`) and one output, of shape `features`."""
+        self._nodes.append(helper.make_node("Identity", [output], ["features"]))
+        graph = helper.make_graph(
+            self._nodes,
+            "tower",
+            [helper.make_tensor_value_info(*given, shape)],
+            [helper.make_tensor_value_info("features", TensorProto.FLOAT, features)],
+        )
+        model = helper.make_model(
+            graph, opset_imports=[helper.make_opsetid("", OPSET)], ir_version=11, producer_name="lookalike"
+        )
+        # One after the other, and last: the helpers above copy what they are given, and weights may be gigabytes.
+        for i, value in enumerate(self._constants):
+            # ascontiguousarray makes a scalar an array of one; an operator may then keep an axis too many.
+            array = np.ascontiguousarray(value).reshape(value.shape)
+            model.graph.initializer.append(numpy_helper.from_array(array, f"constant_{i}"))
+        return model
+
+    def _constant(self, value: np.ndarray) -> str:
+        self._constants.append(value)
+        return f"constant_{len(self._constants) - 1}"
+
+
+def move_weights(model: onnx.ModelProto, file: Path) -> None:
+    """Move the weights of a graph into `file`, which must lie beside it."""
+    with file.open("wb") as stream:
+        for tensor in model.graph.initializer:
+            if len(tensor.raw_data) >= _PAGE:  # smaller ones stay: shapes must, the rest may
+                offset = stream.tell()
+                stream.write(tensor.raw_data)
+                stream.write(bytes(-stream.tell() % _PAGE))
+                set_external_data(tensor, file.name, offset, len(tensor.raw_data))
+                tensor.ClearField("raw_data")
+
+
+def colors(preprocess: Preprocess) -> tuple[Float32[np.ndarray, " 3"], Float32[np.ndarray, " 3"]]:
+    """(mean, scale) so that the normalised picture is `(x - mean) * scale` for `x` in 0 to 255."""
+    mean = 255 * np.array(preprocess.mean, np.float64)
+    scale = 1 / (255 * np.array(preprocess.std, np.float64))
+    return mean.astype(np.float32), scale.astype(np.float32)
+
+
+def int64(*values: list[int]) -> tuple[np.ndarray, ...]:
+    """Constants that say shapes and places."""
+    return tuple(np.array(value, np.int64) for value in values)

@@ -1,0 +1,77 @@
+"""The shape of a text tower. How a text becomes tokens is the business of its `tokenizer.json`."""
+
+from dataclasses import dataclass
+from typing import Literal
+
+from lookalike.core.errors import EncoderError
+from lookalike.towers.parts import Shapes, affine, linear
+
+
+@dataclass(frozen=True)
+class TextConfig:
+    """Transformer over tokens, as CLIP (Radford et al., 2021) and SigLIP (Zhai et al., 2023) have it."""
+
+    vocabulary: int
+    """How many tokens there are."""
+    context: int
+    """Tokens that a text may have, marks of beginning and end included; what is longer is cut."""
+    width: int
+    """Numbers in a token."""
+    layers: int
+    """Blocks."""
+    heads: int
+    """Attention heads; divides `width`."""
+    hidden: int
+    """Width inside the MLP."""
+    activation: Literal["gelu", "gelu_tanh", "quick_gelu"]
+    """gelu: the exact one. gelu_tanh: its approximation (SigLIP). quick_gelu: x * sigmoid(1.702 x) (OpenAI's CLIP)."""
+    causal: bool
+    """Whether a token looks only at itself and those before it."""
+    read: Literal["highest", "end", "last"]
+    """Which token the text is read from. highest: that with the highest id, the first of several (CLIP, whose mark of
+    the end is its last token). end: the first with the id `end`; the first of all where there is none. last: the last
+    of the context, padding or not (SigLIP)."""
+    end: int | None = None
+    """Id of the mark of the end; for `read` = end."""
+    eps: float = 1e-5
+    """Added to the variance in every norm."""
+    head: int | None = None
+    """Size of the projection into the space of the image features; None leaves it out."""
+    head_bias: bool = False
+    """Whether that projection has a bias."""
+
+    def __post_init__(self) -> None:
+        if self.width % self.heads:
+            raise EncoderError(f"A text tower of width {self.width} can't be split among {self.heads} heads.")
+        if (self.read == "end") != (self.end is not None):
+            raise EncoderError(f"A text tower that reads from {self.read!r} has `end` = {self.end}.")
+
+    @property
+    def features(self) -> int:
+        """Numbers in the features of a text (F)."""
+        return self.head or self.width
+
+    @property
+    def whole(self) -> bool:
+        """Whether a text must be filled up to the whole context; else what follows its end changes nothing."""
+        return not self.causal or self.read == "last"
+
+    def shapes(self) -> Shapes:
+        """Every tensor; those below `blocks.` are stacked over the layers."""
+        layers, width = self.layers, self.width
+        block = {
+            **affine("norm1", (width,)),
+            **linear("attention.qkv", width, 3 * width),
+            **linear("attention.out", width, width),
+            **affine("norm2", (width,)),
+            **linear("mlp.up", width, self.hidden),
+            **linear("mlp.down", self.hidden, width),
+        }
+        return {
+            "token": (self.vocabulary, width),
+            "position": (self.context, width),
+            **{f"blocks.{name}": (layers, *shape) for name, shape in block.items()},
+            **affine("norm_post", (width,)),
+            **({"head.weight": (width, self.head)} if self.head else {}),
+            **({"head.bias": (self.head,)} if self.head and self.head_bias else {}),
+        }

@@ -1,0 +1,156 @@
+"""Training: the whole story. A run is a function of its config; killed, the same command goes on where it stopped."""
+
+import signal
+import threading
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+from jax.sharding import Mesh
+
+from lookalike.core.files import read_card, storage_errors
+from lookalike.core.journal import Journal, note, progress, read_metrics
+from lookalike.core.mesh import make_mesh, place, put_batch
+from lookalike.encoders.encoder import Encoder
+from lookalike.encoders.text_side import TextSide, read_text
+from lookalike.training.checkpoint import Checkpoints, opened_run
+from lookalike.training.config import HeadConfig, PcaConfig, PixelsConfig, TrainConfig
+from lookalike.training.optimizer import make_optimizer
+from lookalike.training.scores import Evaluate, Scores
+from lookalike.training.state import first_state
+from lookalike.training.step import make_step
+from lookalike.training.tasks import closed_form, head_task, pixels_task
+
+
+def train(config: TrainConfig, evaluate: Evaluate | None = None, *, mesh: Mesh | None = None) -> Encoder:
+    """Train as `config` says; go on from `config.out` if it holds a checkpoint, do nothing if it is finished.
+
+    Args:
+        config: A recipe with `data`, `out` and, unless a tower is made from nothing, `model`.
+        evaluate: Scores an encoder, by name; asked before training (of the encoder as it was given, and of the
+            first values) and after. Every later number is told as a difference from the untouched encoder's.
+        mesh: Devices to train on; by default those of `make_mesh`.
+
+    Returns:
+        The encoder, which is also in `config.out`/model.
+
+    Raises:
+        RunError, CollectionError, EncoderError, StorageError: What the user can mend.
+    """
+    with storage_errors(config.out), opened_run(config) as run:
+        if (run / "model").exists():
+            note(f"Run `{run}` is finished; its encoder is `{run / 'model'}`.")
+            return Encoder.load(run / "model")
+        if isinstance(config, PcaConfig):
+            encoder = _solve(config, run, evaluate)
+        else:
+            encoder = _fit(config, run, evaluate, mesh or make_mesh())
+        encoder.save(run / "model", _card(config, run), _text(config, encoder))
+        note(f"The encoder is `{run / 'model'}`.")
+    return encoder
+
+
+def _card(config: TrainConfig, run: Path) -> dict[str, Any]:
+    """What the encoder's card says: how it was made, and all that was said of what it began from (licence, source)."""
+    card: dict[str, Any] = {
+        "name": run.name,
+        "recipe": type(config).__name__.removesuffix("Config"),
+        "data": config.data,
+    }
+    collection = read_card(config.data)
+    names = [source["name"] for source in collection.get("sources", ())]
+    facts = {"rows": collection.get("rows", 0), "licences": collection.get("licences", {}), "sources": names}
+    card |= {"pictures": facts, "metrics": _measured(run)}
+    if not config.model:
+        return card
+    before = read_card(config.model)
+    licence = {"license": before["license"]} if "license" in before else {}
+    return {**card, **licence, "began_from": before}
+
+
+def _measured(run: Path) -> dict[str, dict[str, float]]:
+    """The metrics on split "test" of the encoder as it was given, and of the finished one."""
+    found: dict[str, dict[str, float]] = {}
+    for line in read_metrics(run):
+        if line.get("encoder") in ("untouched", "trained"):
+            scores = {name: value for name, value in line.items() if name not in ("step", "encoder", "dimension")}
+            found[line["encoder"]] = scores
+    return found
+
+
+def _text(config: TrainConfig, encoder: Encoder) -> TextSide | None:
+    """The text side of what was begun from, if it still belongs to the features that the encoder makes."""
+    side = read_text(config.model) if config.model else None
+    if side is None or side.image == encoder.features_fingerprint:
+        return side
+    note(f"The text side of `{config.model}` is left out: its texts don't belong to a tower that was trained further.")
+    return None
+
+
+def _solve(config: PcaConfig, run: Path, evaluate: Evaluate | None) -> Encoder:
+    """A closed form: no steps."""
+    untouched, encoder = closed_form(config)
+    with Journal(run) as journal:
+        scores = Scores(journal, evaluate)
+        scores.measure(0, "untouched", untouched)
+        scores.measure(0, "trained", encoder)
+    return encoder
+
+
+def _fit(config: HeadConfig | PixelsConfig, run: Path, evaluate: Evaluate | None, mesh: Mesh) -> Encoder:
+    """Step by step."""
+    task = head_task(config) if isinstance(config, HeadConfig) else pixels_task(config)
+    optimizer = make_optimizer(config.optimizer, task.steps)
+    step = make_step(task.objective, optimizer, config.seed)
+    state = place(first_state(task.learner, optimizer), mesh)
+    with closing(Checkpoints(run, task.facts)) as checkpoints:
+        state = checkpoints.latest(state) or state
+        start = int(state.step)
+        said, drawn = progress("train", "steps", task.steps, start), closing(task.batches(start))
+        with Journal(run, start) as journal, said as bar, drawn as batches:
+            scores = Scores(journal, evaluate)
+            if start == 0:
+                scores.measure(0, "untouched", task.untouched)
+                scores.measure(0, "start", task.encoder(state.learner))
+            try:
+                for done, batch in zip(range(start + 1, task.steps + 1), batches, strict=False):
+                    last = done == task.steps
+                    with _whole():
+                        state, metrics = step(state, put_batch(batch, mesh))
+                        if last or done % config.log_every == 0:
+                            journal.metrics(done, {name: float(value) for name, value in metrics.items()})
+                        if last or done % config.save_every == 0:
+                            checkpoints.save(state)
+                    bar.advance()
+                    if not last and config.evaluate_every and done % config.evaluate_every == 0:
+                        scores.measure(done, "trained", task.encoder(state.learner))
+            except KeyboardInterrupt:
+                checkpoints.save(state)
+                note(f"\nsaved after step {int(state.step)} of {task.steps}")
+                raise
+            encoder = task.encoder(state.learner)
+            scores.measure(task.steps, "trained", encoder)
+    return encoder
+
+
+@contextmanager
+def _whole() -> Iterator[None]:
+    """Inside, Ctrl-C and SIGTERM wait: a step takes over its state's memory, so that half of one can't be saved."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    arrived: list[tuple[int, FrameType | None]] = []
+    before = {s: signal.signal(s, lambda *late: arrived.append(late)) for s in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield
+    finally:
+        for kind, handler in before.items():
+            signal.signal(kind, handler)
+    for number, frame in arrived[:1]:
+        handler = before[signal.Signals(number)]
+        if callable(handler):
+            handler(number, frame)
+        elif handler == signal.SIG_DFL:
+            raise KeyboardInterrupt

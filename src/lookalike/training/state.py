@@ -1,0 +1,36 @@
+"""What a training step takes and gives: plain named tensors, so that a checkpoint is readable without our code."""
+
+from typing import NamedTuple
+
+import jax.numpy as jnp
+import optax
+from jaxtyping import Array, Float32, Int32
+
+from lookalike.losses.centers import Centers
+
+Tensors = dict[str, Float32[Array, "..."]]
+
+
+class Learner(NamedTuple):
+    """All that is trained; the encoder's tensors leave training, the centers stay behind."""
+
+    tower: Tensors
+    """By name, without what stays fixed; empty where features are cached."""
+    projection: Tensors
+    """`weight` [F D] and `bias` [D]."""
+    centers: Centers
+    """[C K D]."""
+
+
+class State(NamedTuple):
+    """A run at one moment. Random numbers follow from the config's seed and the step, so no key is kept."""
+
+    step: Int32[Array, ""]
+    """Steps done."""
+    learner: Learner
+    optimizer: optax.OptState
+
+
+def first_state(learner: Learner, optimizer: optax.GradientTransformation) -> State:
+    """The state before the first step."""
+    return State(jnp.zeros((), jnp.int32), learner, optimizer.init(learner))

@@ -1,0 +1,290 @@
+"""What is trained on what: from a config and a collection to first values, objective and batches."""
+
+import math
+from collections.abc import Callable, Generator
+from contextlib import closing
+from dataclasses import dataclass, replace
+from itertools import count
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float32, Int32, UInt8
+
+from lookalike.core.arrays import unit
+from lookalike.core.errors import CollectionError, RunError
+from lookalike.core.files import fingerprint
+from lookalike.core.shapes import Ids
+from lookalike.data.batches import batches
+from lookalike.data.collection import Collection
+from lookalike.data.sampling import group, positions
+from lookalike.encoders.config import EncoderConfig, ProjectionConfig
+from lookalike.encoders.encoder import Dtype, Encoder
+from lookalike.imaging.augment import Crop
+from lookalike.imaging.preprocess import Preprocess
+from lookalike.losses.centers import Centers, centers_at_means
+from lookalike.training.checkpoint import Facts
+from lookalike.training.config import HeadConfig, Lda, Pca, PcaConfig, PixelsConfig, Random, Start
+from lookalike.training.pca import Projection, lda, pca, within_classes
+from lookalike.training.state import Learner, Tensors
+from lookalike.training.step import FeatureBatch, ImageBatch, Objective, head_objective, pixels_objective
+from lookalike.vectors.column import ensure_features
+from lookalike.vectors.runtime import combine, load
+
+Features = Float32[np.ndarray, "N F"]
+
+
+@dataclass(frozen=True)
+class Rows:
+    """The rows that are learned from."""
+
+    ids: Ids
+    label: Int32[np.ndarray, "N"]
+    """The class of each row, 0 to C - 1: one class for each pair of domain and label; -1 without a label."""
+    names: tuple[str, ...]
+    """Domain and label of each class."""
+
+
+@dataclass(frozen=True)
+class Task:
+    """All that the loop needs to know of what it trains."""
+
+    untouched: Encoder
+    """The encoder before anything was done to it: what training is measured against."""
+    learner: Learner
+    """First values."""
+    objective: Objective[Any]
+    batches: Callable[[int], Generator[FeatureBatch | ImageBatch, None, None]]
+    """The endless stream of batches behind a number of steps; a function of config and step."""
+    steps: int
+    facts: Facts
+    encoder: Callable[[Learner], Encoder]
+    """The encoder that a learner is."""
+
+
+def training_rows(collection: Collection, where: str, *, labelled: bool) -> Rows:
+    """The rows of split "train", or all where no row has a split; with a label, if `labelled`.
+
+    Raises:
+        CollectionError: There are none, or fewer than two classes.
+    """
+    table = collection.table(["id", "label", "domain", "split"], where or None)
+    split, label = np.array(table["split"].to_pylist(), object), np.array(table["label"].to_pylist(), object)
+    keep = split == "train" if any(collection.table(["split"])["split"].to_pylist()) else np.ones(len(split), bool)
+    known = np.array([text is not None for text in label], bool)
+    keep &= known | (not labelled)
+    names = [f"{domain or ''}\t{text}" for domain, text in zip(table["domain"].to_pylist(), label, strict=True)]
+    classed = np.flatnonzero(keep & known).tolist()
+    used = sorted({names[i] for i in classed})  # by hand: an array of texts is as wide as the longest of them
+    code = {name: place for place, name in enumerate(used)}
+    full = np.full(len(label), -1, np.int32)
+    full[classed] = [code[names[i]] for i in classed]
+    if not keep.any() or (labelled and len(used) < 2):
+        raise CollectionError(
+            f"`{collection.path}` has {int(keep.sum())} rows of {len(used)} classes to learn from; "
+            "two classes are the least.",
+            hint=f"`lookalike info {collection.path}` counts rows by split; labels come with `lookalike prepare`",
+        )
+    return Rows(table["id"].to_numpy()[keep], full[keep], tuple(used))
+
+
+def cached_features(model: str, collection: Collection, ids: Ids, mirror: bool) -> tuple[Features, Features | None]:
+    """Features of the rows `ids`, and of their mirror images if asked for; computed and stored where missing."""
+    embedder = load(model)
+    ensure_features(embedder, collection, mirror)
+
+    def column(name: str) -> Features:
+        every, vectors = collection.vectors(name)
+        return vectors[np.searchsorted(every, ids)]
+
+    return column(embedder.features_column), column(embedder.mirrored_column) if mirror else None
+
+
+def projected(encoder: Encoder, weight: Float32[Array, "F D"], bias: Float32[Array, "D"], mirror: bool) -> Encoder:
+    """`encoder` with this projection in the place of its own."""
+    tensors = {name: tensor for name, tensor in encoder.tensors().items() if not name.startswith("projection.")}
+    projection = ProjectionConfig("linear", weight.shape[0], weight.shape[1], unit_input=True)
+    config = replace(encoder.config, projection=projection, mirror=mirror)
+    return Encoder.from_parts(config, {**tensors, "projection.weight": weight, "projection.bias": bias})
+
+
+def closed_form(config: PcaConfig) -> tuple[Encoder, Encoder]:
+    """The untouched encoder, and the one with the projection that `config` asks for."""
+    collection, untouched = Collection.open(config.data), Encoder.load(config.model)
+    rows = training_rows(collection, config.where, labelled=isinstance(config.fit, Lda) or config.fit.within > 0)
+    features = combine(*cached_features(config.model, collection, rows.ids, config.mirror))
+    weight, bias = _start(config.fit, features, rows.label, config.dimension, seed=0)  # draws nothing
+    return untouched, projected(untouched, jnp.asarray(weight), jnp.asarray(bias), config.mirror)
+
+
+def head_task(config: HeadConfig) -> Task:
+    """A projection on the cached features of `config.model`."""
+    collection, untouched = Collection.open(config.data), Encoder.load(config.model)
+    rows = training_rows(collection, config.where, labelled=True)
+    features, mirrored = cached_features(config.model, collection, rows.ids, config.mirror)
+    mean = combine(features, mirrored)
+    weight, bias = _start(config.start, mean, rows.label, config.dimension, config.seed)
+    size = np.float32(np.sqrt(np.square(unit(mean) @ weight + bias).sum(axis=1).mean()))
+    weight, bias = weight / size, bias / size  # directions are all that counts, and so a rate means the same for each
+    steps, groups = _steps(config, len(rows.ids)), group(rows.label)
+
+    def stream(start: int) -> Generator[FeatureBatch, None, None]:
+        for step in count(start):
+            at = positions(config.sample, groups, config.batch, config.seed, step)
+            both = (jnp.asarray(features[at]), None if mirrored is None else jnp.asarray(mirrored[at]))
+            yield FeatureBatch(*both, jnp.asarray(rows.label[at]))
+
+    return Task(
+        untouched,
+        _learner({}, weight, bias, mean, rows.label, config.centers, config.seed),
+        head_objective(config),
+        stream,
+        steps,
+        _facts(rows, untouched, steps),
+        lambda learner: projected(untouched, learner.projection["weight"], learner.projection["bias"], config.mirror),
+    )
+
+
+def pixels_task(config: PixelsConfig) -> Task:
+    """A whole encoder on images: new, or `config.model` tuned."""
+    collection = Collection.open(config.data)
+    rows = training_rows(collection, config.where, labelled=True)
+    untouched = Encoder.load(config.model) if config.model else _new_encoder(config)
+    first, learner = _first_pixels(config, untouched, collection, rows)
+    fixed, steps = _fixed(first), _steps(config, len(rows.ids))
+
+    def tower_features(tower: Tensors, images: UInt8[Array, "B S S 3"]) -> Float32[Array, "B F"]:
+        encoder = _assembled(first.config, fixed, tower, learner.projection, config.dtype, config.remat)
+        return encoder.features(images)
+
+    def stream(start: int) -> Generator[ImageBatch, None, None]:
+        augment, size = config.augment, first.config.preprocess.size
+        source = batches(
+            collection,
+            rows.ids,
+            rows.label,
+            batch=config.batch,
+            seed=config.seed,
+            start=start,
+            sample=config.sample,
+            size=size,
+            augments=(Crop(size, augment.area), augment.flip, augment.color, augment.erase),
+        )
+        with closing(source):
+            for batch in source:
+                yield ImageBatch(jnp.asarray(batch.images), jnp.asarray(batch.labels))
+
+    return Task(
+        untouched,
+        learner,
+        pixels_objective(config, tower_features),
+        stream,
+        steps,
+        _facts(rows, untouched, steps),
+        lambda learner: _assembled(first.config, fixed, learner.tower, learner.projection),
+    )
+
+
+def _new_encoder(config: PixelsConfig) -> Encoder:
+    features = config.tower.features
+    encoder = EncoderConfig(
+        tower=config.tower,
+        pooling="mean",
+        preprocess=Preprocess(config.size, "squash", config.size, "bilinear", (0.5, 0.5, 0.5), (0.25, 0.25, 0.25)),
+        projection=ProjectionConfig("linear", features, config.dimension, unit_input=True),
+    )
+    return Encoder.init(encoder, jax.random.key(config.seed))
+
+
+def _first_pixels(
+    config: PixelsConfig, untouched: Encoder, collection: Collection, rows: Rows
+) -> tuple[Encoder, Learner]:
+    """The encoder before the first step, and the learner: a given tower starts with centers at the class means."""
+    if not config.model:
+        shape = (len(rows.names), config.centers, config.dimension)
+        centers = Centers(jax.random.normal(jax.random.key(config.seed + 1), shape) / config.dimension**0.5)
+        return untouched, Learner(_trained(untouched), _projection(untouched), centers)
+    features, mirrored = cached_features(config.model, collection, rows.ids, untouched.config.mirror)
+    mean = combine(features, mirrored)
+    own = untouched.config.projection
+    if (own.kind, own.dimension, own.unit_input) != ("linear", config.dimension, True):
+        weight, bias = pca(mean, config.dimension, -0.125)
+        first = projected(untouched, jnp.asarray(weight), jnp.asarray(bias), untouched.config.mirror)
+    else:
+        first = untouched
+    weight, bias = (np.asarray(first.tensors()[f"projection.{part}"]) for part in ("weight", "bias"))
+    return first, _learner(_trained(first), weight, bias, mean, rows.label, config.centers, config.seed)
+
+
+def _learner(
+    tower: Tensors,
+    weight: Float32[np.ndarray, "F D"],
+    bias: Float32[np.ndarray, "D"],
+    features: Features,
+    label: Int32[np.ndarray, "N"],
+    centers: int,
+    seed: int,
+) -> Learner:
+    embedding = unit(unit(features) @ weight + bias)
+    projection = {"weight": jnp.asarray(weight), "bias": jnp.asarray(bias)}
+    return Learner(tower, projection, centers_at_means(embedding, label, centers, seed))
+
+
+def _start(start: Start, features: Features, label: Int32[np.ndarray, "N"], dimension: int, seed: int) -> Projection:
+    match start:
+        case Pca():
+            metric = within_classes(features, label, start.within, start.shrinkage) if start.within else None
+            return pca(features, dimension, start.power, metric)
+        case Lda():
+            return lda(features, label, dimension, start.shrinkage)
+        case Random():
+            noise = np.random.default_rng(seed).standard_normal((features.shape[1], dimension), np.float32)
+            return noise / np.float32(dimension**0.5), np.zeros(dimension, np.float32)
+
+
+def _steps(config: HeadConfig | PixelsConfig, rows: int) -> int:
+    steps = config.steps or math.ceil(config.epochs * rows / config.batch)
+    if steps < 1:
+        raise RunError(f"Training for {config.epochs} epochs is no step at all.", hint="give `--epochs` or `--steps`")
+    return steps
+
+
+def _facts(rows: Rows, encoder: Encoder, steps: int) -> Facts:
+    return {
+        "steps": steps,
+        "classes": len(rows.names),
+        "rows": len(rows.ids),
+        "content": fingerprint(rows.ids.tobytes(), rows.label.tobytes(), *rows.names),
+        "model": encoder.fingerprint,
+    }
+
+
+def _fixed(encoder: Encoder) -> Tensors:
+    return {name: jnp.asarray(t) for name, t in encoder.tensors().items() if _is_statistic(name)}
+
+
+def _trained(encoder: Encoder) -> Tensors:
+    """The tower's tensors that learn, by name: all but the stored statistics of batch norms."""
+    tensors = encoder.tensors().items()
+    return {name: jnp.asarray(t) for name, t in tensors if name.startswith("tower.") and not _is_statistic(name)}
+
+
+def _is_statistic(name: str) -> bool:
+    return name.endswith((".norm.mean", ".norm.variance"))
+
+
+def _projection(encoder: Encoder) -> Tensors:
+    return {part: jnp.asarray(encoder.tensors()[f"projection.{part}"]) for part in ("weight", "bias")}
+
+
+def _assembled(
+    config: EncoderConfig,
+    fixed: Tensors,
+    tower: Tensors,
+    projection: Tensors,
+    dtype: Dtype = "float32",
+    remat: bool = False,
+) -> Encoder:
+    named = {f"projection.{part}": tensor for part, tensor in projection.items()}
+    return Encoder.from_parts(config, {**fixed, **tower, **named}, dtype, remat)

@@ -1,0 +1,197 @@
+"""Graphs of model directories, kept in the user's cache, so that a second start neither builds nor hashes anything.
+
+    $XDG_CACHE_HOME/lookalike/<key>/known.json    the two fingerprints of the directory, and the precision of the graph
+                                   tower.onnx    its graph
+                                   tower.bin     its weights, which the runtime maps into memory
+
+The key changes with the model's files (place, size, times) and with the code that builds graphs. Nothing here is
+needed: what is deleted is made again.
+"""
+
+import contextlib
+import json
+import os
+import shutil
+import tempfile
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from lookalike.core.files import fingerprint, sync_files
+from lookalike.core.journal import note
+from lookalike.encoders.config import EncoderConfig, features_fingerprint_of, fingerprint_of
+from lookalike.encoders.text_side import FOLDER
+from lookalike.towers.text import TextConfig
+from lookalike.vectors.precision import LEAST_COSINE, lowest_cosine
+
+if TYPE_CHECKING:
+    import onnx
+
+MOST_BYTES = 4 * 2**30
+"""What the cache may hold besides the newest graph; beyond that the least recently used go."""
+
+_BUILDER = Path(__file__).parents[1] / "towers" / "graphs"
+
+
+@dataclass(frozen=True)
+class Known:
+    """The fingerprints of an encoder."""
+
+    fingerprint: str
+    """Of all of it, 64 hex digits."""
+    features_fingerprint: str
+    """Of what makes the features, 64 hex digits."""
+    cosine: float | None = None
+    """Lowest cosine of the graph's features with those in float32, where it runs in eight bits; None: it is float32."""
+
+
+def known_of(config: EncoderConfig, tensors: Mapping[str, np.ndarray]) -> Known:
+    """Both fingerprints, from the tensors themselves."""
+    return Known(fingerprint_of(config, tensors), features_fingerprint_of(config, tensors))
+
+
+def find(model: str | Path, int8: bool) -> tuple[Known, Path] | None:
+    """What is known of the model directory `model`, and its graph; None if nothing is, or the files have changed.
+
+    Args:
+        model: A model directory.
+        int8: Whether the graph may run in eight bits.
+    """
+    try:
+        entry = _entry(Path(model), int8)
+        known = Known(**json.loads((entry / "known.json").read_text()))
+    except OSError:
+        return None
+    except (ValueError, TypeError):  # damaged by the disk, and so perhaps its graph
+        shutil.rmtree(entry, ignore_errors=True)
+        return None
+    with contextlib.suppress(OSError):  # a cache that can't be written serves as well
+        os.utime(entry)  # pruning goes by the last use
+    return known, entry / "tower.onnx"
+
+
+def keep(
+    model: str | Path, known: Known, config: EncoderConfig, tensors: Mapping[str, np.ndarray], int8: bool
+) -> tuple[Known, Path] | None:
+    """Build the graph of the model directory `model`, whose config and tensors these are, and keep it.
+
+    With `int8` it runs in eight bits if that is close enough to float32. None, and a word on stderr, if the cache can't
+    be written.
+    """
+
+    def fill(directory: Path) -> Known:
+        write_graph(directory, config, tensors)
+        return replace(known, cosine=_shortened(directory, config, tensors)) if int8 else known
+
+    return _kept(Path(model), int8, fill)
+
+
+def find_text(model: str | Path) -> Path | None:
+    """The graph of the text side of the model directory `model`; None if none is kept, or the files have changed."""
+    found = find(Path(model) / FOLDER, int8=False)
+    return None if found is None else found[1]
+
+
+def keep_text(model: str | Path, image: str, config: TextConfig, tensors: Mapping[str, np.ndarray]) -> Path | None:
+    """Build the graph of the text side of `model`, which belongs to the image features `image`, and keep it.
+
+    None, and a word on stderr, if the cache can't be written.
+    """
+
+    def fill(directory: Path) -> Known:
+        write_text_graph(directory, config, tensors)
+        return Known("", image)  # nothing asks for the fingerprint of a text side
+
+    kept = _kept(Path(model) / FOLDER, False, fill)
+    return None if kept is None else kept[1]
+
+
+def _kept(model: Path, int8: bool, fill: Callable[[Path], Known]) -> tuple[Known, Path] | None:
+    """A new entry, whole or not at all; `fill` writes the graph into a directory. None if the cache refuses."""
+    try:
+        entry = _entry(model, int8)
+        entry.parent.mkdir(parents=True, exist_ok=True)
+        temporary = Path(tempfile.mkdtemp(dir=entry.parent, prefix=".new."))
+        try:
+            known = fill(temporary)
+            (temporary / "known.json").write_text(json.dumps(asdict(known)))
+            sync_files(temporary)  # weights that a power cut left as zeros would be read as weights
+            _move(temporary, entry)
+        finally:
+            shutil.rmtree(temporary, ignore_errors=True)
+        _prune(entry)
+    except OSError as error:
+        note(f"the graph of `{model}` is not kept for the next time: {error}")
+        return None
+    return known, entry / "tower.onnx"
+
+
+def _shortened(directory: Path, config: EncoderConfig, tensors: Mapping[str, np.ndarray]) -> float | None:
+    """Put the eight-bit graph in the place of the one in `directory` if it is close enough; returns how close it is."""
+    with tempfile.TemporaryDirectory(dir=directory) as other:
+        graph = write_graph(Path(other), config, tensors, int8=True)
+        if b"MatMulInteger" not in graph.read_bytes():  # no product of this tower is large
+            return None
+        cosine = lowest_cosine(directory / "tower.onnx", graph, config.preprocess.size, config.tower.features)
+        if cosine < LEAST_COSINE:
+            return None
+        for file in Path(other).iterdir():
+            file.replace(directory / file.name)
+    return cosine
+
+
+def write_graph(directory: Path, config: EncoderConfig, tensors: Mapping[str, np.ndarray], int8: bool = False) -> Path:
+    """Write the tower's graph into `directory`; returns the path of `tower.onnx`."""
+    # This brings the onnx library: a third of a second that a later start does not spend.
+    from lookalike.towers.graphs import build
+
+    return _write(directory, build(config, tensors, int8))
+
+
+def write_text_graph(directory: Path, config: TextConfig, tensors: Mapping[str, np.ndarray]) -> Path:
+    """Write the text tower's graph into `directory`; returns the path of `tower.onnx`."""
+    from lookalike.towers.graphs.text import build_text
+
+    return _write(directory, build_text(config, tensors))
+
+
+def _write(directory: Path, model: "onnx.ModelProto") -> Path:
+    """The graph, and its weights in a file of their own: a message of the format holds 2 GB at most."""
+    from lookalike.towers.graphs.graph import move_weights
+
+    path = directory / "tower.onnx"
+    move_weights(model, directory / "tower.bin")
+    path.write_bytes(model.SerializeToString())
+    return path
+
+
+def _entry(model: Path, int8: bool) -> Path:
+    """Where the graph of the directory `model` is kept; OSError if it has no model files."""
+    stamps = [os.fspath(model.resolve()), "int8" if int8 else "float32"]
+    for name in ("config.json", "model.safetensors"):
+        stat = (model / name).stat()
+        stamps.append(f"{stat.st_ino} {stat.st_size} {stat.st_mtime_ns} {stat.st_ctime_ns}")
+    home = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+    code = (file.read_bytes() for file in sorted(_BUILDER.glob("*.py")))
+    return Path(home) / "lookalike" / fingerprint(*code, *stamps)[:32]
+
+
+def _move(directory: Path, entry: Path) -> None:
+    try:
+        directory.rename(entry)
+    except OSError:
+        if not entry.exists():  # another process was quicker, with the same content
+            raise
+
+
+def _prune(newest: Path) -> None:
+    """Delete the least recently used entries beyond `MOST_BYTES`; programs that have mapped one keep it."""
+    entries = [e for e in newest.parent.iterdir() if e != newest and (e / "known.json").exists()]
+    held = 0
+    for entry in sorted(entries, key=lambda e: e.stat().st_mtime, reverse=True):
+        held += sum(file.stat().st_size for file in entry.iterdir())
+        if held > MOST_BYTES:
+            shutil.rmtree(entry, ignore_errors=True)

@@ -1,0 +1,238 @@
+"""Pictures to vectors, wherever that is fastest: the same encoder by ONNX Runtime on a CPU, by JAX on accelerators."""
+
+import importlib.util
+import os
+import tempfile
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal, TypeVar
+
+import numpy as np
+from jaxtyping import Float32, UInt8
+
+from lookalike.core.arrays import unit
+from lookalike.core.errors import ImageError, SourceError, UsageError
+from lookalike.core.machine import cores, multiplies_bytes
+from lookalike.core.shapes import Image
+from lookalike.encoders.config import EncoderConfig, read_config, read_model
+from lookalike.imaging.decode import decode
+from lookalike.vectors import cache
+from lookalike.vectors.engines import Engine, JaxEngine, OnnxEngine
+
+if TYPE_CHECKING:
+    from lookalike.encoders.encoder import Encoder
+
+Runtime = Literal["auto", "jax", "onnx"]
+T = TypeVar("T")
+
+BATCH = 64
+"""Pictures that go through the encoder at once."""
+
+
+def load(path: str | Path, runtime: Runtime = "auto", batch: int = BATCH) -> "Embedder":
+    """The encoder in the model directory `path`, ready to embed.
+
+    Args:
+        path: A model directory.
+        runtime: onnx: ONNX Runtime on the CPU in float32, without importing JAX. jax: on JAX's devices in float32.
+            auto: jax where an accelerator and JAX's plug-in for it are there, its tower in bfloat16; else onnx, with
+            matrix products of eight bits where the processor is made for them and the tower's features keep a cosine
+            of 0.999, which is measured.
+        batch: Pictures that go through the encoder at once.
+
+    Raises:
+        EncoderError: There is no encoder, or it is incomplete.
+    """
+    if _chosen(runtime) == "jax":
+        from lookalike.encoders.encoder import Encoder
+
+        return Embedder.of(Encoder.load(path, "bfloat16" if runtime == "auto" else "float32"), "jax", batch)
+    int8 = runtime == "auto" and multiplies_bytes()
+    found = cache.find(path, int8)
+    if found is None:
+        config, tensors = read_model(path)
+        known = cache.known_of(config, tensors)
+        found = cache.keep(path, known, config, tensors, int8)
+        if found is None:
+            return Embedder(config, known, tensors, _in_passing(config, tensors, batch))
+    else:
+        config, tensors = read_config(path), _projection(path)
+    known, graph = found
+    return Embedder(config, known, tensors, OnnxEngine(graph, config.tower.features, batch=batch))
+
+
+class Embedder:
+    """An encoder that is ready: pictures to features, features to embeddings of unit length."""
+
+    def __init__(
+        self, config: EncoderConfig, known: cache.Known, tensors: Mapping[str, np.ndarray], engine: Engine
+    ) -> None:
+        self.config = config
+        self.fingerprint = known.fingerprint
+        self.features_fingerprint = known.features_fingerprint
+        self.cosine = known.cosine
+        """How close features are to float32, at worst, where the engine runs in eight bits; else None."""
+        self.engine = engine
+        self._weight = tensors.get("projection.weight")
+        self._bias = tensors.get("projection.bias")
+
+    @classmethod
+    def of(cls, encoder: "Encoder", runtime: Runtime = "auto", batch: int = BATCH) -> "Embedder":
+        """From an encoder in memory; see `load` for `runtime` and `batch`."""
+        config, tensors = encoder.config, encoder.tensors()
+        jax = _chosen(runtime) == "jax"
+        engine = JaxEngine(encoder, batch=batch) if jax else _in_passing(config, tensors, batch)
+        return cls(config, cache.known_of(config, tensors), tensors, engine)
+
+    @property
+    def dimension(self) -> int:
+        """Numbers in an embedding (D)."""
+        return self.config.projection.dimension
+
+    @property
+    def features_column(self) -> str:
+        """Name of the column that holds the features of the pictures."""
+        return f"features_{self.features_fingerprint[:8]}"
+
+    @property
+    def mirrored_column(self) -> str:
+        """Name of the column that holds the features of the mirror images."""
+        return f"mirrored_{self.features_fingerprint[:8]}"
+
+    @property
+    def embedding_column(self) -> str:
+        """Name of the column that holds the embeddings."""
+        return f"embedding_{self.fingerprint[:8]}"
+
+    def embed(self, items: Sequence[str | Path | np.ndarray]) -> Float32[np.ndarray, "N D"]:
+        """Embeddings of unit length of picture files, or of RGB pixels, uint8 [H W 3], of any height and width.
+
+        Raises:
+            SourceError: A file can't be read.
+            ImageError: A file is not a picture, or a damaged one; an array is of another form.
+            UsageError: `items` is one path instead of several.
+        """
+        if isinstance(items, (str, Path)):
+            raise UsageError(f"`embed` takes several pictures, and was given `{items}` alone.", hint="embed([path])")
+        vectors = [np.empty((0, self.dimension), np.float32)]
+        batches = (items[i : i + self.engine.batch] for i in range(0, len(items), self.engine.batch))
+        for images in prepared(batches, lambda item: self.preprocess(_pixels(item, self._enough))):
+            mirrored = self.features(images[:, :, ::-1]) if self.config.mirror else None
+            vectors.append(self.project(self.features(images), mirrored))
+        return np.concatenate(vectors)
+
+    def preprocess(self, image: Image) -> UInt8[np.ndarray, "S S 3"]:
+        """One picture as the tower takes it."""
+        return self.config.preprocess(image)
+
+    def decode(self, data: bytes) -> UInt8[np.ndarray, "S S 3"]:
+        """One picture file as the tower takes it."""
+        return self.preprocess(decode(data, self._enough))
+
+    def features(self, images: UInt8[np.ndarray, "B S S 3"]) -> Float32[np.ndarray, "B F"]:
+        """Pooled features of pictures that `preprocess` made, any number; the pictures alone, not mirrored."""
+        return self.engine.features(images)
+
+    def project(
+        self, features: Float32[np.ndarray, "N F"], mirrored: Float32[np.ndarray, "N F"] | None = None
+    ) -> Float32[np.ndarray, "N D"]:
+        """Embeddings of unit length from features, and from those of the mirror images if `config.mirror` says so."""
+        if (mirrored is not None) != self.config.mirror:
+            raise ValueError(f"this encoder was made with mirror = {self.config.mirror}")
+        x = combine(features, mirrored)
+        if self.config.projection.unit_input:
+            x = unit(x)
+        if self._weight is not None and self._bias is not None:
+            x = x @ self._weight + self._bias
+        return unit(x)
+
+    @property
+    def _enough(self) -> int | None:
+        """Shorter side in pixels above which more detail can't be seen after preprocessing; None: all is seen."""
+        preprocess = self.config.preprocess
+        return 2 * preprocess.resize if preprocess.antialias else None  # without it single pixels are looked at
+
+
+def combine(
+    features: Float32[np.ndarray, "N F"], mirrored: Float32[np.ndarray, "N F"] | None
+) -> Float32[np.ndarray, "N F"]:
+    """The features of pictures that count together with their mirror images: the mean of both; None: alone."""
+    if mirrored is None:
+        return features
+    mean: Float32[np.ndarray, "N F"] = (features + mirrored) / np.float32(2)
+    return mean
+
+
+def prepared(
+    batches: Iterable[Sequence[T]], prepare: Callable[[T], UInt8[np.ndarray, "S S 3"]]
+) -> Iterator[UInt8[np.ndarray, "B S S 3"]]:
+    """Each batch prepared picture by picture on all cores, two batches ahead of who takes them."""
+    waiting: list[list[Future[np.ndarray]]] = []
+    pool = ThreadPoolExecutor(cores())
+    try:
+        for batch in batches:
+            waiting.append([pool.submit(prepare, item) for item in batch])
+            if len(waiting) > 2:
+                yield np.stack([future.result() for future in waiting.pop(0)])
+        for futures in waiting:
+            yield np.stack([future.result() for future in futures])
+    finally:
+        pool.shutdown(cancel_futures=True)
+
+
+def accelerated(platforms: str, plugins: Iterable[str], devices: Callable[[str], bool]) -> bool:
+    """Whether JAX would find an accelerator, told without starting it.
+
+    Args:
+        platforms: The variable JAX_PLATFORMS.
+        plugins: Names of JAX's installed plug-ins, and "libtpu" if that is there.
+        devices: Whether a path exists.
+    """
+    if platforms:
+        return platforms.split(",")[0] != "cpu"
+    needed = {
+        "cuda": ("/dev/nvidiactl", "/dev/dxg"),
+        "rocm": ("/dev/kfd",),
+        "libtpu": ("/dev/accel0", "/dev/vfio/0"),
+    }
+    return any(kind in plugin and any(map(devices, paths)) for plugin in plugins for kind, paths in needed.items())
+
+
+def _chosen(runtime: Runtime) -> Literal["jax", "onnx"]:
+    if runtime != "auto":
+        return runtime
+    plugins = ["libtpu"] if importlib.util.find_spec("libtpu") else []
+    space = importlib.util.find_spec("jax_plugins")  # the namespace in which JAX looks for them
+    for place in (space.submodule_search_locations or ()) if space else ():
+        plugins += os.listdir(place)
+    return "jax" if accelerated(os.environ.get("JAX_PLATFORMS", ""), plugins, os.path.exists) else "onnx"
+
+
+def _in_passing(config: EncoderConfig, tensors: Mapping[str, np.ndarray], batch: int) -> OnnxEngine:
+    """An engine whose graph lives as long as itself."""
+    graph = cache.write_graph(Path(tempfile.mkdtemp(prefix="lookalike-")), config, tensors)
+    return OnnxEngine(graph, config.tower.features, batch=batch, temporary=True)
+
+
+def _projection(path: str | Path) -> dict[str, np.ndarray]:
+    """The projection's tensors alone, out of a file that was checked before."""
+    from safetensors import safe_open
+
+    with safe_open(Path(path) / "model.safetensors", "np") as file:
+        return {name: file.get_tensor(name) for name in file.keys() if name.startswith("projection.")}  # noqa: SIM118
+
+
+def _pixels(item: str | Path | np.ndarray, enough: int | None) -> Image:
+    if isinstance(item, np.ndarray):
+        if item.dtype != np.uint8 or item.ndim != 3 or item.shape[2] != 3 or 0 in item.shape:
+            raise ImageError(f"A picture is {item.dtype} {list(item.shape)}; expected uint8 [H W 3].")
+        return item
+    try:
+        data = Path(item).read_bytes()
+    except OSError as error:
+        raise SourceError(f"`{item}` can't be read: {error.strerror}.") from error
+    try:
+        return decode(data, enough)
+    except ImageError as error:
+        raise ImageError(f"`{item}`: {error.message}", hint=error.hint) from error

@@ -1,0 +1,132 @@
+"""Texts to vectors in the space of an encoder's embeddings, for encoders that still have their text side."""
+
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from jaxtyping import Float32
+
+from lookalike.core.errors import EncoderError, UsageError
+from lookalike.encoders.config import read_config
+from lookalike.encoders.text_side import FOLDER, TextSide, read_text, read_text_config, read_tokenizer_file
+from lookalike.encoders.tokenizer import Tokenizer
+from lookalike.towers.text import TextConfig
+from lookalike.vectors import cache
+from lookalike.vectors.engines import OnnxEngine
+from lookalike.vectors.runtime import BATCH, Embedder, load
+
+
+def load_text(path: str | Path, image: Embedder | None = None) -> "TextEmbedder":
+    """The text side of the encoder in the model directory `path`, ready to embed.
+
+    Args:
+        path: A model directory with a text side.
+        image: The same encoder, if it is loaded already. Texts run where it runs.
+
+    Raises:
+        EncoderError: There is no encoder, it has no text side, or one that belongs to other image features.
+        UsageError: The `tokenizers` library is not installed.
+    """
+    read_config(path)
+    described = read_text_config(path)
+    if described is None:
+        raise EncoderError(
+            f"`{path}` has no text side, so it can't be asked with words.",
+            hint="CLIP, OpenCLIP and SigLIP have one, with the projected features of their image tower: "
+            "`lookalike pull clip-vit-b-32 --out MODEL`; training a projection keeps it, training the tower does not",
+        )
+    config, belongs = described
+    image = image or load(path)
+    if belongs != image.features_fingerprint:
+        raise EncoderError(
+            f"The text side of `{path}` belongs to other image features ({belongs[:8]}) than it makes now "
+            f"({image.features_fingerprint[:8]}), so that its texts would mean nothing.",
+            hint=f"remove `{Path(path) / FOLDER}`, or pull the model again",
+        )
+    where = str(Path(path) / FOLDER / "tokenizer.json")
+    tokenizer = Tokenizer(read_tokenizer_file(path), config, where)
+    if image.engine.name == "jax":
+        return TextEmbedder(tokenizer, image, JaxTexts(_side(path)))
+    return TextEmbedder(tokenizer, image, _onnx(path, config, belongs))
+
+
+class TextEmbedder:
+    """A text side that is ready: texts to features, features to embeddings of unit length."""
+
+    def __init__(self, tokenizer: Tokenizer, image: Embedder, engine: "OnnxEngine | JaxTexts") -> None:
+        self._tokenizer, self._image, self._engine = tokenizer, image, engine
+
+    @property
+    def dimension(self) -> int:
+        """Numbers in an embedding (D)."""
+        return self._image.dimension
+
+    def embed(self, texts: Sequence[str]) -> Float32[np.ndarray, "N D"]:
+        """Embeddings of unit length, through the same projection as those of images.
+
+        Raises:
+            UsageError: `texts` is one text instead of several.
+        """
+        features = self.features(texts)
+        # A text has no mirror image: where images are the mean of both, it stands for both.
+        return self._image.project(features, features if self._image.config.mirror else None)
+
+    def features(self, texts: Sequence[str]) -> Float32[np.ndarray, "N F"]:
+        """Features in the space of the image tower's, as the tower gives them; not of unit length."""
+        if isinstance(texts, str):
+            raise UsageError(f"`embed` takes several texts, and was given {texts!r} alone.", hint="embed([text])")
+        if foreign := [text for text in texts if not isinstance(text, str)]:
+            raise UsageError(
+                f"`embed` takes texts, and was given {foreign[0]!r} among them.", hint="embed([str(x), ...])"
+            )
+        return self._engine.each("ids", [self._tokenizer(text) for text in texts])
+
+
+class JaxTexts:
+    """The text tower on JAX's first device: one program for one fixed shape, texts filled up to the whole context."""
+
+    def __init__(self, side: TextSide) -> None:
+        import equinox as eqx
+        import jax
+        import jax.numpy as jnp
+
+        from lookalike.towers.modules.text import TextTower
+
+        self._config = side.config
+        self._tower = TextTower.of(side.config, {name: jnp.asarray(tensor) for name, tensor in side.tensors.items()})
+
+        def features(tower: Any, ids: Any) -> Any:
+            return jax.vmap(tower)(ids)
+
+        self._run = eqx.filter_jit(features)
+
+    def each(self, _name: str, items: Sequence[np.ndarray]) -> Float32[np.ndarray, "N F"]:
+        """The features of texts, given by their ids, each of its own length."""
+        parts = [np.empty((0, self._config.features), np.float32)]
+        for start in range(0, len(items), BATCH):
+            some = items[start : start + BATCH]
+            ids = np.zeros((BATCH, self._config.context), np.int32)  # what follows the end of a text changes nothing
+            for row, item in zip(ids, some, strict=False):
+                row[: len(item)] = item
+            parts.append(np.asarray(self._run(self._tower, ids))[: len(some)])
+        return np.concatenate(parts)
+
+
+def _side(path: str | Path) -> TextSide:
+    side = read_text(path)
+    assert side is not None
+    return side
+
+
+def _onnx(path: str | Path, config: TextConfig, image: str) -> OnnxEngine:
+    """The graph from the cache, or built now."""
+    graph, temporary = cache.find_text(path), False
+    if graph is None:
+        tensors = _side(path).tensors
+        graph = cache.keep_text(path, image, config, tensors)
+        if graph is None:
+            graph, temporary = Path(tempfile.mkdtemp(prefix="lookalike-")), True
+            graph = cache.write_text_graph(graph, config, tensors)
+    return OnnxEngine(graph, config.features, batch=BATCH, temporary=temporary)

@@ -1,0 +1,23 @@
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from lookalike.encoders.config import ProjectionConfig
+from lookalike.encoders.projection import Projection
+
+
+@pytest.mark.parametrize("unit_input", [False, True])
+def test_linear_against_numpy(unit_input: bool):
+    rng = np.random.default_rng(0)
+    weight, bias, x = rng.normal(size=(9, 4)), rng.normal(size=4), rng.normal(size=9) * 50
+    tensors = {"weight": jnp.asarray(weight, jnp.float32), "bias": jnp.asarray(bias, jnp.float32)}
+    found = Projection.of(ProjectionConfig("linear", 9, 4, unit_input), tensors)(jnp.asarray(x, jnp.float32))
+    wanted = (x / np.linalg.norm(x) if unit_input else x) @ weight + bias
+    np.testing.assert_allclose(found, wanted / np.linalg.norm(wanted), rtol=1e-5, atol=1e-6)
+
+
+def test_identity_is_unit_length_float32_from_half_precision_too():
+    x = jnp.array([3.0, 4.0], jnp.bfloat16)
+    found = Projection.of(ProjectionConfig("identity", 2, 2), {})(x)
+    assert found.dtype == jnp.float32
+    np.testing.assert_allclose(found, [0.6, 0.8], rtol=1e-6)

@@ -1,0 +1,143 @@
+"""The table of published models: towers as large as their publishers', licences that are known, names that resolve."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from lookalike.published import presets
+from lookalike.published.layouts import WEIGHTS
+from lookalike.published.presets import ALIASES, LICENSES, PRESETS, UNSEEN, overview, preset_of, rows
+
+
+def test_names_repositories_and_licences():
+    assert len({preset.repository for preset in PRESETS.values()}) == len(PRESETS)
+    for name, preset in PRESETS.items():
+        assert preset.repository.count("/") == 1, name
+        assert preset.license in LICENSES, name
+        assert preset.tower.only_size in (None, preset.size), name
+    assert PRESETS.keys() >= UNSEEN
+
+
+def test_defaults_are_permissive_were_seen_and_have_a_text_side():
+    assert set(ALIASES) == {"laptop", "gpu", "best"}
+    for name in ALIASES.values():
+        preset = PRESETS[name]
+        assert (preset.license, preset.forbids) == ("apache-2.0", ""), name
+        assert name not in UNSEEN
+        assert name.startswith(("siglip", "pe-core", "clip", "openclip")), name
+    costs = [PRESETS[ALIASES[alias]].operations for alias in ("laptop", "gpu", "best")]
+    assert costs == sorted(costs)
+
+
+def test_an_alias_is_the_preset():
+    assert preset_of("best") == (ALIASES["best"], PRESETS[ALIASES["best"]])
+    assert preset_of("clip-vit-b-32") == ("clip-vit-b-32", PRESETS["clip-vit-b-32"])
+    assert preset_of("vgg16") is None
+
+
+def test_the_overview_has_a_line_for_each_and_says_what_licences_forbid():
+    lines = overview().splitlines()
+    assert [line.split()[0] for line in lines[2 : 2 + len(PRESETS)]] == list(PRESETS)
+    assert "forbids military use" in overview()
+
+
+def test_images_a_second_are_a_column_once_they_were_measured(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(presets, "SPEEDS", tmp_path / "speeds.json")
+    assert "images/s" not in rows()[0]
+    (tmp_path / "speeds.json").write_text('{"mobilenet-v2": {"float32": 150.0, "auto": 187.0}}')
+    headers, lines = rows()
+    column = {line[0]: line[headers.index("images/s")] for line in lines}
+    assert (column.pop("mobilenet-v2"), set(column.values())) == ("187", {""})
+
+
+@pytest.mark.parametrize(
+    ("name", "millions"),
+    [
+        # model cards and readmes; OpenCLIP's model_profile.csv for the first three
+        ("clip-vit-b-32", 87.85),
+        ("openclip-vit-h-14", 632.08),
+        ("openclip-vit-g-14", 1012.65),
+        ("siglip-so400m-14-384", 428.0),
+        ("pe-core-b-16-224", 93.0),
+        ("pe-core-l-14-336", 320.0),
+        ("dinov3-s-16", 21.6),
+        ("dinov3-b-16", 86.0),
+        ("dinov3-l-16", 303.0),
+        ("dinov3-convnext-t", 28.0),
+        ("swin2-b", 87.9 - 1.0),
+        ("efficientnet-b0", 5.29 - 1.28),
+        ("efficientnet-v2-s", 21.5 - 1.28),
+        ("mobilenet-v2", 3.5 - 1.28),
+    ],
+)
+def test_parameters_are_the_published_ones(name: str, millions: float):
+    assert PRESETS[name].parameters / 1e6 == pytest.approx(millions, rel=0.015)
+
+
+def count(model: Any, without: tuple[str, ...] = ()) -> int:
+    return sum(p.numel() for name, p in model.named_parameters() if not any(part in name for part in without))
+
+
+@pytest.mark.reference("torch", "transformers")
+def test_parameters_are_those_of_transformers():
+    import torch
+    import transformers as t
+
+    base = {"hidden_size": 768, "intermediate_size": 3072, "num_hidden_layers": 12, "num_attention_heads": 12}
+    with torch.device("meta"):  # shapes alone
+        clip = t.CLIPVisionModelWithProjection(t.CLIPVisionConfig(**base, patch_size=32, projection_dim=512))
+        siglip = t.SiglipVisionModel(t.SiglipVisionConfig(**base, patch_size=16, image_size=384))
+        dinov2 = t.Dinov2WithRegistersModel(
+            t.Dinov2WithRegistersConfig(**base, patch_size=14, image_size=224, num_register_tokens=4)
+        )
+        dinov3 = t.DINOv3ViTModel(t.DINOv3ViTConfig(**base, num_register_tokens=4))
+        swin = t.SwinModel(t.SwinConfig(embed_dim=128, depths=[2, 2, 18, 2], num_heads=[4, 8, 16, 32]))
+        convnext = t.ConvNextModel(t.ConvNextConfig(hidden_sizes=[128, 256, 512, 1024], depths=[3, 3, 27, 3]))
+        efficient = t.EfficientNetModel(t.EfficientNetConfig())  # B7
+    assert PRESETS["clip-vit-b-32"].parameters == count(clip)
+    # torch's multi-head attention has the probe in a shape of its own; the count is the same
+    assert PRESETS["siglip-b-16-384"].parameters == count(siglip)
+    assert PRESETS["dinov2-reg-b-14"].parameters == count(dinov2, ("mask_token",))
+    assert PRESETS["dinov3-b-16"].parameters == count(dinov3, ("mask_token",))
+    assert PRESETS["swin-b"].parameters == count(swin)
+    assert PRESETS["convnext-b"].parameters == count(convnext)
+    assert PRESETS["efficientnet-b7"].parameters == count(efficient)
+
+
+BASE = {"hidden_size": 768, "num_hidden_layers": 12, "num_attention_heads": 12}
+SO400M = {"hidden_size": 1152, "intermediate_size": 4304, "num_hidden_layers": 27, "num_attention_heads": 16}
+CROP = {"image_processor_type": "BitImageProcessor", "size": {"shortest_edge": 256}, "crop_size": 224}
+PUBLISHED: dict[str, tuple[str, str, dict[str, Any], dict[str, Any]]] = {
+    "clip-vit-b-32": ("clip", "CLIPVisionModelWithProjection", BASE | {"patch_size": 32}, CROP),
+    "siglip-so400m-14-384": ("siglip", "SiglipVisionModel", SO400M | {"patch_size": 14, "image_size": 384}, {}),
+    "siglip2-b-32-256": ("siglip", "SiglipVisionModel", BASE | {"patch_size": 32, "image_size": 256}, {}),
+    "dinov2-b-14": ("dinov2", "Dinov2Model", BASE | {"patch_size": 14, "image_size": 224}, CROP),
+    "dinov3-b-16": ("dinov3_vit", "DINOv3ViTModel", BASE | {"intermediate_size": 3072, "num_register_tokens": 4}, {}),
+    "swin-t": ("swin", "SwinModel", {}, {}),
+    "mobilenet-v2": ("mobilenet_v2", "MobileNetV2Model", {}, CROP),
+}
+
+
+@pytest.mark.reference("torch", "transformers")
+@pytest.mark.parametrize("name", PUBLISHED)
+def test_the_tower_is_what_its_layout_reads(name: str, tmp_path: Path):
+    """From the published config and the names and shapes of its tensors, without a single number."""
+    import torch
+    import transformers
+
+    layout, kind, options, processor = PUBLISHED[name]
+    model_class = getattr(transformers, kind)
+    config = model_class.config_class(**options)
+    with torch.device("meta"):
+        names = {key: tuple(tensor.shape) for key, tensor in model_class(config).state_dict().items()}
+    size = {"height": PRESETS[name].size, "width": PRESETS[name].size}
+    square = {"image_processor_type": "ViTImageProcessor", "size": size}
+    statistics = {"resample": 3, "image_mean": [0.5, 0.5, 0.5], "image_std": [0.5, 0.5, 0.5]}
+    (tmp_path / "preprocessor_config.json").write_text(json.dumps((processor or square) | statistics))
+    described = json.loads(config.to_json_string(use_diff=False)) | {"model_type": config.model_type}
+    assert WEIGHTS[layout].matches(described)
+    prefix = next(prefix for prefix in WEIGHTS[layout].prefixes if prefix + WEIGHTS[layout].anchor in names)
+    shapes = {key.removeprefix(prefix): shape for key, shape in names.items()}
+    assert WEIGHTS[layout].read(tmp_path, described, shapes).tower == PRESETS[name].tower

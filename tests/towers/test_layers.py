@@ -1,0 +1,120 @@
+"""Layers against slow NumPy."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from lookalike.towers import Padding, pads
+from lookalike.towers.modules.layers import BatchNorm, GroupNorm, Kernel, LayerNorm, gelu, unit
+
+
+def slow_conv(x: np.ndarray, weight: np.ndarray, stride: int, dilation: int, pads: list[tuple[int, int]]) -> np.ndarray:
+    """One output pixel at a time, in float64."""
+    x = np.pad(x.astype(np.float64), (*pads, (0, 0)))
+    side, depthwise = weight.shape[0], weight.shape[2] == 1 and x.shape[2] > 1
+    reach = (side - 1) * dilation + 1
+    rows = []
+    for top in range(0, x.shape[0] - reach + 1, stride):
+        row = []
+        for left in range(0, x.shape[1] - reach + 1, stride):
+            seen = x[top : top + reach : dilation, left : left + reach : dilation]
+            row.append((seen * weight[:, :, 0]).sum((0, 1)) if depthwise else np.einsum("hwi,hwio->o", seen, weight))
+        rows.append(row)
+    return np.array(rows)
+
+
+@pytest.mark.parametrize(("height", "width"), [(12, 12), (13, 10)])
+@pytest.mark.parametrize("depthwise", [False, True])
+@pytest.mark.parametrize(("stride", "dilation"), [(1, 1), (2, 1), (1, 2)])
+def test_convolutions(height: int, width: int, depthwise: bool, stride: int, dilation: int):
+    rng = np.random.default_rng(0)
+    x = rng.normal(size=(height, width, 5)).astype(np.float32)
+    weight = rng.normal(size=(3, 3, 1 if depthwise else 5, 5)).astype(np.float32)
+    ours = Kernel(jnp.asarray(weight))(jnp.asarray(x), stride, dilation)
+    np.testing.assert_allclose(ours, slow_conv(x, weight, stride, dilation, [(dilation, dilation)] * 2), atol=1e-5)
+    if dilation == 1:  # TensorFlow's rule: ceil(length / stride) outputs, the odd pixel of padding at the end
+        spare = [max((-(-n // stride) - 1) * stride + 3 - n, 0) for n in (height, width)]
+        same = slow_conv(x, weight, stride, 1, [(s // 2, s - s // 2) for s in spare])
+        np.testing.assert_allclose(Kernel(jnp.asarray(weight))(jnp.asarray(x), stride, 1, "same"), same, atol=1e-5)
+
+
+@pytest.mark.parametrize(("side", "stride", "dilation"), [(3, 2, 1), (3, 1, 2), (5, 2, 1), (7, 1, 1), (3, 3, 2)])
+@pytest.mark.parametrize("padding", ["symmetric", "late"])
+def test_slopes_of_depthwise_convolutions(side: int, stride: int, dilation: int, padding: Padding):
+    rng = np.random.default_rng(0)
+    x, weight = (jnp.asarray(rng.normal(size=shape), jnp.float32) for shape in ((13, 16, 4), (side, side, 1, 4)))
+    around = [pads(length, side, stride, dilation, padding) for length in x.shape[:2]]
+
+    def theirs(weight: jax.Array, x: jax.Array) -> jax.Array:
+        y = jax.lax.conv_general_dilated(
+            x[None],
+            weight,
+            (stride, stride),
+            around,
+            rhs_dilation=(dilation, dilation),
+            dimension_numbers=("NHWC", "HWIO", "NHWC"),
+            feature_group_count=4,
+        )
+        return jnp.sin(y).sum()
+
+    def ours(weight: jax.Array, x: jax.Array) -> jax.Array:
+        return jnp.sin(Kernel(weight)(x, stride, dilation, padding)).sum()
+
+    for a, b in zip(jax.grad(ours, (0, 1))(weight, x), jax.grad(theirs, (0, 1))(weight, x), strict=True):
+        np.testing.assert_allclose(a, b, atol=2e-5)
+
+
+def test_a_depthwise_convolution_in_16_bits_sums_in_32():
+    x, weight = jnp.ones((9, 9, 2), jnp.bfloat16), jnp.full((7, 7, 1, 2), 1.0)
+    assert float(Kernel(weight)(x)[4, 4, 0]) == 49
+    x = x.at[0, 0].set(256)  # 256 + 1 is 256 in 16 bits
+    assert float(Kernel(weight)(x)[3, 3, 0]) == 304
+
+
+def test_norms():
+    rng = np.random.default_rng(1)
+    x = (rng.normal(size=(4, 5, 6)) * 3 + 2).astype(np.float32)
+    weight, bias, mean = (rng.normal(size=6).astype(np.float32) for _ in range(3))
+    variance = rng.uniform(0.5, 2, 6).astype(np.float32)
+    w, b = jnp.asarray(weight), jnp.asarray(bias)
+
+    rows = x[0].astype(np.float64)
+    wanted = (rows - rows.mean(1, keepdims=True)) / np.sqrt(rows.var(1, keepdims=True) + 1e-3) * weight + bias
+    np.testing.assert_allclose(LayerNorm(w, b, 1e-3)(jnp.asarray(x[0])), wanted, rtol=1e-4, atol=1e-5)
+
+    grouped = x.astype(np.float64).reshape(20, 3, 2)
+    centred = grouped - grouped.mean((0, 2), keepdims=True)
+    wanted = (centred / np.sqrt((centred**2).mean((0, 2), keepdims=True) + 1e-3)).reshape(4, 5, 6) * weight + bias
+    np.testing.assert_allclose(GroupNorm(w, b, 3, 1e-3)(jnp.asarray(x)), wanted, rtol=1e-4, atol=1e-5)
+
+    wanted = (x - mean) / np.sqrt(variance + 1e-3) * weight + bias
+    norm = BatchNorm(w, b, jnp.asarray(mean), jnp.asarray(variance), 1e-3)
+    np.testing.assert_allclose(norm(jnp.asarray(x)), wanted, rtol=1e-4, atol=1e-5)
+
+
+def test_stored_statistics_do_not_learn():
+    norm = BatchNorm(*(jnp.ones(3) for _ in range(4)), 1e-3)
+    slope = jax.grad(lambda norm: norm(jnp.ones((2, 2, 3))).sum())(norm)
+    assert not slope.mean.any()
+    assert not slope.variance.any()
+    assert slope.bias.all()
+
+
+def test_gelus():
+    from math import erf, exp
+
+    x = np.linspace(-6, 6, 25, dtype=np.float32)
+    exact = [v * 0.5 * (1 + erf(v / 2**0.5)) for v in x]
+    quick = [v / (1 + exp(-1.702 * v)) for v in x]
+    np.testing.assert_allclose(gelu(jnp.asarray(x)[None], "gelu")[0], exact, rtol=1e-5, atol=1e-6)
+    np.testing.assert_allclose(gelu(jnp.asarray(x)[None], "quick_gelu")[0], quick, rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("length", [0.0, 1e-20, 1.0, 1e15])
+def test_unit_length_and_its_gradient_stay_finite(length: float):
+    x = jnp.array([length, -length, 0.0])
+    found = unit(x)
+    assert jnp.isfinite(jax.jacobian(unit)(x)).all()
+    if length >= 1e-10:
+        assert abs(float(jnp.linalg.norm(found)) - 1) < 1e-6

@@ -1,0 +1,291 @@
+"""Columns of features and embeddings: whole, continued after kill -9, never embedded twice, never another encoder's."""
+
+import signal
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pytest
+
+from lookalike.core.errors import CollectionError, StorageError
+from lookalike.core.shapes import Ids
+from lookalike.data.collection import Collection
+from lookalike.encoders.config import write_model
+from lookalike.imaging.decode import decode
+from lookalike.vectors.column import ensure_embeddings, ensure_features
+from lookalike.vectors.engines import OnnxEngine
+from lookalike.vectors.runtime import Embedder, load
+
+
+@pytest.fixture
+def embedded(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """How many pictures went through the encoder, call by call."""
+    counts: list[int] = []
+    features = OnnxEngine.features
+
+    def counted(self: OnnxEngine, images: np.ndarray) -> np.ndarray:
+        counts.append(len(images))
+        return features(self, images)
+
+    monkeypatch.setattr(OnnxEngine, "features", counted)
+    return counts
+
+
+def by_hand(embedder: Embedder, collection: Collection) -> tuple[Ids, np.ndarray, np.ndarray]:
+    """Ids, features and mirrored features, one picture at a time."""
+    table = collection.table(["id", "image"])
+    images = [embedder.preprocess(decode(data)) for data in table["image"].to_pylist()]
+    one = [embedder.features(image[None])[0] for image in images]
+    two = [embedder.features(image[None, :, ::-1])[0] for image in images]
+    return table["id"].to_numpy(), np.stack(one), np.stack(two)
+
+
+def test_columns_hold_what_the_encoder_says(
+    tmp_path: Path, parts: Callable, collection: Collection, embedded: list[int]
+) -> None:
+    write_model(tmp_path / "mirror", *parts(mirror=True), {})
+    embedder = load(tmp_path / "mirror", "onnx", batch=5)
+    name = ensure_embeddings(embedder, collection)
+    assert embedded == [5, 5, 5, 5, 5, 5, 5, 5, 3, 3]  # the picture and its mirror image, decoded once
+    ids, features, mirrored = by_hand(embedder, collection)
+    for column, expected in [
+        (embedder.features_column, features),
+        (embedder.mirrored_column, mirrored),
+        (name, embedder.project(features, mirrored)),
+    ]:
+        found_ids, found = collection.vectors(column)
+        np.testing.assert_array_equal(found_ids, ids)
+        np.testing.assert_array_equal(found, expected)
+        assert (
+            Collection.open(collection.path)
+            .schema.field(column)
+            .metadata[b"fingerprint"]
+            .decode()
+            .startswith(column.split("_")[1])
+        )
+    assert not (Path(collection.path) / ".work").exists()
+
+
+def test_embeds_only_what_is_new(
+    model: str, collection: Collection, rows: Callable[[int, int], pa.Table], embedded: list[int]
+) -> None:
+    embedder = load(model, "onnx", batch=8)
+    ensure_embeddings(embedder, collection)
+    assert embedded == [8, 8, 7]
+    version = collection.version
+    ensure_embeddings(embedder, collection)
+    assert (embedded, collection.version) == ([8, 8, 7], version)
+    collection.append(rows(30, 2))
+    collection.mark_gone(np.array([3]))
+    ensure_embeddings(embedder, collection)
+    assert embedded == [8, 8, 7, 2]
+    ids, features, _ = by_hand(embedder, collection)
+    np.testing.assert_array_equal(collection.vectors(embedder.features_column)[1], features)
+    assert collection.vectors(embedder.embedding_column)[0].tolist() == ids.tolist()
+    ensure_features(embedder, collection, mirrored=True)  # later, for training: only the mirror images are new
+    assert sum(embedded) == 25 + 2 * 24 + 24
+    np.testing.assert_array_equal(collection.vectors(embedder.mirrored_column)[1], by_hand(embedder, collection)[2])
+
+
+def test_another_projection_needs_no_further_pass(
+    model: str, tmp_path: Path, parts: Callable, collection: Collection, embedded: list[int]
+) -> None:
+    first = ensure_embeddings(load(model, "onnx"), collection)
+    config, tensors = parts()
+    write_model(tmp_path / "trained", config, tensors | {"projection.weight": -tensors["projection.weight"]}, {})
+    second = ensure_embeddings(load(tmp_path / "trained", "onnx"), collection)
+    assert sum(embedded) == 23
+    assert first != second
+    assert np.abs(collection.vectors(first)[1] - collection.vectors(second)[1]).max() > 0.1
+
+
+KILLED = """
+import os, signal, sys
+from lookalike.data.collection import Collection
+from lookalike.vectors import column
+from lookalike.vectors import engines
+from lookalike.vectors.runtime import load
+
+features, calls = engines.OnnxEngine.features, 0
+def dying(self, images):
+    global calls
+    calls += 1
+    if calls == int(sys.argv[3]):
+        os.kill(os.getpid(), signal.SIGKILL)
+    return features(self, images)
+engines.OnnxEngine.features = dying
+
+commit = column.Work.commit
+def dying_commit(self):
+    if sys.argv[4] == "before":
+        os.kill(os.getpid(), signal.SIGKILL)
+    if sys.argv[4] == "after":  # the vectors are in the collection, the work files are still there
+        column.shutil.rmtree = lambda *_, **__: os.kill(os.getpid(), signal.SIGKILL)
+    commit(self)
+column.Work.commit = dying_commit
+column.ensure_embeddings(load(sys.argv[1], "onnx", batch=4), Collection.open(sys.argv[2]))
+"""
+
+
+@pytest.mark.parametrize(
+    ("call", "moment", "again"),
+    [(1, "", 23), (4, "", 11), (0, "before", 0), (0, "after", 0)],
+    ids=["first batch", "fourth batch", "before the commit", "after the commit"],
+)
+def test_goes_on_after_kill_9(
+    model: str, collection: Collection, embedded: list[int], call: int, moment: str, again: int
+) -> None:
+    """At most the batch that was in work is embedded twice, and the result is that of an undisturbed run to the bit."""
+    command = [sys.executable, "-c", KILLED, model, collection.path, str(call), moment]
+    assert subprocess.run(command, capture_output=True, check=False).returncode == -signal.SIGKILL
+    went_on = Collection.open(collection.path)
+    embedder = load(model, "onnx", batch=4)
+    ensure_embeddings(embedder, went_on)
+    assert sum(embedded) == again
+    ids, features, _ = by_hand(embedder, went_on)
+    np.testing.assert_array_equal(went_on.vectors(embedder.features_column)[0], ids)
+    np.testing.assert_array_equal(went_on.vectors(embedder.features_column)[1], features)
+    np.testing.assert_array_equal(went_on.vectors(embedder.embedding_column)[1], embedder.project(features))
+    assert not (Path(collection.path) / ".work").exists()
+
+
+def leave_work(embedder: Embedder, collection: Collection, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Embed everything and die before the commit; returns the directory of the work files."""
+    with monkeypatch.context() as patch:
+        patch.setattr("lookalike.vectors.column.Work.commit", lambda self: pytest.fail("killed"))
+        with pytest.raises(pytest.fail.Exception):
+            ensure_features(embedder, collection, mirrored=False)
+    return Path(collection.path) / ".work" / embedder.features_column
+
+
+def test_stale_work_is_not_used(
+    model: str,
+    collection: Collection,
+    tmp_path: Path,
+    rows: Callable[[int, int], pa.Table],
+    embedded: list[int],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Work files of other pictures, of another encoder, damaged ones, and such of rows that are gone."""
+    embedder = load(model, "onnx", batch=4)
+    work = leave_work(embedder, collection, monkeypatch)
+    other = Collection.create(tmp_path / "other")
+    other.append(rows(100, 8).set_column(0, "id", pa.array(range(8))))  # ids 0 to 7 are other pictures here
+    other.append(rows(8, 12))
+    foreign = tmp_path / "other" / ".work" / embedder.features_column
+    foreign.parent.mkdir()
+    work.rename(foreign)
+    files = sorted(foreign.iterdir())
+    files[2].write_bytes(files[2].read_bytes()[:100])  # ids 8 to 11
+    with np.load(files[3]) as data:
+        np.savez(files[3], **{**data, "fingerprint": np.array("0" * 64)})  # ids 12 to 15
+    other.mark_gone(np.array([17]))  # of 16 to 19, the only file that still counts
+    embedded.clear()
+    ensure_features(embedder, other, mirrored=False)
+    assert embedded == [4, 4, 4, 4]
+    np.testing.assert_array_equal(other.vectors(embedder.features_column)[1], by_hand(embedder, other)[1])
+    assert not foreign.parent.exists()
+
+
+def test_work_for_one_column_serves_when_two_are_wanted(
+    model: str, collection: Collection, embedded: list[int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    embedder = load(model, "onnx", batch=4)
+    leave_work(embedder, collection, monkeypatch)
+    embedded.clear()
+    ensure_features(embedder, collection, mirrored=True)
+    assert sum(embedded) == 23
+    _, features, mirrored = by_hand(embedder, collection)
+    np.testing.assert_array_equal(collection.vectors(embedder.features_column)[1], features)
+    np.testing.assert_array_equal(collection.vectors(embedder.mirrored_column)[1], mirrored)
+
+
+def test_commits_part_by_part_when_much_comes_together(
+    model: str, collection: Collection, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("lookalike.vectors.column.COMMIT_BYTES", 4 * 16 * 10)  # ten rows of features
+    embedder = load(model, "onnx", batch=4)
+    before = collection.version
+    ensure_embeddings(embedder, collection)
+    assert collection.version - before == 5  # two new columns, three commits... of 12, 11 and all embeddings
+    ids, features, _ = by_hand(embedder, collection)
+    np.testing.assert_array_equal(collection.vectors(embedder.features_column)[1], features)
+    np.testing.assert_array_equal(collection.vectors(embedder.embedding_column)[0], ids)
+    np.testing.assert_array_equal(collection.vectors(embedder.embedding_column)[1], embedder.project(features))
+
+
+def test_two_writers_at_once_are_refused(model: str, collection: Collection) -> None:
+    with collection.locked("prepare"), pytest.raises(StorageError, match="Another process is writing"):
+        ensure_embeddings(load(model, "onnx"), collection)
+    stale = Collection.open(collection.path)
+    ensure_features(load(model, "onnx"), collection, mirrored=False)
+    with pytest.raises(CollectionError, match="after it was opened"):
+        ensure_features(load(model, "onnx"), stale, mirrored=False)
+
+
+def test_the_column_of_another_encoder_is_not_filled(model: str, collection: Collection) -> None:
+    """Another encoder whose fingerprint begins in the same way: one in four thousand million, and still told apart."""
+    embedder = load(model, "onnx")
+    ensure_embeddings(embedder, collection)
+    twin = load(model, "onnx")
+    twin.fingerprint = embedder.fingerprint[:8] + "0" * 56
+    with pytest.raises(CollectionError, match="was made by another encoder"):
+        ensure_embeddings(twin, collection)
+    twin.features_fingerprint = embedder.features_fingerprint[:8] + "0" * 56
+    with pytest.raises(CollectionError, match="was made by another encoder"):
+        ensure_features(twin, collection, mirrored=False)
+
+
+def test_a_damaged_picture_is_named(model: str, tmp_path: Path, rows: Callable[[int, int], pa.Table]) -> None:
+    table = rows(0, 3)
+    pictures = table["image"].to_pylist()
+    pictures[1] = pictures[1][:100]
+    made = Collection.create(tmp_path / "damaged")
+    made.append(table.set_column(2, "image", pa.array(pictures, pa.binary())))
+    with pytest.raises(CollectionError, match=r"picture of row 1 of .* can't be decoded"):
+        ensure_features(load(model, "onnx"), made, mirrored=False)
+
+
+def test_a_collection_without_rows_gets_its_columns(model: str, tmp_path: Path) -> None:
+    empty = Collection.create(tmp_path / "empty")
+    name = ensure_embeddings(load(model, "onnx"), empty)
+    ids, vectors = empty.vectors(name)
+    assert (len(ids), vectors.shape) == (0, (0, 5))
+    assert ensure_embeddings(load(model, "onnx"), empty) == name
+
+
+INTERRUPTED = """
+import os, signal, sys, threading, time
+from lookalike.data.collection import Collection
+from lookalike.vectors import engines
+from lookalike.vectors.column import ensure_features
+from lookalike.vectors.runtime import load
+
+features, calls = engines.OnnxEngine.features, 0
+def interrupted(self, images):
+    global calls
+    calls += 1
+    if calls == 3:
+        os.kill(os.getpid(), signal.SIGINT)
+        time.sleep(0.1)
+    return features(self, images)
+engines.OnnxEngine.features = interrupted
+
+signal.signal(signal.SIGINT, signal.default_int_handler)
+try:
+    ensure_features(load(sys.argv[1], "onnx", batch=4), Collection.open(sys.argv[2]), mirrored=False)
+except KeyboardInterrupt:
+    print(threading.active_count())
+"""
+
+
+def test_ctrl_c_keeps_the_work(model: str, collection: Collection, embedded: list[int]) -> None:
+    command = [sys.executable, "-c", INTERRUPTED, model, collection.path]
+    assert subprocess.run(command, capture_output=True, text=True, check=True).stdout == "1\n"  # no thread is left
+    embedder = load(model, "onnx", batch=4)
+    assert embedder.features_column not in Collection.open(collection.path).columns
+    ensure_features(embedder, collection, mirrored=False)
+    assert sum(embedded) == 23 - 2 * 4

@@ -1,0 +1,98 @@
+"""Eight bits are used where the processor is made for them and the features stay close, and nowhere else."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from lookalike.core import machine
+from lookalike.encoders.config import EncoderConfig, ProjectionConfig, ViTConfig, tensor_shapes, write_model
+from lookalike.imaging.preprocess import Preprocess
+from lookalike.vectors import cache, precision
+from lookalike.vectors.runtime import load
+
+
+@pytest.fixture
+def vit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
+    """A small ViT whose products count as large, on a processor that multiplies bytes."""
+    monkeypatch.setattr("lookalike.towers.graphs.graph.LARGE", 1)
+    monkeypatch.setattr("lookalike.vectors.runtime.multiplies_bytes", lambda: True)
+    tower = ViTConfig(32, 8, 64, 2, 2, 128, activation="gelu")
+    preprocess = Preprocess(32, "squash", 32, "bicubic", (0.5, 0.5, 0.5), (0.25, 0.25, 0.25))
+    config = EncoderConfig(tower, "class", preprocess, ProjectionConfig("identity", 64, 64))
+    rng = np.random.default_rng(0)
+    tensors = {
+        name: (rng.normal(size=shape) / np.sqrt(shape[-2] if len(shape) > 1 else 1)).astype(np.float32)
+        for name, shape in tensor_shapes(config).items()
+    }
+    write_model(tmp_path / "vit", config, tensors, {})
+    return str(tmp_path / "vit")
+
+
+def test_auto_takes_eight_bits_and_says_how_close_they_are(vit: str) -> None:
+    exact, fast, again = load(vit, "onnx"), load(vit), load(vit)
+    images = np.random.default_rng(1).integers(0, 256, (5, 32, 32, 3), dtype=np.uint8)
+    a, b = exact.features(images), fast.features(images)
+    assert exact.cosine is None
+    assert fast.cosine is not None
+    assert precision.LEAST_COSINE <= fast.cosine == again.cosine < 1
+    assert not np.array_equal(a, b)
+    cosines = np.sum(a * b, axis=1) / np.linalg.norm(a, axis=1) / np.linalg.norm(b, axis=1)
+    assert cosines.min() > 0.998
+    np.testing.assert_array_equal(again.features(images), b)
+    assert exact.fingerprint == fast.fingerprint
+
+
+def test_a_tower_that_eight_bits_can_not_hold_stays_in_float32(vit: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(cache, "LEAST_COSINE", 1.1)
+    images = np.random.default_rng(1).integers(0, 256, (5, 32, 32, 3), dtype=np.uint8)
+    refused = load(vit)
+    assert refused.cosine is None
+    np.testing.assert_array_equal(refused.features(images), load(vit, "onnx").features(images))
+
+
+def test_a_tower_without_large_products_stays_in_float32(model: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("lookalike.vectors.runtime.multiplies_bytes", lambda: True)
+    assert load(model).cosine is None
+
+
+def test_other_processors_stay_in_float32(vit: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("lookalike.vectors.runtime.multiplies_bytes", lambda: False)
+    assert load(vit).cosine is None
+
+
+@pytest.mark.parametrize(
+    ("flags", "expected"), [("sse avx2 avx512f", False), ("avx2 avx512_vnni", True), ("fp asimddp", True)]
+)
+def test_processors_that_multiply_bytes(monkeypatch: pytest.MonkeyPatch, flags: str, expected: bool) -> None:
+    monkeypatch.setattr(Path, "read_text", lambda *_: f"flags : {flags}\n")
+    assert machine.multiplies_bytes() == expected
+
+
+def test_a_mac_is_known_by_its_name(monkeypatch: pytest.MonkeyPatch) -> None:
+    def missing(*_: object) -> str:
+        raise FileNotFoundError
+
+    monkeypatch.setattr(Path, "read_text", missing)
+    for system, name, expected in [("Darwin", "arm64", True), ("Darwin", "x86_64", False), ("Windows", "AMD64", False)]:
+        monkeypatch.setattr("platform.system", lambda system=system: system)
+        monkeypatch.setattr("platform.machine", lambda name=name: name)
+        assert machine.multiplies_bytes() == expected
+
+
+def test_drawn_pictures_differ_and_are_the_same_every_time() -> None:
+    images = precision.drawn(48)
+    assert images.shape == (precision.COUNT, 48, 48, 3)
+    np.testing.assert_array_equal(images, precision.drawn(48))
+    assert len({image.tobytes() for image in images}) == precision.COUNT
+    assert images.std(axis=(1, 2)).min() > 5
+
+
+def test_the_lowest_cosine_is_that_of_the_worst_picture(parts: Callable, tmp_path: Path) -> None:
+    graphs = []
+    for seed in range(2):
+        (tmp_path / str(seed)).mkdir()
+        graphs.append(cache.write_graph(tmp_path / str(seed), *parts(seed=seed)))
+    assert precision.lowest_cosine(graphs[0], graphs[0], 24, 16) == pytest.approx(1)
+    assert precision.lowest_cosine(*graphs, 24, 16) < 0.9

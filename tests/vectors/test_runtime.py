@@ -1,0 +1,303 @@
+"""An embedder against the JAX encoder; its fixed shapes, its cache, and what it does not import."""
+
+import os
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import PIL.Image
+import pytest
+
+import lookalike
+from lookalike.core.arrays import unit
+from lookalike.core.errors import EncoderError, ImageError, SourceError, UsageError
+from lookalike.encoders.config import write_model
+from lookalike.vectors.runtime import Embedder, accelerated, load, prepared
+
+
+def pictures(count: int, side: int = 24) -> np.ndarray:
+    return np.random.default_rng(1).integers(0, 256, (count, side, side, 3), dtype=np.uint8)
+
+
+@pytest.mark.parametrize("runtime", ["onnx", "jax"])
+@pytest.mark.parametrize("mirror", [False, True])
+@pytest.mark.parametrize(("kind", "unit_input"), [("linear", True), ("linear", False), ("identity", True)])
+def test_equals_the_encoder(parts: Callable, runtime: str, mirror: bool, kind: str, unit_input: bool) -> None:
+    import jax.numpy as jnp
+
+    from lookalike.encoders.encoder import Encoder
+
+    encoder = Encoder.from_parts(*parts(mirror, kind=kind, unit_input=unit_input))
+    embedder = Embedder.of(encoder, runtime, batch=4)
+    images = pictures(6)
+    features = np.asarray(encoder.features(jnp.asarray(images)))
+    scale = np.abs(features).max()
+    np.testing.assert_allclose(embedder.features(images), features, atol=1e-5 * scale)
+    mirrored = np.asarray(encoder.features(jnp.asarray(images[:, :, ::-1])))
+    np.testing.assert_allclose(embedder.features(images[:, :, ::-1]), mirrored, atol=1e-5 * scale)
+    given = (features + mirrored) / 2 if mirror else features
+    projected = embedder.project(features, mirrored if mirror else None)
+    assert projected.dtype == np.float32
+    np.testing.assert_allclose(projected, np.asarray(encoder.project(jnp.asarray(given))), atol=1e-6)
+    np.testing.assert_allclose(np.linalg.norm(projected, axis=1), 1, atol=1e-6)
+    seen = jnp.asarray(np.stack([encoder.config.preprocess(image) for image in images]))
+    np.testing.assert_allclose(embedder.embed(list(images)), np.asarray(encoder(seen)), atol=1e-5)
+    assert embedder.fingerprint == encoder.fingerprint
+    assert embedder.features_fingerprint == encoder.features_fingerprint
+    assert embedder.embedding_column == f"embedding_{encoder.fingerprint[:8]}"
+    assert embedder.dimension == projected.shape[1]
+
+
+def test_features_of_zeros_stay_finite(parts: Callable) -> None:
+    from lookalike.encoders.encoder import Encoder
+
+    embedder = Embedder.of(Encoder.from_parts(*parts(kind="identity")), "onnx")
+    np.testing.assert_array_equal(embedder.project(np.zeros((2, 16), np.float32)), np.zeros((2, 16), np.float32))
+
+
+def test_mirrored_features_are_given_exactly_when_needed(model: str) -> None:
+    features = np.ones((2, 16), np.float32)
+    with pytest.raises(ValueError, match="mirror = False"):
+        load(model, "onnx").project(features, features)
+
+
+def test_a_picture_does_not_depend_on_its_company(model: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Bit for bit: alone on all cores, in a batch with one thread a picture, and with other numbers of cores."""
+    images = pictures(9)
+    embedder = load(model, "onnx")
+    together = embedder.features(images)
+    alone = np.concatenate([embedder.features(images[i : i + 1]) for i in range(9)])
+    np.testing.assert_array_equal(together, alone)
+    for cores in (1, 3, 16):
+        monkeypatch.setattr("lookalike.vectors.engines.cores", lambda n=cores: n)
+        np.testing.assert_array_equal(load(model, "onnx").features(images), together)
+
+
+def test_jax_compiles_once(model: str) -> None:
+    embedder = load(model, "jax", batch=4)
+    images = pictures(11)
+    whole = embedder.features(images)  # batches of 4, 4, 3
+    assert embedder.engine.compiles == 1
+    for count in (1, 4, 3, 8):
+        np.testing.assert_array_equal(embedder.features(images[:count]), whole[:count])
+    assert embedder.features(images[:0]).shape == (0, 16)
+    assert embedder.engine.compiles == 1
+
+
+def test_accelerators_compute_in_bfloat16_unless_asked_for_jax(model: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    images = pictures(5)
+    exact = load(model, "jax").features(images)
+    np.testing.assert_allclose(exact, load(model, "onnx").features(images), atol=1e-5 * np.abs(exact).max())
+    monkeypatch.setenv("JAX_PLATFORMS", "cuda")  # JAX has started on the CPU, and stays there
+    embedder = load(model)
+    half = embedder.features(images)
+    assert embedder.engine.name == "jax"
+    assert np.abs(half - exact).max() > 1e-4 * np.abs(exact).max()
+    assert (np.sum(unit(half) * unit(exact), axis=1) >= 0.999).all()
+
+
+def test_jax_splits_a_batch_over_all_devices(
+    model: str, devices: list[object], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from lookalike.core.mesh import make_mesh
+
+    mesh = make_mesh(devices)
+    monkeypatch.setattr("lookalike.core.mesh.make_mesh", lambda: mesh)
+    embedder = load(model, "jax", batch=10)
+    assert embedder.engine.batch == 16
+    images = pictures(21)
+    expected = load(model, "onnx").features(images)
+    np.testing.assert_allclose(embedder.features(images), expected, atol=1e-5 * np.abs(expected).max())
+    assert embedder.engine.compiles == 1
+
+
+def test_embeds_files_and_arrays_of_any_shape(model: str, tmp_path: Path) -> None:
+    images = [np.random.default_rng(i).integers(0, 256, (20 + 9 * i, 50, 3), dtype=np.uint8) for i in range(5)]
+    paths = []
+    for i, image in enumerate(images):
+        paths.append(tmp_path / f"{i}.png")
+        PIL.Image.fromarray(image).save(paths[-1])
+    embedder = lookalike.load(model, "onnx", batch=2)
+    from_arrays = embedder.embed(images)
+    assert from_arrays.shape == (5, 5)
+    np.testing.assert_array_equal(embedder.embed([paths[0], str(paths[1]), *images[2:]]), from_arrays)
+    expected = embedder.project(embedder.features(np.stack([embedder.preprocess(image) for image in images])))
+    np.testing.assert_array_equal(from_arrays, expected)
+    assert embedder.embed([]).shape == (0, 5)
+
+
+def test_without_antialiasing_a_jpeg_is_decoded_whole(tmp_path: Path, parts: Callable) -> None:
+    """A reduced one has other pixels, and single pixels are what such an encoder looks at."""
+    config, tensors = parts()
+    image = np.random.default_rng(0).integers(0, 256, (12, 16, 3), dtype=np.uint8).repeat(40, 0).repeat(40, 1)
+    PIL.Image.fromarray(image).save(tmp_path / "a.jpg", quality=95)
+    whole = np.asarray(PIL.Image.open(tmp_path / "a.jpg"))
+    for antialias in (True, False):
+        path = tmp_path / str(antialias)
+        write_model(path, replace(config, preprocess=replace(config.preprocess, antialias=antialias)), tensors, {})
+        embedder = load(path, "onnx")
+        of_file, of_array = embedder.embed([tmp_path / "a.jpg"]), embedder.embed([whole])
+        assert np.array_equal(of_file, of_array) is not antialias
+
+
+def test_what_can_not_be_embedded_is_named(model: str, tmp_path: Path) -> None:
+    embedder = load(model, "onnx")
+    (tmp_path / "text.jpg").write_text("not a picture")
+    with pytest.raises(ImageError, match=r"text\.jpg`: Not a picture"):
+        embedder.embed([tmp_path / "text.jpg"])
+    with pytest.raises(SourceError, match=r"absent\.jpg` can't be read: No such file"):
+        embedder.embed([str(tmp_path / "absent.jpg")])
+    for wrong in (np.zeros((4, 4, 3), np.float32), np.zeros((4, 4), np.uint8), np.zeros((0, 4, 3), np.uint8)):
+        with pytest.raises(ImageError, match="expected uint8"):
+            embedder.embed([wrong])
+    with pytest.raises(UsageError, match="takes several pictures"):
+        embedder.embed(str(tmp_path / "absent.jpg"))
+    with pytest.raises(EncoderError, match="no model directory"):
+        load(tmp_path / "absent")
+
+
+START = """
+import sys, numpy
+import lookalike
+embedder = lookalike.load(sys.argv[1], "onnx")
+vectors = embedder.embed([numpy.full((30, 40, 3), 99, numpy.uint8)])
+numpy.save(sys.argv[2], vectors)
+print(*sorted({"jax", "onnx", "onnxruntime"} & set(sys.modules)))
+"""
+
+
+def test_a_second_start_builds_nothing(model: str, tmp_path: Path, cache_home: Path) -> None:
+    def start(name: str) -> tuple[str, np.ndarray, str]:
+        command = [sys.executable, "-W", "error", "-c", START, model, str(tmp_path / name)]
+        done = subprocess.run(command, capture_output=True, text=True, check=True)
+        return done.stdout.strip(), np.load(tmp_path / name), done.stderr
+
+    modules, first, said = start("1.npy")
+    assert (modules, said) == ("onnx onnxruntime", "")
+    modules, second, said = start("2.npy")
+    assert (modules, said) == ("onnxruntime", "")
+    np.testing.assert_array_equal(first, second)
+    assert len(list((cache_home / "lookalike").iterdir())) == 1
+
+
+def test_nothing_is_reported_home(model: str, tmp_path: Path) -> None:
+    """ONNX Runtime keeps an id of the machine in the cache and tells its makers of each session, unless told not to."""
+    homes = {"HOME": str(tmp_path / "home"), "XDG_CACHE_HOME": str(tmp_path / "home" / ".cache")}
+    loud = {name: value for name, value in os.environ.items() if name not in ("CI", "ORT_DISABLE_TELEMETRY")}
+    command = [sys.executable, "-c", START, model, str(tmp_path / "vectors.npy")]
+    subprocess.run(command, env=loud | homes, capture_output=True, check=True)
+    assert [path.name for path in (tmp_path / "home" / ".cache").iterdir()] == ["lookalike"]
+
+
+def test_a_changed_model_is_seen(model: str, tmp_path: Path, parts: Callable) -> None:
+    images = pictures(3)
+    before, unchanged = load(model, "onnx"), load(model, "onnx")
+    assert unchanged.fingerprint == before.fingerprint
+    write_model(tmp_path / "other", *parts(seed=1), {})
+    for name in ("model.safetensors", "config.json"):
+        (Path(model) / name).write_bytes((tmp_path / "other" / name).read_bytes())
+    after, other = load(model, "onnx"), load(tmp_path / "other", "onnx")
+    assert before.fingerprint != after.fingerprint == other.fingerprint
+    np.testing.assert_array_equal(after.features(images), other.features(images))
+    assert np.abs(after.features(images) - before.features(images)).max() > 0.01
+
+
+def test_an_unwritable_cache_is_no_obstacle(
+    model: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    kept = load(model, "onnx").features(pictures(3))
+    assert capsys.readouterr().err == ""
+    (tmp_path / "file").touch()
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "file"))
+    np.testing.assert_array_equal(load(model, "onnx").features(pictures(3)), kept)
+    assert "is not kept for the next time" in capsys.readouterr().err
+
+
+def test_a_damaged_entry_of_the_cache_is_made_again(model: str, cache_home: Path) -> None:
+    fingerprint = load(model, "onnx").fingerprint
+    (entry,) = (cache_home / "lookalike").iterdir()
+    for damage in ("", "[]", '{"fingerprint": "0"}'):
+        (entry / "known.json").write_text(damage)
+        (entry / "tower.onnx").write_bytes(b"")
+        assert load(model, "onnx").embed([np.zeros((5, 5, 3), np.uint8)]).shape[0] == 1
+        assert load(model, "onnx").fingerprint == fingerprint
+
+
+def test_the_cache_stays_small(
+    tmp_path: Path, parts: Callable, cache_home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for seed in range(3):
+        write_model(tmp_path / f"{seed}", *parts(seed=seed), {})
+        load(tmp_path / f"{seed}", "onnx")
+    sizes = [sum(f.stat().st_size for f in entry.iterdir()) for entry in (cache_home / "lookalike").iterdir()]
+    assert len(sizes) == 3
+    load(tmp_path / "0", "onnx")  # now 1 is the one that was used least recently
+    monkeypatch.setattr("lookalike.vectors.cache.MOST_BYTES", int(2.5 * max(sizes)))
+    write_model(tmp_path / "3", *parts(seed=3), {})
+    load(tmp_path / "3", "onnx")
+    from lookalike.vectors import cache
+
+    assert [cache.find(tmp_path / name, int8=False) is not None for name in "0123"] == [True, False, True, True]
+
+
+def test_prepares_in_order_and_a_little_ahead() -> None:
+    taken: list[int] = []
+
+    def batches() -> Iterator[list[int]]:
+        for i in range(0, 20, 4):
+            taken.append(i)
+            yield list(range(i, i + 4))
+
+    stream = prepared(batches(), lambda i: np.full((2, 2, 3), i, np.uint8))
+    first = next(stream)
+    assert first[:, 0, 0, 0].tolist() == [0, 1, 2, 3]
+    assert taken == [0, 4, 8]
+    assert [int(b[0, 0, 0, 0]) for b in stream] == [4, 8, 12, 16]
+
+
+@pytest.mark.parametrize(
+    ("platforms", "plugins", "devices", "expected"),
+    [
+        ("", [], {"/dev/nvidiactl"}, False),  # a GPU that JAX can't use
+        ("", ["xla_cuda13"], set(), False),  # the plug-in on a machine without one
+        ("", ["xla_cuda12"], {"/dev/nvidiactl"}, True),
+        ("", ["xla_rocm7"], {"/dev/kfd"}, True),
+        ("", ["libtpu"], {"/dev/accel0"}, True),
+        ("", ["libtpu"], {"/dev/vfio/0"}, True),
+        ("cpu", ["xla_cuda12"], {"/dev/nvidiactl"}, False),  # the user's wish
+        ("tpu,cpu", [], set(), True),
+    ],
+)
+def test_sees_accelerators_without_jax(platforms: str, plugins: list[str], devices: set[str], expected: bool) -> None:
+    assert accelerated(platforms, plugins, devices.__contains__) is expected
+
+
+@pytest.mark.data
+@pytest.mark.reference("torch", "transformers")
+def test_real_pictures_as_transformers_sees_them(data_path: Path, tmp_path: Path) -> None:
+    """A published tower on real pictures, through the published code and through ours, from bytes to features."""
+    import tarfile
+
+    import torch
+    import transformers
+
+    from lookalike.published.layouts import read_published
+
+    published = data_path / "backbones" / "mobilenet_v2_1.0_224"
+    _, config, tensors = read_published(published)
+    write_model(tmp_path / "real", config, tensors, {})
+    with tarfile.open(data_path / "logos.tar") as tar:
+        for number, member in zip(range(6), (m for m in tar if m.isfile()), strict=False):
+            (tmp_path / f"{number}.jpg").write_bytes(tar.extractfile(member).read())
+    paths = [tmp_path / f"{number}.jpg" for number in range(6)]
+    tower = transformers.MobileNetV2Model.from_pretrained(published).eval()
+    processor = transformers.AutoImageProcessor.from_pretrained(published, backend="pil")
+    with torch.inference_mode():
+        seen = processor([PIL.Image.open(path).convert("RGB") for path in paths], return_tensors="pt")
+        expected = tower(**seen).pooler_output.numpy()
+    expected /= np.linalg.norm(expected, axis=1, keepdims=True)
+    found = load(tmp_path / "real", "onnx").embed(paths)
+    assert (found * expected).sum(axis=1).min() > 0.99999
