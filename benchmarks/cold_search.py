@@ -58,7 +58,7 @@ runtime, index = lookalike.vectors.runtime, lookalike.search.index
 timed(runtime, "load", "open the model directory")
 timed(index.Index, "open", "read 64 numbers of every row")
 timed(runtime.Embedder, "features", "the graph: open it and run it")
-timed(runtime.Embedder, "preprocess", "preprocess the picture")
+timed(runtime.Embedder, "preprocess", "preprocess the image")
 timed(index.Index, "query", "compare with every row")
 timed(index.Matches, "rows", "read the matches' rows")
 from lookalike.commands import search
@@ -85,14 +85,14 @@ def model_at(path: Path) -> None:
 
 
 def collection_at(path: Path, count: int, model: Path) -> None:
-    """A collection of random pictures, indexed with random vectors under the model's name."""
+    """A collection of random images, indexed with random vectors under the model's name."""
     rng = np.random.default_rng(0)
     stored = [
         encode_jpeg(rng.integers(0, 256, (8, 8, 3), dtype=np.uint8).repeat(32, 0).repeat(32, 1)) for _ in range(64)
     ]
     columns = {
         "id": np.arange(count),
-        "source": [f"pictures/{i}.jpg" for i in range(count)],
+        "source": [f"images/{i}.jpg" for i in range(count)],
         "image": [stored[i % 64] for i in range(count)],
         "width": np.full(count, 256, np.int32),
         "height": np.full(count, 256, np.int32),

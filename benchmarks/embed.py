@@ -1,7 +1,7 @@
 """`lookalike embed` against torch eager float32 on the same random weights, with the same number of threads.
 
     python benchmarks/embed.py                                          MobileNetV2 and ViT-B/16, 2 threads
-    python benchmarks/embed.py --pictures 16 --rounds 1 --layers 2      a smoke run
+    python benchmarks/embed.py --images 16 --rounds 1 --layers 2      a smoke run
 
 Two tables. The first starts from ready batches: torch at the best of three batch sizes, against `Embedder.features`.
 The second starts from a collection and ends at its committed column, against a loop that decodes and prepares the
@@ -21,7 +21,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-parser.add_argument("--pictures", type=int, default=64, help="for MobileNetV2; a quarter of them for ViT-B/16")
+parser.add_argument("--images", type=int, default=64, help="for MobileNetV2; a quarter of them for ViT-B/16")
 parser.add_argument("--rounds", type=int, default=5)
 parser.add_argument("--threads", type=int, default=2)
 parser.add_argument("--layers", type=int, default=12, help="blocks of the ViT")
@@ -52,7 +52,7 @@ Contenders = dict[str, Callable[[], np.ndarray]]
 
 
 def mobilenet() -> torch.nn.Module:
-    """MobileNetV2 1.0 with random weights, its batch norms fitted to pictures so that signals neither die nor burst."""
+    """MobileNetV2 1.0 with random weights, its batch norms fitted to images so that signals neither die nor burst."""
     model = transformers.MobileNetV2Model(transformers.MobileNetV2Config(tf_padding=False)).train()
     with torch.no_grad():
         model(pixel_values=normalised(pictures(16)))
@@ -94,7 +94,7 @@ def converted(model: torch.nn.Module, directory: Path) -> Embedder:
 
 
 def collection_of(images: np.ndarray, path: Path) -> Collection:
-    """A collection of these pictures, stored at 256 px as `prepare` would."""
+    """A collection of these images, stored at 256 px as `prepare` would."""
     count = len(images)
     stored = [encode_jpeg(np.pad(image, ((16, 16), (16, 16), (0, 0)), "edge")) for image in images]
     columns = {
@@ -144,7 +144,7 @@ def product() -> np.ndarray:
 
 
 def gflop(model: torch.nn.Module) -> float:
-    """Of one picture, as torch counts it."""
+    """Of one image, as torch counts it."""
     with FlopCounterMode(display=False) as counter, torch.inference_mode():
         model(pixel_values=normalised(pictures(1)))
     return counter.get_total_flops() / 1e9
@@ -210,14 +210,12 @@ def measure(name: str, model: torch.nn.Module, count: int, directory: Path) -> N
 def main() -> None:
     torch.manual_seed(0)
     print(f"{arguments.threads} threads, {arguments.rounds} interleaved rounds, medians; random weights, float32\n")
-    print("| | torch eager, pictures/s | ours, pictures/s | ratio | share of peak | lowest cosine |")
+    print("| | torch eager, images/s | ours, images/s | ratio | share of peak | lowest cosine |")
     print("| --- | ---: | ---: | ---: | ---: | ---: |", flush=True)
     with tempfile.TemporaryDirectory() as directory:
         os.environ["XDG_CACHE_HOME"] = directory
-        measure("MobileNetV2", mobilenet(), arguments.pictures, Path(directory) / "mobilenet")
-        measure(
-            f"ViT-B/16 ({arguments.layers} layers)", vit(), max(1, arguments.pictures // 4), Path(directory) / "vit"
-        )
+        measure("MobileNetV2", mobilenet(), arguments.images, Path(directory) / "mobilenet")
+        measure(f"ViT-B/16 ({arguments.layers} layers)", vit(), max(1, arguments.images // 4), Path(directory) / "vit")
 
 
 if __name__ == "__main__":

@@ -65,7 +65,7 @@ def ours() -> Step:
         loss=ArcFace(MARGIN, SCALE),
         dropout=0.0,
         mirror=False,
-        optimizer=AdamW(rate=RATE, centers_rate=RATE, decay=0.01, warmup=0.0),
+        optimizer=AdamW(learning_rate=RATE, centers_learning_rate=RATE, weight_decay=0.01, warmup=0.0),
     )
     optimizer = make_optimizer(config.optimizer, 10**9)
     projection = {"weight": jnp.asarray(weight), "bias": jnp.zeros(arguments.dimension)}

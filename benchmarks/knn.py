@@ -64,7 +64,7 @@ print(json.dumps({"seconds": round(seconds, 2), "grown MiB": round(grown, 1), "o
 """
 
 
-def unit(count: int, seed: int) -> np.ndarray:
+def l2_normalize(count: int, seed: int) -> np.ndarray:
     """Random directions."""
     vectors = np.random.default_rng(seed).standard_normal((count, arguments.dimension), np.float32)
     return vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
@@ -121,7 +121,7 @@ def floor(queries: np.ndarray, gallery: np.ndarray, maxima: bool) -> float:
 
 def main() -> None:
     """Print one JSON document."""
-    queries, gallery = unit(arguments.queries, 1), unit(arguments.gallery, 2)
+    queries, gallery = l2_normalize(arguments.queries, 1), l2_normalize(arguments.gallery, 2)
     faiss.omp_set_num_threads(arguments.threads)
     index = faiss.IndexFlatIP(arguments.dimension)
     index.add(gallery)

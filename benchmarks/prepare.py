@@ -1,7 +1,7 @@
-"""Preparing pictures (decode, turn upright, reduce, store as JPEG) against a plain Pillow loop.
+"""Preparing images (decode, turn upright, reduce, store as JPEG) against a plain Pillow loop.
 
-    python benchmarks/prepare.py                                    24 pictures of 1024x768, 12 of 4000x3000
-    python benchmarks/prepare.py --pictures 4 --photographs 2 --rounds 1      a smoke run
+    python benchmarks/prepare.py                                    24 images of 1024x768, 12 of 4000x3000
+    python benchmarks/prepare.py --images 4 --photographs 2 --rounds 1      a smoke run
 
 One process; the clock is the processor time of the process, threads included, so that the ratio is per core and holds
 on a busy machine; rounds are interleaved. Goals: 1.4 times the loop at 1024x768, 4 times at 12 megapixels, with
@@ -10,10 +10,10 @@ MobileNetV2 features whose cosine with those of the loop is at least 0.9995.
 Features are compared twice: `reduced`, of the pixels before they are stored, and `stored`, of the JPEGs that both ways
 write at the same quality. At 1024x768 the pixels are Pillow's and both are 1. At 12 megapixels one number in five
 differs by one gray level; `reduced` meets the goal, `stored` does not (about 0.999), since JPEG rounds such a
-difference up to a whole step in some of its numbers. What JPEG itself costs, 0.995 against the unstored picture, is
+difference up to a whole step in some of its numbers. What JPEG itself costs, 0.995 against the unstored image, is
 five times that. Only a full decode stores the same bytes as the loop, at not quite twice its speed.
 
-The pictures: LOOKALIKE_DATA holds none above 448 px, so real ones are enlarged (bicubic) and given sensor noise
+The images: LOOKALIKE_DATA holds none above 448 px, so real ones are enlarged (bicubic) and given sensor noise
 (Gaussian, sigma 4) and JPEG quality 92: 0.2 MB at 1024x768, 2 MB at 4000x3000. Their finest detail is noise, not
 leaves and hair; the time of every step depends on size and bytes alone. Without LOOKALIKE_DATA smooth colours take
 their place, and there are no features.
@@ -71,7 +71,7 @@ def limit(data: bytes) -> bytes:
 
 
 def sources(data: Path | None, count: int) -> list[PIL.Image.Image]:
-    """`count` real pictures, from each set in turn; smooth colours without data."""
+    """`count` real images, from each set in turn; smooth colours without data."""
     rng = np.random.default_rng(0)
     if data is None:
         coarse = [rng.integers(0, 256, (18, 24, 3), dtype=np.uint8) for _ in range(count)]
@@ -101,7 +101,7 @@ def photographs(data: Path | None, count: int, size: tuple[int, int]) -> list[by
 
 
 def comparison(data: Path) -> Callable[[list[np.ndarray], list[np.ndarray]], str]:
-    """Mean and lowest cosine of two lists of pictures, by the MobileNetV2 below `data`."""
+    """Mean and lowest cosine of two lists of images, by the MobileNetV2 below `data`."""
     from lookalike.encoders.encoder import Encoder
     from lookalike.published.layouts import read_published
     from lookalike.vectors.runtime import Embedder
@@ -127,7 +127,7 @@ def milliseconds(way: Callable[[bytes], bytes], files: list[bytes]) -> float:
 
 
 def others(files: list[bytes], compared: Callable[[list[np.ndarray], list[np.ndarray]], str], rounds: int) -> None:
-    """Print the table of other ways, for pictures whose shorter side is 3000."""
+    """Print the table of other ways, for images whose shorter side is 3000."""
     unstored = [np.asarray(plainly_reduced(file)) for file in files]
     scales = {"1/4": 11 * SIZE // 4, "1/2": 5 * SIZE, "full": None}
     plains = {q: [encode_jpeg(pixels, q) for pixels in unstored] for q in (90, 95, 98)}
@@ -149,14 +149,14 @@ def others(files: list[bytes], compared: Callable[[list[np.ndarray], list[np.nda
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--data", type=Path, default=os.environ.get("LOOKALIKE_DATA"), help="real pictures")
-    parser.add_argument("--pictures", type=int, default=24, help="of 1024x768")
+    parser.add_argument("--data", type=Path, default=os.environ.get("LOOKALIKE_DATA"), help="real images")
+    parser.add_argument("--images", type=int, default=24, help="of 1024x768")
     parser.add_argument("--photographs", type=int, default=12, help="of 4000x3000")
     parser.add_argument("--rounds", type=int, default=5)
     arguments = parser.parse_args()
     compared = comparison(arguments.data) if arguments.data else None
     rows, files = [], []
-    for count, size, goal in ((arguments.pictures, (1024, 768), 1.4), (arguments.photographs, (4000, 3000), 4.0)):
+    for count, size, goal in ((arguments.images, (1024, 768), 1.4), (arguments.photographs, (4000, 3000), 4.0)):
         files = photographs(arguments.data, count, size)
         spent: dict[str, list[float]] = {way.__name__: [] for way in (plain, ours, limit)}
         for _ in range(arguments.rounds):
@@ -178,7 +178,7 @@ def main() -> None:
             f"{100 * least / own:.0f} %",
         ]
         rows.append([f"{size[0]}x{size[1]}", f"{megabytes:.2f}", *times, reduced, stored])
-    note("Milliseconds of processor time a picture, median of rounds; cosines: mean (lowest).")
+    note("Milliseconds of processor time an image, median of rounds; cosines: mean (lowest).")
     print(table(["pixels", "MB", "plain", "ours", "ratio", "goal", "limit", "of limit", "reduced", "stored"], rows))
     if compared:
         others(files, compared, arguments.rounds)

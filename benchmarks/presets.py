@@ -5,7 +5,7 @@
 
 `float32` is ONNX Runtime with the float32 graph. `auto` is what `embed` takes: eight bits where the features keep a
 cosine of 0.999, else the same as `float32`. Trained weights may decide otherwise than random ones. A graph is timed for
-`--seconds`, and for as many pictures at least as there are threads, after one to warm up.
+`--seconds`, and for as many images at least as there are threads, after one to warm up.
 """
 
 # ruff: noqa: E402  thread settings come before the libraries that read them

@@ -1,8 +1,8 @@
-"""Random reads of stored pictures against decoding them: reading must never limit training.
+"""Random reads of stored images against decoding them: reading must never limit training.
 
     python benchmarks/reads.py                              50,000 rows of 15 kB
     python benchmarks/reads.py --rows 2000 --rounds 1       a smoke run
-    python benchmarks/reads.py --collection COLL            the pictures of a real collection
+    python benchmarks/reads.py --collection COLL            the images of a real collection
 
 A read is `Collection.take` of `--batch` random rows, the whole way that `data/batches.py` goes; decoding is
 `data.images.decode` of those bytes, on one core as the reading's Python side is. Rounds are interleaved, so that the
@@ -26,13 +26,13 @@ from lookalike.imaging.decode import decode, encode_jpeg
 
 
 def made_up(path: Path, rows: int) -> Collection:
-    """`rows` rows of 500 pictures with the detail of photographs at 256 px: about 15 kB each."""
+    """`rows` rows of 500 images with the detail of photographs at 256 px: about 15 kB each."""
     rng = np.random.default_rng(0)
-    pictures = []
+    images = []
     for _ in range(500):
         coarse = rng.integers(0, 255, (17, 22, 3)).astype(np.float64)
         smooth = np.kron(coarse, np.ones((16, 16, 1)))[:256, :341]
-        pictures.append(encode_jpeg(np.clip(smooth + rng.normal(0, 2.5, smooth.shape), 0, 255).astype(np.uint8), 90))
+        images.append(encode_jpeg(np.clip(smooth + rng.normal(0, 2.5, smooth.shape), 0, 255).astype(np.uint8), 90))
     collection = Collection.create(path)
     for first in range(0, rows, 512):
         ids = np.arange(first, min(first + 512, rows))
@@ -41,7 +41,7 @@ def made_up(path: Path, rows: int) -> Collection:
                 {
                     "id": ids,
                     "source": [str(i) for i in ids],
-                    "image": [pictures[i % 500] for i in ids],
+                    "image": [images[i % 500] for i in ids],
                     "width": pa.array(np.full(len(ids), 341), pa.int32()),
                     "height": pa.array(np.full(len(ids), 256), pa.int32()),
                     "sha256": pa.array([bytes(32)] * len(ids), pa.binary(32)),
@@ -56,7 +56,7 @@ def made_up(path: Path, rows: int) -> Collection:
 
 
 def measure(collection: Collection, batch: int, rounds: int) -> dict[str, float]:
-    """Pictures per second of both, and their ratio: medians over the rounds."""
+    """Images per second of both, and their ratio: medians over the rounds."""
     ids = collection.table(["id"])["id"].to_numpy()
     rng = np.random.default_rng(1)
     reads, decodes, ratios, size = [], [], [], 0
@@ -64,22 +64,22 @@ def measure(collection: Collection, batch: int, rounds: int) -> dict[str, float]
         draws = [rng.choice(ids, batch) for _ in range(20)]
         begun = time.perf_counter()
         for draw in draws:
-            pictures = collection.take(draw, ["image"])["image"].to_pylist()
+            images = collection.take(draw, ["image"])["image"].to_pylist()
         read = len(draws) * batch / (time.perf_counter() - begun)
         begun = time.perf_counter()
-        for data in pictures:
+        for data in images:
             decode(data)
         decoded = batch / (time.perf_counter() - begun)
         if number:
             reads.append(read)
             decodes.append(decoded)
             ratios.append(read / decoded)
-            size += sum(map(len, pictures))
+            size += sum(map(len, images))
     return {
         "reads/s": round(statistics.median(reads)),
         "decodes/s": round(statistics.median(decodes)),
         "ratio": round(statistics.median(ratios), 1),
-        "bytes/picture": round(size / (batch * rounds)),
+        "bytes/image": round(size / (batch * rounds)),
         "rows": len(collection),
         "batch": batch,
         "rounds": rounds,

@@ -25,7 +25,7 @@ import pyarrow as pa
 from lookalike.core.journal import note, table
 from lookalike.data.collection import Collection
 from lookalike.evaluation.protocols import evaluate
-from lookalike.losses.geometry import Neighbours
+from lookalike.losses.geometry import SimilarityDistillation
 from lookalike.recipes import RECIPES
 from lookalike.training.config import HeadConfig, Pca, PcaConfig, TrainConfig
 from lookalike.training.loop import train
@@ -82,8 +82,8 @@ def rows(seeds: int) -> list[Row]:
         Row("ArcFace-64, plain", ARCFACE, "train arcface", seeds=seeds),
         Row(
             "ArcFace-64, plain, keeps geometry",
-            replace(ARCFACE, keep=Neighbours(weight=1.0)),
-            "train arcface --keep.weight 1",
+            replace(ARCFACE, distill=SimilarityDistillation(weight=1.0)),
+            "train arcface --distill.weight 1",
             seeds=seeds,
         ),
         Row(
@@ -95,8 +95,8 @@ def rows(seeds: int) -> list[Row]:
         Row("`head` as it ships", HEAD, "train head", mirror=HEAD.mirror, seeds=seeds),
         Row(
             "`head`, neighbours kept",
-            replace(HEAD, keep=Neighbours(weight=1.0)),
-            "train head --keep.weight 1",
+            replace(HEAD, distill=SimilarityDistillation(weight=1.0)),
+            "train head --distill.weight 1",
             mirror=HEAD.mirror,
             seeds=seeds,
         ),
@@ -139,13 +139,13 @@ class Judge:
         unit = vectors[self.test] / np.linalg.norm(vectors[self.test], axis=1, keepdims=True)
         scores = np.empty(len(unit))
         for i in range(len(unit)):
-            barred = np.zeros(len(unit), bool)
-            barred[i] = True
+            excluded = np.zeros(len(unit), bool)
+            excluded[i] = True
             if self.group[i] is not None:
-                barred |= (self.group == self.group[i]) & (self.domain == self.domain[i])
-            relevant = (self.label == self.label[i]) & ~barred
+                excluded |= (self.group == self.group[i]) & (self.domain == self.domain[i])
+            relevant = (self.label == self.label[i]) & ~excluded
             reach = min(int(relevant.sum()), 5)
-            order = np.argsort(-np.where(barred, -np.inf, unit @ unit[i]), kind="stable")[:reach]
+            order = np.argsort(-np.where(excluded, -np.inf, unit @ unit[i]), kind="stable")[:reach]
             scores[i] = relevant[order].sum() / reach if reach else np.nan
         return scores
 

@@ -3,7 +3,7 @@
     python benchmarks/towers.py                                  batches of 16 and of 1, 2 threads
     python benchmarks/towers.py --layers 2 --images 4 --rounds 1     a smoke run
 
-Every contender has the same random weights and gets the same normalised or raw pictures of 224 px; rounds are
+Every contender has the same random weights and gets the same normalised or raw images of 224 px; rounds are
 interleaved, and each measures a float32 matrix product that stands for the machine's peak. `cosine` is the lowest of
 the features against torch in float32. Goals: 2.4 times torch eager float32 at a cosine of 0.999, not behind any other,
 and JAX float32 not behind torch float32. Random weights say little about what eight bits do to trained ones: `load`
@@ -86,7 +86,7 @@ def contenders(directory: Path) -> Contenders:
     _, config, tensors = read_published(directory / "published")
     write_model(directory / "model", config, tensors, {})
     ours = load(directory / "model")
-    note(f"auto: {'float32' if ours.cosine is None else f'eight bits, cosine {ours.cosine:.5f} on drawn pictures'}")
+    note(f"auto: {'float32' if ours.cosine is None else f'eight bits, cosine {ours.cosine:.5f} on drawn images'}")
     (directory / "graph").mkdir()
     graph = write_graph(directory / "graph", *read_model(directory / "model"))
     again = transformers.CLIPVisionModel.from_pretrained

@@ -3,7 +3,7 @@
     python benchmarks/towers_gpu.py                                            one GPU; without one it says so and ends
     python benchmarks/towers_gpu.py --device cpu --layers 2 --batch 4 --side 512 --rounds 1     a smoke run
 
-All have the same random weights, and the same pictures of 224 px lie in the device's memory before the clock starts;
+All have the same random weights, and the same images of 224 px lie in the device's memory before the clock starts;
 features stay there. Rounds are interleaved, and each measures a square matrix product of the same kind, in torch and in
 JAX: the faster of them stands for the peak. `of the peak` counts the operations of `lookalike.towers.cost`.
 `cosine` is the lowest of the features against torch in float32. Goals: 0.6 of the peak, and 1.1 times torch.compile.
@@ -23,7 +23,7 @@ from pathlib import Path
 from typing import Any
 
 parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-parser.add_argument("--batch", type=int, default=256, help="pictures in a batch")
+parser.add_argument("--batch", type=int, default=256, help="images in a batch")
 parser.add_argument("--rounds", type=int, default=5)
 parser.add_argument("--layers", type=int, default=32, help="blocks of the ViT")
 parser.add_argument("--side", type=int, default=8192, help="of the matrices whose product stands for the peak")
@@ -88,7 +88,7 @@ def in_lookalike(encoder: Encoder, images: np.ndarray) -> Run:
 
 
 def contenders(directory: Path, images: np.ndarray) -> tuple[dict[str, Run], int]:
-    """All of one model, ours first; and the operations of one picture."""
+    """All of one model, ours first; and the operations of one image."""
     published(directory)
     _, config, tensors = read_published(directory)
     found = {"lookalike bfloat16": in_lookalike(Encoder.from_parts(config, tensors, "bfloat16"), images)}

@@ -28,7 +28,7 @@ REFERENCE = {"torch", "transformers", "faiss", "sklearn"}
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Skip, with a reason that the summary counts, what needs libraries or pictures that are not here."""
+    """Skip, with a reason that the summary counts, what needs libraries or images that are not here."""
     for item in items:
         marker = item.get_closest_marker("reference")
         if marker:
@@ -36,7 +36,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             if missing:
                 item.add_marker(pytest.mark.skip(reason=f"reference library not installed: {', '.join(missing)}"))
         if item.get_closest_marker("data") and not os.environ.get("LOOKALIKE_DATA"):
-            item.add_marker(pytest.mark.skip(reason="LOOKALIKE_DATA is not set: no real pictures"))
+            item.add_marker(pytest.mark.skip(reason="LOOKALIKE_DATA is not set: no real images"))
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -59,7 +59,7 @@ def devices() -> list[object]:
 
 @pytest.fixture(scope="session")
 def data_path() -> Path:
-    """Where the real pictures lie; for tests marked `data`."""
+    """Where the real images lie; for tests marked `data`."""
     return Path(os.environ["LOOKALIKE_DATA"])
 
 

@@ -1,4 +1,4 @@
-"""Turns a picture of anything into 64 numbers, so that pictures of the same thing lie next to each other.
+"""Turns an image of anything into 64 numbers, so that images of the same thing lie next to each other.
 
 Public names are found on first use, so that `import lookalike` costs nothing.
 """

@@ -1,4 +1,4 @@
-"""A small real encoder, a folder of small pictures, and what `lookalike index` makes of them, once a session.
+"""A small real encoder, a folder of small images, and what `lookalike index` makes of them, once a session.
 
 And a stand-in of the Hub: tests that use it are marked `allow_hosts("127.0.0.1,localhost")`.
 """
@@ -23,13 +23,13 @@ from PIL import Image
 class Shop:
     """Paths."""
 
-    pictures: Path
+    images: Path
     model: Path
     collection: Path
 
 
 def draw(label: int, number: int) -> Image.Image:
-    """Four colored quarters that belong to the label, and some noise that belongs to the picture."""
+    """Four colored quarters that belong to the label, and some noise that belongs to the image."""
     quarters = np.random.default_rng(label).integers(30, 225, (2, 2, 3))
     noise = np.random.default_rng((label, number)).integers(-25, 25, (40, 48, 3))
     return Image.fromarray((quarters.repeat(20, 0).repeat(24, 1) + noise).astype(np.uint8))
@@ -63,28 +63,28 @@ def write_tiny_model() -> Callable[[Path, int], Path]:
 
 @pytest.fixture(scope="session")
 def shop_once(tmp_path_factory: pytest.TempPathFactory, write_tiny_model: Callable[..., Path]) -> Iterator[Shop]:
-    """Two domains of two labels of three pictures, indexed."""
+    """Two domains of two labels of three images, indexed."""
     from lookalike.commands import main
 
     base = tmp_path_factory.mktemp("shop")
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("XDG_CACHE_HOME", str(base / "cache"))
         for label in range(4):
-            folder = base / "pictures" / f"domain{label // 2}" / f"label{label}"
+            folder = base / "images" / f"domain{label // 2}" / f"label{label}"
             folder.mkdir(parents=True)
             for number in range(3):
                 draw(label, number).save(folder / f"{number}.png")
         write_tiny_model(base / "model")
-        arguments = ["index", str(base / "pictures"), "--model", str(base / "model"), "--out", str(base / "shop.coll")]
+        arguments = ["index", str(base / "images"), "--model", str(base / "model"), "--out", str(base / "shop.coll")]
         assert main(arguments) == 0
-        yield Shop(base / "pictures", base / "model", base / "shop.coll")
+        yield Shop(base / "images", base / "model", base / "shop.coll")
 
 
 @pytest.fixture
 def shop(shop_once: Shop, tmp_path: Path) -> Shop:
-    """A copy of it, to change; the pictures are read where they are."""
+    """A copy of it, to change; the images are read where they are."""
     shutil.copytree(shop_once.collection, tmp_path / "shop.coll")
-    return Shop(shop_once.pictures, shop_once.model, tmp_path / "shop.coll")
+    return Shop(shop_once.images, shop_once.model, tmp_path / "shop.coll")
 
 
 @dataclass

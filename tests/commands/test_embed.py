@@ -36,10 +36,10 @@ def places(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[str, str]:
     for i in range(6):
         buffer = io.BytesIO()
         PIL.Image.fromarray(rng.integers(0, 256, (20, 30, 3), dtype=np.uint8)).save(buffer, "PNG")
-        place = tmp_path / "pictures" / "ab"[i % 2] / f"{i}.png"
+        place = tmp_path / "images" / "ab"[i % 2] / f"{i}.png"
         place.parent.mkdir(parents=True, exist_ok=True)
         place.write_bytes(buffer.getvalue())
-    assert main(["prepare", str(tmp_path / "pictures"), "--out", str(tmp_path / "coll")]) == 0
+    assert main(["prepare", str(tmp_path / "images"), "--out", str(tmp_path / "coll")]) == 0
     return str(tmp_path / "model"), str(tmp_path / "coll")
 
 

@@ -17,7 +17,7 @@ def test_export_says_how_near_and_how_large(
     said = capsys.readouterr()
     facts = json.loads((out / "card.json").read_text())["export"]
     assert said.out == ""
-    assert f"smallest cosine {facts['minimum_cosine']:.6f} over 6 pictures" in said.err
+    assert f"smallest cosine {facts['minimum_cosine']:.6f} over 6 images" in said.err
     assert "MB" in said.err
     assert facts["minimum_cosine"] > 0.99999
     assert "license: Apache-2.0" in (out / "README.md").read_text()

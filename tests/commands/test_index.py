@@ -12,7 +12,7 @@ from lookalike.vectors.runtime import Embedder
 
 @pytest.fixture
 def embedded(monkeypatch):
-    """How many pictures went through the tower."""
+    """How many images went through the tower."""
     counts = []
     features = Embedder.features
 
@@ -25,20 +25,20 @@ def embedded(monkeypatch):
 
 
 def test_again_embeds_only_what_is_new(shop, tmp_path, embedded, capsys):
-    pictures = tmp_path / "pictures"
-    shutil.copytree(shop.pictures, pictures)
+    pictures = tmp_path / "images"
+    shutil.copytree(shop.images, pictures)
     arguments = ["index", str(pictures), "--model", str(shop.model), "--out", str(tmp_path / "new.coll")]
     assert main(arguments) == 0
     assert sum(embedded) == 12
     captured = capsys.readouterr()
     assert captured.out == ""
-    assert "12 pictures, 12 newly embedded" in captured.err
+    assert "12 images, 12 newly embedded" in captured.err
     shutil.copy(pictures / "domain0/label0/0.png", pictures / "domain0/label0/copy.png")
     (pictures / "domain1/label3/2.png").unlink()
     embedded.clear()
     assert main(arguments) == 0
     assert sum(embedded) == 1
-    assert "12 pictures, 1 newly embedded" in capsys.readouterr().err
+    assert "12 images, 1 newly embedded" in capsys.readouterr().err
     embedded.clear()
     assert main(arguments) == 0
     assert embedded == []
@@ -85,8 +85,8 @@ def test_refuses(shop, tmp_path, capsys):
     (tmp_path / "else").mkdir()
     (tmp_path / "else" / "thesis.txt").touch()
     for source, model, out, words in [
-        (shop.pictures, tmp_path / "nothing", tmp_path / "copy", "nothing"),
-        (shop.pictures, shop.model, tmp_path / "else", "something else"),
+        (shop.images, tmp_path / "nothing", tmp_path / "copy", "nothing"),
+        (shop.images, shop.model, tmp_path / "else", "something else"),
         (tmp_path / "nowhere", shop.model, tmp_path / "copy", "nowhere"),
     ]:
         assert main(["index", str(source), "--model", str(model), "--out", str(out)]) == 2

@@ -38,11 +38,11 @@ def encoder(path: Path) -> dict[str, np.ndarray]:
 
 def test_a_collection(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     for name in ("red/a", "red/b", "blue/a"):
-        path = tmp_path / "pictures" / f"{name}.png"
+        path = tmp_path / "images" / f"{name}.png"
         path.parent.mkdir(parents=True, exist_ok=True)
         Image.new("RGB", (20, 30), name.split("/")[0]).save(path)
-    (tmp_path / "pictures" / "red" / "c.jpg").write_bytes(b"\xff\xd8 no picture")
-    assert main(["prepare", str(tmp_path / "pictures"), "--out", str(tmp_path / "c"), "--workers", "1"]) == 0
+    (tmp_path / "images" / "red" / "c.jpg").write_bytes(b"\xff\xd8 no image")
+    assert main(["prepare", str(tmp_path / "images"), "--out", str(tmp_path / "c"), "--workers", "1"]) == 0
     capsys.readouterr()
     facts, text = info(tmp_path / "c", capsys)
     assert (facts["kind"], facts["rows"], facts["errors"]) == ("collection", 3, 1)

@@ -14,7 +14,7 @@ from PIL import Image
 LOOKALIKE = [sys.executable, "-c", "from lookalike.commands import run; run()"]
 
 
-def pictures(folder: Path, count: int) -> None:
+def images(folder: Path, count: int) -> None:
     folder.mkdir()
     noise = np.random.default_rng(0).integers(0, 256, (600, 800, 3), np.uint8)
     Image.fromarray(noise).save(folder / "0.png", compress_level=1)
@@ -36,8 +36,8 @@ def ends(group: int, seconds: float = 10) -> bool:
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_an_interrupted_prepare_says_so_and_goes_on(number: signal.Signals, tmp_path: Path) -> None:
-    pictures(tmp_path / "pictures", 40)
-    command = [*LOOKALIKE, "prepare", str(tmp_path / "pictures"), "--out", str(tmp_path / "c"), "--workers", "2"]
+    images(tmp_path / "images", 40)
+    command = [*LOOKALIKE, "prepare", str(tmp_path / "images"), "--out", str(tmp_path / "c"), "--workers", "2"]
     process = subprocess.Popen(
         command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True
     )

@@ -56,7 +56,7 @@ def test_the_card_says_what_from_where_and_how(photos: Path, tmp_path: Path) -> 
     ("arguments", "sentence", "hint"),
     [
         (["photo", "--out", "c"], "There is nothing at `photo`.", "did you mean `photos`?"),
-        (["empty", "--out", "c"], "`empty` holds no pictures.", "label/"),
+        (["empty", "--out", "c"], "`empty` holds no images.", "label/"),
         (["photos", "--out", "photos"], "exists and is something else", "another `--out`"),
         (["photos", "--out", "c", "--size", "0"], "`--size` is 0; expected at least 1 pixel.", ""),
         (["t.csv", "--out", "c"], "`t.csv` has no column `path`; its columns are 'Path'.", "name the column `Path`"),

@@ -102,7 +102,7 @@ def model(tmp_path: Path, write_tiny_model: Callable[..., Path]) -> Path:
     path = write_tiny_model(tmp_path / "model")
     card = json.loads((path / "card.json").read_text())
     card |= {"name": "Shop", "recipe": "Head", "data": str(tmp_path / "somewhere" / "shop.coll"), "license": "mit"}
-    card["pictures"] = {"rows": 90, "licences": {"cc-by-4.0": 60, "cc-by-nc-4.0": 20}, "sources": ["shop"]}
+    card["images"] = {"rows": 90, "licences": {"cc-by-4.0": 60, "cc-by-nc-4.0": 20}, "sources": ["shop"]}
     card["metrics"] = {"untouched": {"mp@5": 0.25}, "trained": {"mp@5": 0.5}}
     card["began_from"] = {"name": "clip-vit-b-32", "source": "openai/clip-vit-base-patch32", "license": "mit"}
     (path / "card.json").write_text(json.dumps(card))
@@ -118,7 +118,7 @@ def test_push_uploads_the_model_and_its_card(
     assert main(["push", str(model), "somebody/shop", "--private"]) == 0
     said = capsys.readouterr()
     assert said.out == f"{taker.endpoint}/somebody/shop/commit/1\n"
-    assert "licence: unknown, of 10 pictures of `shop.coll` without a word" in said.err
+    assert "licence: unknown, of 10 images of `shop.coll` without a word" in said.err
     assert set(taker.files) == {"README.md", "card.json", "config.json", "model.safetensors"}
     assert taker.files["model.safetensors"] == (model / "model.safetensors").read_bytes()
     assert taker.authorizations == {"Bearer hf_secret"}
@@ -128,7 +128,7 @@ def test_push_uploads_the_model_and_its_card(
     assert "license: other\nlicense_name: unknown\n" in readme
     assert "| trained | 0.5000 |" in readme
     assert "- `mp@5`: " in readme
-    assert "| 20 pictures of `shop.coll` | cc-by-nc-4.0 | non-commercial |" in readme
+    assert "| 20 images of `shop.coll` | cc-by-nc-4.0 | non-commercial |" in readme
     assert "| the weights `openai/clip-vit-base-patch32` | mit | attribution |" in readme
     assert "# lookalike pull somebody/shop --out shop" in readme
     assert str(tmp_path) not in readme + taker.files["card.json"].decode()

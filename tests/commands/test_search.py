@@ -26,7 +26,7 @@ def search(shop, capsys):
 
 
 def picture(shop, label, number):
-    return shop.pictures / f"domain{label // 2}" / f"label{label}" / f"{number}.png"
+    return shop.images / f"domain{label // 2}" / f"label{label}" / f"{number}.png"
 
 
 def test_table(shop, search):
@@ -125,7 +125,7 @@ def test_a_collection_that_was_never_indexed(shop, search):
 
 
 def test_what_the_user_can_mend_is_a_sentence(shop, search, tmp_path):
-    (tmp_path / "bad.jpg").write_bytes(b"\xff\xd8 no picture")
+    (tmp_path / "bad.jpg").write_bytes(b"\xff\xd8 no image")
     (tmp_path / "empty.jpg").touch()
     for arguments, words in [
         ([tmp_path / "bad.jpg"], "bad.jpg"),

@@ -26,18 +26,18 @@ LABELS = ["red_kettle", "fox", "blue label"]
 
 @pytest.fixture(scope="module")
 def shelf(tmp_path_factory, write_text_model):
-    """Pictures of two domains, with class names; a model with a text side; what `index` makes of both."""
+    """Images of two domains, with class names; a model with a text side; what `index` makes of both."""
     base = tmp_path_factory.mktemp("shelf")
     rng = np.random.default_rng(0)
     for label in LABELS:
         for domain in ("one", "two"):
-            folder = base / "pictures" / domain / label
+            folder = base / "images" / domain / label
             folder.mkdir(parents=True)
             for number in range(3):
                 pixels = rng.integers(0, 256, (4, 4, 3), dtype=np.uint8).repeat(10, 0).repeat(10, 1)
                 Image.fromarray(pixels).save(folder / f"{number}.png")
     write_text_model(base / "model", dim=6, mirror=True)
-    arguments = ["index", str(base / "pictures"), "--model", str(base / "model"), "--out", str(base / "coll")]
+    arguments = ["index", str(base / "images"), "--model", str(base / "model"), "--out", str(base / "coll")]
     assert main(arguments) == 0
     return base
 
@@ -63,11 +63,11 @@ def test_search_finds_what_the_vectors_say(shelf, run):
     assert [match["score"] for match in document[0]["matches"]] == pytest.approx(sorted(cosines)[::-1], abs=1e-5)
 
 
-def test_pictures_and_words_together(shelf, run, tmp_path):
-    picture = shelf / "pictures" / "one" / "fox" / "0.png"
-    arguments = ("search", shelf / "coll", picture, "--text", "fox", "-k", "2", "--where", "domain = 'one'")
+def test_images_and_words_together(shelf, run, tmp_path):
+    image = shelf / "images" / "one" / "fox" / "0.png"
+    arguments = ("search", shelf / "coll", image, "--text", "fox", "-k", "2", "--where", "domain = 'one'")
     document = json.loads(run(*arguments, "--json").out)
-    assert [entry["query"] for entry in document] == [str(picture), "fox"]
+    assert [entry["query"] for entry in document] == [str(image), "fox"]
     assert document[0]["matches"][0]["source"].endswith("one/fox/0.png")
     assert run(*arguments).out.split("\n\n")[1].startswith("fox\n")
     for suffix in ("png", "html"):
@@ -87,7 +87,7 @@ def test_search_without_words_or_text_side_is_a_sentence(shelf, run, tmp_path, w
     assert "hint: CLIP, OpenCLIP and SigLIP have one" in refused.err
 
 
-def test_search_with_words_imports_no_jax_nor_needs_the_library_for_pictures(shelf):
+def test_search_with_words_imports_no_jax_nor_needs_the_library_for_images(shelf):
     script = f"""
         import sys
         from lookalike.commands import main
@@ -95,7 +95,7 @@ def test_search_with_words_imports_no_jax_nor_needs_the_library_for_pictures(she
         assert "jax" not in sys.modules, "jax was imported"
         del sys.modules["tokenizers"]
         sys.modules["tokenizers"] = None
-        assert main(["search", {str(shelf / "coll")!r}, {str(shelf / "pictures/one/fox/0.png")!r}]) == 0
+        assert main(["search", {str(shelf / "coll")!r}, {str(shelf / "images/one/fox/0.png")!r}]) == 0
         assert main(["search", {str(shelf / "coll")!r}, "--text", "fox"]) == 2
     """
     done = subprocess.run([sys.executable, "-c", textwrap.dedent(script)], capture_output=True, text=True, check=False)

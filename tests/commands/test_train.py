@@ -12,17 +12,17 @@ from lookalike.commands import main
 
 @pytest.fixture(scope="module")
 def shelf(tmp_path_factory, write_tiny_model):
-    """A collection of twelve things, four pictures each, three of the things kept for the test; and an encoder."""
+    """A collection of twelve things, four images each, three of the things kept for the test; and an encoder."""
     base = tmp_path_factory.mktemp("shelf")
     rng = np.random.default_rng(0)
-    (base / "pictures").mkdir()
+    (base / "images").mkdir()
     rows = ["path,label,domain,split"]
     for thing in range(12):
         color = rng.integers(0, 256, (4, 5, 3))
         for i in range(4):
             pixels = np.clip(color.repeat(8, 0).repeat(8, 1) + rng.integers(-30, 30, (32, 40, 3)), 0, 255)
-            Image.fromarray(pixels.astype(np.uint8)).save(base / "pictures" / f"{thing}_{i}.jpg", quality=95)
-            rows.append(f"pictures/{thing}_{i}.jpg,thing {thing},toys,{'test' if thing > 8 else 'train'}")
+            Image.fromarray(pixels.astype(np.uint8)).save(base / "images" / f"{thing}_{i}.jpg", quality=95)
+            rows.append(f"images/{thing}_{i}.jpg,thing {thing},toys,{'test' if thing > 8 else 'train'}")
     (base / "table.csv").write_text("\n".join(rows) + "\n")
     assert main(["prepare", str(base / "table.csv"), "--out", str(base / "collection")]) == 0
     write_tiny_model(base / "model", 0)

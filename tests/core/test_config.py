@@ -33,7 +33,7 @@ class Config:
     collection: str = option(positional=True, metavar="COLL")
     """The collection."""
     images: tuple[str, ...] = option(positional=True, metavar="IMAGE", default=())
-    """Pictures."""
+    """Images."""
     count: int = option(default=5, short="k", metavar="N")
     """How many."""
     where: str | None = None

@@ -16,7 +16,7 @@ from lookalike.imaging.decode import decode, encode_jpeg
 AUGMENTS = (Crop(16), Flip(), Color(), Erase())
 
 
-class Pictures:
+class Images:
     """What `batches` asks of a collection; ids are not positions, as in a real one."""
 
     def __init__(self, rows=12, spoil=()):
@@ -41,7 +41,7 @@ def stream(collection, **changes):
 
 
 def first(count, **changes):
-    source = stream(Pictures(), **changes)
+    source = stream(Images(), **changes)
     got = [next(source) for _ in range(count)]
     source.close()
     return got
@@ -61,8 +61,8 @@ def test_a_step_does_not_depend_on_where_the_stream_began_nor_on_threads(sample)
     assert not same(whole[0], first(1, seed=4, sample=sample)[0])
 
 
-def test_pictures_belong_to_their_labels():
-    collection = Pictures()
+def test_images_belong_to_their_labels():
+    collection = Images()
     ids = np.array(sorted(collection.images), np.int64)
     source = stream(collection, augments=(), size=8)
     for step in range(4):
@@ -77,7 +77,7 @@ def test_pictures_belong_to_their_labels():
 
 
 def test_without_a_crop_the_middle_is_taken():
-    collection = Pictures(rows=1)
+    collection = Images(rows=1)
     image = np.zeros((40, 80, 3), np.uint8)
     image[:, 20:60] = 255
     collection.images = {1: encode_jpeg(image, 95)}
@@ -88,20 +88,20 @@ def test_without_a_crop_the_middle_is_taken():
 
 def test_closing_stops_the_threads_at_once():
     before = threading.active_count()
-    source = stream(Pictures(), threads=3)
+    source = stream(Images(), threads=3)
     next(source)
     assert threading.active_count() == before + 3
     begun = time.monotonic()
     source.close()
     assert threading.active_count() == before
     assert time.monotonic() - begun < 2
-    unused = stream(Pictures())
+    unused = stream(Images())
     unused.close()
     assert threading.active_count() == before
 
 
 def test_threads_do_not_run_ahead_without_end():
-    collection = Pictures()
+    collection = Images()
     source = stream(collection)
     next(source)
     time.sleep(0.3)
@@ -111,7 +111,7 @@ def test_threads_do_not_run_ahead_without_end():
 
 def test_errors_come_out_at_their_step():
     before = threading.active_count()
-    collection = Pictures(spoil=[100 + 7 * 4])
+    collection = Images(spoil=[100 + 7 * 4])
     rows = [uniform(12, 5, 3, step).tolist() for step in range(3)]
     bad = next(step for step in range(3) if 4 in rows[step])
     source = stream(collection)

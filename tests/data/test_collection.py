@@ -172,11 +172,11 @@ def test_appending_again_and_again_does_not_read_all_ids_each_time(
     assert len(Collection.open(collection.path)) == 50
 
 
-def test_vectors_are_added_and_filled_in_without_writing_pictures_again(collection: Collection) -> None:
+def test_vectors_are_added_and_filled_in_without_writing_images_again(collection: Collection) -> None:
     rng = np.random.default_rng(0)
     every = np.arange(0, 60, 2)
     values = rng.standard_normal((30, 8)).astype(np.float32)
-    pictures = picture_files(collection)
+    images = image_files(collection)
     before = data_bytes(collection)
     version = collection.version
 
@@ -206,8 +206,8 @@ def test_vectors_are_added_and_filled_in_without_writing_pictures_again(collecti
     np.testing.assert_array_equal(collection.vectors("features_0a")[1][:30], values)
     assert len(collection.missing("features_0a")) == 0
 
-    assert pictures <= picture_files(collection)
-    assert data_bytes(collection) - before < 10 * 20_001 + 60_000  # ten new pictures, small columns
+    assert images <= image_files(collection)
+    assert data_bytes(collection) - before < 10 * 20_001 + 60_000  # ten new images, small columns
 
 
 def test_vectors_of_another_encoder_are_named(collection: Collection) -> None:
@@ -230,7 +230,7 @@ def test_vectors_of_gone_rows_are_not_asked_for(collection: Collection) -> None:
     assert got.shape == (29, 4)
 
 
-def test_the_fingerprint_is_of_ids_pictures_labels_and_domains(collection: Collection) -> None:
+def test_the_fingerprint_is_of_ids_images_labels_and_domains(collection: Collection) -> None:
     first = collection.fingerprint
     assert len(first) == 64
     assert Collection.open(collection.path).fingerprint == first
@@ -333,7 +333,7 @@ def schema_of(dropped: str) -> pa.Schema:
     return pa.schema([field for field in [*SCHEMA, pa.field("price", pa.float64())] if field.name != dropped])
 
 
-def picture_files(collection: Collection) -> set[str]:
+def image_files(collection: Collection) -> set[str]:
     """Names of the data files that hold the column `image`."""
     dataset = lance.dataset(f"{collection.path}/rows.lance")
     return {f.path for fragment in dataset.get_fragments() for f in fragment.data_files() if 2 in f.fields}

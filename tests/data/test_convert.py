@@ -26,7 +26,7 @@ def tasks(folder: Path, count: int) -> list[Task]:
     return made
 
 
-def test_a_picture_is_read_hashed_and_stored(tmp_path: Path) -> None:
+def test_an_image_is_read_hashed_and_stored(tmp_path: Path) -> None:
     (task,) = tasks(tmp_path, 1)
     data = (tmp_path / "0.png").read_bytes()
     outcome = convert(task, 10)
@@ -39,8 +39,8 @@ def test_a_picture_is_read_hashed_and_stored(tmp_path: Path) -> None:
     assert isinstance(convert(Task(task.place, b"another"), 10), Converted)
 
 
-def test_what_goes_wrong_with_one_picture_is_its_own_affair(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    (tmp_path / "text.jpg").write_text("no picture")
+def test_what_goes_wrong_with_one_image_is_its_own_affair(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "text.jpg").write_text("no image")
     for name in ("text.jpg", "absent.jpg", "."):
         failed = convert(Task(Place(str(tmp_path / name), "s")), 256)
         assert isinstance(failed, Failed)
@@ -65,7 +65,7 @@ def test_several_processes_give_the_same_in_the_same_order(tmp_path: Path) -> No
     assert list(convert_all([], 16, workers=2)) == []
 
 
-def test_few_pictures_start_no_process(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_few_images_start_no_process(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "_pool", None)
     assert len(list(convert_all(tasks(tmp_path, WORTH), 16, workers=8))) == WORTH
 

@@ -24,7 +24,7 @@ from lookalike.data.collection import Collection
 from lookalike.data.prepare import prepare
 
 
-def picture(path: Path, seed: int = 0, time: int = 1) -> None:
+def image(path: Path, seed: int = 0, time: int = 1) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     pixels = np.random.default_rng(seed).integers(0, 255, (24, 32, 3), np.uint8)
     PIL.Image.fromarray(pixels).save(path, "JPEG")
@@ -33,11 +33,11 @@ def picture(path: Path, seed: int = 0, time: int = 1) -> None:
 
 @pytest.fixture
 def photos(tmp_path: Path) -> Path:
-    """Four labels with five pictures each; the third file of each is no picture."""
+    """Four labels with five images each; the third file of each is no image."""
     for label in ("cup", "jug", "mug", "pot"):
         for i in range(5):
-            picture(tmp_path / "photos" / label / f"{i}.jpg", seed=10 * ord(label[0]) + i)
-        (tmp_path / "photos" / label / "2.jpg").write_text("no picture")
+            image(tmp_path / "photos" / label / f"{i}.jpg", seed=10 * ord(label[0]) + i)
+        (tmp_path / "photos" / label / "2.jpg").write_text("no image")
     return tmp_path / "photos"
 
 
@@ -66,8 +66,8 @@ def everything(out: Path) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
     return rows, sorted(collection.errors().to_pylist(), key=lambda row: row["id"])
 
 
-def test_pictures_become_rows_and_what_is_none_an_error(photos: Path, tmp_path: Path) -> None:
-    picture(photos / "cup" / "large.jpg", seed=9)
+def test_images_become_rows_and_what_is_none_an_error(photos: Path, tmp_path: Path) -> None:
+    image(photos / "cup" / "large.jpg", seed=9)
     with PIL.Image.open(photos / "cup" / "large.jpg") as small:
         small.resize((640, 480)).save(photos / "cup" / "large.jpg")
     report = prepare([str(photos)], str(tmp_path / "shop"), size=64)
@@ -107,10 +107,10 @@ def test_a_changed_folder_is_followed(photos: Path, tmp_path: Path, decodes: lis
     decodes.clear()
     (photos / "cup" / "0.jpg").unlink()
     shutil.rmtree(photos / "pot")
-    picture(photos / "jug" / "1.jpg", seed=77, time=2)  # another picture of the same name
-    os.utime(photos / "mug" / "3.jpg", (9, 9))  # the same picture, touched
-    picture(photos / "a new one" / "0.jpg", seed=5)
-    picture(photos / "mug" / "2.jpg", seed=6)  # was no picture
+    image(photos / "jug" / "1.jpg", seed=77, time=2)  # another image of the same name
+    os.utime(photos / "mug" / "3.jpg", (9, 9))  # the same image, touched
+    image(photos / "a new one" / "0.jpg", seed=5)
+    image(photos / "mug" / "2.jpg", seed=6)  # was no image
     report = prepare([str(photos)], str(out))
     assert len(decodes) == 3
     assert (report.added, report.edited, report.gone, report.failed, report.errors) == (3, 1, 6, 0, 2)
@@ -126,7 +126,7 @@ def test_a_changed_folder_is_followed(photos: Path, tmp_path: Path, decodes: lis
     assert len(decodes) == 3
 
 
-def test_a_picture_that_comes_back_gets_its_row_back(photos: Path, tmp_path: Path, decodes: list[bytes]) -> None:
+def test_an_image_that_comes_back_gets_its_row_back(photos: Path, tmp_path: Path, decodes: list[bytes]) -> None:
     out = tmp_path / "shop"
     prepare([str(photos)], str(out))
     before = sources(out)
@@ -138,7 +138,7 @@ def test_a_picture_that_comes_back_gets_its_row_back(photos: Path, tmp_path: Pat
     report = prepare([str(photos)], str(out))
     assert (report.added, report.edited, report.gone, report.errors) == (0, 4, 0, 4)
     assert sources(out) == before
-    assert len(decodes) == 1  # the one that is no picture: its error was forgotten with it
+    assert len(decodes) == 1  # the one that is no image: its error was forgotten with it
 
 
 def test_new_labels_change_rows_and_decode_nothing(photos: Path, tmp_path: Path, decodes: list[bytes]) -> None:
@@ -162,7 +162,7 @@ def test_new_labels_change_rows_and_decode_nothing(photos: Path, tmp_path: Path,
 
 def test_several_sources_share_a_collection(photos: Path, tmp_path: Path) -> None:
     other = tmp_path / "elsewhere" / "photos"
-    picture(other / "cup" / "0.jpg", seed=1)
+    image(other / "cup" / "0.jpg", seed=1)
     table = tmp_path / "elsewhere" / "t.csv"
     table.write_text("path,label,domain,split\nphotos/cup/0.jpg,c,cars,test\n")
     out = tmp_path / "shop"
@@ -219,7 +219,7 @@ def tiny(size: int) -> bytes:
     return file.getvalue()
 
 
-CONTENTS = [tiny(4), tiny(6), tiny(8), b"no picture"]
+CONTENTS = [tiny(4), tiny(6), tiny(8), b"no image"]
 states = st.dictionaries(
     st.sampled_from([f"{label}/{i}.png" for label in "ab" for i in range(3)]),
     st.tuples(st.integers(0, 3), st.integers(1, 2)),  # which content, which time
@@ -229,7 +229,7 @@ states = st.dictionaries(
 
 @settings(max_examples=15, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(st.lists(states, min_size=2, max_size=4))
-def test_after_any_changes_the_rows_are_the_pictures_of_the_folder(history: list[dict[str, tuple[int, int]]]) -> None:
+def test_after_any_changes_the_rows_are_the_images_of_the_folder(history: list[dict[str, tuple[int, int]]]) -> None:
     with tempfile.TemporaryDirectory() as place:
         folder, out = Path(place, "photos"), Path(place, "shop")
         before: dict[str, tuple[int, bytes]] = {}
@@ -245,7 +245,7 @@ def test_after_any_changes_the_rows_are_the_pictures_of_the_folder(history: list
             now = {row["source"]: (row["id"], row["sha256"]) for row in rows}
             good = {f"photos/{name}": CONTENTS[content] for name, (content, _) in state.items() if content < 3}
             assert len(rows) == len(now) == report.rows
-            # A picture is told by size and time: one that changed and kept both is not seen. These differ in size.
+            # An image is told by size and time: one that changed and kept both is not seen. These differ in size.
             assert {source: digest for source, (_, digest) in now.items()} == {
                 source: hashlib.sha256(data).digest() for source, data in good.items()
             }
@@ -299,7 +299,7 @@ def test_after_a_kill_the_rows_come_out_as_if_nothing_had_happened(
     if method == "append":
         collection = Collection.open(killed)
         done = len(collection) + len(collection.errors())
-        assert 3 * (count - 1) < done <= 3 * count  # the last batch: all of it, or its one that is no picture
+        assert 3 * (count - 1) < done <= 3 * count  # the last batch: all of it, or its one that is no image
     decodes.clear()
     prepare([str(photos)], str(killed))
     assert len(decodes) == 20 - done
@@ -316,7 +316,7 @@ def test_a_first_write_that_was_killed_is_begun_anew(photos: Path, tmp_path: Pat
     assert (report.rows, report.errors) == (16, 4)
 
 
-def test_a_picture_that_becomes_readable_is_tried_again(
+def test_an_image_that_becomes_readable_is_tried_again(
     photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     out, locked_away = str(tmp_path / "shop"), str(photos / "cup" / "0.jpg")
@@ -336,12 +336,12 @@ def test_a_picture_that_becomes_readable_is_tried_again(
     assert prepare([str(photos)], out).added == 1
 
 
-def test_a_kill_between_a_new_picture_and_its_old_row_is_made_good(photos: Path, tmp_path: Path) -> None:
+def test_a_kill_between_a_new_image_and_its_old_row_is_made_good(photos: Path, tmp_path: Path) -> None:
     whole, killed = tmp_path / "whole", tmp_path / "killed"
     for out in (whole, killed):
         prepare([str(photos)], str(out))
     for i in (0, 1, 3):
-        picture(photos / "cup" / f"{i}.jpg", seed=50 + i, time=7)
+        image(photos / "cup" / f"{i}.jpg", seed=50 + i, time=7)
     prepare([str(photos)], str(whole))
     command = [sys.executable, "-c", SCRIPT, str(killed), "append", "after", "1", str(photos)]
     assert subprocess.run(command, stderr=subprocess.DEVNULL, check=False).returncode == -signal.SIGKILL
@@ -413,7 +413,7 @@ def test_a_folder_that_lost_everything_is_an_error_and_marks_nothing(photos: Pat
     prepare([str(photos)], out)
     photos.rename(tmp_path / "away")
     photos.mkdir()  # a disk that is not mounted looks like this
-    with pytest.raises(SourceError, match="holds no pictures"):
+    with pytest.raises(SourceError, match="holds no images"):
         prepare([str(photos)], out)
     assert len(Collection.open(out)) == 16
 
@@ -481,7 +481,7 @@ def test_a_full_disk_loses_nothing(
     assert sizes[0] < 1.3 * sizes[1]  # no scraps of the refused writes
 
 
-# ---------------------------------------------------------------------- real pictures
+# ---------------------------------------------------------------------- real images
 
 
 @pytest.mark.data

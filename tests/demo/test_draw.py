@@ -1,4 +1,4 @@
-"""The drawn pictures: the same for a seed, split by product, and neither trivial nor hopeless."""
+"""The drawn images: the same for a seed, split by product, and neither trivial nor hopeless."""
 
 import csv
 import hashlib

@@ -46,7 +46,7 @@ def make_page(label: str = "mugs/plain") -> Page:
     hits = [Hit(b"one", label, 0.91, True), Hit(b"two", "toys/bear", -0.25, False)]
     return Page(
         480, 60, 20, scores, 1, [(0, 0.35), (50, 0.725)], [Example(b"query", label, hits)],
-        [("lookalike prepare", "stored <480> pictures", 2.5), ("lookalike train", "trained", 61.0)],
+        [("lookalike prepare", "stored <480> images", 2.5), ("lookalike train", "trained", 61.0)],
         ["lookalike prepare photos --out mine"],
     )  # fmt: skip
 
@@ -61,11 +61,11 @@ def read(text: str) -> Reader:
 
 def test_page_is_well_formed_and_tells_its_numbers() -> None:
     text = " ".join(read(render(make_page())).text)
-    for part in ("0.725", "+0.375", "-0.050", "480 drawn pictures", "other 20", "same · 0.91", "other · -0.25", "64 s"):
+    for part in ("0.725", "+0.375", "-0.050", "480 drawn images", "other 20", "same · 0.91", "other · -0.25", "64 s"):
         assert part in text, part
 
 
-def test_pictures_are_inside_the_page_with_words_for_those_who_do_not_see_them() -> None:
+def test_images_are_inside_the_page_with_words_for_those_who_do_not_see_them() -> None:
     images = read(render(make_page())).images
     assert [base64.b64decode(str(i["src"]).split(",")[1]) for i in images] == [b"query", b"one", b"two"]
     assert [i["alt"] for i in images] == ["query: mugs/plain", "mugs/plain", "toys/bear"]

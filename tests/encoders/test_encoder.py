@@ -88,7 +88,7 @@ def test_mirror_is_the_mean_of_both_ways_to_look():
     assert np.abs(features - mirrored).max() > 1e-3
 
 
-def test_it_compiles_once_per_shape_and_gives_a_picture_the_same_vector_in_any_batch():
+def test_it_compiles_once_per_shape_and_gives_an_image_the_same_vector_in_any_batch():
     encoder, compiled = new(TOWERS[2]), []
 
     @eqx.filter_jit

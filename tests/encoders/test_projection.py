@@ -6,13 +6,13 @@ from lookalike.encoders.config import ProjectionConfig
 from lookalike.encoders.projection import Projection
 
 
-@pytest.mark.parametrize("unit_input", [False, True])
-def test_linear_against_numpy(unit_input: bool):
+@pytest.mark.parametrize("l2_normalize_input", [False, True])
+def test_linear_against_numpy(l2_normalize_input: bool):
     rng = np.random.default_rng(0)
     weight, bias, x = rng.normal(size=(9, 4)), rng.normal(size=4), rng.normal(size=9) * 50
     tensors = {"weight": jnp.asarray(weight, jnp.float32), "bias": jnp.asarray(bias, jnp.float32)}
-    found = Projection.of(ProjectionConfig("linear", 9, 4, unit_input), tensors)(jnp.asarray(x, jnp.float32))
-    wanted = (x / np.linalg.norm(x) if unit_input else x) @ weight + bias
+    found = Projection.of(ProjectionConfig("linear", 9, 4, l2_normalize_input), tensors)(jnp.asarray(x, jnp.float32))
+    wanted = (x / np.linalg.norm(x) if l2_normalize_input else x) @ weight + bias
     np.testing.assert_allclose(found, wanted / np.linalg.norm(wanted), rtol=1e-5, atol=1e-6)
 
 

@@ -81,12 +81,12 @@ SCHEMA = pa.schema(
 
 @settings(max_examples=80, deadline=None)
 @given(casts(), st.sampled_from([1, 100, 2**21]))
-def test_equals_a_slow_loop(case, barred):
+def test_equals_a_slow_loop(case, excluded):
     vectors, rows, split, protocol = case
     domains, skipped = slow_evaluate(vectors, rows, split, protocol)
     table = pa.Table.from_pylist(rows, SCHEMA)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(protocols, "BARRED", barred)
+        patch.setattr(protocols, "BARRED", excluded)
         try:
             report = evaluate(vectors, table, split=split, protocol=protocol)
         except UsageError:

@@ -1,4 +1,4 @@
-"""Metrics of raw MobileNetV2 features on real pictures, against values that were computed apart from this project."""
+"""Metrics of raw MobileNetV2 features on real images, against values that were computed apart from this project."""
 
 import csv
 import tarfile
@@ -11,7 +11,7 @@ from lookalike.commands import main
 from lookalike.evaluation.protocols import evaluate
 from lookalike.vectors.runtime import load, prepared
 
-# Test pictures of ten sets in one index, raw 1280 features, cosine; written in NumPy and torch.
+# Test images of ten sets in one index, raw 1280 features, cosine; written in NumPy and torch.
 MACRO = {"mp@5": 0.5559, "recall@1": 0.6921}
 PER_DOMAIN = {
     "apparel": 0.410,

@@ -27,7 +27,7 @@ def rows():
 def slow(texts, vectors, classes, table, protocol):
     """Metrics per domain from the definitions, one query at a time."""
     table = table.sort_by("id").to_pylist()
-    unit = lambda x: x / np.linalg.norm(x, axis=-1, keepdims=True)
+    l2_normalize = lambda x: x / np.linalg.norm(x, axis=-1, keepdims=True)
     scores = {}
     for text, label, domain in zip(texts, classes.labels, classes.domain, strict=True):
         domain = f"d{domain}"
@@ -36,7 +36,7 @@ def slow(texts, vectors, classes, table, protocol):
             for i, row in enumerate(table)
             if row["split"] == "test" and row["is_gallery"] and (protocol == "merged" or row["domain"] == domain)
         ]
-        cosines = unit(vectors[gallery]) @ unit(text)
+        cosines = l2_normalize(vectors[gallery]) @ l2_normalize(text)
         ranked = [table[gallery[i]] for i in np.argsort(-cosines, kind="stable")]
         hits = [row["label"] == label and row["domain"] == domain for row in ranked]
         n = sum(hits)

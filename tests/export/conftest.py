@@ -1,4 +1,4 @@
-"""Small encoders with random weights, the encoder's own vectors of the drawn pictures, and a check by the README."""
+"""Small encoders with random weights, the encoder's own vectors of the drawn images, and a check by the README."""
 
 import functools
 from collections.abc import Callable
@@ -55,7 +55,7 @@ def make(
     bias: bool = True,
     by_graph: bool = False,
 ) -> Case:
-    """An encoder with `dimension` numbers (None: all of the tower's), and its vectors of the drawn pictures.
+    """An encoder with `dimension` numbers (None: all of the tower's), and its vectors of the drawn images.
 
     By JAX, or `by_graph`, which takes a fraction of the time: enough where files are read back by us.
     """
@@ -67,13 +67,13 @@ def make(
     if dimension and not bias:
         tensors["projection.bias"][:] = 0
     if by_graph:
-        return Case(config, tensors, onnx.run(config, tensors, parity.pictures()))
+        return Case(config, tensors, onnx.run(config, tensors, parity.drawn_images()))
     import equinox as eqx
     import jax.numpy as jnp
 
     from lookalike.encoders.encoder import Encoder
 
-    images = np.stack([prepare(image) for image in parity.pictures()])
+    images = np.stack([prepare(image) for image in parity.drawn_images()])
     run = eqx.filter_jit(lambda encoder, images: encoder(images))
     return Case(config, tensors, np.asarray(run(Encoder.from_parts(config, tensors), jnp.asarray(images))))
 
@@ -105,13 +105,13 @@ def mobilenet() -> Case:
 
 @pytest.fixture
 def by_readme(tmp_path: Path) -> Callable[[str, Path], np.ndarray]:
-    """The vectors of the drawn pictures by the code block of a README, run in its directory."""
+    """The vectors of the drawn images by the code block of a README, run in its directory."""
 
     def run(readme: str, directory: Path) -> np.ndarray:
         code = readme.split("```python\n")[1].split("```")[0]
         embed = parity.embedder(code, directory)
         scratch = tmp_path / "drawn"
         scratch.mkdir(exist_ok=True)
-        return np.stack([embed(path) for path in parity.save(parity.pictures(), scratch)])
+        return np.stack([embed(path) for path in parity.save(parity.drawn_images(), scratch)])
 
     return run

@@ -51,16 +51,16 @@ def test_all_that_a_model_was_made_from_takes_part():
     second = {
         "name": "a",
         "data": "/x/one.coll",
-        "pictures": {"rows": 5, "licences": {"cc0-1.0": 5}},
+        "images": {"rows": 5, "licences": {"cc0-1.0": 5}},
         "began_from": first,
     }
     third = {"name": "b", "data": "/x/two.coll", "began_from": second}
     assert licences(third) == {
         "the data `two.coll`": None,
-        "5 pictures of `one.coll`": "cc0-1.0",
+        "5 images of `one.coll`": "cc0-1.0",
         "the weights `openai/clip`": "mit",
     }
     assert licences({"name": "pulled", "source": "a/b"}) == {"the weights `a/b`": None}
-    assert licences({"name": "from nothing", "data": "c", "pictures": {"rows": 1, "licences": {"mit": 1}}}) == {
-        "1 pictures of `c`": "mit"
+    assert licences({"name": "from scratch", "data": "c", "images": {"rows": 1, "licences": {"mit": 1}}}) == {
+        "1 images of `c`": "mit"
     }

@@ -35,7 +35,7 @@ def test_the_readme_gives_the_encoders_vectors(tmp_path: Path, clip, by_readme, 
     assert readme.startswith("---\npipeline_tag: image-feature-extraction\nlicense: mit\n---\n")
     card = json.loads((out / "card.json").read_text())
     assert card["export"] == facts
-    assert (card["name"], facts["target"], facts["pictures"]) == ("Small", "onnx", 6)
+    assert (card["name"], facts["target"], facts["images"]) == ("Small", "onnx", 6)
     assert facts["bytes"] == (out / "model.onnx").stat().st_size
     onnx.checker.check_model(out / "model.onnx", full_check=True)
 

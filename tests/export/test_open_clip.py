@@ -62,7 +62,7 @@ def test_both_sides_come_back(tmp_path: Path, written, way: str, causal: bool):
         assert text == side.config
         assert all(np.array_equal(weights[name], side.tensors[name]) for name in side.tensors)
         return
-    # Pictures and texts have gone through the same projection.
+    # Images and texts have gone through the same projection.
     again, mark = tmp_path / "again", features_fingerprint_of(config, tensors)
     write_model(again, config, tensors, {}, TextSide(text, weights, tokenizer, mark))
     np.testing.assert_allclose(load_text(again).embed(TEXTS), load_text(model).embed(TEXTS), atol=1e-5)

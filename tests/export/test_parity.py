@@ -15,8 +15,8 @@ from lookalike.imaging.decode import decode
 from lookalike.imaging.preprocess import Preprocess
 
 
-def test_pictures_are_drawn_alike_every_time_and_none_is_square():
-    for one, other, size in zip(parity.pictures(), parity.pictures(), parity.SIZES, strict=True):
+def test_images_are_drawn_alike_every_time_and_none_is_square():
+    for one, other, size in zip(parity.drawn_images(), parity.drawn_images(), parity.SIZES, strict=True):
         np.testing.assert_array_equal(one, other)
         assert one.shape == (*size, 3)
         assert size[0] != size[1]
@@ -29,7 +29,7 @@ def test_compare_tells_direction_length_and_order():
     expected /= np.linalg.norm(expected, axis=1, keepdims=True)
     cosines = (expected @ expected.T)[~np.eye(6, dtype=bool)]
     same = parity.compare(expected, expected)
-    assert (same.minimum, same.pictures, same.mixed) == (1, 6, False)
+    assert (same.minimum, same.images, same.mixed) == (1, 6, False)
     assert same.apart == pytest.approx(cosines.max(), abs=1e-6)
     turned = expected + 0.1 * np.roll(expected, 1, axis=0)
     turned /= np.linalg.norm(turned, axis=1, keepdims=True)
@@ -38,13 +38,13 @@ def test_compare_tells_direction_length_and_order():
     assert parity.compare(np.roll(expected, 1, axis=0), expected).mixed
 
 
-def test_an_encoder_that_finds_all_pictures_alike_is_told_by_order():
+def test_an_encoder_that_finds_all_images_alike_is_told_by_order():
     rng = np.random.default_rng(0)
     expected = (np.ones((6, 8)) + 1e-3 * rng.normal(size=(6, 8))).astype(np.float32)
     expected /= np.linalg.norm(expected, axis=1, keepdims=True)
     wrong = parity.compare(np.roll(expected, 1, axis=0), expected)
     assert wrong.minimum > 0.9999
-    with pytest.raises(EncoderError, match="nearer to the encoder's of another picture"):
+    with pytest.raises(EncoderError, match="nearer to the encoder's of another image"):
         parity.refuse(wrong, "onnx", None, int8=False)
     parity.refuse(wrong, "onnx", 0.9, int8=False)  # told otherwise
 
@@ -58,7 +58,7 @@ def test_what_is_no_answer_at_all_is_refused(found: np.ndarray):
 def test_a_failed_export_leaves_nothing_and_names_the_way_out(tmp_path: Path, clip):
     tensors = clip.tensors | {"tower.head.weight": np.roll(clip.tensors["tower.head.weight"], 1, axis=1)}
     export = Export(clip.config, tensors, {"name": "Small"})
-    with pytest.raises(EncoderError, match=r"smallest cosine over 6 pictures is .*expected at least 0.9999") as error:
+    with pytest.raises(EncoderError, match=r"smallest cosine over 6 images is .*expected at least 0.9999") as error:
         write_export("onnx", export, clip.vectors, tmp_path / "out")
     assert "--min-cosine" in error.value.hint
     assert list(tmp_path.iterdir()) == []
@@ -87,20 +87,20 @@ def test_missing_libraries_are_named(monkeypatch: pytest.MonkeyPatch):
 @pytest.mark.parametrize("mode", ["crop", "squash", "pad"])
 @pytest.mark.parametrize("rounding", ["floor", "even"])
 @pytest.mark.parametrize("resize", [64, 71])
-def test_lines_that_prepare_pictures_do_what_the_encoder_does(tmp_path: Path, mode, rounding, resize):
+def test_lines_that_prepare_images_do_what_the_encoder_does(tmp_path: Path, mode, rounding, resize):
     preprocess = Preprocess(64, mode, resize, "bicubic", (0.5,) * 3, (0.5,) * 3, rounding=rounding, fill=(9, 99, 200))
     if mode != "pad":
         preprocess = dataclasses.replace(preprocess, fill=(0, 0, 0))
     names: dict = {}
     exec("import numpy as np\nfrom PIL import Image, ImageOps\n" + preparation(preprocess), names)
-    images = parity.pictures()[:4]
+    images = parity.drawn_images()[:4]
     for image, path in zip(images, parity.save(images, tmp_path), strict=True):
         np.testing.assert_array_equal(names["prepared"](path), preprocess(image))
 
 
-def test_lines_that_open_pictures_do_what_our_decoder_does(tmp_path: Path):
+def test_lines_that_open_images_do_what_our_decoder_does(tmp_path: Path):
     """Upright, on white, in 8 bits: what cameras and shops give beside plain RGB."""
-    drawn = parity.pictures()[0]
+    drawn = parity.drawn_images()[0]
     rgb, names = Image.fromarray(drawn), {}
     exec("from PIL import Image, ImageOps\n" + OPENED, names)
     glass = rgb.convert("RGBA")
@@ -133,5 +133,5 @@ def test_without_antialiasing_the_lines_ask_us(tmp_path: Path):
     preprocess = Preprocess(64, "crop", 71, "bicubic", (0.5,) * 3, (0.5,) * 3, antialias=False)
     names: dict = {}
     exec("import numpy as np\nfrom PIL import Image, ImageOps\n" + preparation(preprocess), names)
-    (path,) = parity.save(parity.pictures()[:1], tmp_path)
-    np.testing.assert_array_equal(names["prepared"](path), preprocess(parity.pictures()[0]))
+    (path,) = parity.save(parity.drawn_images()[:1], tmp_path)
+    np.testing.assert_array_equal(names["prepared"](path), preprocess(parity.drawn_images()[0]))

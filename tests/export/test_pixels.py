@@ -7,7 +7,7 @@ import onnx
 import onnxruntime
 import pytest
 
-from lookalike.export.parity import pictures
+from lookalike.export.parity import drawn_images
 from lookalike.export.pixels import preprocessing
 from lookalike.imaging.preprocess import Preprocess
 
@@ -15,7 +15,7 @@ GREY = (0.5, 0.5, 0.5)
 
 
 def graph(preprocess: Preprocess) -> Callable[[np.ndarray], np.ndarray]:
-    """Prepares one picture."""
+    """Prepares one image."""
     model = preprocessing(preprocess)
     onnx.checker.check_model(model, full_check=True)
     session = onnxruntime.InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"])
@@ -42,7 +42,7 @@ def test_equals_the_host(mode, size, resize, interpolation, antialias, rounding)
     fill = (1, 120, 250) if mode == "pad" else (0, 0, 0)
     preprocess = Preprocess(size, mode, resize, interpolation, GREY, GREY, antialias, rounding, fill)
     prepare = graph(preprocess)
-    for image in pictures()[:4]:
+    for image in drawn_images()[:4]:
         found = prepare(image)
         assert found.dtype == np.uint8
         apart = np.abs(found.astype(int) - preprocess(image))
@@ -58,7 +58,7 @@ def test_equals_the_host(mode, size, resize, interpolation, antialias, rounding)
 
 
 def test_a_wrong_filter_would_be_noticed():
-    image = pictures()[1]
+    image = drawn_images()[1]
     bilinear = Preprocess(64, "squash", 64, "bilinear", GREY, GREY)
     bicubic = Preprocess(64, "squash", 64, "bicubic", GREY, GREY)
     assert np.abs(graph(bilinear)(image).astype(int) - bicubic(image)).max() > 10

@@ -75,7 +75,7 @@ PADDED = Preprocess(32, "pad", 32, "bicubic", *COLORS, fill=(9, 99, 200))
 def test_every_operator_of_every_tower_is_there():
     assert {type(tower) for tower, *_ in TOWERS} == set(get_args(Tower))
     for tower, pooling, preprocess, _ in TOWERS:
-        projection = ProjectionConfig("linear", tower.features, 16, unit_input=True)
+        projection = ProjectionConfig("linear", tower.features, 16, l2_normalize_input=True)
         config = EncoderConfig(tower, pooling, preprocess, projection, mirror=True)
         ones = {name: np.ones(shape, np.float32) for name, shape in tensor_shapes(config).items()}
         graph = onnx.assemble(Export(config, ones, {})).graph
@@ -123,7 +123,7 @@ def test_the_readme_gives_the_encoders_vectors(
 
 @pytest.mark.reference("tensorflow", "ai_edge_litert")
 @pytest.mark.parametrize(("target", "preprocess"), [("saved_model", True), ("saved_model", False), ("tflite", False)])
-def test_padded_pictures(tmp_path: Path, case, small, target: str, preprocess: bool):
+def test_padded_images(tmp_path: Path, case, small, target: str, preprocess: bool):
     made = case(ViTConfig(**small, activation="gelu"), "class", PADDED)
     export = Export(made.config, made.tensors, {}, preprocess=preprocess)
     assert write_export(target, export, made.vectors, tmp_path / "out")["minimum_cosine"] > 0.99999
@@ -166,7 +166,7 @@ def test_a_wrong_operator_is_refused(tmp_path: Path, clip, monkeypatch: pytest.M
 
 
 def loaded(directory: Path):
-    """The signature of what was written: pictures to vectors."""
+    """The signature of what was written: images to vectors."""
     if (file := directory / "model.tflite").exists():
         from ai_edge_litert.interpreter import Interpreter
 

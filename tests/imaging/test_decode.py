@@ -1,4 +1,4 @@
-"""Pictures: every kind that is read, against Pillow or arithmetic; every kind that is refused, with its sentence."""
+"""Images: every kind that is read, against Pillow or arithmetic; every kind that is refused, with its sentence."""
 
 import io
 import struct
@@ -20,14 +20,14 @@ from lookalike.imaging.decode import decode, encode_jpeg, resize, resize_shorter
 
 
 def smooth(height, width):
-    """A colourful picture without hard edges: JPEG keeps it within a few gray levels."""
+    """A colourful image without hard edges: JPEG keeps it within a few gray levels."""
     y, x = np.mgrid[0:height, 0:width]
     waves = [np.sin(x / 17 + y / 31), np.cos(x / 29 - y / 13), np.sin((x + y) / 23)]
     return (127 + 100 * np.stack(waves, axis=2)).astype(np.uint8)
 
 
 def file(picture, kind, **options):
-    """`picture` (an array or a PIL image) as the bytes of a file."""
+    """`image` (an array or a PIL image) as the bytes of a file."""
     if isinstance(picture, np.ndarray):
         picture = PIL.Image.fromarray(picture)
     buffer = io.BytesIO()
@@ -257,7 +257,7 @@ def test_pictures_come_upright(picture, kind, orientation):
     data = file(picture, kind, exif=exif)
     wanted = np.asarray(ImageOps.exif_transpose(PIL.Image.open(io.BytesIO(data))).convert("RGB"))
     assert np.array_equal(decode(data), wanted)
-    # The size that is compared with and reported is that of the upright picture.
+    # The size that is compared with and reported is that of the upright image.
     for size in (90, 45):
         kept = store(data, size)
         assert (kept.width, kept.height) == (wanted.shape[1], wanted.shape[0])
@@ -390,7 +390,7 @@ def test_large_photographs_lose_nothing_that_is_seen():
 @pytest.mark.parametrize("size", [1, 2, 5])
 @pytest.mark.parametrize("shape", [(25, 31), (41, 97), (127, 63)])
 def test_odd_sizes_are_not_shifted(shape, size):
-    """A JPEG that is reduced while decoding is rounded up to whole pixels; the picture must not move by that."""
+    """A JPEG that is reduced while decoding is rounded up to whole pixels; the image must not move by that."""
     ramp = np.repeat(np.linspace(0, 255, shape[1])[None, :, None], shape[0], axis=0).repeat(3, axis=2).astype(np.uint8)
     data = file(ramp, "JPEG", quality=95)
     small = decode(store(data, size).data)
@@ -421,17 +421,17 @@ def test_encode_jpeg(picture):
     [
         (b"", "empty (0 bytes)"),
         (b"hello, I am a text", "begins with b'hello, I'"),
-        (b"<svg xmlns='http://www.w3.org/2000/svg'/>", "Not a picture of a known format"),
-        (b"%PDF-1.7 " + bytes(100), "Not a picture of a known format"),
+        (b"<svg xmlns='http://www.w3.org/2000/svg'/>", "Not an image of a known format"),
+        (b"%PDF-1.7 " + bytes(100), "Not an image of a known format"),
         (bytes(1000), "the file has 1,000 bytes"),
-        (b"\xff\xd8\xff", "Not a picture"),
-        (file(smooth(4, 4), "ICO"), "Not a picture of a known format"),
+        (b"\xff\xd8\xff", "Not an image"),
+        (file(smooth(4, 4), "ICO"), "Not an image of a known format"),
         (file(smooth(10, 60_000), "JPEG"), "too large: 60,000 x 10 pixels"),
         (file(smooth(60_000, 2), "PNG"), "too large: 2 x 60,000 pixels"),
         (png(12_000, 12_000), "too large: 12,000 x 12,000 pixels"),
         (png(30_000, 30_000, header_only=True), "134,217,728 pixels"),
         (png(2**31 - 1, 2**31 - 1, header_only=True), "134,217,728 pixels"),
-        (png(0, 5, header_only=True), "picture"),
+        (png(0, 5, header_only=True), "image"),
         (png(500, 500, header_only=True), "damaged or truncated: not all of its 500 x 500 pixels"),
     ],
 )  # fmt: skip
@@ -463,15 +463,15 @@ def test_truncated_pictures_are_refused(monkeypatch, kind, share, fast):
         lambda data: store(data, 256),
         lambda data: store(data, 30),
     ):
-        with pytest.raises(ImageError, match=r"damaged or truncated|Not a picture"):
+        with pytest.raises(ImageError, match=r"damaged or truncated|Not an image"):
             read(data[: int(len(data) * share)])
 
 
 def test_nothing_but_image_errors_for_spoilt_bytes(picture):
-    """Thousands of pictures with wrong bytes: read or refused, never a traceback, never a warning."""
+    """Thousands of images with wrong bytes: read or refused, never a traceback, never a warning."""
     rng = np.random.default_rng(1)
     exif = PIL.Image.Exif()
-    exif[0x0112], exif[0x010E] = 6, "a picture"
+    exif[0x0112], exif[0x010E] = 6, "an image"
     small = PIL.Image.fromarray(picture[:24, :32])
     sources = [
         file(small, kind, **options)

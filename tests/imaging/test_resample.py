@@ -27,7 +27,7 @@ def test_pixels_are_those_of_pillow(height, width, share, channels):
     new_height, new_width = max(1, round(height * share)), max(1, round(width * share))
     box = (float(height), float(width))
     got = reduce(image, new_height, new_width, box)
-    # In two calls, since in one Pillow may begin with the columns of a very thin picture.
+    # In two calls, since in one Pillow may begin with the columns of a very thin image.
     wanted = pillow(pillow(image, height, new_width, box), new_height, new_width, (float(height), float(new_width)))
     assert np.abs(got.astype(int) - wanted.astype(int)).max() <= 1
     assert np.sum(got != wanted) <= 4 + got.size / 100  # sums that end in exactly a half may round either way

@@ -3,7 +3,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from lookalike.losses.centers import Centers, centers_at_means, unit
+from lookalike.losses.centers import Centers, centers_at_means, l2_normalize
 
 
 def test_cosines_are_those_of_the_nearest_center_of_a_class():
@@ -41,7 +41,7 @@ def test_centers_start_at_the_class_means(count):
 
 
 def test_unit_is_finite_at_zero():
-    value, slope = jax.value_and_grad(lambda x: unit(x).sum())(jnp.zeros(3))
+    value, slope = jax.value_and_grad(lambda x: l2_normalize(x).sum())(jnp.zeros(3))
     assert value == 0
     assert jnp.isfinite(slope).all()
-    np.testing.assert_allclose(unit(jnp.asarray([[3.0, 4.0]])), [[0.6, 0.8]], rtol=1e-6)
+    np.testing.assert_allclose(l2_normalize(jnp.asarray([[3.0, 4.0]])), [[0.6, 0.8]], rtol=1e-6)

@@ -51,7 +51,7 @@ class Parity:
     """Our ViT from a published directory against the model of transformers that wrote it."""
 
     count: int = 2
-    """Pictures."""
+    """Images."""
 
     def save(self, model: Any, path: Path, processor: Mapping[str, Any] | None) -> Any:
         """Write the model with random weights, and its preprocessing, as transformers does; returns it, float32."""
@@ -84,7 +84,7 @@ class Parity:
         return np.random.default_rng(3).integers(0, 256, (self.count, size, size, 3), dtype=np.uint8)
 
     def pixels(self, config: EncoderConfig) -> Any:
-        """The same pictures as the reference takes them."""
+        """The same images as the reference takes them."""
         import torch
 
         mean, std = np.array(config.preprocess.mean), np.array(config.preprocess.std)
@@ -118,7 +118,7 @@ class Parity:
             assert cosines(self.ours(config, tensors, "bfloat16")[-1], theirs[-1]).min() >= 0.999
 
     def check_pictures(self, path: Path, config: EncoderConfig, tensors: Tensors, blocks: Blocks) -> None:
-        """Pictures of odd sizes, not square: their image processor and model against our preprocessing and encoder."""
+        """Images of odd sizes, not square: their image processor and model against our preprocessing and encoder."""
         import torch
         from transformers import AutoImageProcessor
 

@@ -45,14 +45,18 @@ def test_the_field_s_recipe_can_be_said_in_flags():
 
     places = ["--data", "c", "--model", "m", "--out", "r"]
     flags = "--loss.margin 0.3 --loss.scale 30 --start.power 0 --start.within 0 --dropout 0 --epochs 30"
-    plain = "--no-mirror --keep.weight 0"
-    rates = "--optimizer.rate 1e-3 --optimizer.centers-rate 1e-3"
+    plain = "--no-mirror --distill.weight 0"
+    rates = "--optimizer.learning-rate 1e-3 --optimizer.centers-learning-rate 1e-3"
     said = configure(["head", *places, *flags.split(), *plain.split(), *rates.split()])
     assert said.loss == ArcFace(0.3, 30.0)
     assert said.start == Pca(0.0, 0.0)
     assert not said.mirror
     named = configure(["arcface", *places])
-    assert (said.loss, said.start, said.optimizer.rate) == (named.loss, named.start, named.optimizer.rate)
+    assert (said.loss, said.start, said.optimizer.learning_rate) == (
+        named.loss,
+        named.start,
+        named.optimizer.learning_rate,
+    )
 
 
 @pytest.mark.parametrize(
@@ -67,10 +71,13 @@ def test_the_field_s_recipe_can_be_said_in_flags():
         (["tiny", "--dropout", "1"], "`--dropout` is 1.0; expected 0 or more, and less than 1."),
         (["head", "--loss.margin", "9"], "`margin` of ArcFace is 9.0; expected 0 to 1.5708."),
         (["arcface", "--loss.scale", "-1"], "`scale` of ArcFace is -1.0; expected 0.001 to 10000."),
-        (["tiny", "--optimizer.rate", "nan"], "`rate` of AdamW is nan; expected 0 or more."),
+        (["tiny", "--optimizer.learning-rate", "nan"], "`learning_rate` of AdamW is nan; expected 0 or more."),
         (["head", "--optimizer.warmup", "3"], "`warmup` of AdamW is 3.0; expected 0 to 1."),
         (["head", "--start.within", "7"], "`within` of Pca is 7.0; expected 0 to 1."),
-        (["head", "--keep.temperature", "0"], "`temperature` of Neighbours is 0.0; expected 0.001 or more."),
+        (
+            ["head", "--distill.temperature", "0"],
+            "`temperature` of SimilarityDistillation is 0.0; expected 0.001 or more.",
+        ),
         (["lda", "--fit.shrinkage", "2"], "`shrinkage` of Lda is 2.0; expected 0 to 1."),
         (["head", "--epochs", "-1", "--steps", "5"], "`--epochs` is -1.0; expected 0 or more."),
         (["head", "--los.margin", "1"], "Unknown option `--los.margin`. Did you mean `--loss.margin`?"),

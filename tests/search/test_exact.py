@@ -18,9 +18,9 @@ def slow_knn(queries, gallery, k, exclude=None):
     scores = np.full((len(queries), k), -np.inf, np.float32)
     rows = np.full((len(queries), k), -1, np.int64)
     for q, query in enumerate(queries):
-        barred = set() if exclude is None else set(np.atleast_1d(exclude[q]).tolist())
+        excluded = set() if exclude is None else set(np.atleast_1d(exclude[q]).tolist())
         found = [(-float(query.astype(np.float64) @ g.astype(np.float64)), i) for i, g in enumerate(gallery)]
-        for j, (score, row) in enumerate(sorted(pair for pair in found if pair[1] not in barred)[:k]):
+        for j, (score, row) in enumerate(sorted(pair for pair in found if pair[1] not in excluded)[:k]):
             scores[q, j], rows[q, j] = -score, row
     return scores, rows
 

@@ -27,7 +27,7 @@ def collection(tmp_path, vectors):
         {
             "id": 7 + 3 * i,
             "source": f"{i}.jpg",
-            "image": b"picture %d" % i,
+            "image": b"image %d" % i,
             "width": 10,
             "height": 20,
             "sha256": bytes([i]) * 32,
@@ -107,7 +107,7 @@ def test_rows_hold_what_the_source_said(collection, vectors):
     assert first["score"] == pytest.approx(1.0)
     del first["score"]
     assert first == {"id": 49, "source": "14.jpg", "label": None, "domain": "even", "price": 14.0, "shop": "shop 14"}
-    assert matches.images(0)[0] == b"picture 14"
+    assert matches.images(0)[0] == b"image 14"
 
 
 def test_a_bad_condition_is_a_sentence(collection, vectors):

@@ -91,7 +91,7 @@ def test_equals_the_jax_encoder(tower: Tower, pooling: str) -> None:
     assert found.shape == (3, tower.features)
     assert found.dtype == np.float32
     np.testing.assert_allclose(found, expected, rtol=1e-4, atol=2e-5 * np.abs(expected).max())
-    assert np.abs(expected - expected.mean(axis=0)).max() > 1e-3  # the pictures do differ
+    assert np.abs(expected - expected.mean(axis=0)).max() > 1e-3  # the images do differ
 
 
 def test_uses_standard_operators_alone() -> None:
@@ -100,7 +100,7 @@ def test_uses_standard_operators_alone() -> None:
         assert {node.domain for node in model.graph.node} == {""}
 
 
-def test_eight_bits_stay_close_and_do_not_depend_on_the_other_pictures(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_eight_bits_stay_close_and_do_not_depend_on_the_other_images(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("lookalike.towers.graphs.graph.LARGE", 1)
     tower = ViTConfig(64, 16, 64, 3, 2, 256, activation="gelu", head=48)
     config, tensors = encoder_parts(tower, "class", 64)

@@ -77,7 +77,7 @@ def made(tmp_path_factory) -> Made:
     )
     encoder.save(home / "model")
     collection = Collection.create(home / "collection")
-    collection.append(table([picture(color[c], rng) for c in label], label, split))
+    collection.append(table([image(color[c], rng) for c in label], label, split))
     short, ids = encoder.features_fingerprint[:8], np.arange(len(label))
     maker = {"fingerprint": encoder.features_fingerprint}
     collection.write_vectors(f"features_{short}", ids, features, maker)
@@ -85,13 +85,13 @@ def made(tmp_path_factory) -> Made:
     return Made(str(home / "collection"), str(home / "model"), features, mirrored, label, split)
 
 
-def table(pictures: list[bytes], label: np.ndarray, split: np.ndarray) -> pa.Table:
+def table(images: list[bytes], label: np.ndarray, split: np.ndarray) -> pa.Table:
     count = len(label)
     roles = split == "test"
     columns = {
         "id": np.arange(count),
         "source": [f"{i}.jpg" for i in range(count)],
-        "image": pictures,
+        "image": images,
         "width": np.full(count, 32, np.int32),
         "height": np.full(count, 32, np.int32),
         "sha256": [i.to_bytes(32, "big") for i in range(count)],
@@ -107,7 +107,7 @@ def table(pictures: list[bytes], label: np.ndarray, split: np.ndarray) -> pa.Tab
     return pa.table([pa.array(columns[field.name], field.type) for field in SCHEMA], schema=SCHEMA)
 
 
-def picture(color: np.ndarray, rng: np.random.Generator) -> bytes:
+def image(color: np.ndarray, rng: np.random.Generator) -> bytes:
     pixels = np.clip(color + rng.integers(-40, 40, (32, 32, 3)), 0, 255).astype(np.uint8)
     buffer = io.BytesIO()
     Image.fromarray(pixels).save(buffer, "JPEG", quality=95)

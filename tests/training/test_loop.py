@@ -30,7 +30,7 @@ def weights(run):
     return (Path(run) / "model" / "model.safetensors").read_bytes()
 
 
-def unit(x):
+def l2_normalize(x):
     return x / np.linalg.norm(x, axis=1, keepdims=True)
 
 
@@ -47,7 +47,7 @@ def test_pca_is_written_as_an_encoder(made, tmp_path):
     weight, bias = pca(made.features[made.split == "train"], 4, -0.125)
     found = Encoder.load(tmp_path / "run" / "model")
     assert found.fingerprint == encoder.fingerprint
-    expected = unit(unit(made.features) @ weight + bias)
+    expected = l2_normalize(l2_normalize(made.features) @ weight + bias)
     np.testing.assert_allclose(found.project(made.features), expected, atol=1e-5)
     assert [(line["encoder"], line["numbers"]) for line in lines(tmp_path / "run")] == [
         ("untouched", 16),
@@ -145,8 +145,8 @@ def test_stopped_by_hand_it_goes_on_bit_for_bit(made, tmp_path, monkeypatch):
             train(config)
     assert (tmp_path / "stopped" / "checkpoints" / "11").exists()
     assert not (tmp_path / "stopped" / "model").exists()
-    with pytest.raises(RunError, match=r"optimizer\.rate 0\.0001, and this command says 0\.1"):
-        train(replace(config, optimizer=replace(config.optimizer, rate=0.1)))
+    with pytest.raises(RunError, match=r"optimizer\.learning_rate 0\.0001, and this command says 0\.1"):
+        train(replace(config, optimizer=replace(config.optimizer, learning_rate=0.1)))
     train(config)
     train(replace(config, out=str(tmp_path / "whole")))
     assert weights(tmp_path / "stopped") == weights(tmp_path / "whole")

@@ -5,12 +5,12 @@ import pytest
 
 from lookalike.losses.centers import Centers
 from lookalike.training.config import AdamW
-from lookalike.training.optimizer import course, make_optimizer
+from lookalike.training.optimizer import make_optimizer, schedule
 from lookalike.training.state import Learner
 
 
-def test_the_course_of_the_rate():
-    rate = course(0.5, warmup=0.1, steps=100)
+def test_the_schedule():
+    rate = schedule(0.5, warmup=0.1, steps=100)
     values = np.array([float(rate(step)) for step in range(101)])
     assert values[0] == pytest.approx(0.5 / 11)  # the first step already moves
     assert values[10] == pytest.approx(0.5)
@@ -18,8 +18,8 @@ def test_the_course_of_the_rate():
     assert (np.diff(values[10:]) < 0).all()
     assert values[55] == pytest.approx(0.25)
     assert values[100] == pytest.approx(0.0, abs=1e-7)
-    assert float(course(0.5, warmup=0.0, steps=100)(0)) == pytest.approx(0.5)
-    assert float(course(0.5, warmup=1.0, steps=1)(0)) > 0
+    assert float(schedule(0.5, warmup=0.0, steps=100)(0)) == pytest.approx(0.5)
+    assert float(schedule(0.5, warmup=1.0, steps=1)(0)) > 0
 
 
 def parts():
@@ -39,7 +39,9 @@ def moved(config, gradient):
 
 
 def test_each_part_at_its_own_rate():
-    config = AdamW(rate=0.01, centers_rate=0.02, tower_rate=0.03, decay=0.0, warmup=0.0)
+    config = AdamW(
+        learning_rate=0.01, centers_learning_rate=0.02, tower_learning_rate=0.03, weight_decay=0.0, warmup=0.0
+    )
     after = moved(config, parts())
     np.testing.assert_allclose(after.projection["weight"], 1 - 0.01, rtol=1e-5)
     np.testing.assert_allclose(after.centers.weight, 1 - 0.02, rtol=1e-5)
@@ -47,7 +49,9 @@ def test_each_part_at_its_own_rate():
 
 
 def test_decay_takes_kernels_and_weights_alone():
-    config = AdamW(rate=0.01, centers_rate=0.01, tower_rate=0.01, decay=0.5, warmup=0.0)
+    config = AdamW(
+        learning_rate=0.01, centers_learning_rate=0.01, tower_learning_rate=0.01, weight_decay=0.5, warmup=0.0
+    )
     zero = Learner(
         *(
             type(p)(jnp.zeros_like(p.weight)) if isinstance(p, Centers) else {k: 0 * v for k, v in p.items()}
@@ -62,6 +66,6 @@ def test_decay_takes_kernels_and_weights_alone():
 
 
 def test_a_long_gradient_is_cut():
-    config = AdamW(rate=0.01, centers_rate=0.01, tower_rate=0.01, clip=1e-12, warmup=0.0)
+    config = AdamW(learning_rate=0.01, centers_learning_rate=0.01, tower_learning_rate=0.01, clip=1e-12, warmup=0.0)
     after = moved(config, parts())  # so short that Adam's epsilon outweighs it
     assert float(jnp.abs(after.projection["weight"] - 1).max()) < 1e-4

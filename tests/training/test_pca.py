@@ -6,7 +6,7 @@ from lookalike.core.errors import RunError
 from lookalike.training.pca import lda, pca, within_classes
 
 
-def unit(x):
+def l2_normalize(x):
     return x / np.linalg.norm(x, axis=1, keepdims=True)
 
 
@@ -22,10 +22,10 @@ def test_pca_as_in_sklearn(dimension):
     from sklearn.decomposition import PCA
 
     x = features()
-    reference = PCA(dimension, svd_solver="full").fit(unit(x.astype(np.float64)))
+    reference = PCA(dimension, svd_solver="full").fit(l2_normalize(x.astype(np.float64)))
     weight, bias = pca(x, dimension)
-    expected = reference.transform(unit(x.astype(np.float64)))
-    found = unit(x) @ weight + bias
+    expected = reference.transform(l2_normalize(x.astype(np.float64)))
+    found = l2_normalize(x) @ weight + bias
     turn = np.sign((expected * found).sum(axis=0))  # an eigenvector's sign is arbitrary
     np.testing.assert_allclose(found, expected * turn, atol=3e-5)
 
@@ -33,13 +33,13 @@ def test_pca_as_in_sklearn(dimension):
 def test_power_scales_by_the_variance():
     x = features()
     plain, _ = pca(x, 6)
-    variance = (unit(x) @ plain).var(axis=0)
+    variance = (l2_normalize(x) @ plain).var(axis=0)
     for power in (-0.5, -0.125, 0.25):
         weight, bias = pca(x, 6, power)
         np.testing.assert_allclose(weight, plain * variance**power, rtol=2e-3, atol=1e-5)
-        np.testing.assert_allclose((unit(x) @ weight + bias).mean(axis=0), 0, atol=1e-4)
+        np.testing.assert_allclose((l2_normalize(x) @ weight + bias).mean(axis=0), 0, atol=1e-4)
     whitened, bias = pca(x, 6, -0.5)
-    np.testing.assert_allclose(np.cov((unit(x) @ whitened + bias).T, bias=True), np.eye(6), atol=5e-3)
+    np.testing.assert_allclose(np.cov((l2_normalize(x) @ whitened + bias).T, bias=True), np.eye(6), atol=5e-3)
 
 
 def test_blocks_change_nothing(monkeypatch):
@@ -59,7 +59,7 @@ def test_lengths_of_features_carry_no_meaning():
 def test_lda_solves_fishers_problem():
     """Against the definition: w maximises between over shrunk within, in float64 with a plain loop over rows."""
     x, label = features(), np.random.default_rng(1).integers(0, 9, 300)
-    u = unit(x.astype(np.float64))
+    u = l2_normalize(x.astype(np.float64))
     within, between, mean = np.zeros((20, 20)), np.zeros((20, 20)), u.mean(axis=0)
     for c in range(9):
         own = u[label == c]
@@ -80,17 +80,17 @@ def test_lda_without_shrinkage_spans_sklearns_space():
 
     x, label = features(width=10), np.arange(300) % 5
     x[np.arange(300), label] += 6  # classes apart, so that every direction is well determined
-    reference = LinearDiscriminantAnalysis(solver="eigen").fit(unit(x.astype(np.float64)), label)
-    expected = unit(x.astype(np.float64)) @ reference.scalings_[:, :3]
+    reference = LinearDiscriminantAnalysis(solver="eigen").fit(l2_normalize(x.astype(np.float64)), label)
+    expected = l2_normalize(x.astype(np.float64)) @ reference.scalings_[:, :3]
     weight, _ = lda(x, label, 3, shrinkage=0.0)
-    found = unit(x) @ weight
+    found = l2_normalize(x) @ weight
     for i in range(3):
         assert abs(np.corrcoef(found[:, i], expected[:, i])[0, 1]) > 0.9999
 
 
 def test_the_spread_within_classes_is_evened_out():
     x, label = features(), np.random.default_rng(2).integers(0, 30, 300)
-    u = unit(x.astype(np.float64))
+    u = l2_normalize(x.astype(np.float64))
     centred = np.stack([row - u[label == c].mean(axis=0) for row, c in zip(u, label, strict=True)])
     wholly = within_classes(x, label, 1.0, shrinkage=0.0)
     np.testing.assert_allclose(np.cov((centred @ wholly).T, bias=True), np.eye(20), atol=2e-2)
@@ -102,11 +102,11 @@ def test_the_spread_within_classes_is_evened_out():
 def test_pca_in_a_metric_is_pca_of_the_changed_features():
     x, label = features(), np.arange(300) % 30
     metric = within_classes(x, label, 0.5)
-    changed = unit(x.astype(np.float64)) @ metric
+    changed = l2_normalize(x.astype(np.float64)) @ metric
     values, vectors = np.linalg.eigh(np.cov(changed.T, bias=True))
     weight, bias = pca(x, 5, -0.25, metric)
     expected = (changed - changed.mean(axis=0)) @ (vectors[:, ::-1][:, :5] * values[::-1][:5] ** -0.25)
-    found = unit(x) @ weight + bias
+    found = l2_normalize(x) @ weight + bias
     np.testing.assert_allclose(found, expected * np.sign((expected * found).sum(axis=0)), rtol=1e-2, atol=1e-3)
 
 

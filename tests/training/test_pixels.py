@@ -1,4 +1,4 @@
-"""A tower trained on images: from nothing, and a given one tuned."""
+"""A tower trained on images: from scratch, and a given one tuned."""
 
 import json
 from dataclasses import replace
@@ -29,7 +29,7 @@ def pixels(made, out, **changes):
         size=16,
         augment=Augments(area=(0.6, 1.0), flip=Flip(0.5), color=Color(0.0, 0.0, 0.0), erase=Erase(0.0)),
         loss=ArcFace(0.1, 16.0),
-        optimizer=AdamW(rate=1e-2, centers_rate=1e-2, tower_rate=1e-2),
+        optimizer=AdamW(learning_rate=1e-2, centers_learning_rate=1e-2, tower_learning_rate=1e-2),
         batch=16,
         steps=40,
         log_every=1,

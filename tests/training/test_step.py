@@ -10,7 +10,7 @@ import pytest
 
 from lookalike.core.mesh import make_mesh, place, put_batch
 from lookalike.losses.centers import Centers
-from lookalike.losses.geometry import Neighbours
+from lookalike.losses.geometry import SimilarityDistillation
 from lookalike.losses.margins import ArcFace, CosFace
 from lookalike.training.config import AdamW, HeadConfig
 from lookalike.training.optimizer import make_optimizer
@@ -25,9 +25,9 @@ def config(**changes):
     values = {
         "loss": ArcFace(0.3, 16.0),
         "centers": 2,
-        "keep": Neighbours(0.5, 0.2),
+        "distill": SimilarityDistillation(0.5, 0.2),
         "dropout": 0.1,
-        "optimizer": AdamW(rate=1e-2, centers_rate=2e-2, decay=0.1, warmup=0.2, clip=1.0),
+        "optimizer": AdamW(learning_rate=1e-2, centers_learning_rate=2e-2, weight_decay=0.1, warmup=0.2, clip=1.0),
     }
     return HeadConfig(**(values | changes))
 
@@ -99,7 +99,7 @@ def test_each_part_of_the_loss_counts():
     losses = {
         "all": loss(),
         "no dropout": loss(dropout=0.0),
-        "no geometry": loss(keep=Neighbours(0.0)),
+        "no geometry": loss(distill=SimilarityDistillation(0.0)),
         "other margin": loss(loss=CosFace(0.3, 16.0)),
         "one center": loss(centers=1),
     }
@@ -114,9 +114,9 @@ def test_one_step_as_torch_would_take_it():
 
     values = config(
         dropout=0.0,
-        keep=Neighbours(0.0),
+        distill=SimilarityDistillation(0.0),
         centers=1,
-        optimizer=AdamW(rate=1e-2, centers_rate=1e-2, decay=0.0, warmup=0.0),
+        optimizer=AdamW(learning_rate=1e-2, centers_learning_rate=1e-2, weight_decay=0.0, warmup=0.0),
     )
     optimizer = make_optimizer(values.optimizer, 10**6)
     step = make_step(head_objective(values), optimizer, seed=0)
@@ -129,9 +129,9 @@ def test_one_step_as_torch_would_take_it():
     w, b, c = (torch.nn.Parameter(torch.tensor(x)) for x in (weight, np.zeros(4, np.float32), centers))
     adam = torch.optim.AdamW([w, b, c], lr=1e-2, weight_decay=0.0)
     label = torch.tensor(given.label, dtype=torch.int64)
-    unit = torch.nn.functional.normalize
+    l2_normalize = torch.nn.functional.normalize
     for _ in range(3):
-        cosine = unit(unit(torch.tensor(given.features)) @ w + b) @ unit(c).T
+        cosine = l2_normalize(l2_normalize(torch.tensor(given.features)) @ w + b) @ l2_normalize(c).T
         angle = torch.arccos(cosine.gather(1, label[:, None]))
         logits = 16.0 * cosine.scatter(1, label[:, None], torch.cos(angle + 0.3))
         loss = torch.nn.functional.cross_entropy(logits, label)

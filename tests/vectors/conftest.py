@@ -32,16 +32,16 @@ def cache_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 @pytest.fixture
 def parts() -> Callable[..., Parts]:
-    """Config and random tensors: `parts(mirror=False, seed=0, kind="linear", unit_input=True)`."""
+    """Config and random tensors: `parts(mirror=False, seed=0, kind="linear", l2_normalize_input=True)`."""
 
-    def make(mirror: bool = False, seed: int = 0, kind: str = "linear", unit_input: bool = True) -> Parts:
+    def make(mirror: bool = False, seed: int = 0, kind: str = "linear", l2_normalize_input: bool = True) -> Parts:
         tower = ConvNetConfig(widths=(8, 16), depths=(0, 1), groups=4)
         dimension = 5 if kind == "linear" else 16
         config = EncoderConfig(
             tower,
             "mean",
             Preprocess(24, "crop", 26, "bicubic", (0.5, 0.5, 0.5), (0.25, 0.25, 0.25)),
-            ProjectionConfig(kind, 16, dimension, unit_input),
+            ProjectionConfig(kind, 16, dimension, l2_normalize_input),
             mirror,
         )
         rng = np.random.default_rng(seed)
@@ -61,22 +61,22 @@ def model(tmp_path: Path, parts: Callable[..., Parts]) -> str:
 
 @pytest.fixture
 def rows() -> Callable[[int, int], pa.Table]:
-    """Rows of random pictures of several shapes: `rows(first id, count)`."""
+    """Rows of random images of several shapes: `rows(first id, count)`."""
 
     def make(first: int, count: int) -> pa.Table:
-        pictures = []
+        images = []
         for i in range(first, first + count):
             rng = np.random.default_rng(i)
             blocks = rng.integers(0, 256, (3 + i % 3, 4, 3), dtype=np.uint8)
-            pictures.append(encode_jpeg(np.repeat(np.repeat(blocks, 9, axis=0), 9, axis=1)))
+            images.append(encode_jpeg(np.repeat(np.repeat(blocks, 9, axis=0), 9, axis=1)))
         ids = np.arange(first, first + count)
         columns = {
             "id": ids,
             "source": [f"{i}.jpg" for i in ids],
-            "image": pictures,
+            "image": images,
             "width": np.full(count, 36, np.int32),
             "height": np.full(count, 36, np.int32),
-            "sha256": pa.array([hashlib.sha256(p).digest() for p in pictures], pa.binary(32)),
+            "sha256": pa.array([hashlib.sha256(p).digest() for p in images], pa.binary(32)),
             **{name: pa.nulls(count, pa.string()) for name in ("label", "domain", "split", "group")},
             "is_query": np.ones(count, bool),
             "is_gallery": np.ones(count, bool),
@@ -90,7 +90,7 @@ def rows() -> Callable[[int, int], pa.Table]:
 
 @pytest.fixture
 def collection(tmp_path: Path, rows: Callable[[int, int], pa.Table]) -> Collection:
-    """Twenty-three pictures."""
+    """Twenty-three images."""
     made = Collection.create(tmp_path / "coll")
     made.append(rows(0, 23))
     return made

@@ -22,7 +22,7 @@ from lookalike.vectors.runtime import Embedder, load
 
 @pytest.fixture
 def embedded(monkeypatch: pytest.MonkeyPatch) -> list[int]:
-    """How many pictures went through the encoder, call by call."""
+    """How many images went through the encoder, call by call."""
     counts: list[int] = []
     features = OnnxEngine.features
 
@@ -35,7 +35,7 @@ def embedded(monkeypatch: pytest.MonkeyPatch) -> list[int]:
 
 
 def by_hand(embedder: Embedder, collection: Collection) -> tuple[Ids, np.ndarray, np.ndarray]:
-    """Ids, features and mirrored features, one picture at a time."""
+    """Ids, features and mirrored features, one image at a time."""
     table = collection.table(["id", "image"])
     images = [embedder.preprocess(decode(data)) for data in table["image"].to_pylist()]
     one = [embedder.features(image[None])[0] for image in images]
@@ -49,7 +49,7 @@ def test_columns_hold_what_the_encoder_says(
     write_model(tmp_path / "mirror", *parts(mirror=True), {})
     embedder = load(tmp_path / "mirror", "onnx", batch=5)
     name = ensure_embeddings(embedder, collection)
-    assert embedded == [5, 5, 5, 5, 5, 5, 5, 5, 3, 3]  # the picture and its mirror image, decoded once
+    assert embedded == [5, 5, 5, 5, 5, 5, 5, 5, 3, 3]  # the image and its mirror image, decoded once
     ids, features, mirrored = by_hand(embedder, collection)
     for column, expected in [
         (embedder.features_column, features),
@@ -169,11 +169,11 @@ def test_stale_work_is_not_used(
     embedded: list[int],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """Work files of other pictures, of another encoder, damaged ones, and such of rows that are gone."""
+    """Work files of other images, of another encoder, damaged ones, and such of rows that are gone."""
     embedder = load(model, "onnx", batch=4)
     work = leave_work(embedder, collection, monkeypatch)
     other = Collection.create(tmp_path / "other")
-    other.append(rows(100, 8).set_column(0, "id", pa.array(range(8))))  # ids 0 to 7 are other pictures here
+    other.append(rows(100, 8).set_column(0, "id", pa.array(range(8))))  # ids 0 to 7 are other images here
     other.append(rows(8, 12))
     foreign = tmp_path / "other" / ".work" / embedder.features_column
     foreign.parent.mkdir()
@@ -245,7 +245,7 @@ def test_a_damaged_picture_is_named(model: str, tmp_path: Path, rows: Callable[[
     pictures[1] = pictures[1][:100]
     made = Collection.create(tmp_path / "damaged")
     made.append(table.set_column(2, "image", pa.array(pictures, pa.binary())))
-    with pytest.raises(CollectionError, match=r"picture of row 1 of .* can't be decoded"):
+    with pytest.raises(CollectionError, match=r"image of row 1 of .* can't be decoded"):
         ensure_features(load(model, "onnx"), made, mirrored=False)
 
 

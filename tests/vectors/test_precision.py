@@ -81,7 +81,7 @@ def test_a_mac_is_known_by_its_name(monkeypatch: pytest.MonkeyPatch) -> None:
         assert machine.multiplies_bytes() == expected
 
 
-def test_drawn_pictures_differ_and_are_the_same_every_time() -> None:
+def test_drawn_images_differ_and_are_the_same_every_time() -> None:
     images = precision.drawn(48)
     assert images.shape == (precision.COUNT, 48, 48, 3)
     np.testing.assert_array_equal(images, precision.drawn(48))
@@ -89,7 +89,7 @@ def test_drawn_pictures_differ_and_are_the_same_every_time() -> None:
     assert images.std(axis=(1, 2)).min() > 5
 
 
-def test_the_lowest_cosine_is_that_of_the_worst_picture(parts: Callable, tmp_path: Path) -> None:
+def test_the_lowest_cosine_is_that_of_the_worst_image(parts: Callable, tmp_path: Path) -> None:
     graphs = []
     for seed in range(2):
         (tmp_path / str(seed)).mkdir()

@@ -12,7 +12,7 @@ import PIL.Image
 import pytest
 
 import lookalike
-from lookalike.core.arrays import unit
+from lookalike.core.arrays import l2_normalize
 from lookalike.core.errors import EncoderError, ImageError, SourceError, UsageError
 from lookalike.encoders.config import write_model
 from lookalike.vectors.runtime import Embedder, accelerated, load, prepared
@@ -24,13 +24,13 @@ def pictures(count: int, side: int = 24) -> np.ndarray:
 
 @pytest.mark.parametrize("runtime", ["onnx", "jax"])
 @pytest.mark.parametrize("mirror", [False, True])
-@pytest.mark.parametrize(("kind", "unit_input"), [("linear", True), ("linear", False), ("identity", True)])
-def test_equals_the_encoder(parts: Callable, runtime: str, mirror: bool, kind: str, unit_input: bool) -> None:
+@pytest.mark.parametrize(("kind", "l2_normalize_input"), [("linear", True), ("linear", False), ("identity", True)])
+def test_equals_the_encoder(parts: Callable, runtime: str, mirror: bool, kind: str, l2_normalize_input: bool) -> None:
     import jax.numpy as jnp
 
     from lookalike.encoders.encoder import Encoder
 
-    encoder = Encoder.from_parts(*parts(mirror, kind=kind, unit_input=unit_input))
+    encoder = Encoder.from_parts(*parts(mirror, kind=kind, l2_normalize_input=l2_normalize_input))
     embedder = Embedder.of(encoder, runtime, batch=4)
     images = pictures(6)
     features = np.asarray(encoder.features(jnp.asarray(images)))
@@ -65,7 +65,7 @@ def test_mirrored_features_are_given_exactly_when_needed(model: str) -> None:
 
 
 def test_a_picture_does_not_depend_on_its_company(model: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Bit for bit: alone on all cores, in a batch with one thread a picture, and with other numbers of cores."""
+    """Bit for bit: alone on all cores, in a batch with one thread an image, and with other numbers of cores."""
     images = pictures(9)
     embedder = load(model, "onnx")
     together = embedder.features(images)
@@ -96,7 +96,7 @@ def test_accelerators_compute_in_bfloat16_unless_asked_for_jax(model: str, monke
     half = embedder.features(images)
     assert embedder.engine.name == "jax"
     assert np.abs(half - exact).max() > 1e-4 * np.abs(exact).max()
-    assert (np.sum(unit(half) * unit(exact), axis=1) >= 0.999).all()
+    assert (np.sum(l2_normalize(half) * l2_normalize(exact), axis=1) >= 0.999).all()
 
 
 def test_jax_splits_a_batch_over_all_devices(
@@ -145,15 +145,15 @@ def test_without_antialiasing_a_jpeg_is_decoded_whole(tmp_path: Path, parts: Cal
 
 def test_what_can_not_be_embedded_is_named(model: str, tmp_path: Path) -> None:
     embedder = load(model, "onnx")
-    (tmp_path / "text.jpg").write_text("not a picture")
-    with pytest.raises(ImageError, match=r"text\.jpg`: Not a picture"):
+    (tmp_path / "text.jpg").write_text("not an image")
+    with pytest.raises(ImageError, match=r"text\.jpg`: Not an image"):
         embedder.embed([tmp_path / "text.jpg"])
     with pytest.raises(SourceError, match=r"absent\.jpg` can't be read: No such file"):
         embedder.embed([str(tmp_path / "absent.jpg")])
     for wrong in (np.zeros((4, 4, 3), np.float32), np.zeros((4, 4), np.uint8), np.zeros((0, 4, 3), np.uint8)):
         with pytest.raises(ImageError, match="expected uint8"):
             embedder.embed([wrong])
-    with pytest.raises(UsageError, match="takes several pictures"):
+    with pytest.raises(UsageError, match="takes several images"):
         embedder.embed(str(tmp_path / "absent.jpg"))
     with pytest.raises(EncoderError, match="no model directory"):
         load(tmp_path / "absent")
@@ -278,7 +278,7 @@ def test_sees_accelerators_without_jax(platforms: str, plugins: list[str], devic
 @pytest.mark.data
 @pytest.mark.reference("torch", "transformers")
 def test_real_pictures_as_transformers_sees_them(data_path: Path, tmp_path: Path) -> None:
-    """A published tower on real pictures, through the published code and through ours, from bytes to features."""
+    """A published tower on real images, through the published code and through ours, from bytes to features."""
     import tarfile
 
     import torch

@@ -18,13 +18,13 @@ from lookalike.core.errors import LookalikeError, UsageError
 __all__ = ["COMMANDS", "dispatch", "main", "run"]
 
 COMMANDS: dict[str, tuple[str, str]] = {
-    "prepare": ("lookalike.commands.prepare", "turn folders and tables of pictures into a collection"),
+    "prepare": ("lookalike.commands.prepare", "turn folders and tables of images into a collection"),
     "pull": ("lookalike.commands.pull", "turn published weights into a model directory"),
     "train": ("lookalike.commands.train", "make an encoder from a collection, following a recipe"),
     "embed": ("lookalike.commands.embed", "write a model's vectors into a collection"),
     "evaluate": ("lookalike.commands.evaluate", "say how good a model's vectors are on a collection"),
     "index": ("lookalike.commands.index", "from a folder to a searchable collection in one step"),
-    "search": ("lookalike.commands.search", "find the nearest pictures of a collection"),
+    "search": ("lookalike.commands.search", "find the nearest images of a collection"),
     "export": ("lookalike.commands.export", "take an encoder to another library or runtime"),
     "push": ("lookalike.commands.push", "upload a model to the Hugging Face Hub, with its card"),
     "info": ("lookalike.commands.info", "say what a directory of ours holds"),
@@ -125,7 +125,7 @@ def _help() -> str:
     verbs = "\n".join(f"  {verb:<9} {line}" for verb, (_, line) in COMMANDS.items())
     return (
         "usage: lookalike VERB [options]\n\n"
-        "Turns a picture of anything into 64 numbers, so that pictures of the same thing lie next to each other.\n\n"
+        "Turns an image of anything into 64 numbers, so that images of the same thing lie next to each other.\n\n"
         f"{verbs}\n\n"
         "`lookalike VERB --help` lists a verb's options; `lookalike --version` says which version this is.\n"
         "Data goes to stdout, words to stderr. Exit codes: 0 done, 2 something you can mend, 1 a bug, 130 interrupted."

@@ -36,20 +36,20 @@ _OWN = (
 
 @dataclass(frozen=True)
 class Config:
-    """Draw a few hundred pictures of made-up products, and show on them all that lookalike does.
+    """Draw a few hundred images of made-up products, and show on them all that lookalike does.
 
-    Needs no network and no pictures. Takes about three minutes on two cores and leaves a page, DIR/index.html. The
+    Needs no network and no images. Takes about three minutes on two cores and leaves a page, DIR/index.html. The
     same command again goes on where it stopped.
     """
 
     out: str = option(default="demo", metavar="DIR")
-    """The directory for pictures, collection, run and page."""
+    """The directory for images, collection, run and page."""
     products: int = 60
     """How many products are drawn; a third of them is kept for the test."""
     views: int = 8
-    """Pictures of each product."""
-    pictures_only: bool = False
-    """Draw the pictures and their table, DIR/products.csv, and stop."""
+    """Images of each product."""
+    images_only: bool = False
+    """Draw the images and their table, DIR/products.csv, and stop."""
 
 
 def main(config: Config) -> None:
@@ -59,9 +59,9 @@ def main(config: Config) -> None:
 
     out, clock = Path(config.out), Clock()
     _occupy(out, config)
-    with clock.step(f"lookalike demo --out {out} --pictures-only", "drew the pictures and their table"):
+    with clock.step(f"lookalike demo --out {out} --images-only", "drew the images and their table"):
         table = _draw(config, out)
-    if config.pictures_only:
+    if config.images_only:
         print(table)
         return
     page = out / "index.html"
@@ -77,9 +77,9 @@ def _told(out: Path, table: Path, clock: Clock) -> Page:
 
     coll, run, model = str(out / "collection"), str(out / "run"), str(out / "run" / "model")
     untrained, vectors = str(out / "untrained"), str(out / "histogram.npy")
-    with clock.step(f"lookalike prepare {table} --out {coll}", "stored the pictures in a collection"):
+    with clock.step(f"lookalike prepare {table} --out {coll}", "stored the images in a collection"):
         _shown(["prepare", str(table), "--out", coll])
-    with clock.step(f"lookalike train tiny --data {coll} --out {run}", "trained a small network from nothing"):
+    with clock.step(f"lookalike train tiny --data {coll} --out {run}", "trained a small network from scratch"):
         _train(coll, run, untrained)
     with clock.step(f"lookalike evaluate {model} {coll}", "measured it on products it has never seen"):
         after = _measured([model, coll])
@@ -92,11 +92,11 @@ def _told(out: Path, table: Path, clock: Clock) -> Page:
     with clock.step(f"lookalike index {coll} --model {model} --out {coll}", "made the collection searchable"):
         _shown(["index", coll, "--model", model, "--out", coll])
     rows = collection.table(["id", "source", "label", "split", "image"])
-    with clock.step(f"lookalike search {coll} PICTURE... --where \"split = 'test'\"", f"searched {_QUERIES} pictures"):
+    with clock.step(f"lookalike search {coll} IMAGE... --where \"split = 'test'\"", f"searched {_QUERIES} images"):
         examples = _examples(collection, rows, out)
     labels, seen = set(rows["label"].to_pylist()), _labels(rows, "train")
     return Page(
-        pictures=len(rows),
+        images=len(rows),
         products=len(labels),
         unseen=len(labels - seen),
         scores=[
@@ -212,8 +212,8 @@ def _histograms(collection: Collection, path: str) -> None:
     from lookalike.demo.histogram import histogram
     from lookalike.imaging.decode import decode
 
-    pictures = collection.table(["image"])["image"].to_pylist()
-    np.save(path, np.stack([histogram(decode(picture)) for picture in pictures]))
+    stored = collection.table(["image"])["image"].to_pylist()
+    np.save(path, np.stack([histogram(decode(image)) for image in stored]))
 
 
 def _labels(rows: pa.Table, split: str) -> set[str]:

@@ -9,17 +9,17 @@ from lookalike.core.journal import note
 
 @dataclass(frozen=True)
 class Config:
-    """Write a model's vectors into a collection; only pictures that have none yet are embedded."""
+    """Write a model's vectors into a collection; only images that have none yet are embedded."""
 
     model: str = option(positional=True, metavar="MODEL")
     """A model directory."""
     collection: str = option(positional=True, metavar="COLL")
-    """The collection whose pictures are embedded."""
+    """The collection whose images are embedded."""
     runtime: Literal["auto", "jax", "onnx"] = "auto"
     """onnx: on the CPU, in float32. jax: on JAX's devices, in float32. auto: jax in bfloat16 if JAX can use an
     accelerator here, else onnx, with matrix products of eight bits where that is faster and close enough to float32."""
     batch: int = 64
-    """Pictures that go through the model at once; a killed run does at most so many twice."""
+    """Images that go through the model at once; a killed run does at most so many twice."""
 
 
 def main(config: Config) -> None:

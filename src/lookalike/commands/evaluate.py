@@ -46,12 +46,12 @@ def main(config: Config) -> None:
     """Measure, and print the report."""
     from lookalike.core.files import write_json
     from lookalike.data.collection import Collection
-    from lookalike.evaluation.protocols import COLUMNS, Cast, evaluate
+    from lookalike.evaluation.protocols import COLUMNS, Roles, evaluate
     from lookalike.vectors.runtime import load
 
     model, path = _places(config)
     collection = Collection.open(path)
-    Cast.of(collection.table(COLUMNS), config.split)  # a wrong split is told before hours of embedding
+    Roles.of(collection.table(COLUMNS), config.split)  # a wrong split is told before hours of embedding
     if config.text is not None:
         document, words = _by_text(config, model, collection)
     else:

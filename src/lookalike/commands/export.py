@@ -18,7 +18,7 @@ class Config:
 
     Targets: safetensors, transformers, sentence-transformers, open_clip, timm, onnx, openvino, saved_model, tflite,
     torchscript, and submission (the zip of the Google Universal Image Embedding competition). Each export is checked
-    before it is kept: drawn pictures go through the lines that its README shows, and their vectors are compared with
+    before it is kept: drawn images go through the lines that its README shows, and their vectors are compared with
     the encoder's own.
     """
 
@@ -59,21 +59,21 @@ def main(config: Config) -> None:
     facts = write_export(config.to, export, lambda: vectors(config.model), config.out, config.min_cosine)
     note(
         f"`{config.out}`: {config.to}, {facts['bytes'] / 1e6:,.1f} MB, smallest cosine {facts['minimum_cosine']:.6f} "
-        f"over {facts['pictures']} pictures (different pictures: at most {facts['cosine_of_different_pictures']:.4f}), "
+        f"over {facts['images']} images (different images: at most {facts['cosine_of_different_images']:.4f}), "
         f"computed by {facts['checked_with']}"
     )
 
 
 def vectors(model: str) -> "Vectors":
-    """The encoder's own vectors of the pictures that exports are checked with.
+    """The encoder's own vectors of the images that exports are checked with.
 
     By JAX in full precision: the graph that is exported must not be its own witness.
     """
     import jax
 
-    from lookalike.export.parity import pictures
+    from lookalike.export.parity import drawn_images
     from lookalike.vectors.runtime import load
 
-    images = pictures()
+    images = drawn_images()
     with jax.default_matmul_precision("highest"):
         return load(model, runtime="jax", batch=2).embed(images)

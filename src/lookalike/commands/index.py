@@ -14,14 +14,14 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Config:
-    """Make a searchable collection of a folder or table of pictures, or a collection searchable.
+    """Make a searchable collection of a folder or table of images, or a collection searchable.
 
     Does what `lookalike prepare` and `lookalike embed` do, and notes the encoder, so that `lookalike search` needs no
     `--model`. The same command again adds what is new, marks what is gone, and embeds only what is new.
     """
 
     source: str = option(positional=True, metavar="SOURCE|COLL")
-    """A folder of pictures, a CSV or Parquet file, or a collection."""
+    """A folder of images, a CSV or Parquet file, or a collection."""
     model: str = option(metavar="MODEL")
     """The model directory to embed with."""
     out: str = option(metavar="COLL")
@@ -45,7 +45,7 @@ def main(config: Config) -> None:
     new = len(collection.missing(embedder.embedding_column))
     column = ensure_embeddings(embedder, collection)
     _note_model(collection, config.model, embedder, column)
-    note(f"`{config.out}` can be searched: {len(collection):,} pictures, {new:,} newly embedded")
+    note(f"`{config.out}` can be searched: {len(collection):,} images, {new:,} newly embedded")
 
 
 def _prepare(source: str, out: str) -> None:

@@ -246,5 +246,5 @@ def _read(path: Path, size: int | None, stride: int | None) -> "tuple[EncoderCon
     layout, config, tensors = read_published(path, size, stride)
     if layout == "siglip2":
         side = config.preprocess.size
-        note(f"`{path}` takes pictures in their own shape (NaFlex); here they are squashed to {side} x {side}")
+        note(f"`{path}` takes images in their own shape (NaFlex); here they are squashed to {side} x {side}")
     return config, tensors, {"layout": layout}

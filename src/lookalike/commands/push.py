@@ -85,5 +85,5 @@ def _lines(directory: Path, card: dict[str, Any], repository: str) -> tuple[str,
     name = repository.split("/")[-1]
     return "", (
         f"# lookalike pull {repository} --out {name}\nimport lookalike\n\n"
-        f"vectors = lookalike.load('{name}').embed(['picture.jpg'])\n"
+        f"vectors = lookalike.load('{name}').embed(['image.jpg'])\n"
     )

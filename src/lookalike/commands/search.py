@@ -1,4 +1,4 @@
-"""lookalike search: pictures, or words, -> the nearest rows in a collection, as a table, JSON or a contact sheet."""
+"""lookalike search: images, or words, -> the nearest rows in a collection, as a table, JSON or a contact sheet."""
 
 import json
 from collections.abc import Sequence
@@ -16,16 +16,16 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Config:
-    """Find the pictures of a collection that are nearest to each IMAGE, or to a text.
+    """Find the images of a collection that are nearest to each IMAGE, or to a text.
 
     The collection needs embeddings (`lookalike index` or `lookalike embed` writes them). Scores are cosines: 1 is the
-    same, and only scores of one encoder compare; those of texts are lower than those of pictures.
+    same, and only scores of one encoder compare; those of texts are lower than those of images.
     """
 
     collection: str = option(positional=True, metavar="COLL")
     """The collection to search."""
     images: tuple[str, ...] = option(positional=True, metavar="IMAGE", default=())
-    """Picture files to search with."""
+    """Image files to search with."""
     text: str | None = option(default=None, metavar="WORDS")
     """Words to search with, such as "a red kettle"; the encoder must have kept its text side (CLIP, SigLIP)."""
     k: int = option(default=5, short="k")
@@ -56,7 +56,7 @@ def main(config: Config) -> None:
 
 
 def _found(config: Config, names: Sequence[str]) -> "Matches":
-    """The matches of the pictures and, last, of the text."""
+    """The matches of the images and, last, of the text."""
     import numpy as np
 
     index, embedder, model = _opened(config)
@@ -85,7 +85,7 @@ def _check(config: Config) -> None:
     for image in config.images:  # before the seconds that an encoder may take to load
         if not Path(image).is_file():
             found = "is a directory" if Path(image).is_dir() else "does not exist"
-            raise UsageError(f"`{image}` {found}.", hint="IMAGE is a picture file; several may be given")
+            raise UsageError(f"`{image}` {found}.", hint="IMAGE is an image file; several may be given")
     if config.sheet:
         from lookalike.pages.sheet import check_suffix
 

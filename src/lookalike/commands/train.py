@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from lookalike.encoders.encoder import Encoder
     from lookalike.training.config import TrainConfig
 
-_BATCH = 64  # pictures in one call of the tower
+_BATCH = 64  # images in one call of the tower
 
 _USAGE = """usage: lookalike train RECIPE --data COLL [--model MODEL] --out RUN [options]
 
@@ -110,7 +110,7 @@ def _from_features(config: TrainConfig, ids: Ids) -> Callable[[Encoder], Vectors
 
 
 def _from_images(collection: Collection, ids: Ids) -> Callable[[Encoder], Vectors]:
-    """Embeddings of the rows `ids` from their pictures, which are kept in memory as the tower takes them."""
+    """Embeddings of the rows `ids` from their images, which are kept in memory as the tower takes them."""
     import equinox as eqx
 
     from lookalike.imaging.decode import decode
@@ -121,7 +121,7 @@ def _from_images(collection: Collection, ids: Ids) -> Callable[[Encoder], Vector
     def vectors_of(encoder: Encoder) -> Vectors:
         if not cached:
             data = collection.take(ids, ["image"])["image"].to_pylist()
-            images = np.stack([encoder.config.preprocess(decode(picture)) for picture in data])
+            images = np.stack([encoder.config.preprocess(decode(image)) for image in data])
             padded = np.concatenate([images, np.zeros((-len(ids) % _BATCH, *images.shape[1:]), np.uint8)])
             cached.extend(padded.reshape(-1, _BATCH, *images.shape[1:]))
         return np.concatenate([np.asarray(embed(encoder, batch)) for batch in cached])[: len(ids)]

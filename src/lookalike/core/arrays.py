@@ -6,7 +6,7 @@ from jaxtyping import Float, Float32
 _BLOCK = 4096  # rows that are held in float64 at a time
 
 
-def unit(vectors: Float[np.ndarray, "N D"]) -> Float32[np.ndarray, "N D"]:
+def l2_normalize(vectors: Float[np.ndarray, "N D"]) -> Float32[np.ndarray, "N D"]:
     """Every row at length 1, in float32; rows of zeros stay zeros.
 
     Lengths are float64, in which no square of a float32 overflows or vanishes.

@@ -35,6 +35,7 @@ def option(
     short: str | None = None,
     metavar: str | None = None,
     name: str | None = None,
+    was: str | None = None,
 ) -> Any:
     """A dataclass field that says how it looks on the command line.
 
@@ -45,8 +46,9 @@ def option(
         short: One letter for a short flag: "k" allows `-k 5`.
         metavar: What the help calls the value: "COLL".
         name: The flag's name where the field can't have it (`--for` is no field's name).
+        was: The name that files written by earlier versions have for it.
     """
-    metadata = {"lookalike": {"positional": positional, "short": short, "metavar": metavar, "name": name}}
+    metadata = {"lookalike": {"positional": positional, "short": short, "metavar": metavar, "name": name, "was": was}}
     if default_factory is not dataclasses.MISSING:
         return dataclasses.field(default_factory=default_factory, metadata=metadata)
     return dataclasses.field(default=default, metadata=metadata)
@@ -317,9 +319,12 @@ def _name(kind: Any) -> str:
 def _object(kind: Any, data: Any, where: str) -> Any:
     _checked(isinstance(data, dict), kind, data, where)
     place = f"`{where}`" if where else "the config"
-    if data.get("type", kind.__name__) != kind.__name__:
+    if data.get("type", kind.__name__) not in _tags(kind):
         raise UsageError(f"{place} is of type {data['type']!r}; expected {kind.__name__!r}.")
-    names = [field.name for field in dataclasses.fields(kind) if field.init]
+    fields = {field.name: field for field in dataclasses.fields(kind) if field.init}
+    earlier = {field.metadata.get("lookalike", {}).get("was"): name for name, field in fields.items()}
+    data = {earlier.get(name, name): value for name, value in data.items()}
+    names = list(fields)
     unknown = sorted(set(data) - set(names) - {"type"})
     if unknown:
         raise UsageError(f"{place} has no field `{unknown[0]}`.{did_you_mean(unknown[0], names)}")
@@ -330,11 +335,16 @@ def _object(kind: Any, data: Any, where: str) -> Any:
     return kind(**{name: from_json(hints[name], data[name], f"{where}.{name}".lstrip(".")) for name in names})
 
 
+def _tags(kind: Any) -> tuple[str, ...]:
+    """What `type` may say of a dataclass: its name, and the one that it had in files of earlier versions (`WAS`)."""
+    return (kind.__name__, *([kind.WAS] if hasattr(kind, "WAS") else []))
+
+
 def _member(members: tuple[Any, ...], data: Any, where: str) -> Any:
     """The member of a union: by its tag if it is an object, else the first that fits."""
     if data is None and type(None) in members:
         return None
-    classes: dict[str, Any] = {_name(member): member for member in members if dataclasses.is_dataclass(member)}
+    classes = {tag: member for member in members if dataclasses.is_dataclass(member) for tag in _tags(member)}
     if isinstance(data, dict) and classes:
         tag = data.get("type")
         if tag not in classes:

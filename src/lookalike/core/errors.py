@@ -7,7 +7,7 @@ keeps its traceback.
     LookalikeError
     ├── UsageError        the command line: unknown verb, option, recipe
     ├── SourceError       a source of images: missing column, unknown split, empty folder
-    ├── ImageError        one picture: not an image, truncated, too large
+    ├── ImageError        one image: not an image, truncated, too large
     ├── CollectionError   a collection: schema, missing column, made by another encoder
     ├── EncoderError      a model directory: missing tensor, wrong shape, pickles only
     ├── RunError          a training run: other config, other data, no checkpoint
@@ -53,7 +53,7 @@ class SourceError(LookalikeError):
 
 
 class ImageError(LookalikeError):
-    """One picture can't be decoded; `message` becomes its row in the errors table."""
+    """One image can't be decoded; `message` becomes its row in the errors table."""
 
     usual = "open it in another program and save it as JPEG or PNG, or leave it out"
 

@@ -15,7 +15,7 @@ import numpy as np
 from jaxtyping import Bool, Float32, Int64, UInt8
 
 Image = UInt8[np.ndarray, "H W 3"]
-"""One picture: RGB, 8 bits, upright."""
+"""One image: RGB, 8 bits, upright."""
 
 Vectors = Float32[np.ndarray, "N D"]
 """Rows of float32 numbers: features or embeddings."""

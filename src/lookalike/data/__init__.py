@@ -1,1 +1,1 @@
-"""Pictures as rows: from any source into a collection, and out of it in batches."""
+"""Images as rows: from any source into a collection, and out of it in batches."""

@@ -34,7 +34,7 @@ class Images(Protocol):
 
 @dataclass(frozen=True)
 class Batch:
-    """The pictures of one step."""
+    """The images of one step."""
 
     step: int
     images: UInt8[np.ndarray, "B S S 3"]
@@ -57,14 +57,14 @@ def batches(
     """Batches of step `start`, `start` + 1 and so on, without end; closing the iterator stops its threads.
 
     Args:
-        collection: Where the pictures lie.
+        collection: Where the images lie.
         ids: Rows that take part.
         labels: Class of each of them, 0 to C - 1.
-        batch: Pictures a step.
+        batch: Images a step.
         seed: Of sampling and augmentation.
         start: First step; the batch of a step does not depend on it.
         sample: All rows equally often, or all classes.
-        size: Side of the pictures, in pixels; what `augments` leave at another size is cut square and resized.
+        size: Side of the images, in pixels; what `augments` leave at another size is cut square and resized.
         augments: Applied in this order.
         threads: How many prepare batches at the same time.
 
@@ -78,7 +78,7 @@ def batches(
         data = collection.take(ids[rows], ["image"]).column("image").to_pylist()
         images = np.empty((batch, size, size, 3), np.uint8)
         for item, jpeg in enumerate(data):
-            image = decode(jpeg, at_least=2 * size)  # a crop of a quarter of the picture still has `size` pixels
+            image = decode(jpeg, at_least=2 * size)  # a crop of a quarter of the image still has `size` pixels
             images[item] = _square(apply(augments, sampling.generator(seed, step, item), image), size)
         return Batch(step, images, labels[rows].astype(np.int32))
 

@@ -28,7 +28,7 @@ class Report:
     """Rows whose labels or other descriptions, or only the file's time, are new."""
     gone: int = 0
     failed: int = 0
-    """Pictures that could not be read this time; the errors table also has those of earlier runs."""
+    """Images that could not be read this time; the errors table also has those of earlier runs."""
     counts: dict[str, dict[str, int]] = field(default_factory=dict)
     """Domain -> split ("none" where there is none) -> rows."""
     errors: int = 0
@@ -53,13 +53,13 @@ class Report:
             f"{n:,} {what}" for n, what in ((self.added, "added"), (self.edited, "edited"), (self.gone, "gone")) if n
         ]
         failed = f"; {self.errors:,} could not be read, see `lookalike info {out}`" if self.errors else ""
-        return f"`{out}` holds {self.rows:,} pictures: {', '.join(done) or 'nothing was new'}{failed}"
+        return f"`{out}` holds {self.rows:,} images: {', '.join(done) or 'nothing was new'}{failed}"
 
 
 def first_card(options: dict[str, Any]) -> dict[str, Any]:
     """The card of a new collection."""
     return {
-        "what": "a collection of pictures",
+        "what": "a collection of images",
         "made_by": f"lookalike {__version__}",
         "created": _now(),
         "options": options,

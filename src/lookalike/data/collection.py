@@ -1,13 +1,13 @@
-"""A collection: one Lance table of pictures, a row a picture, columns for all that is known about it.
+"""A collection: one Lance table of images, a row an image, columns for all that is known about it.
 
     NAME/rows.lance     the table, columns of `SCHEMA` and whatever the sources and the encoders added
-    NAME/errors.lance   pictures that could not be read, columns of `ERRORS`
+    NAME/errors.lance   images that could not be read, columns of `ERRORS`
     NAME/card.json      what, from where, when made, options, counts
 
 Two laws make everything else simple. Rows are only ever appended, with rising ids, and no row is moved or
 deleted: so the table's own order is the order of ids, and reading in order needs no sorting and no memory. And
 values change in place, one column of one fragment at a time: vectors are added and rows are marked as gone
-without the bytes of a picture being written again.
+without the bytes of an image being written again.
 """
 
 import re
@@ -43,20 +43,20 @@ SCHEMA = pa.schema(
         pa.field("group", pa.string()),
         pa.field("is_query", pa.bool_(), nullable=False),
         pa.field("is_gallery", pa.bool_(), nullable=False),
-        pa.field("gone", pa.bool_(), nullable=False),  # the source no longer has this picture
+        pa.field("gone", pa.bool_(), nullable=False),  # the source no longer has this image
         pa.field("stamp", pa.string(), nullable=False),  # size and time of what was read, to see changes
     ]
 )
 ERRORS = pa.schema(
     [
-        pa.field("id", pa.int64(), nullable=False),  # the id that the picture would have
+        pa.field("id", pa.int64(), nullable=False),  # the id that the image would have
         pa.field("source", pa.string(), nullable=False),
         pa.field("reason", pa.string(), nullable=False),
         pa.field("stamp", pa.string(), nullable=False),
     ]
 )
 _PRESENT = "gone = false"
-# Lance reads ahead up to 2 GB by itself; pictures need far less to keep the disk busy.
+# Lance reads ahead up to 2 GB by itself; images need far less to keep the disk busy.
 _READ_AHEAD = {"batch_readahead": 2, "fragment_readahead": 2, "io_buffer_size": 64 << 20}
 
 
@@ -122,7 +122,7 @@ class Collection:
 
     @property
     def fingerprint(self) -> str:
-        """64 hex digits over ids, picture hashes, labels and domains of the rows that are not gone."""
+        """64 hex digits over ids, image hashes, labels and domains of the rows that are not gone."""
         if "fingerprint" not in self._cache:
             table = self.table(["id", "sha256", "label", "domain"])
             texts = [
@@ -202,7 +202,7 @@ class Collection:
         return np.asarray(self.table(["id"], where)["id"])
 
     def errors(self) -> pa.Table:
-        """Pictures that could not be read: columns of `ERRORS`."""
+        """Images that could not be read: columns of `ERRORS`."""
         path = f"{self.path}/errors.lance"
         return lance.dataset(path).to_table() if committed(path) else ERRORS.empty_table()
 

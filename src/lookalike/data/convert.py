@@ -1,4 +1,4 @@
-"""From places to stored pictures, in several processes, in order, with few in flight.
+"""From places to stored images, in several processes, in order, with few in flight.
 
 Imports neither Arrow nor Lance, so that a worker starts in a tenth of a second. Workers are spawned, since neither
 Lance nor threads survive a fork; they ignore Ctrl-C, which is the parent's to answer, and end when the parent does,
@@ -23,14 +23,14 @@ from lookalike.data.sources import Place
 from lookalike.imaging.decode import store
 
 CHUNK = 16
-"""Pictures that a worker is given at a time."""
+"""Images that a worker is given at a time."""
 WORTH = 64
-"""Pictures that are worth a process: fewer are converted before it has started."""
+"""Images that are worth a process: fewer are converted before it has started."""
 
 
 @dataclass(frozen=True, slots=True)
 class Task:
-    """One picture to convert; with `known`, only if its bytes are not those that this SHA-256 was made of."""
+    """One image to convert; with `known`, only if its bytes are not those that this SHA-256 was made of."""
 
     place: Place
     known: bytes | None = None
@@ -38,7 +38,7 @@ class Task:
 
 @dataclass(frozen=True, slots=True)
 class Converted:
-    """A picture as it is stored; `sha256` is of the source's bytes, width and height of its upright original."""
+    """An image as it is stored; `sha256` is of the source's bytes, width and height of its upright original."""
 
     data: bytes
     width: int
@@ -48,21 +48,21 @@ class Converted:
 
 @dataclass(frozen=True, slots=True)
 class Failed:
-    """A picture that can't be stored, and why."""
+    """An image that can't be stored, and why."""
 
     reason: str
 
 
 @dataclass(frozen=True, slots=True)
 class Same:
-    """A picture whose bytes are the known ones: only its stamp is new."""
+    """An image whose bytes are the known ones: only its stamp is new."""
 
 
 Outcome = Converted | Failed | Same
 
 
 def convert(task: Task, size: int) -> Outcome:
-    """Read, compare, decode and resize one picture; shorter side at most `size` pixels."""
+    """Read, compare, decode and resize one image; shorter side at most `size` pixels."""
     try:
         data = task.place.read()
         digest = hashlib.sha256(data).digest()
@@ -79,7 +79,7 @@ def convert(task: Task, size: int) -> Outcome:
 def convert_all(tasks: Sequence[Task], size: int, workers: int = 0) -> Iterator[Outcome]:
     """Outcomes in the order of `tasks`, from `workers` processes (0: one a core); in this process if one suffices.
 
-    At most 2 * workers + 2 chunks of `CHUNK` pictures are in flight or waiting, however slow the reader is.
+    At most 2 * workers + 2 chunks of `CHUNK` images are in flight or waiting, however slow the reader is.
     """
     workers = min(workers or cores(), -(-len(tasks) // WORTH))
     if workers <= 1:

@@ -1,14 +1,14 @@
 """Sources -> collection: list, convert what is new, commit batch by batch, mark what is gone.
 
-Work that was done is recognised by a picture's source and stamp (size and time), so the same command goes on after
-a kill, adds what is new, and does nothing where nothing changed. A picture with another stamp is read again: with
+Work that was done is recognised by an image's source and stamp (size and time), so the same command goes on after
+a kill, adds what is new, and does nothing where nothing changed. An image with another stamp is read again: with
 the same bytes it keeps its row and vectors; with others it gets a new row, and the old one is gone.
 
-An id is given when a picture is converted, good or bad, in the order of the listing; bad ones are written before the
+An id is given when an image is converted, good or bad, in the order of the listing; bad ones are written before the
 good ones of the same batch. So whatever a kill leaves behind, ids that are free follow in the same order, and the
 rows come out as if nothing had happened.
 
-Memory: about 1.5 KB per picture of the listing, and `BATCH_MOST` stored pictures.
+Memory: about 1.5 KB per image of the listing, and `BATCH_MOST` stored images.
 """
 
 import time
@@ -30,11 +30,11 @@ from lookalike.data.sources import SourceRow
 from lookalike.data.sources.listing import Listing, common_type, list_images
 
 BATCH = 512
-"""Pictures of a commit, at least, unless the work ends; fewer would make a table of many small pieces."""
+"""Images of a commit, at least, unless the work ends; fewer would make a table of many small pieces."""
 BATCH_SECONDS = 5.0
-"""Seconds between commits, at least: on a fast machine a commit holds more pictures."""
+"""Seconds between commits, at least: on a fast machine a commit holds more images."""
 BATCH_MOST = 4096
-"""Pictures of a commit, at most: they wait in memory."""
+"""Images of a commit, at most: they wait in memory."""
 
 DESCRIPTION = ("label", "domain", "split", "group", "is_query", "is_gallery")
 
@@ -53,8 +53,8 @@ def prepare(
     Args:
         sources: Folders, CSV or Parquet files. Rows of sources that are in the collection and not named here stay.
         out: The collection's directory.
-        size: Shorter side of a stored picture, in pixels; smaller pictures stay as they are.
-        limit: Only the first so many pictures of the listing; those behind it are neither added nor marked.
+        size: Shorter side of a stored image, in pixels; smaller images stay as they are.
+        limit: Only the first so many images of the listing; those behind it are neither added nor marked.
         test: Share of the labels that become split `test` where the source gives no split, the others `train`; 0
             gives no splits.
         workers: Processes that decode; 0: one a core.
@@ -93,11 +93,11 @@ def prepare(
 
 @dataclass(frozen=True, slots=True)
 class _Known:
-    """The latest row of a picture in the listing."""
+    """The latest row of an image in the listing."""
 
     id: int
     sha256: bytes | None
-    """Of its bytes, if the stamp is another one now; None: the picture is the same."""
+    """Of its bytes, if the stamp is another one now; None: the image is the same."""
     told: bool
     """Whether the row says of it what the listing says."""
 
@@ -150,7 +150,7 @@ class _Batch:
         self._begun = time.monotonic()
 
     def add(self, row: SourceRow, outcome: Outcome, known: _Known | None) -> None:
-        """Put the outcome of one picture where it belongs."""
+        """Put the outcome of one image where it belongs."""
         if isinstance(outcome, Converted):
             self.good.append((self._new_id(), row, outcome))
         elif isinstance(outcome, Failed):
@@ -259,7 +259,7 @@ def _gone_ids(collection: Collection, listing: Listing, limit: int | None) -> In
         for number, source, stamp in zip(*(batch[c].to_pylist() for c in ("id", "source", "stamp")), strict=True):
             if not listing.covers(source):
                 continue
-            if source in latest:  # a picture that changed: its new row stands further down
+            if source in latest:  # an image that changed: its new row stands further down
                 gone.add(latest[source])
             latest[source] = number
             if source not in listing.rows or (source in reach and listing.stamp(source) != stamp):
@@ -294,7 +294,7 @@ def _open_or_create(out: str, listing: Listing) -> Collection:
 def _check_numbers(size: int, limit: int | None, test: float, workers: int) -> None:
     for name, value, fits, expected in (
         ("size", size, size >= 1, "at least 1 pixel"),
-        ("limit", limit, limit is None or limit >= 1, "at least 1 picture"),
+        ("limit", limit, limit is None or limit >= 1, "at least 1 image"),
         ("test", test, 0 <= test < 1, "a share from 0 to less than 1"),
         ("workers", workers, workers >= 0, "0 (one a core) or more"),
     ):

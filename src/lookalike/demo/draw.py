@@ -1,4 +1,4 @@
-"""Draws the pictures of the offline demonstration: products that nobody makes, as many as wanted.
+"""Draws the images of the offline demonstration: products that nobody makes, as many as wanted.
 
 Six kinds of thing are the domains. Products of a kind share a few palettes, patterns and emblems, so that telling
 them apart takes more than their colours; two thirds of the products are for training, the rest are never seen.
@@ -19,7 +19,7 @@ from lookalike.demo.scene import photograph
 from lookalike.demo.shapes import View, draw_book, draw_bottle, draw_carton, draw_mug, draw_sign
 
 SIZE = 160
-"""Side of a picture in pixels."""
+"""Side of an image in pixels."""
 
 COLUMNS = ("path", "label", "domain", "split", "is_query", "is_gallery", "group")
 
@@ -38,10 +38,10 @@ def draw(out: Path, seed: int = 0, products: int = 60, views: int = 8) -> Path:
     """Draw made-up products under changing view, light, background and occlusion; deterministic in `seed`.
 
     Args:
-        out: directory that gets `pictures/KIND/NAME-VIEW.jpg` and `products.csv`.
+        out: directory that gets `images/KIND/NAME-VIEW.jpg` and `products.csv`.
         seed: of everything; the first products and views stay the same when more are asked for.
         products: how many, spread evenly over `KINDS`.
-        views: pictures of each product.
+        views: images of each product.
 
     Returns:
         The CSV file (columns `COLUMNS`, paths relative to it). No product is in both splits.
@@ -52,7 +52,7 @@ def draw(out: Path, seed: int = 0, products: int = 60, views: int = 8) -> Path:
     rows: list[tuple[str, ...]] = []
     for product, split in catalogue(seed, products):
         art, role = print_art(product), str(split == "test").lower()
-        folder = out / "pictures" / product.kind
+        folder = out / "images" / product.kind
         with storage_errors(folder):
             folder.mkdir(parents=True, exist_ok=True)
         for view in range(views):
@@ -83,7 +83,7 @@ def catalogue(seed: int, products: int) -> list[tuple[Product, str]]:
 
 
 def picture(product: Product, art: Image.Image, rng: np.random.Generator, size: int = SIZE) -> Image.Image:
-    """One picture of a product: RGB, size x size; `art` is `print_art(product)`."""
+    """One image of a product: RGB, size x size; `art` is `print_art(product)`."""
     view = View(
         yaw=float(np.clip(rng.normal(0, 0.42), -0.85, 0.85)),
         pitch=float(rng.uniform(0.02, 0.5)),

@@ -1,4 +1,4 @@
-"""The plainest description of a picture that still finds something: how much of each color is in it.
+"""The plainest description of an image that still finds something: how much of each color is in it.
 
 Swain & Ballard, "Color Indexing" (1991), compare such counts by their intersection; the square root used here
 turns the comparison into a cosine (the Bhattacharyya coefficient), so that it is searched like any embedding.

@@ -1,4 +1,4 @@
-"""The page that the demonstration leaves: one HTML file, no network, pictures inside it.
+"""The page that the demonstration leaves: one HTML file, no network, images inside it.
 
 `render` is a pure function of a `Page`; the command fills one and writes the text.
 """
@@ -16,12 +16,12 @@ METRICS = {"mp@5": "mP@5", "recall@1": "recall@1", "map@100": "mAP@100"}
 
 @dataclass(frozen=True)
 class Score:
-    """How one way of describing a picture did on classes that no training saw."""
+    """How one way of describing an image did on classes that no training saw."""
 
     name: str
     """Shown in the table and the chart."""
     numbers: int
-    """Numbers a picture."""
+    """Numbers an image."""
     metrics: Mapping[str, float]
     """Unweighted mean over domains, keys of `METRICS`."""
     per_domain: Mapping[str, float]
@@ -30,7 +30,7 @@ class Score:
 
 @dataclass(frozen=True)
 class Hit:
-    """A picture that a search returned."""
+    """An image that a search returned."""
 
     jpeg: bytes
     label: str
@@ -42,7 +42,7 @@ class Hit:
 
 @dataclass(frozen=True)
 class Example:
-    """A query and its nearest pictures, best first."""
+    """A query and its nearest images, best first."""
 
     jpeg: bytes
     label: str
@@ -53,7 +53,7 @@ class Example:
 class Page:
     """All that the page tells."""
 
-    pictures: int
+    images: int
     products: int
     unseen: int
     """Products that only the test sees."""
@@ -74,13 +74,13 @@ def render(page: Page) -> str:
     """The page as one HTML document."""
     trained, untrained = page.scores[-1], page.scores[page.baseline]
     lead = (
-        f"{page.pictures} drawn pictures of {page.products} made-up products. A small network learned from "
+        f"{page.images} drawn images of {page.products} made-up products. A small network learned from "
         f"{page.products - page.unseen} of them, starting from random numbers; everything below is measured on the "
-        f"other {page.unseen}, which it has never seen. Of the five nearest pictures, the share that shows the same "
+        f"other {page.unseen}, which it has never seen. Of the five nearest images, the share that shows the same "
         f"product went from {untrained.metrics['mp@5']:.2f} before training to {trained.metrics['mp@5']:.2f} after it."
     )
     parts = [
-        f"<h1>Pictures of the same thing, next to each other</h1><p class=lead>{lead}</p>",
+        f"<h1>Images of the same thing, next to each other</h1><p class=lead>{lead}</p>",
         _section("How good is it?", _table(page), _chart(page.scores)),
         _section("How it learned", _curve(page.curve)),
         _section("What it finds", _examples(page.examples)),
@@ -108,11 +108,11 @@ def _table(page: Page) -> str:
         chosen = " class=chosen" if position == len(page.scores) - 1 else ""
         rows.append(f"<tr{chosen}><th scope=row>{html.escape(score.name)}</th><td>{score.numbers:,}</td>{cells}</tr>")
     return (
-        "<p>Each picture of an unseen product is searched among all the others. <b>mP@5</b>: how many of the first "
+        "<p>Each image of an unseen product is searched among all the others. <b>mP@5</b>: how many of the first "
         "five are the same product (of as many as there are, at most five). <b>recall@1</b>: how often the very first "
         "is. <b>mAP@100</b>: the whole order of the first hundred. 1 is perfect; small figures are differences from "
         "the untrained network.</p>"
-        f"<div class=scroll><table><thead><tr><th>described by</th><th>numbers a picture</th>{head}</tr></thead>"
+        f"<div class=scroll><table><thead><tr><th>described by</th><th>numbers an image</th>{head}</tr></thead>"
         f"<tbody>{''.join(rows)}</tbody></table></div>"
     )
 
@@ -138,7 +138,7 @@ def _curve(points: Sequence[tuple[int, float]]) -> str:
 
 def _examples(examples: Sequence[Example]) -> str:
     words = (
-        "Left the query, then its five nearest pictures among all the test pictures, with their cosine. The queries "
+        "Left the query, then its five nearest images among all the test images, with their cosine. The queries "
         "are taken at equal distances through the list, not picked."
     )
     return f"<p>{words}</p>{''.join(_row(example) for example in examples)}"
@@ -160,8 +160,8 @@ def _row(example: Example) -> str:
 
 def _figure(kind: str, jpeg: bytes, alternative: str, caption: str) -> str:
     address = f"data:image/jpeg;base64,{base64.b64encode(jpeg).decode()}"
-    picture = f"<img src='{address}' alt='{html.escape(alternative, quote=True)}' loading=lazy>"
-    return f"<figure class={kind}>{picture}<figcaption>{html.escape(caption)}</figcaption></figure>"
+    image = f"<img src='{address}' alt='{html.escape(alternative, quote=True)}' loading=lazy>"
+    return f"<figure class={kind}>{image}<figcaption>{html.escape(caption)}</figcaption></figure>"
 
 
 def _short(label: str) -> str:
@@ -183,6 +183,6 @@ def _seconds(steps: Sequence[tuple[str, str, float]]) -> str:
 def _own(commands: Sequence[str]) -> str:
     text = "\n".join(html.escape(command) for command in commands)
     return (
-        "<p>The same with a folder of yours: one sub-folder for each thing, a few pictures of it inside.</p>"
+        "<p>The same with a folder of yours: one sub-folder for each thing, a few images of it inside.</p>"
         f"<pre><code>{text}</code></pre>"
     )

@@ -1,4 +1,4 @@
-"""Soft toys: a jointed doll of ellipses with fur, whose limbs move from picture to picture."""
+"""Soft toys: a jointed doll of ellipses with fur, whose limbs move from image to image."""
 
 import numpy as np
 from PIL import Image, ImageChops, ImageDraw

@@ -1,4 +1,4 @@
-"""Where a product stands when its picture is taken: background, shadow, something in front, light, camera."""
+"""Where a product stands when its image is taken: background, shadow, something in front, light, camera."""
 
 import numpy as np
 from jaxtyping import Float32
@@ -10,12 +10,12 @@ Picture = Float32[np.ndarray, "H W 3"]
 
 
 def photograph(sprite: Image.Image, size: int, rng: np.random.Generator) -> Image.Image:
-    """Place a cut-out somewhere and take its picture.
+    """Place a cut-out somewhere and take its image.
 
     Args:
         sprite: RGBA, square; the product without anything around it.
-        size: side of the picture in pixels.
-        rng: everything that changes from picture to picture is drawn from it.
+        size: side of the image in pixels.
+        rng: everything that changes from image to image is drawn from it.
 
     Returns:
         RGB, size x size.
@@ -33,7 +33,7 @@ def photograph(sprite: Image.Image, size: int, rng: np.random.Generator) -> Imag
 
 
 def place(sprite: Image.Image, size: int, rng: np.random.Generator) -> Image.Image:
-    """The sprite turned, scaled and shifted at random on an empty picture; RGBA, size x size."""
+    """The sprite turned, scaled and shifted at random on an empty image; RGBA, size x size."""
     double = 2 * size  # drawn at twice the size: soft edges
     roll = np.deg2rad(np.clip(rng.normal(0, 13), -40, 40))
     scale = sprite.width / (double * rng.uniform(0.72, 1.05))

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
-from lookalike.core.config import from_json, to_json
+from lookalike.core.config import from_json, option, to_json
 from lookalike.core.errors import EncoderError, LookalikeError
 from lookalike.core.files import fingerprint, kind_of, new_directory, read_json, write_json
 from lookalike.imaging.preprocess import Preprocess
@@ -46,7 +46,7 @@ _PICKLES = (".bin", ".pt", ".pth", ".ckpt", ".pkl")
 
 @dataclass(frozen=True)
 class ProjectionConfig:
-    """Features to embedding: `unit(unit?(features) @ weight + bias)`, or for identity `unit(features)`."""
+    """Features to embedding: `l2_normalize(x @ weight + bias)`, or `l2_normalize(x)` for identity."""
 
     kind: Literal["identity", "linear"]
     """linear: from PCA or trained; its tensors are `projection.weight` [F D] and `projection.bias` [D]."""
@@ -54,7 +54,7 @@ class ProjectionConfig:
     """Numbers that come in (F)."""
     dimension: int
     """Numbers that go out (D)."""
-    unit_input: bool = True
+    l2_normalize_input: bool = option(default=True, was="unit_input")
     """Whether the features are brought to length 1 first."""
 
     def __post_init__(self) -> None:
@@ -68,7 +68,7 @@ class ProjectionConfig:
 
 @dataclass(frozen=True)
 class EncoderConfig:
-    """All that turns a picture into an embedding, but for the numbers in the tensors."""
+    """All that turns an image into an embedding, but for the numbers in the tensors."""
 
     tower: Tower
     """The backbone."""
@@ -76,11 +76,11 @@ class EncoderConfig:
     """How tokens become features: the class token (ViT alone), their mean, their generalised mean with p = 3
     (convolutional towers, whose tokens aren't negative), or a learned probe's attention (ViT with such a head)."""
     preprocess: Preprocess
-    """How a picture becomes the tower's input."""
+    """How an image becomes the tower's input."""
     projection: ProjectionConfig
     """How features become the embedding."""
     mirror: bool = False
-    """Whether the features are the mean of those of the picture and of its mirror image."""
+    """Whether the features are the mean of those of the image and of its mirror image."""
 
     def __post_init__(self) -> None:
         if self.pooling not in self.tower.poolings:
@@ -91,7 +91,7 @@ class EncoderConfig:
             )
         if self.tower.only_size not in (None, self.preprocess.size):
             raise EncoderError(
-                f"Pictures of {self.preprocess.size} px can't enter a tower for {self.tower.only_size} px."
+                f"Images of {self.preprocess.size} px can't enter a tower for {self.tower.only_size} px."
             )
         if self.projection.features != self.tower.features:
             raise EncoderError(
@@ -233,7 +233,10 @@ def write_model(
 
 def fingerprint_of(config: EncoderConfig, tensors: Mapping[str, np.ndarray]) -> str:
     """Hash of weights and config, and of nothing else; 64 hex digits."""
-    return fingerprint(json.dumps(to_json(config), sort_keys=True), *_digests(tensors))
+    told = to_json(config)
+    # Hashed under its first name, so that models keep their fingerprints.
+    told["projection"]["unit_input"] = told["projection"].pop("l2_normalize_input")
+    return fingerprint(json.dumps(told, sort_keys=True), *_digests(tensors))
 
 
 def features_fingerprint_of(config: EncoderConfig, tensors: Mapping[str, np.ndarray]) -> str:
@@ -302,7 +305,7 @@ def _readme(config: EncoderConfig, card: dict[str, Any], whole: str, name: str) 
     license_line = f"license: {card['license']}\n" if card.get("license") else ""
     return (
         f"---\nlibrary_name: lookalike\npipeline_tag: image-feature-extraction\n{license_line}---\n\n"
-        f"# {card.get('name', name)}\n\nTurns a picture into {config.projection.dimension} numbers, "
-        f"so that pictures of the same thing lie next to each other.\n\n| | |\n| --- | --- |\n{rows}\n\n"
-        f"```python\nimport lookalike\n\nvectors = lookalike.load({name!r}).embed(['picture.jpg'])\n```\n"
+        f"# {card.get('name', name)}\n\nTurns an image into {config.projection.dimension} numbers, "
+        f"so that images of the same thing lie next to each other.\n\n| | |\n| --- | --- |\n{rows}\n\n"
+        f"```python\nimport lookalike\n\nvectors = lookalike.load({name!r}).embed(['image.jpg'])\n```\n"
     )

@@ -1,4 +1,4 @@
-"""The encoder: preprocessing, tower, pooling, projection and unit length in one; pictures in, embeddings out."""
+"""The encoder: preprocessing, tower, pooling, projection and unit length in one; images in, embeddings out."""
 
 import math
 from collections.abc import Mapping
@@ -45,7 +45,7 @@ TowerModule = ViT | MobileNetV2 | ConvNet | ConvNeXt | EfficientNet | Swin
 
 
 class Encoder(eqx.Module):
-    """All that turns pictures into embeddings. Its arrays are the parameters, float32; nothing here is jitted."""
+    """All that turns images into embeddings. Its arrays are the parameters, float32; nothing here is jitted."""
 
     tower: TowerModule
     projection: Projection
@@ -86,7 +86,7 @@ class Encoder(eqx.Module):
         return cls.from_parts(config, init_tensors(tensor_shapes(config), key), dtype)
 
     def features(self, images: UInt8[Array | np.ndarray, "B S S 3"]) -> Float32[Array, "B F"]:
-        """Pooled output of the tower for pictures that `config.preprocess` made; the pictures alone, not mirrored."""
+        """Pooled output of the tower for images that `config.preprocess` made; the images alone, not mirrored."""
         return jax.vmap(self._features)(self.normalise(images)).astype(jnp.float32)
 
     def project(self, features: Float[Array | np.ndarray, "B F"]) -> Float32[Array, "B D"]:

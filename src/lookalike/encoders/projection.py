@@ -7,11 +7,11 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from lookalike.encoders.config import ProjectionConfig
-from lookalike.towers.modules.layers import unit
+from lookalike.towers.modules.layers import l2_normalize
 
 
 class Projection(eqx.Module):
-    """`unit(unit?(features) @ weight + bias)`; without a weight, `unit(features)`. Always float32."""
+    """`l2_normalize(unit?(features) @ weight + bias)`; without a weight, `l2_normalize(features)`. Always float32."""
 
     weight: Float[Array, "F D"] | None
     bias: Float[Array, " D"] | None
@@ -23,8 +23,8 @@ class Projection(eqx.Module):
         return cls(tensors.get("weight"), tensors.get("bias"), config)
 
     def __call__(self, features: Float[Array, " F"]) -> Float[Array, " D"]:
-        """The embedding of one picture, of length 1."""
-        x = unit(features) if self.config.unit_input else features.astype(jnp.float32)
+        """The embedding of one image, of length 1."""
+        x = l2_normalize(features) if self.config.l2_normalize_input else features.astype(jnp.float32)
         if self.weight is not None and self.bias is not None:
             x = x @ self.weight + self.bias
-        return unit(x)
+        return l2_normalize(x)

@@ -9,7 +9,7 @@ import numpy as np
 import pyarrow as pa
 from jaxtyping import Bool, Float, Float32, Int64
 
-from lookalike.core.arrays import unit
+from lookalike.core.arrays import l2_normalize
 from lookalike.core.errors import CollectionError, UsageError
 from lookalike.data.collection import Collection
 from lookalike.evaluation.metrics import DEFINITIONS, DEPTH, per_query
@@ -18,8 +18,8 @@ from lookalike.search.exact import knn
 
 Protocol = Literal["merged", "separate"]
 Codes = Int64[np.ndarray, "N"]
-Asking = Int64[np.ndarray, "Q"]
-Shelf = Int64[np.ndarray, "G"]
+Queries = Int64[np.ndarray, "Q"]
+Gallery = Int64[np.ndarray, "G"]
 
 COLUMNS = ("id", "label", "domain", "split", "group", "is_query", "is_gallery")
 EVERY = "all"
@@ -64,34 +64,34 @@ def evaluate(
     if protocol not in get_args(Protocol):
         raise UsageError(f"Unknown protocol `{protocol}`.", hint=f"protocols: {', '.join(get_args(Protocol))}")
     table = rows if isinstance(rows, pa.Table) else rows.table([c for c in COLUMNS if c in rows.columns])
-    cast = Cast.of(table, split)
-    directions = unit_rows(checked_vectors(vectors, cast.total), cast.rows)
-    relevant = cast.relevant()
-    asking = np.flatnonzero(cast.is_query & (relevant > 0))
-    if len(asking) == 0:
+    roles = Roles.of(table, split)
+    directions = l2_normalize_rows(checked_vectors(vectors, roles.total), roles.rows)
+    relevant = roles.relevant()
+    queries = np.flatnonzero(roles.is_query & (relevant > 0))
+    if len(queries) == 0:
         raise UsageError(
             f"No query of split `{split}` has a relevant image in the gallery, so there is nothing to measure.",
             hint="a label needs two images at least, of different groups",
         )
-    hits = _all_hits(directions, cast, asking, protocol)
-    domains = np.asarray(cast.names)[cast.domain[asking]]
-    by_domain, by_query, per_domain = summarize(per_query(hits, relevant[asking]), domains)
+    hits = _all_hits(directions, roles, queries, protocol)
+    domains = np.asarray(roles.names)[roles.domain[queries]]
+    by_domain, by_query, per_domain = summarize(per_query(hits, relevant[queries]), domains)
     return Report(
         metrics=by_domain,
         metrics_by_query=by_query,
         per_domain=per_domain,
-        n_queries=len(asking),
-        n_skipped=int(np.count_nonzero(cast.is_query)) - len(asking),
+        n_queries=len(queries),
+        n_skipped=int(np.count_nonzero(roles.is_query)) - len(queries),
         protocol=protocol,
         split=split,
-        definition=_definition(protocol, cast),
+        definition=_definition(protocol, roles),
         model=model,
         collection=None if isinstance(rows, pa.Table) else rows.fingerprint,
     )
 
 
 @dataclass(frozen=True)
-class Cast:
+class Roles:
     """The rows that take part, rising by id, and what each is in it; arrays are over these rows."""
 
     rows: Codes
@@ -109,7 +109,7 @@ class Cast:
     """Rows of the whole table."""
 
     @classmethod
-    def of(cls, table: pa.Table, split: str) -> "Cast":
+    def of(cls, table: pa.Table, split: str) -> "Roles":
         """The rows of `table` that are in `split` and have a role."""
         for name in ("id", "label"):
             if name not in table.column_names:
@@ -156,51 +156,51 @@ class Cast:
 
 
 def _all_hits(
-    directions: Float32[np.ndarray, "N D"], cast: Cast, asking: Asking, protocol: Protocol
+    directions: Float32[np.ndarray, "N D"], roles: Roles, queries: Queries, protocol: Protocol
 ) -> Bool[np.ndarray, "Q k"]:
     """`_hits` of every query, in the one index or in that of its domain."""
-    hits = np.zeros((len(asking), DEPTH), bool)
-    for domain in np.unique(cast.domain[asking]) if protocol == "separate" else (None,):
-        here = np.ones(len(cast.rows), bool) if domain is None else cast.domain == domain
-        mine = here[asking]
-        hits[mine] = _hits(directions, cast, asking[mine], np.flatnonzero(cast.is_gallery & here))
+    hits = np.zeros((len(queries), DEPTH), bool)
+    for domain in np.unique(roles.domain[queries]) if protocol == "separate" else (None,):
+        here = np.ones(len(roles.rows), bool) if domain is None else roles.domain == domain
+        mine = here[queries]
+        hits[mine] = _hits(directions, roles, queries[mine], np.flatnonzero(roles.is_gallery & here))
     return hits
 
 
 def _hits(
-    directions: Float32[np.ndarray, "N D"], cast: Cast, asking: Asking, gallery: Shelf
+    directions: Float32[np.ndarray, "N D"], roles: Roles, queries: Queries, gallery: Gallery
 ) -> Bool[np.ndarray, "Q k"]:
-    """Which of the first matches of the rows `asking`, searched in the rows `gallery`, are relevant."""
-    hits = np.zeros((len(asking), DEPTH), bool)
-    shelf = directions[gallery]
-    for places, barred in _barred(cast, asking, gallery):
-        _, found = knn(directions[asking[places]], shelf, DEPTH, barred)
-        labels = np.where(found >= 0, cast.label[gallery[found]], -1)
-        hits[places] = labels == cast.label[asking[places], None]
+    """Which of the first matches of the rows `queries`, searched in the rows `gallery`, are relevant."""
+    hits = np.zeros((len(queries), DEPTH), bool)
+    gallery_vectors = directions[gallery]
+    for places, excluded in _excluded(roles, queries, gallery):
+        _, found = knn(directions[queries[places]], gallery_vectors, DEPTH, excluded)
+        labels = np.where(found >= 0, roles.label[gallery[found]], -1)
+        hits[places] = labels == roles.label[queries[places], None]
     return hits
 
 
-def _barred(cast: Cast, asking: Asking, gallery: Shelf) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    """Places in `asking` [some], and the places in `gallery` of each and its group [some, E], filled up with -1.
+def _excluded(roles: Roles, queries: Queries, gallery: Gallery) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """Places in `queries` [some], and the places in `gallery` of each and its group [some, E], filled up with -1.
 
     Some queries at a time, so that the lists and the matches stay within `BARRED` numbers (or one query).
     """
-    place = np.full(len(cast.rows), -1, np.int64)
+    place = np.full(len(roles.rows), -1, np.int64)
     place[gallery] = np.arange(len(gallery))
-    order = np.argsort(cast.group[gallery], kind="stable")
-    groups = cast.group[gallery][order]
-    own = cast.group[asking]
+    order = np.argsort(roles.group[gallery], kind="stable")
+    groups = roles.group[gallery][order]
+    own = roles.group[queries]
     start, stop = np.searchsorted(groups, own), np.searchsorted(groups, own, side="right")
     size = np.where(own >= 0, stop - start, 0)
     largest_first = np.argsort(-size, kind="stable")
     done = 0
-    while done < len(asking):
+    while done < len(queries):
         width = int(size[largest_first[done]])
         mine = np.sort(largest_first[done : done + max(1, BARRED // max(width + 1, DEPTH))])
         within = np.arange(width)
         entries = np.minimum(start[mine, None] + within, len(order) - 1)
         others = np.where(within < size[mine, None], order[entries], -1)
-        yield mine, np.concatenate([place[asking[mine], None], others], axis=1)
+        yield mine, np.concatenate([place[queries[mine], None], others], axis=1)
         done += len(mine)
 
 
@@ -224,7 +224,7 @@ def checked_vectors(vectors: np.ndarray, count: int) -> np.ndarray:
     return vectors
 
 
-def unit_rows(vectors: np.ndarray, rows: Codes) -> Float32[np.ndarray, "N D"]:
+def l2_normalize_rows(vectors: np.ndarray, rows: Codes) -> Float32[np.ndarray, "N D"]:
     """Those rows, at unit length (zeros stay); UsageError if a number is not finite."""
     found = np.empty((len(rows), vectors.shape[1]), np.float32)
     for first in range(0, len(rows), 4096):
@@ -233,7 +233,7 @@ def unit_rows(vectors: np.ndarray, rows: Codes) -> Float32[np.ndarray, "N D"]:
         bad = ~np.isfinite(piece).all(axis=1)
         if bad.any():
             raise UsageError(f"Row {some[np.argmax(bad)]} of the vectors holds a number that is not finite.")
-        found[first : first + 4096] = unit(piece)
+        found[first : first + 4096] = l2_normalize(piece)
     return found
 
 
@@ -248,7 +248,7 @@ def _unknown_split(split: str, splits: list[Any]) -> UsageError:
     )
 
 
-def _definition(protocol: Protocol, cast: Cast) -> Mapping[str, str]:
+def _definition(protocol: Protocol, roles: Roles) -> Mapping[str, str]:
     return {
         **DEFINITIONS,
         "metrics": "unweighted mean over domains of the mean over a domain's queries",
@@ -256,10 +256,10 @@ def _definition(protocol: Protocol, cast: Cast) -> Mapping[str, str]:
         "relevant": "gallery images of the query's domain and label (n_q of them), itself and its group left out by id",
         "n_skipped": "queries with n_q = 0, which are left out",
         "similarity": "cosine (vectors brought to unit length), float32, exact; ties to the lower id",
-        "index": index_words(protocol, cast),
+        "index": index_words(protocol, roles),
     }
 
 
-def index_words(protocol: Protocol, cast: Cast) -> str:
+def index_words(protocol: Protocol, roles: Roles) -> str:
     """What is searched, in words."""
-    return f"{_INDEX[protocol]}, {np.count_nonzero(cast.is_gallery):,} gallery images"
+    return f"{_INDEX[protocol]}, {np.count_nonzero(roles.is_gallery):,} gallery images"

@@ -9,7 +9,7 @@ from jaxtyping import Float
 from lookalike.core.errors import UsageError
 from lookalike.data.collection import Collection
 from lookalike.evaluation.metrics import DEFINITIONS, DEPTH, per_query
-from lookalike.evaluation.protocols import COLUMNS, Cast, Protocol, checked_vectors, index_words, unit_rows
+from lookalike.evaluation.protocols import COLUMNS, Protocol, Roles, checked_vectors, index_words, l2_normalize_rows
 from lookalike.evaluation.report import Report, summarize
 from lookalike.search.exact import knn
 
@@ -21,11 +21,11 @@ PLACE = "{}"
 class Classes:
     """The classes of a split that have an image in its gallery, by domain and label."""
 
-    cast: Cast
+    roles: Roles
     code: np.ndarray
-    """Of each class, its number in `cast.label`."""
+    """Of each class, its number in `roles.label`."""
     domain: np.ndarray
-    """Of each class, its number in `cast.domain`."""
+    """Of each class, its number in `roles.domain`."""
     labels: tuple[str, ...]
     """Of each class, without the domain before it: `cars/`."""
 
@@ -37,18 +37,18 @@ class Classes:
             UsageError: The split is unknown, or no gallery image of it has a label.
         """
         table = rows if isinstance(rows, pa.Table) else rows.table([c for c in COLUMNS if c in rows.columns])
-        cast = Cast.of(table, split)
-        ordered = table.sort_by("id").take(cast.rows)
+        roles = Roles.of(table, split)
+        ordered = table.sort_by("id").take(roles.rows)
         labels = ordered["label"].to_pylist()
         domains = ordered["domain"].to_pylist() if "domain" in table.column_names else [None] * len(labels)
-        code, first = np.unique(np.where(cast.is_gallery, cast.label, -1), return_index=True)
+        code, first = np.unique(np.where(roles.is_gallery, roles.label, -1), return_index=True)
         first, code = first[code >= 0], code[code >= 0]
         if len(code) == 0:
             raise UsageError(
                 f"No gallery image of split `{split}` has a label, so there is no class name to search with.",
                 hint="`lookalike info COLL` counts classes by split",
             )
-        return cls(cast, code, cast.domain[first], tuple(labels[i].removeprefix(f"{domains[i]}/") for i in first))
+        return cls(roles, code, roles.domain[first], tuple(labels[i].removeprefix(f"{domains[i]}/") for i in first))
 
     def texts(self, template: str) -> list[str]:
         """The query of each class: its name, `_` read as a space, in the place of `{}`; UsageError if there is none."""
@@ -85,21 +85,21 @@ def evaluate_texts(
     Raises:
         UsageError: The number of vectors is not that of the rows, or a number is not finite.
     """
-    cast = classes.cast
+    roles = classes.roles
     if len(texts) != len(classes.labels):
         raise UsageError(f"There are {len(classes.labels)} classes, and {len(texts)} vectors of texts.")
-    asking = unit_rows(texts, np.arange(len(texts)))
-    known = unit_rows(checked_vectors(vectors, cast.total), cast.rows)
+    queries = l2_normalize_rows(texts, np.arange(len(texts)))
+    known = l2_normalize_rows(checked_vectors(vectors, roles.total), roles.rows)
     hits = np.zeros((len(texts), DEPTH), bool)
-    for domain in range(len(cast.names)) if protocol == "separate" else (None,):
+    for domain in range(len(roles.names)) if protocol == "separate" else (None,):
         mine = np.flatnonzero(np.ones(len(texts), bool) if domain is None else classes.domain == domain)
-        gallery = np.flatnonzero(cast.is_gallery & (True if domain is None else cast.domain == domain))
+        gallery = np.flatnonzero(roles.is_gallery & (True if domain is None else roles.domain == domain))
         if len(mine):
-            _, found = knn(asking[mine], known[gallery], DEPTH)
-            hits[mine] = np.where(found >= 0, cast.label[gallery[found]], -1) == classes.code[mine, None]
-    relevant = np.bincount(cast.label[cast.is_gallery & (cast.label >= 0)], minlength=classes.code.max() + 1)
+            _, found = knn(queries[mine], known[gallery], DEPTH)
+            hits[mine] = np.where(found >= 0, roles.label[gallery[found]], -1) == classes.code[mine, None]
+    relevant = np.bincount(roles.label[roles.is_gallery & (roles.label >= 0)], minlength=classes.code.max() + 1)
     by_domain, by_query, per_domain = summarize(
-        per_query(hits, relevant[classes.code]), np.asarray(cast.names)[classes.domain]
+        per_query(hits, relevant[classes.code]), np.asarray(roles.names)[classes.domain]
     )
     return Report(
         metrics=by_domain,
@@ -109,13 +109,13 @@ def evaluate_texts(
         n_skipped=0,
         protocol=protocol,
         split=split,
-        definition=_definition(template, protocol, cast),
+        definition=_definition(template, protocol, roles),
         model=model,
         collection=None if collection is None else collection.fingerprint,
     )
 
 
-def _definition(template: str, protocol: Protocol, cast: Cast) -> dict[str, str]:
+def _definition(template: str, protocol: Protocol, roles: Roles) -> dict[str, str]:
     return {
         **DEFINITIONS,
         "metrics": "unweighted mean over domains of the mean over a domain's queries",
@@ -123,5 +123,5 @@ def _definition(template: str, protocol: Protocol, cast: Cast) -> dict[str, str]
         "queries": f"the name of each class (domain and label), `_` read as a space, in the text {template!r}",
         "relevant": "gallery images of the class (n_q of them)",
         "similarity": "cosine (vectors brought to unit length), float32, exact; ties to the lower id",
-        "index": index_words(protocol, cast),
+        "index": index_words(protocol, roles),
     }

@@ -218,7 +218,7 @@ def dinov3_convnext(config: EncoderConfig) -> Described | None:
 
 
 def at_its_size(config: EncoderConfig) -> EncoderConfig:
-    """The same function in the words of transformers, for pictures of the encoder's own size.
+    """The same function in the words of transformers, for images of the encoder's own size.
 
     TensorFlow's padding of an EfficientNet depends on the size: where a kernel with a stride of 2 enters a map with an
     odd side it is symmetric, elsewhere the odd pixel comes last, which is how transformers pads all others.

@@ -35,7 +35,7 @@ def licences(card: Card) -> dict[str, str | None]:
         if "data" in origin:
             found |= _of_data(origin)
         if not isinstance(origin.get("began_from"), Mapping):
-            made_here = "data" in origin  # a tower that was made from nothing has no licence of its own
+            made_here = "data" in origin  # a tower that was made from scratch has no licence of its own
             if not made_here or origin.get("license"):
                 found[f"the weights `{origin.get('source') or origin.get('name') or 'it began from'}`"] = origin.get(
                     "license"
@@ -47,13 +47,13 @@ def licences(card: Card) -> dict[str, str | None]:
 
 def _of_data(card: Card) -> dict[str, str | None]:
     name = Path(str(card["data"])).name
-    facts = card.get("pictures")
+    facts = card.get("images")
     told = facts.get("licences") if isinstance(facts, Mapping) else None
     if not told:
         return {f"the data `{name}`": None}
-    found: dict[str, str | None] = {f"{count:,} pictures of `{name}`": licence for licence, count in told.items()}
+    found: dict[str, str | None] = {f"{count:,} images of `{name}`": licence for licence, count in told.items()}
     untold = int(facts.get("rows", 0)) - sum(told.values()) if isinstance(facts, Mapping) else 0
-    return found | ({f"{untold:,} pictures of `{name}` without a word": None} if untold > 0 else {})
+    return found | ({f"{untold:,} images of `{name}` without a word": None} if untold > 0 else {})
 
 
 def model_card(card: Card, name: str, words: str, code: str, definitions: Mapping[str, str]) -> str:
@@ -70,7 +70,7 @@ def model_card(card: Card, name: str, words: str, code: str, definitions: Mappin
     verdict = strictest(named)
     parts = [
         _front(card, verdict),
-        f"# {card.get('name', name)}\n\nTurns a picture into a vector, so that pictures of the same thing lie next to "
+        f"# {card.get('name', name)}\n\nTurns an image into a vector, so that images of the same thing lie next to "
         f"each other. {words}".rstrip()
         + f"\n\n```python\n{code.strip()}\n```",
         "\n".join(_made(card)),
@@ -106,9 +106,9 @@ def _made(card: Card) -> Iterator[str]:
         yield f"| recipe | {card['recipe']} |"
     if "data" in card:
         yield f"| data | `{Path(str(card['data'])).name}` |"
-    facts = card.get("pictures")
+    facts = card.get("images")
     if isinstance(facts, Mapping):
-        yield f"| pictures | {int(facts.get('rows', 0)):,} |"
+        yield f"| images | {int(facts.get('rows', 0)):,} |"
         if facts.get("sources"):
             yield f"| sources | {', '.join(f'`{source}`' for source in facts['sources'])} |"
     origin = card.get("began_from", card)
@@ -145,7 +145,7 @@ def _exported(card: Card) -> Iterator[str]:
     facts = card.get("export")
     if isinstance(facts, Mapping):
         yield (
-            f"## Checked\n\nExported as {facts['target']} by {facts['made_by']}. Over {facts['pictures']} drawn "
-            f"pictures the smallest cosine with the encoder's own vector is {facts['minimum_cosine']:.6f}, computed by "
+            f"## Checked\n\nExported as {facts['target']} by {facts['made_by']}. Over {facts['images']} drawn "
+            f"images the smallest cosine with the encoder's own vector is {facts['minimum_cosine']:.6f}, computed by "
             f"{facts['checked_with']}."
         )

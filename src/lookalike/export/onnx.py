@@ -96,7 +96,7 @@ def save(model: ModelProto, directory: Path) -> None:
 
 
 def run(config: EncoderConfig, tensors: Mapping[str, np.ndarray], images: Sequence[np.ndarray]) -> Vectors:
-    """The vectors of these pictures, prepared as the encoder prepares them and computed by ONNX Runtime."""
+    """The vectors of these images, prepared as the encoder prepares them and computed by ONNX Runtime."""
     with tempfile.TemporaryDirectory() as scratch:
         save(assemble(Export(config, tensors, {}, preprocess=False)), Path(scratch))
         session = ort.session(Path(scratch) / "model.onnx")
@@ -125,7 +125,7 @@ def _joined(graph: GraphProto, part: GraphProto, prefix: str, inputs: dict[str, 
 
 
 def _with_mirror() -> ModelProto:
-    """Pictures, and behind them their mirror images: `images` [B S S 3] -> `features` [2B S S 3]."""
+    """Images, and behind them their mirror images: `images` [B S S 3] -> `features` [2B S S 3]."""
     g = Graph()
     first, beyond, axis, step = int64([-1], [np.iinfo(np.int64).min], [2], [-1])
     both = g.op("Concat", "images", g.op("Slice", "images", first, beyond, axis, step), axis=0)
@@ -133,12 +133,12 @@ def _with_mirror() -> ModelProto:
 
 
 def _projection(config: EncoderConfig, export: Export) -> GraphProto:
-    """Features (of pictures, and behind them of their mirror images) to embeddings of unit length."""
+    """Features (of images, and behind them of their mirror images) to embeddings of unit length."""
     g, x = Graph(), "images"
     if config.mirror:
         halves = g.op("Reshape", x, np.array([2, -1, config.tower.features], np.int64))
         x = g.op("ReduceMean", halves, np.array([0], np.int64), keepdims=0)
-    if config.projection.unit_input:
+    if config.projection.l2_normalize_input:
         x = _unit(g, x)
     if config.projection.kind == "linear":
         x = g.linear(x, export.tensors["projection.weight"], export.tensors["projection.bias"])

@@ -173,5 +173,5 @@ def _keeps(export: Export, projected: bool, exact: bool) -> str:
     elif export.config.projection.kind == "linear":
         heads = "`visual.proj`" if export.text is None else "`visual.proj` and in `text.text_projection`"
         words.append(f"The projection is inside {heads}.")
-    words += [] if exact else ["OpenCLIP's transform can't prepare pictures as this encoder takes them; the lines do."]
+    words += [] if exact else ["OpenCLIP's transform can't prepare images as this encoder takes them; the lines do."]
     return " ".join(words)

@@ -1,4 +1,4 @@
-"""Whether an export computes what the encoder computes: drawn pictures through the very lines that its README shows."""
+"""Whether an export computes what the encoder computes: drawn images through the very lines that its README shows."""
 
 import contextlib
 import warnings
@@ -17,7 +17,7 @@ from lookalike.core.errors import EncoderError
 from lookalike.core.shapes import Image, Vectors
 
 SIZES = ((131, 97), (480, 640), (30, 300), (301, 77), (683, 1024), (224, 225))
-"""Height and width of the pictures, in pixels: small and large, wide and high, up to ten to one; none is square."""
+"""Height and width of the images, in pixels: small and large, wide and high, up to ten to one; none is square."""
 
 LEAST, LEAST_INT8 = 0.9999, 0.995
 """The smallest cosine that passes unless the caller says another."""
@@ -30,23 +30,23 @@ class Parity:
     """How near an export is to its encoder."""
 
     minimum: float
-    """The smallest cosine between the export's vector of a picture and the encoder's."""
+    """The smallest cosine between the export's vector of an image and the encoder's."""
     apart: float
-    """The largest cosine between the encoder's vectors of two different pictures: what `minimum` must be told from."""
-    pictures: int
+    """The largest cosine between the encoder's vectors of two different images: what `minimum` must be told from."""
+    images: int
     mixed: bool
-    """Whether a vector of the export is nearer to the encoder's of another picture: of an encoder that finds all
-    pictures alike, no cosine tells a wrong export from a right one, and this does."""
+    """Whether a vector of the export is nearer to the encoder's of another image: of an encoder that finds all
+    images alike, no cosine tells a wrong export from a right one, and this does."""
 
 
 @cache
-def pictures() -> tuple[np.ndarray, ...]:
-    """Drawn pictures of `SIZES`, each of another kind: slopes of colour, fine stripes, hard edges, letters, noise."""
+def drawn_images() -> tuple[np.ndarray, ...]:
+    """Drawn images of `SIZES`, each of another kind: slopes of colour, fine stripes, hard edges, letters, noise."""
     return tuple(_drawn(np.random.default_rng(i), height, width) for i, (height, width) in enumerate(SIZES))
 
 
 def save(images: Sequence[np.ndarray], directory: Path) -> list[Path]:
-    """The pictures as PNG files, which keep every pixel."""
+    """The images as PNG files, which keep every pixel."""
     paths = [directory / f"{i}.png" for i in range(len(images))]
     for image, path in zip(images, paths, strict=True):
         Pillow.fromarray(image).save(path)
@@ -80,8 +80,8 @@ def compare(found: Float32[np.ndarray, "M E"], expected: Vectors) -> Parity:
     """Row by row.
 
     Args:
-        found: The export's vectors of some pictures; should be of unit length.
-        expected: The encoder's vectors of the same pictures, of unit length.
+        found: The export's vectors of some images; should be of unit length.
+        expected: The encoder's vectors of the same images, of unit length.
 
     Raises:
         EncoderError: Another number of vectors or of numbers in them, or numbers that are not finite.
@@ -107,16 +107,16 @@ def _squares(one: Vectors, other: Vectors) -> Float64[np.ndarray, "N M"]:
 
 
 def refuse(parity: Parity, target: str, least: float | None, int8: bool) -> None:
-    """EncoderError if the export is further away than `least` allows; None: than the usual one, in no picture."""
+    """EncoderError if the export is further away than `least` allows; None: than the usual one, in no image."""
     wanted = least if least is not None else LEAST_INT8 if int8 else LEAST
     fault = ""
     if parity.minimum < wanted:
         fault = f"expected at least {wanted:g}"
     elif least is None and parity.mixed:
-        fault = "yet one of its vectors is nearer to the encoder's of another picture"
+        fault = "yet one of its vectors is nearer to the encoder's of another image"
     if fault:
         raise EncoderError(
-            f"The {target} export differs from the encoder: its smallest cosine over {parity.pictures} pictures is "
+            f"The {target} export differs from the encoder: its smallest cosine over {parity.images} images is "
             f"{parity.minimum:.6f}, {fault}.",
             hint=f"nothing was kept; `--min-cosine {max(parity.minimum - 1e-4, -1):.4f}` takes it as it is",
         )

@@ -33,7 +33,7 @@ class Written:
     """What a target wrote."""
 
     code: str
-    """Python lines that load it and define `embed(path)`: a picture file to its vector [D] of unit length. Run in the
+    """Python lines that load it and define `embed(path)`: an image file to its vector [D] of unit length. Run in the
     directory; the README shows them and the check runs them."""
     keeps: str
     """One or two sentences for the README: what of the encoder is inside, and what is not."""
@@ -52,19 +52,19 @@ OPENED = """def opened(path):  # upright, on white, in 8 bits
     image = image.convert('RGBA')
     return Image.alpha_composite(Image.new('RGBA', image.size, 'white'), image).convert('RGB')
 """
-"""The lines that open a picture file as `lookalike.imaging.decode.decode` does, but for color profiles."""
+"""The lines that open an image file as `lookalike.imaging.decode.decode` does, but for color profiles."""
 
 WHOLE = OPENED + "\ndef prepared(path):\n    return np.asarray(opened(path))\n"
-"""The lines that only open a picture file."""
+"""The lines that only open an image file."""
 
 
 def opening(export: Export) -> str:
-    """The lines that make `prepared(path)` of a picture file, for a graph with or without the preprocessing inside."""
+    """The lines that make `prepared(path)` of an image file, for a graph with or without the preprocessing inside."""
     return WHOLE if export.preprocess else preparation(export.config.preprocess)
 
 
 def preparation(preprocess: Preprocess) -> str:
-    """The lines that prepare a picture file outside of the model: a function `prepared(path)` -> uint8 [S S 3]."""
+    """The lines that prepare an image file outside of the model: a function `prepared(path)` -> uint8 [S S 3]."""
     if not preprocess.antialias:  # Pillow always does
         return (
             f"from lookalike.imaging.preprocess import Preprocess\n\n{OPENED}\n"

@@ -1,6 +1,6 @@
-"""Preprocessing as an ONNX graph: pictures of any size to the square that a tower takes, in 8 bits.
+"""Preprocessing as an ONNX graph: images of any size to the square that a tower takes, in 8 bits.
 
-Resizing along one side is linear, so it is a matrix product whose matrix the graph makes from the picture's size.
+Resizing along one side is linear, so it is a matrix product whose matrix the graph makes from the image's size.
 Nothing but elementwise operators and MatMul is needed, which every runtime has and computes alike; the operator Resize
 has antialiasing in few of them, and rounds in its own way. The arithmetic is Pillow's (`Resample.c`): weights in 22
 bits, first along the rows, then along the columns, each time rounded to 8 bits. Pillow 13 takes columns first where
@@ -43,7 +43,7 @@ def preprocessing(preprocess: Preprocess) -> ModelProto:
 
 
 def _resized(g: Graph, preprocess: Preprocess, height: str, width: str) -> tuple[str, str]:
-    """Height and width [1] of the whole picture after resizing."""
+    """Height and width [1] of the whole image after resizing."""
     side = _whole([preprocess.resize])
     if preprocess.mode == "squash":
         same = g.op("Identity", side)
@@ -61,9 +61,9 @@ def _resized(g: Graph, preprocess: Preprocess, height: str, width: str) -> tuple
 
 
 def _matrix(g: Graph, preprocess: Preprocess, length: str, resized: str) -> tuple[str, str]:
-    """Along one side: weights [S L] of the picture's pixels in those of the square, and whether each is seen [S 1]."""
+    """Along one side: weights [S L] of the image's pixels in those of the square, and whether each is seen [S 1]."""
     outputs = np.arange(preprocess.size, dtype=np.int64)[:, None]
-    place = g.op("Add", outputs, _start(g, preprocess, resized))  # among the pixels of the whole resized picture
+    place = g.op("Add", outputs, _start(g, preprocess, resized))  # among the pixels of the whole resized image
     zero = _whole([0])
     inside = g.op("And", g.op("GreaterOrEqual", place, zero), g.op("Less", place, resized))
     seen = g.op("Cast", inside, to=TensorProto.FLOAT)
@@ -83,7 +83,7 @@ def _matrix(g: Graph, preprocess: Preprocess, length: str, resized: str) -> tupl
 
 
 def _start(g: Graph, preprocess: Preprocess, resized: str) -> str:
-    """Where the square begins in the resized picture, [1]; negative where it begins before it."""
+    """Where the square begins in the resized image, [1]; negative where it begins before it."""
     spare = g.op("Sub", resized, _whole([preprocess.size]))
     half = g.op("Mul", g.op("Cast", spare, to=TensorProto.FLOAT), _real(0.5))
     toward_zero = g.op("Div", spare, _whole([2]))
@@ -94,7 +94,7 @@ def _start(g: Graph, preprocess: Preprocess, resized: str) -> str:
 
 
 def _distance(g: Graph, preprocess: Preprocess, place: str, pixels: str | np.ndarray, length: str, resized: str) -> str:
-    """From each of the square's pixels to each of the picture's, in widths of the filter, [S L] float32."""
+    """From each of the square's pixels to each of the image's, in widths of the filter, [S L] float32."""
     two, one = _whole([2]), _whole([1])
     theirs = g.op("Mul", g.op("Add", g.op("Mul", pixels, two), one), resized)
     ours = g.op("Mul", g.op("Add", g.op("Mul", place, two), one), length)

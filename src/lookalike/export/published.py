@@ -85,7 +85,8 @@ def read_back(
 def folded(config: EncoderConfig, tensors: Mapping[str, np.ndarray]) -> tuple[EncoderConfig, Tensors] | None:
     """The same encoder with its projection inside the head of a CLIP tower, or None where that is not exact.
 
-    `unit(unit(x H) W)` is `unit(x (H W))`: without a bias, only lengths differ, and the last step removes them.
+    With L2 normalisation behind both, `(x H) W` is `x (H W)`: without a bias, only
+    lengths differ, and the last step removes them.
     """
     tower, projection = config.tower, config.projection
     if not isinstance(tower, ViTConfig) or tower.head_bias or projection.kind == "identity":
@@ -152,7 +153,7 @@ def embedding_lines(config: EncoderConfig, run: str, projected: bool) -> list[st
     lines = [f"    features = {run.format('pixels')}"]
     if config.mirror:
         lines.append(f"    features = (features + {run.format('pixels.flip(-1)')}) / 2")
-    if projected and config.projection.unit_input:
+    if projected and config.projection.l2_normalize_input:
         lines.append("    features = torch.nn.functional.normalize(features)")
     if projected:
         lines.append("    features = features @ projection['weight'] + projection['bias']")

@@ -62,7 +62,7 @@ def write(export: Export, directory: Path) -> Written:
     )
     keeps = (
         "Tower, image processor, projection and unit length are modules of sentence-transformers, which opens the file "
-        "itself: of a picture with transparency it takes the colors beneath, so lay that on white before."
+        "itself: of an image with transparency it takes the colors beneath, so lay that on white before."
     )
     return Written(_CODE, keeps, "library_name: sentence-transformers\n", read_back=(config, found))
 
@@ -73,7 +73,7 @@ def _steps(config: EncoderConfig) -> list[str]:
     linear = config.projection.kind == "linear"
     return [
         *(["tower.head"] if head else []),
-        *([""] if linear and config.projection.unit_input else []),
+        *([""] if linear and config.projection.l2_normalize_input else []),
         *(["projection"] if linear else []),
         "",
     ]
@@ -113,7 +113,7 @@ def _refuse(config: EncoderConfig) -> None:
             hint="`--to onnx` takes every encoder",
         )
     if preprocess.mode == "pad" or not preprocess.antialias:
-        how = "pads pictures to a square" if preprocess.mode == "pad" else "resizes without antialiasing"
+        how = "pads images to a square" if preprocess.mode == "pad" else "resizes without antialiasing"
         raise EncoderError(
             f"This encoder {how}, for which no image processor of transformers has a setting.",
             hint="`--to onnx` takes every encoder",

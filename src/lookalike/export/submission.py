@@ -1,6 +1,6 @@
 """The submission of the Google Universal Image Embedding competition: a TorchScript model in a zip.
 
-It takes one RGB picture of any size, uint8 [1, 3, height, width], and gives float32 [1, 64].
+It takes one RGB image of any size, uint8 [1, 3, height, width], and gives float32 [1, 64].
 """
 
 import tempfile

@@ -142,7 +142,7 @@ def _div(tf: Any, x: Any, y: Any) -> Any:
     """Whole numbers toward zero, by one above zero.
 
     LiteRT divides them in 32 bits alone. `pixels` has twice the product of two sides there at most, which goes beyond
-    them for no picture but one of ten thousand pixels that is hundreds of times as wide as high.
+    them for no image but one of ten thousand pixels that is hundreds of times as wide as high.
     """
     if tf.as_dtype(x.dtype).is_floating:
         return x / y

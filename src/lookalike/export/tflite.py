@@ -22,7 +22,7 @@ def write(export: Export, directory: Path) -> Written:
     """
     if export.preprocess and export.config.preprocess.mode == "pad":
         raise EncoderError(
-            "LiteRT does not compute in double precision, by which the sides of padded pictures are found.",
+            "LiteRT does not compute in double precision, by which the sides of padded images are found.",
             hint="`--no-preprocess` leaves resizing out",
         )
     if (size := sum(tensor.nbytes for tensor in export.tensors.values())) > _LARGEST:

@@ -90,7 +90,7 @@ def write(export: Export, directory: Path) -> Written:
     exact = from_timm(directory, described) == config.preprocess
     keeps = f"The tower in timm's layout, as `{described['architecture']}` with its own sizes."
     keeps += f" The projection is in `{PROJECTION}`, for timm has no place for it." if projected else ""
-    keeps += "" if exact else " timm's transform can't prepare pictures as this encoder takes them; the lines do."
+    keeps += "" if exact else " timm's transform can't prepare images as this encoder takes them; the lines do."
     back = read_back(config, read, found, directory)
     return Written(_code(config, exact, projected), keeps, "library_name: timm\n", read_back=back)
 
@@ -170,7 +170,7 @@ def _vit(tower: ViTConfig, pooling: str) -> str | None:
         same = (tower.pool_heads or tower.heads, tower.pool_hidden or tower.hidden) == (tower.heads, tower.hidden)
         asked = asked and same and not (tower.pool_heads and tower.prefix)
     if tower.rope == "centred":
-        # It takes pictures of any size, but no piece of a patch; and widths inside a gate are rounded up.
+        # It takes images of any size, but no piece of a patch; and widths inside a gate are rounded up.
         asked = asked and tower.size % tower.patch == 0 and (tower.activation != "swiglu" or tower.hidden % 8 == 0)
     if not asked:
         return None

@@ -1,7 +1,7 @@
 """TorchScript: one file for PyTorch, with preprocessing, tower and projection inside.
 
 The tower is transformers' own class with the weights that the target `transformers` writes, traced; around it is a
-program in TorchScript that prepares pictures and projects, whose arithmetic is that of `pixels`.
+program in TorchScript that prepares images and projects, whose arithmetic is that of `pixels`.
 """
 
 import io
@@ -93,8 +93,8 @@ model = torch.jit.load({file})
 
 @torch.no_grad()
 def embed(path):
-    picture = np.array(opened(path))
-    return model(torch.from_numpy(picture).permute(2, 0, 1)[None])[0].numpy()
+    image = np.array(opened(path))
+    return model(torch.from_numpy(image).permute(2, 0, 1)[None])[0].numpy()
 """
 )
 """The README's lines, but for the file."""
@@ -202,14 +202,14 @@ def _sources(config: EncoderConfig) -> tuple[str, str]:
     forward = _FORWARD.format(
         sizes=_SIZES[preprocess.mode].format(resize=preprocess.resize),
         mirror="    features = (features + self.tower(x.flip(3))) / 2.0\n" if config.mirror else "",
-        unit="    features = torch.nn.functional.normalize(features)\n" if projection.unit_input else "",
+        unit="    features = torch.nn.functional.normalize(features)\n" if projection.l2_normalize_input else "",
         linear=linear,
     )
     return matrix, forward
 
 
 def _start(preprocess: Preprocess) -> str:
-    """Where the square begins in the resized picture; negative where it begins before it."""
+    """Where the square begins in the resized image; negative where it begins before it."""
     half = "spare // 2" if preprocess.rounding == "floor" else "int(round(spare / 2))"
     if preprocess.mode == "crop" and preprocess.rounding == "floor":
         return half

@@ -115,5 +115,5 @@ def _keeps(export: Export, config: EncoderConfig, exact: bool) -> str:
     if config.mirror:
         words.append("The encoder takes the mean with the mirror image, as the lines below do.")
     if not exact:
-        words.append("No image processor of transformers prepares pictures as this encoder takes them; the lines do.")
+        words.append("No image processor of transformers prepares images as this encoder takes them; the lines do.")
     return " ".join(words)

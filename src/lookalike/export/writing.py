@@ -62,9 +62,9 @@ def write_export(
     Args:
         target: A key of `TARGETS`.
         export: The encoder, and how it is wanted.
-        expected: Gives the encoder's own vectors of `parity.pictures()`; called once the target has written.
+        expected: Gives the encoder's own vectors of `parity.drawn_images()`; called once the target has written.
         path: Must not exist, or be empty.
-        least: The smallest cosine that passes; None: the usual one, and no picture nearer to another one's vector.
+        least: The smallest cosine that passes; None: the usual one, and no image nearer to another one's vector.
 
     Returns:
         What the card says of the export: "target", "minimum_cosine", "bytes" and more.
@@ -84,8 +84,8 @@ def write_export(
             "target": target,
             "made_by": f"lookalike {__version__}",
             "minimum_cosine": round(measured.minimum, 7),
-            "cosine_of_different_pictures": round(measured.apart, 7),
-            "pictures": measured.pictures,
+            "cosine_of_different_images": round(measured.apart, 7),
+            "images": measured.images,
             "checked_with": by,
             "bytes": sum(file.stat().st_size for file in directory.rglob("*") if file.is_file()),
         }
@@ -95,11 +95,11 @@ def write_export(
 
 
 def _checked(module: Any, written: Written, directory: Path) -> tuple[Vectors, str]:
-    """The export's vectors of the pictures, and what computed them.
+    """The export's vectors of the images, and what computed them.
 
     Where the library that reads the target is not installed, the files are read back by our own importer.
     """
-    images = parity.pictures()
+    images = parity.drawn_images()
     if written.embeds and not absent(module.READS):
         with tempfile.TemporaryDirectory() as scratch:
             embed = parity.embedder(written.code, directory)
@@ -126,15 +126,13 @@ def _install(libraries: Sequence[str]) -> str:
 def readme(card: Mapping[str, Any], written: Written, facts: Mapping[str, Any]) -> str:
     """What the directory is, the lines that load it, and how near it is to the encoder."""
     licence = f"license: {card['license']}\n" if card.get("license") else ""
-    told = "`embed(path)` gives the vector of one picture file. " if written.embeds else ""
-    near = (
-        f"{facts['minimum_cosine']:.6f} (two different pictures: at most {facts['cosine_of_different_pictures']:.4f})"
-    )
+    told = "`embed(path)` gives the vector of one image file. " if written.embeds else ""
+    near = f"{facts['minimum_cosine']:.6f} (two different images: at most {facts['cosine_of_different_images']:.4f})"
     return (
         f"---\n{written.front}pipeline_tag: image-feature-extraction\n{licence}---\n\n"
-        f"# {card.get('name', 'An encoder')}\n\nTurns a picture into a vector, so that pictures of the same thing lie "
+        f"# {card.get('name', 'An encoder')}\n\nTurns an image into a vector, so that images of the same thing lie "
         f"next to each other. {written.keeps}\n\n```python\n{written.code}```\n\n"
-        f"{told}Over {facts['pictures']} drawn pictures its smallest cosine with the encoder's own vector is {near}, "
+        f"{told}Over {facts['images']} drawn images its smallest cosine with the encoder's own vector is {near}, "
         f"computed by {facts['checked_with']}. Exported by {facts['made_by']} as {facts['target']}.\n"
     )
 

@@ -1,4 +1,4 @@
-"""Changes of a picture that leave it a picture of the same thing: frozen values, (rng, image) -> image, pure.
+"""Changes of an image that leave it an image of the same thing: frozen values, (rng, image) -> image, pure.
 
 A new kind: one frozen class here, and its name in `Augment`.
 """
@@ -15,12 +15,12 @@ from lookalike.imaging.decode import resize
 
 @dataclass(frozen=True)
 class Crop:
-    """A random part of the picture, resized to a square (Szegedy et al., 2015; sampling as torchvision does it)."""
+    """A random part of the image, resized to a square (Szegedy et al., 2015; sampling as torchvision does it)."""
 
     size: int
     """Side of the result, in pixels."""
     area: tuple[float, float] = (0.3, 1.0)
-    """Smallest and largest share of the picture that is kept."""
+    """Smallest and largest share of the image that is kept."""
     ratio: tuple[float, float] = (3 / 4, 4 / 3)
     """Narrowest and widest part, as width / height; drawn evenly in its logarithm."""
 
@@ -49,7 +49,7 @@ class Erase:
     chance: float = 0.25
     """How often, 0 to 1."""
     area: tuple[float, float] = (0.02, 0.3)
-    """Smallest and largest share of the picture that goes."""
+    """Smallest and largest share of the image that goes."""
     ratio: tuple[float, float] = (0.3, 3.3)
     """Narrowest and widest rectangle, as width / height."""
 
@@ -70,7 +70,7 @@ class Color:
     brightness: float = 0.2
     """x of the brightness, 0 to 1."""
     contrast: float = 0.2
-    """x of the distance from the picture's mean gray, 0 to 1."""
+    """x of the distance from the image's mean gray, 0 to 1."""
     saturation: float = 0.2
     """x of the distance from each pixel's own gray, 0 to 1."""
     cast: float = 0.0
@@ -96,7 +96,7 @@ class Color:
 
 
 Augment = Crop | Flip | Erase | Color
-"""What can be done to a picture; the union is the table."""
+"""What can be done to an image; the union is the table."""
 
 
 def apply(augments: Sequence[Augment], rng: np.random.Generator, image: Image) -> UInt8[np.ndarray, "h w 3"]:
@@ -110,7 +110,7 @@ def apply(augments: Sequence[Augment], rng: np.random.Generator, image: Image) -
 def _part(
     rng: np.random.Generator, height: int, width: int, area: tuple[float, float], ratio: tuple[float, float]
 ) -> tuple[int, int, int, int]:
-    """left, top, width, height of a random rectangle inside the picture, in pixels."""
+    """left, top, width, height of a random rectangle inside the image, in pixels."""
     for _ in range(10):
         pixels = height * width * rng.uniform(*area)
         shape = np.exp(rng.uniform(np.log(ratio[0]), np.log(ratio[1])))
@@ -118,7 +118,7 @@ def _part(
         if 0 < part_width <= width and 0 < part_height <= height:
             left, top = rng.integers(width - part_width + 1), rng.integers(height - part_height + 1)
             return int(left), int(top), part_width, part_height
-    # A very long picture: the middle, as wide or as high as the ratio allows.
+    # A very long image: the middle, as wide or as high as the ratio allows.
     part_width = max(1, min(width, round(height * ratio[1])))
     part_height = max(1, min(height, round(width / ratio[0])))
     return (width - part_width) // 2, (height - part_height) // 2, part_width, part_height

@@ -1,4 +1,4 @@
-"""Bytes of a picture -> uint8 [H W 3], upright sRGB; the only file that imports a codec.
+"""Bytes of an image -> uint8 [H W 3], upright sRGB; the only file that imports a codec.
 
 Pillow decodes, and simplejpeg whatever it decodes to the same pixels in less time. A JPEG that is much larger than
 needed is decoded at 1/2, 1/4 or 1/8 by leaving out high frequencies, which is where the time of a large photograph
@@ -87,10 +87,10 @@ _UPRIGHT = {  # EXIF orientation -> what undoes it
 # entropy coding, which every scale pays; 1/2 would give .9999 for a third more time.
 _GAP = 2.75
 # Quality and subsampling of what is stored, by the cosine of those features with the features of the uncompressed
-# picture: 4:4:4 at 90 has .990 in 7.1 kB; 4:2:0 has .983 in 6.1 kB and needs 95 and 8.2 kB to reach .991 (60 pictures
+# image: 4:4:4 at 90 has .990 in 7.1 kB; 4:2:0 has .983 in 6.1 kB and needs 95 and 8.2 kB to reach .991 (60 images
 # of 112 px, whose chroma is as sharp as that of a reduced photograph). 4:4:4 at 95 has .995, for a third more bytes.
 _QUALITY = 90
-_METADATA = 65_536  # bytes of EXIF, profile and comments that a picture kept byte for byte may carry
+_METADATA = 65_536  # bytes of EXIF, profile and comments that an image kept byte for byte may carry
 
 # Python keeps warning filters per process; without the lock, two threads could leave each other's behind.
 _filters = threading.Lock()
@@ -98,7 +98,7 @@ _filters = threading.Lock()
 
 @dataclass(frozen=True)
 class Stored:
-    """A picture as a collection keeps it."""
+    """An image as a collection keeps it."""
 
     data: bytes
     """JPEG, upright, sRGB or gray."""
@@ -109,7 +109,7 @@ class Stored:
 
 
 def decode(data: bytes, at_least: int | None = None) -> Image:
-    """The first frame of the picture, upright, as sRGB: uint8 [H W 3].
+    """The first frame of the image, upright, as sRGB: uint8 [H W 3].
 
     Alpha is laid on white, 16 bits are scaled to 8, a colour profile is applied.
 
@@ -118,7 +118,7 @@ def decode(data: bytes, at_least: int | None = None) -> Image:
         at_least: Shorter side in pixels that suffices: a larger JPEG may then come at 1/2, 1/4 or 1/8 of its size.
 
     Raises:
-        ImageError: The picture is empty, unknown, damaged, truncated or too large.
+        ImageError: The image is empty, unknown, damaged, truncated or too large.
     """
     picture = _open(data)
     pixels, _ = _pixels(picture, data, at_least)
@@ -130,7 +130,7 @@ def decode(data: bytes, at_least: int | None = None) -> Image:
 
 
 def store(data: bytes, size: int) -> Stored:
-    """The picture as a JPEG whose shorter side is at most `size` pixels; never enlarged.
+    """The image as a JPEG whose shorter side is at most `size` pixels; never enlarged.
 
     A JPEG that is small enough, upright, sRGB or gray, and whole, is kept byte for byte.
 
@@ -147,7 +147,7 @@ def store(data: bytes, size: int) -> Stored:
         return Stored(data, *upright)
     if shorter > size:
         new_width, new_height = _shorter_to(width, height, size)
-        # A reduced JPEG is rounded up to whole pixels: the box is the part of it that is picture.
+        # A reduced JPEG is rounded up to whole pixels: the box is the part of it that is image.
         pixels = reduce(pixels, new_height, new_width, (height / scale, width / scale))
     small = _turned(_srgb(_picture(pixels), picture.info.get("icc_profile")), orientation)
     return Stored(_jpeg(small, _QUALITY), *upright)
@@ -195,21 +195,21 @@ def _open(data: bytes) -> PIL.Image.Image:
         with _quiet():
             picture = PIL.Image.open(io.BytesIO(data), formats=FORMATS)
     except PIL.Image.DecompressionBombError as error:
-        raise ImageError(f"The picture claims more than the {MAX_PIXELS:,} pixels that are read.") from error
+        raise ImageError(f"The image claims more than the {MAX_PIXELS:,} pixels that are read.") from error
     except PIL.UnidentifiedImageError as error:
         raise ImageError(
-            f"Not a picture of a known format: the file has {len(data):,} bytes and begins with {data[:8]!r}."
+            f"Not an image of a known format: the file has {len(data):,} bytes and begins with {data[:8]!r}."
         ) from error
     except _DAMAGE as error:
-        raise ImageError(f"The head of the picture is damaged or truncated ({_reason(error)}).") from error
+        raise ImageError(f"The head of the image is damaged or truncated ({_reason(error)}).") from error
     width, height = picture.size
     if max(width, height) > MAX_SIDE or width * height > MAX_PIXELS:
         raise ImageError(
-            f"The picture is too large: {width:,} x {height:,} pixels, "
+            f"The image is too large: {width:,} x {height:,} pixels, "
             f"and at most {MAX_SIDE:,} a side and {MAX_PIXELS:,} in all are read."
         )
     if min(width, height) < 1:
-        raise ImageError(f"The picture has no pixels: {width} x {height}.")
+        raise ImageError(f"The image has no pixels: {width} x {height}.")
     return picture
 
 
@@ -234,7 +234,7 @@ def _scale(size: tuple[int, int], at_least: int | None) -> int:
 def _turbo(picture: PIL.Image.Image, data: bytes, scale: int) -> UInt8[np.ndarray, "H W C"] | None:
     """The same pixels from simplejpeg, which spares a copy and Pillow's four bytes a pixel; None: Pillow has to.
 
-    Strict: what libjpeg would only warn of goes to Pillow, so that both ways accept the same pictures.
+    Strict: what libjpeg would only warn of goes to Pillow, so that both ways accept the same images.
     """
     if picture.format not in ("JPEG", "MPO") or picture.mode not in ("L", "RGB"):
         return None
@@ -255,7 +255,7 @@ def _picture(pixels: UInt8[np.ndarray, "H W C"]) -> PIL.Image.Image:
 
 
 def _load(picture: PIL.Image.Image) -> None:
-    """Decode the first frame; a picture that ends early is refused, not filled up with gray."""
+    """Decode the first frame; an image that ends early is refused, not filled up with gray."""
     size = picture.size  # before a draft is carried out this is already the reduced size
     try:
         if picture.format == "TIFF":  # reads its tags again while loading, and warns
@@ -265,7 +265,7 @@ def _load(picture: PIL.Image.Image) -> None:
             picture.load()
     except _DAMAGE as error:
         raise ImageError(
-            f"The {picture.format} picture is damaged or truncated: "
+            f"The {picture.format} image is damaged or truncated: "
             f"not all of its {size[0]:,} x {size[1]:,} pixels could be decoded ({_reason(error)})."
         ) from error
 
@@ -338,7 +338,7 @@ def _transform(profile: bytes, mode: str) -> ImageCms.ImageCmsTransform | None:
 
 
 def _is_plain(picture: PIL.Image.Image, length: int) -> bool:
-    """Whether a whole, upright picture can be kept byte for byte: JPEG, L or sRGB, metadata of ordinary size."""
+    """Whether a whole, upright image can be kept byte for byte: JPEG, L or sRGB, metadata of ordinary size."""
     if picture.format != "JPEG" or picture.mode not in ("L", "RGB"):
         return False
     if length > 3 * picture.width * picture.height + _METADATA:
@@ -365,7 +365,7 @@ def _reason(error: BaseException) -> str:
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """Hold back Pillow's warnings on strange metadata: the picture is read or refused, and that is said once."""
+    """Hold back Pillow's warnings on strange metadata: the image is read or refused, and that is said once."""
     with _filters, warnings.catch_warnings():
         warnings.simplefilter("ignore")
         yield

@@ -1,4 +1,4 @@
-"""One picture to the square that a tower takes: the one definition for training, embedding, search and export.
+"""One image to the square that a tower takes: the one definition for training, embedding, search and export.
 
 The host resizes and crops in 8 bits, as the published image processors do, so that a stored vector and a query are
 made from the same pixels wherever they are computed. Normalising, `(x / 255 - mean) / std`, happens in the graph.
@@ -24,7 +24,7 @@ _FILTERS = {
 
 @dataclass(frozen=True)
 class Preprocess:
-    """How a picture of any size becomes `size` x `size` pixels, and what the tower subtracts and divides by."""
+    """How an image of any size becomes `size` x `size` pixels, and what the tower subtracts and divides by."""
 
     size: int
     """Side of the square, in pixels."""
@@ -60,7 +60,7 @@ class Preprocess:
             raise EncoderError(f"`std` must be positive, and is {self.std}.")
 
     def __call__(self, image: Image) -> UInt8[np.ndarray, "S S 3"]:
-        """The picture as the tower takes it, in 8 bits.
+        """The image as the tower takes it, in 8 bits.
 
         Args:
             image: RGB pixels of any height and width.
@@ -79,7 +79,7 @@ class Preprocess:
         return square
 
     def _resized(self, height: int, width: int) -> tuple[int, int]:
-        """Height and width of the whole picture after resizing."""
+        """Height and width of the whole image after resizing."""
         short, long = min(height, width), max(height, width)
         if self.mode == "squash":
             return self.resize, self.resize
@@ -103,10 +103,10 @@ class Preprocess:
     def _resample(
         self, image: Image, whole: tuple[int, int], rows: tuple[int, int], columns: tuple[int, int]
     ) -> UInt8[np.ndarray, "h w 3"]:
-        """The window (`rows`, `columns`) of the picture resized to `whole`.
+        """The window (`rows`, `columns`) of the image resized to `whole`.
 
         A strip one pixel high becomes millions of pixels wide, so beyond 64:1 only the window is computed. Pillow keeps
-        the corners of that window in single precision, which moves a value by 1 here and there; everyday pictures
+        the corners of that window in single precision, which moves a value by 1 here and there; everyday images
         are resized whole, and equal the image processors' to the bit.
         """
         if not self.antialias:

@@ -1,6 +1,6 @@
 """Bicubic reduction with antialias, as matrix products: the pixels of Pillow's `resize`, in about 60 % of its time.
 
-Resampling is the largest part of preparing a picture of a megapixel, and Pillow does it one multiplication at a
+Resampling is the largest part of preparing an image of a megapixel, and Pillow does it one multiplication at a
 time. Each output pixel is a weighted sum of a few neighbouring input pixels, so a block of neighbouring outputs is a
 small dense matrix times a window of inputs, which is what BLAS is fast at. As in Pillow, rows are filtered first and
 rounded to 8 bits in between; 1 value in 10,000 then differs, by 1. (Where the scales of the two sides differ much,

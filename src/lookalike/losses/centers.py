@@ -13,7 +13,7 @@ _LEAST_SQUARE = 1e-12
 _SPREAD = 0.3
 
 
-def unit(x: Float[Array, "*shape D"]) -> Float[Array, "*shape D"]:
+def l2_normalize(x: Float[Array, "*shape D"]) -> Float[Array, "*shape D"]:
     """`x` divided by its length along the last axis; finite in value and slope at zero."""
     square = jnp.sum(x * x, axis=-1, keepdims=True)
     return x * jax.lax.rsqrt(jnp.maximum(square, _LEAST_SQUARE))
@@ -30,7 +30,7 @@ class Centers(eqx.Module):
     def cosines(self, embedding_BD: Float32[Array, "B D"]) -> Float32[Array, "B C"]:
         """Cosine of each embedding (unit length) to the nearest center of every class."""
         classes, count, dimension = self.weight.shape
-        cos_BX = embedding_BD @ unit(self.weight).reshape(classes * count, dimension).T
+        cos_BX = embedding_BD @ l2_normalize(self.weight).reshape(classes * count, dimension).T
         return cos_BX if count == 1 else cos_BX.reshape(-1, classes, count).max(axis=2)
 
 

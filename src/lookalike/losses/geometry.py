@@ -6,25 +6,28 @@ each other; a margin loss alone forgets that while it pulls its classes together
 
 import math
 from dataclasses import dataclass
+from typing import ClassVar
 
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float32
 
 from lookalike.core.config import in_range
-from lookalike.losses.centers import unit
+from lookalike.losses.centers import l2_normalize
 
 _FAR = -1e9  # a logit that takes no part in a softmax
 
 
 @dataclass(frozen=True)
-class Neighbours:
+class SimilarityDistillation:
     """Each image's neighbours within the batch, weighed as the tower weighs them.
 
     For every image the tower's similarities to the other images of the batch, and the embedding's, become two
     distributions; the term is the divergence of the second from the first (Kullback-Leibler, in nats), as in
     similarity-preserving distillation (Passalis and Tefas, 2018, arXiv:1803.10837).
     """
+
+    WAS: ClassVar[str] = "Neighbours"
 
     weight: float = 0.0
     """How much the term counts beside the margin loss; 0 leaves it out."""
@@ -42,7 +45,7 @@ class Neighbours:
             features: The tower's; taken from the batch's mean, as a tower's features all point one way.
             embedding: Of unit length.
         """
-        centred = unit(features - features.mean(axis=0, keepdims=True))
+        centred = l2_normalize(features - features.mean(axis=0, keepdims=True))
         tower = self._log_shares(jax.lax.stop_gradient(centred))
         ours = self._log_shares(embedding)
         return jnp.sum(jnp.exp(tower) * (tower - ours), axis=1).mean()

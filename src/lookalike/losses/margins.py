@@ -38,7 +38,7 @@ class ArcFace:
         in_range(self, 0.0, math.pi / 2, "margin")
         in_range(self, 1e-3, 1e4, "scale")
 
-    def harder(self, cos_B: Float32[Array, "*B"]) -> Float32[Array, "*B"]:
+    def margin_cosine(self, cos_B: Float32[Array, "*B"]) -> Float32[Array, "*B"]:
         """The cosine that the true class is given: cos(a + margin) for the angle a of `cos_B`, elementwise.
 
         Beyond a = pi - margin, where cos(a + margin) would rise again, cos a - margin sin(margin) keeps it falling
@@ -48,7 +48,7 @@ class ArcFace:
 
     @property
     def lowest(self) -> float:
-        """The least value of `harder`."""
+        """The least value of `margin_cosine`."""
         return -1.0 - self.margin * math.sin(self.margin)
 
 
@@ -65,13 +65,13 @@ class CosFace:
         in_range(self, 0.0, 1.0, "margin")
         in_range(self, 1e-3, 1e4, "scale")
 
-    def harder(self, cos_B: Float32[Array, "*B"]) -> Float32[Array, "*B"]:
+    def margin_cosine(self, cos_B: Float32[Array, "*B"]) -> Float32[Array, "*B"]:
         """The cosine that the true class is given: `cos_B` - margin, elementwise."""
         return jnp.clip(cos_B, -1.0, 1.0) - self.margin
 
     @property
     def lowest(self) -> float:
-        """The least value of `harder`."""
+        """The least value of `margin_cosine`."""
         return -1.0 - self.margin
 
 
@@ -92,7 +92,7 @@ def margin_loss(margin: Margin, cos_BC: Float[Array, "B C"], label_B: Int32[Arra
     cos_BC = cos_BC.astype(jnp.float32)
     true_BC = jnp.arange(cos_BC.shape[1], dtype=jnp.int32)[None, :] == label_B[:, None]
     true_B = jnp.take_along_axis(cos_BC, label_B[:, None], axis=1)[:, 0]
-    hard_B = margin.harder(true_B)
+    hard_B = margin.margin_cosine(true_B)
     logit_BC = margin.scale * jnp.where(true_BC, hard_B[:, None], cos_BC)
     # No cosine exceeds 1, so `scale` can stand for the row's maximum, which saves a pass over B x C, as long as the
     # least term does not vanish beside it.

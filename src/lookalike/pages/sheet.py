@@ -53,7 +53,7 @@ class Line:
 
     @classmethod
     def of_words(cls, words: str, found: Sequence[Found]) -> "Line":
-        """Of a query that is a text; its picture is the text, written."""
+        """Of a query that is a text; its image is the text, written."""
         return cls(_written(words), words, found, is_words=True)
 
     @classmethod
@@ -90,7 +90,7 @@ def _fitted(image: Image, side: int) -> UInt8[np.ndarray, "h w 3"]:
 
 # ---------------------------------------------------------------------------------------------- PNG
 
-# Pixels. A cell is a card: picture, two lines of text, a bar.
+# Pixels. A cell is a card: image, two lines of text, a bar.
 SIDE, MARGIN, GAP, PADDING, TEXT = 184, 28, 14, 10, 56
 CELL_WIDTH, CELL_HEIGHT = SIDE + 2 * PADDING, SIDE + 2 * PADDING + TEXT
 APART = 34  # between the query and its matches
@@ -186,7 +186,7 @@ overflow-wrap:anywhere}small{color:var(--pale)}.query small{color:var(--accent)}
 
 
 def to_html(lines: Sequence[Line]) -> str:
-    """The sheet as an HTML document with all pictures inside it."""
+    """The sheet as an HTML document with all images inside it."""
     title = f"{len(lines)} {'query' if len(lines) == 1 else 'queries'} and what was found"
     return (
         '<!doctype html>\n<html lang="en"><meta charset="utf-8">'
@@ -197,7 +197,7 @@ def to_html(lines: Sequence[Line]) -> str:
 
 def _section(line: Line) -> str:
     name, path = html.escape(line.name), html.escape(line.path)
-    query = _picture(encode_jpeg(_fitted(line.query, SHARP)), f"query: {line.name}")
+    query = _image(encode_jpeg(_fitted(line.query, SHARP)), f"query: {line.name}")
     found = "".join(f"<li>{_match(rank, match)}</li>" for rank, match in enumerate(line.found, 1))
     return (
         f'<section><figure class="query">{query}<figcaption><b title="{path}">{name}</b><small>query</small>'
@@ -208,7 +208,7 @@ def _section(line: Line) -> str:
 def _match(rank: int, match: Found) -> str:
     title, caption = html.escape(match.title), html.escape(match.caption)
     return (
-        f"<figure>{_picture(match.image, f'match {rank}: {match.title}')}"
+        f"<figure>{_image(match.image, f'match {rank}: {match.title}')}"
         f'<figcaption><b title="{title}">{title}</b>'
         f'<small title="{caption}">{match.score:.3f} &middot; {caption}</small>'
         f'<span class="bar"><i style="width:{100 * max(0.0, min(1.0, match.score)):.1f}%"></i></span>'
@@ -216,6 +216,6 @@ def _match(rank: int, match: Found) -> str:
     )
 
 
-def _picture(jpeg: bytes, alt: str) -> str:
+def _image(jpeg: bytes, alt: str) -> str:
     data = base64.b64encode(jpeg).decode()
     return f'<img src="data:image/jpeg;base64,{data}" alt="{html.escape(alt)}">'

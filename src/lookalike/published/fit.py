@@ -15,7 +15,7 @@ from lookalike.imaging.preprocess import Preprocess
 from lookalike.towers.vit import Resampling
 
 LEAST = 32
-"""Side in pixels of the smallest picture of which a convolutional tower or a Swin has a map left at its end."""
+"""Side in pixels of the smallest image of which a convolutional tower or a Swin has a map left at its end."""
 
 
 def adapt(
@@ -126,7 +126,7 @@ def _refuse_trained(config: EncoderConfig, *changes: object) -> None:
 def _with_tower(config: EncoderConfig, tower: ViTConfig, pooling: Pooling | None = None) -> EncoderConfig:
     projection = config.projection
     if projection.kind == "identity":
-        projection = ProjectionConfig("identity", tower.features, tower.features, projection.unit_input)
+        projection = ProjectionConfig("identity", tower.features, tower.features, projection.l2_normalize_input)
     return replace(config, tower=tower, projection=projection, pooling=pooling or config.pooling)
 
 

@@ -56,7 +56,7 @@ class Preset:
 
     @property
     def operations(self) -> int:
-        """Floating-point operations for one picture; see `towers.cost`."""
+        """Floating-point operations for one image; see `towers.cost`."""
         return operations(self.tower, self.size)
 
 
@@ -317,10 +317,10 @@ def rows() -> tuple[list[str], list[list[str]]]:
 
 
 LEGEND = (
-    "M: millions of parameters of the image tower. GFLOP: billions of operations for one picture, a multiplication and "
+    "M: millions of parameters of the image tower. GFLOP: billions of operations for one image, a multiplication and "
     "an addition counted as two. px: side of the input. F: numbers in the features. images/s: on two cores, random "
     "weights, `benchmarks/presets.py`. ?: the repository's name was not checked. standing: mAP on ILIAS, the score of "
-    "the GUIE competition, k-NN on UnED; each on its own pictures, not to be compared. Begin with laptop, gpu or best."
+    "the GUIE competition, k-NN on UnED; each on its own images, not to be compared. Begin with laptop, gpu or best."
 )
 """What the columns are."""
 

@@ -85,7 +85,7 @@ def from_open_clip(path: Path, described: dict[str, Any], size: int) -> Preproce
     data = described.get("preprocess_cfg") or {}
     if "mean" not in data or "std" not in data:
         raise EncoderError(
-            f"`{path / 'open_clip_config.json'}` does not say how pictures are prepared (`preprocess_cfg`).",
+            f"`{path / 'open_clip_config.json'}` does not say how images are prepared (`preprocess_cfg`).",
             hint="add `preprocess_cfg` with `mean` and `std` as the model's authors publish them",
         )
     wanted = square(data.get("size") or size, path)
@@ -164,7 +164,7 @@ def _image_processor(path: Path) -> dict[str, Any]:
             if {"size", "resample", "image_mean"} & data.keys():
                 return {key: value for key, value in data.items() if value is not None}  # null: the class decides
     raise EncoderError(
-        f"`{path}` has no `preprocessor_config.json`, so how pictures must be prepared is not known.",
+        f"`{path}` has no `preprocessor_config.json`, so how images must be prepared is not known.",
         hint="copy that file from where the model comes from; it is never assumed",
     )
 

@@ -23,6 +23,6 @@ ABOUT: dict[str, str] = {
     "lda": "LDA with shrinkage, in closed form; needs labels",
     "head": "a projection trained gently on a frozen tower's features; the one to begin with",
     "arcface": "the same as the field trains it, for comparison",
-    "tiny": "a small tower from nothing, on images; or `--model` tuned",
+    "tiny": "a small tower from scratch, on images; or `--model` tuned",
 }
 """What each is, in one line of help."""

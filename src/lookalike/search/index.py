@@ -9,7 +9,7 @@ import numpy as np
 import pyarrow as pa
 from jaxtyping import Float, Float32, Int64
 
-from lookalike.core.arrays import unit
+from lookalike.core.arrays import l2_normalize
 from lookalike.core.errors import CollectionError, UsageError
 from lookalike.core.shapes import Ids
 from lookalike.data.collection import SCHEMA, Collection
@@ -44,7 +44,7 @@ class Matches:
         return [{"id": i, "score": s, **row} for i, s, row in zip(ids, scores, table.to_pylist(), strict=True)]
 
     def images(self, query: int) -> list[bytes]:
-        """The stored pictures of the matches of one query."""
+        """The stored images of the matches of one query."""
         ids = self.ids[query]
         return list(self.collection.take(ids[ids >= 0], ["image"])["image"].to_pylist())
 
@@ -75,7 +75,7 @@ class Index:
         collection = Collection.open(path)
         column = column or _column(collection)
         ids, vectors = collection.vectors(column)
-        return Index(collection, column, ids, unit(vectors))
+        return Index(collection, column, ids, l2_normalize(vectors))
 
     def __len__(self) -> int:
         return len(self.ids)
@@ -111,12 +111,12 @@ class Index:
             )
         if not np.isfinite(vectors).all():
             raise UsageError("The queries hold a number that is not finite.")
-        shelf = np.arange(len(self.ids)) if where is None else self._places(_ids(self.collection, where))
-        barred = None if exclude is None else _within(shelf, self._places(exclude))
-        gallery = self.vectors if where is None else self.vectors[shelf]
-        scores, rows = knn(unit(vectors), gallery, k, barred)
+        gallery_rows = np.arange(len(self.ids)) if where is None else self._places(_ids(self.collection, where))
+        excluded = None if exclude is None else _within(gallery_rows, self._places(exclude))
+        gallery = self.vectors if where is None else self.vectors[gallery_rows]
+        scores, rows = knn(l2_normalize(vectors), gallery, k, excluded)
         ids = np.full(rows.shape, -1, np.int64)
-        ids[rows >= 0] = self.ids[shelf[rows[rows >= 0]]]
+        ids[rows >= 0] = self.ids[gallery_rows[rows[rows >= 0]]]
         return Matches(ids, scores, self.collection)
 
     def _places(self, ids: np.ndarray) -> np.ndarray:

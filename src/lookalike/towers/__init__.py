@@ -1,6 +1,6 @@
 """The shape of each tower, as frozen values that know every tensor's name and shape, one file a family. No JAX here.
 
-A tower turns a normalised square picture into tokens: patches of a ViT, positions of the last map of a convolutional
+A tower turns a normalised square image into tokens: patches of a ViT, positions of the last map of a convolutional
 one. Weights are [in, out] (`x @ W`), convolution kernels [height, width, in, out].
 """
 

@@ -1,4 +1,4 @@
-"""The shape of the small tower that learns from nothing."""
+"""The shape of the small tower that learns from scratch."""
 
 from dataclasses import dataclass
 
@@ -8,9 +8,9 @@ from lookalike.towers.parts import Bottleneck, Conv, Shapes, affine
 
 @dataclass(frozen=True)
 class ConvNetConfig:
-    """A small convolutional tower that learns from nothing on a laptop: plain 3x3 kernels and group norms.
+    """A small convolutional tower that learns from scratch on a laptop: plain 3x3 kernels and group norms.
 
-    The first stage shrinks the picture with one large kernel, each later one halves the map; stage i then refines it
+    The first stage shrinks the image with one large kernel, each later one halves the map; stage i then refines it
     in `depths[i]` residual blocks.
     """
 
@@ -40,7 +40,7 @@ class ConvNetConfig:
 
     @property
     def only_size(self) -> int | None:
-        """The one side of pictures that it takes, in pixels; None: any."""
+        """The one side of images that it takes, in pixels; None: any."""
         return None
 
     @property

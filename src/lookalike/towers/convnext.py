@@ -18,7 +18,7 @@ class ConvNeXtConfig:
     depths: tuple[int, ...]
     """Blocks of each stage."""
     patch: int = 4
-    """Side of a patch, in pixels; what the picture has beyond whole patches is not looked at."""
+    """Side of a patch, in pixels; what the image has beyond whole patches is not looked at."""
     kernel: int = 7
     """Side of the depthwise kernels; odd."""
     layer_scale: bool = True
@@ -41,7 +41,7 @@ class ConvNeXtConfig:
 
     @property
     def only_size(self) -> int | None:
-        """The one side of pictures that it takes, in pixels; None: any."""
+        """The one side of images that it takes, in pixels; None: any."""
         return None
 
     @property
@@ -50,7 +50,7 @@ class ConvNeXtConfig:
         return self.widths[-1]
 
     def sides(self, size: int) -> tuple[int, ...]:
-        """Side of the map in each stage, in tokens, for pictures of `size` pixels."""
+        """Side of the map in each stage, in tokens, for images of `size` pixels."""
         return tuple(size // self.patch // 2**i for i in range(len(self.widths)))
 
     def shapes(self) -> Shapes:

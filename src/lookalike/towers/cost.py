@@ -1,4 +1,4 @@
-"""What a tower costs: parameters, and floating-point operations for a picture. Pure, from the config alone."""
+"""What a tower costs: parameters, and floating-point operations for an image. Pure, from the config alone."""
 
 from math import prod
 
@@ -13,7 +13,7 @@ def parameters(shapes: Shapes) -> int:
 
 
 def operations(tower: Tower, size: int) -> int:
-    """Additions and multiplications of matrix products, convolutions and attention for one picture of `size` pixels.
+    """Additions and multiplications of matrix products, convolutions and attention for one image of `size` pixels.
 
     A multiplication and an addition count as two; papers that speak of FLOPs often count them as one. Norms,
     activations and additions of whole maps are left out: they are about a hundredth.

@@ -37,7 +37,7 @@ class EfficientNetConfig:
     stages: tuple[Stage, ...]
     """In order."""
     stem: int
-    """Channels of the first convolution, which halves the picture."""
+    """Channels of the first convolution, which halves the image."""
     features: int
     """Channels of the last convolution: numbers in the pooled features (F)."""
     padding: Padding = "same"
@@ -63,7 +63,7 @@ class EfficientNetConfig:
 
     @property
     def only_size(self) -> int | None:
-        """The one side of pictures that it takes, in pixels; None: any."""
+        """The one side of images that it takes, in pixels; None: any."""
         return None
 
     def plan(self) -> tuple[Bottleneck, ...]:

@@ -36,7 +36,7 @@ class MobileNetV2Config:
 
     @property
     def only_size(self) -> int | None:
-        """The one side of pictures that it takes, in pixels; None: any."""
+        """The one side of images that it takes, in pixels; None: any."""
         return None
 
     @property

@@ -74,7 +74,7 @@ class SwinConfig:
 
     @property
     def only_size(self) -> int | None:
-        """The one side of pictures that it takes, in pixels; None: any."""
+        """The one side of images that it takes, in pixels; None: any."""
         return None
 
     @property
@@ -83,7 +83,7 @@ class SwinConfig:
         return self.widths[-1]
 
     def sides(self, size: int) -> tuple[int, ...]:
-        """Side of the map in each stage, in tokens, for pictures of `size` pixels; what is missing is padded."""
+        """Side of the map in each stage, in tokens, for images of `size` pixels; what is missing is padded."""
         sides = [-(-size // self.patch)]
         for _ in range(self.stages - 1):
             sides.append(-(-sides[-1] // 2))

@@ -101,7 +101,7 @@ class ViTConfig:
 
     @property
     def grid(self) -> int:
-        """Patches along a side of the picture."""
+        """Patches along a side of the image."""
         return (self.size - self.patch) // self.step + 1
 
     @property
@@ -111,7 +111,7 @@ class ViTConfig:
 
     @property
     def tokens(self) -> int:
-        """Tokens of a picture (P)."""
+        """Tokens of an image (P)."""
         return self.prefix + self.grid**2
 
     @property
@@ -127,7 +127,7 @@ class ViTConfig:
 
     @property
     def only_size(self) -> int | None:
-        """The one side of pictures that it takes, in pixels; None: any."""
+        """The one side of images that it takes, in pixels; None: any."""
         return self.size
 
     @property

@@ -12,7 +12,7 @@ from lookalike.core.config import in_range, option
 from lookalike.core.errors import UsageError
 from lookalike.data.sampling import Sample
 from lookalike.imaging.augment import Color, Erase, Flip
-from lookalike.losses.geometry import Neighbours
+from lookalike.losses.geometry import SimilarityDistillation
 from lookalike.losses.margins import ArcFace, Margin
 from lookalike.towers import ConvNetConfig
 
@@ -55,23 +55,25 @@ Start = Pca | Lda | Random
 
 @dataclass(frozen=True)
 class AdamW:
-    """Adam with decoupled weight decay; the rate warms up linearly and falls as a cosine to zero."""
+    """Adam with decoupled weight decay; the learning rate warms up linearly and falls as a cosine to zero."""
 
-    rate: float = 1e-4
+    learning_rate: float = option(default=1e-4, was="rate")
     """Peak learning rate of the projection."""
-    centers_rate: float = 1e-4
+    centers_learning_rate: float = option(default=1e-4, was="centers_rate")
     """Peak learning rate of the class centers."""
-    tower_rate: float = 0.0
+    tower_learning_rate: float = option(default=0.0, was="tower_rate")
     """Peak learning rate of the tower, where there is one to train."""
-    decay: float = 0.0
-    """Weight decay of kernels and weights, times the rate; norms, biases and centers have none."""
+    weight_decay: float = option(default=0.0, was="decay")
+    """Weight decay of kernels and weights, times the learning rate; norms, biases and centers have none."""
     warmup: float = 0.05
-    """Share of the steps in which the rates rise."""
+    """Share of the steps in which the learning rates rise."""
     clip: float = 0.0
     """Longest gradient, over all numbers together; 0 does not clip."""
 
     def __post_init__(self) -> None:
-        in_range(self, 0.0, math.inf, "rate", "centers_rate", "tower_rate", "decay", "clip")
+        in_range(
+            self, 0.0, math.inf, "learning_rate", "centers_learning_rate", "tower_learning_rate", "weight_decay", "clip"
+        )
         in_range(self, 0.0, 1.0, "warmup")
 
 
@@ -126,12 +128,12 @@ class _Steps(_Run):
     """The margin loss."""
     centers: int = 1
     """Centers of each class; an image counts for the nearest."""
-    keep: Neighbours = field(default_factory=Neighbours)
+    distill: SimilarityDistillation = option(default_factory=SimilarityDistillation, was="keep")  # noqa: RUF009
     """The term that keeps the geometry of the tower's features."""
     dropout: float = 0.0
     """Share of the features set to zero in each step."""
     optimizer: AdamW = field(default_factory=AdamW)
-    """Rates and their course."""
+    """Learning rates and their schedule."""
     sample: Sample = "balanced"
     """balanced: every class equally often; uniform: every image equally often."""
     batch: int = 128
@@ -168,12 +170,16 @@ class HeadConfig(_Steps):
 
 @dataclass(frozen=True)
 class PixelsConfig(_Steps):
-    """A whole encoder trained on images: its tower from nothing, or a given one tuned."""
+    """A whole encoder trained on images: its tower from scratch, or a given one tuned."""
 
     model: str = option(default="", metavar="MODEL")
     """The encoder to tune; none: a new tower as `tower` says."""
-    optimizer: AdamW = field(default_factory=lambda: AdamW(rate=1e-3, centers_rate=1e-2, tower_rate=1e-3, decay=0.05))
-    """Rates and their course."""
+    optimizer: AdamW = field(
+        default_factory=lambda: AdamW(
+            learning_rate=1e-3, centers_learning_rate=1e-2, tower_learning_rate=1e-3, weight_decay=0.05
+        )
+    )
+    """Learning rates and their schedule."""
     tower: ConvNetConfig = field(default_factory=ConvNetConfig)
     """The new tower."""
     size: int = 64
@@ -181,7 +187,7 @@ class PixelsConfig(_Steps):
     augment: Augments = field(default_factory=Augments)
     """How images are changed each time they are seen."""
     dtype: Literal["float32", "bfloat16"] = "float32"
-    """What the tower computes in; parameters and their slopes stay float32. bfloat16 is for accelerators."""
+    """What the tower computes in; parameters and their gradients stay float32. bfloat16 is for accelerators."""
     remat: bool = False
     """Compute the blocks of a ViT or Swin twice instead of keeping what is inside them: less memory, more time."""
 

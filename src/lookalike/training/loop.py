@@ -28,7 +28,7 @@ def train(config: TrainConfig, evaluate: Evaluate | None = None, *, mesh: Mesh |
     """Train as `config` says; go on from `config.out` if it holds a checkpoint, do nothing if it is finished.
 
     Args:
-        config: A recipe with `data`, `out` and, unless a tower is made from nothing, `model`.
+        config: A recipe with `data`, `out` and, unless a tower is made from scratch, `model`.
         evaluate: Scores an encoder, by name; asked before training (of the encoder as it was given, and of the
             first values) and after. Every later number is told as a difference from the untouched encoder's.
         mesh: Devices to train on; by default those of `make_mesh`.
@@ -62,7 +62,7 @@ def _card(config: TrainConfig, run: Path) -> dict[str, Any]:
     collection = read_card(config.data)
     names = [source["name"] for source in collection.get("sources", ())]
     facts = {"rows": collection.get("rows", 0), "licences": collection.get("licences", {}), "sources": names}
-    card |= {"pictures": facts, "metrics": _measured(run)}
+    card |= {"images": facts, "metrics": _measured(run)}
     if not config.model:
         return card
     before = read_card(config.model)

@@ -9,24 +9,28 @@ from lookalike.training.state import Learner
 
 
 def make_optimizer(config: AdamW, steps: int) -> optax.GradientTransformation:
-    """Adam with decoupled decay for a `Learner`: each part at its own rate, all on one course over `steps`."""
-    rates = {"tower": config.tower_rate, "projection": config.rate, "centers": config.centers_rate}
+    """Adam with decoupled decay for a `Learner`, each part at its own learning rate, one schedule over `steps`."""
+    peaks = {
+        "tower": config.tower_learning_rate,
+        "projection": config.learning_rate,
+        "centers": config.centers_learning_rate,
+    }
     parts = {
         part: optax.chain(
             optax.scale_by_adam(),
-            optax.add_decayed_weights(config.decay if part != "centers" else 0.0, _decays),
-            optax.scale_by_learning_rate(course(rate, config.warmup, steps)),
+            optax.add_decayed_weights(config.weight_decay if part != "centers" else 0.0, _decays),
+            optax.scale_by_learning_rate(schedule(peak, config.warmup, steps)),
         )
-        for part, rate in rates.items()
+        for part, peak in peaks.items()
     }
     clip = [optax.clip_by_global_norm(config.clip)] if config.clip else []
     return _promoting(optax.chain(*clip, optax.partition(parts, _part_of)))
 
 
-def course(rate: float, warmup: float, steps: int) -> optax.Schedule:
-    """The rate at each step: up to `rate` in a straight line, then down to zero along half a cosine."""
+def schedule(peak: float, warmup: float, steps: int) -> optax.Schedule:
+    """The learning rate at each step: up to `peak` in a straight line, then down to zero along half a cosine."""
     rising = round(warmup * steps)
-    return optax.warmup_cosine_decay_schedule(rate / (rising + 1), rate, rising, max(steps, rising + 1))
+    return optax.warmup_cosine_decay_schedule(peak / (rising + 1), peak, rising, max(steps, rising + 1))
 
 
 def _promoting(inner: optax.GradientTransformation) -> optax.GradientTransformation:

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 import numpy as np
 from jaxtyping import Float, Float32, Float64, Int
 
-from lookalike.core.arrays import unit
+from lookalike.core.arrays import l2_normalize
 from lookalike.core.errors import RunError
 
 _BLOCK = 4096  # rows whose products are summed in float32; sums over blocks are float64
@@ -120,7 +120,7 @@ def _enough(enough: bool, what: str, found: str) -> None:
 def _blocks(features: Float32[np.ndarray, "N F"]) -> Iterator[tuple[int, Float32[np.ndarray, "n F"]]]:
     """Blocks of rows at unit length, with the number of the first."""
     for start in range(0, len(features), _BLOCK):
-        yield start, unit(features[start : start + _BLOCK])
+        yield start, l2_normalize(features[start : start + _BLOCK])
 
 
 def _mean(features: Float32[np.ndarray, "N F"]) -> Float64[np.ndarray, "F"]:

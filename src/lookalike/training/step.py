@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import optax
 from jaxtyping import Array, Float32, Int32, Key, UInt8
 
-from lookalike.losses.centers import unit
+from lookalike.losses.centers import l2_normalize
 from lookalike.losses.margins import margin_loss
 from lookalike.training.config import HeadConfig, PixelsConfig
 from lookalike.training.state import Learner, State, Tensors
@@ -73,8 +73,8 @@ def make_step(
     @partial(jax.jit, donate_argnums=0)
     def step(state: State, batch: Batch) -> tuple[State, Metrics]:
         key = jax.random.fold_in(jax.random.key(seed), state.step)
-        slope = jax.value_and_grad(objective, has_aux=True)
-        (loss, metrics), gradient = slope(state.learner, batch, key)
+        value_and_gradient = jax.value_and_grad(objective, has_aux=True)
+        (loss, metrics), gradient = value_and_gradient(state.learner, batch, key)
         updates, optimizer_state = optimizer.update(gradient, state.optimizer, state.learner)
         learner = optax.apply_updates(state.learner, updates)
         metrics = {"loss": loss, **metrics, "gradient": optax.tree.norm(gradient)}
@@ -91,16 +91,16 @@ def _embedding_loss(
     key: Key[Array, ""],
 ) -> tuple[Float32[Array, ""], Metrics]:
     """Features to unit length, dropout, projection, unit length, cosines to the centers, margin; and geometry."""
-    features = unit(features)
+    features = l2_normalize(features)
     kept = features
     if config.dropout:
         stay = jax.random.bernoulli(key, 1.0 - config.dropout, features.shape)
         kept = jnp.where(stay, features / (1.0 - config.dropout), 0.0)
-    embedding = unit(kept @ learner.projection["weight"] + learner.projection["bias"][None, :])
+    embedding = l2_normalize(kept @ learner.projection["weight"] + learner.projection["bias"][None, :])
     cos_BC = learner.centers.cosines(embedding)
     loss = margin_loss(config.loss, cos_BC, label).mean()
     metrics = {"cosine": jnp.take_along_axis(cos_BC, label[:, None], axis=1).mean()}
-    if config.keep.weight:
-        metrics["keep"] = config.keep(features, embedding)
-        loss = loss + config.keep.weight * metrics["keep"]
+    if config.distill.weight:
+        metrics["distill"] = config.distill(features, embedding)
+        loss = loss + config.distill.weight * metrics["distill"]
     return loss, metrics

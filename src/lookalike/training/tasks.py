@@ -12,7 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float32, Int32, UInt8
 
-from lookalike.core.arrays import unit
+from lookalike.core.arrays import l2_normalize
 from lookalike.core.errors import CollectionError, RunError
 from lookalike.core.files import fingerprint
 from lookalike.core.shapes import Ids
@@ -104,7 +104,7 @@ def cached_features(model: str, collection: Collection, ids: Ids, mirror: bool) 
 def projected(encoder: Encoder, weight: Float32[Array, "F D"], bias: Float32[Array, "D"], mirror: bool) -> Encoder:
     """`encoder` with this projection in the place of its own."""
     tensors = {name: tensor for name, tensor in encoder.tensors().items() if not name.startswith("projection.")}
-    projection = ProjectionConfig("linear", weight.shape[0], weight.shape[1], unit_input=True)
+    projection = ProjectionConfig("linear", weight.shape[0], weight.shape[1], l2_normalize_input=True)
     config = replace(encoder.config, projection=projection, mirror=mirror)
     return Encoder.from_parts(config, {**tensors, "projection.weight": weight, "projection.bias": bias})
 
@@ -125,7 +125,7 @@ def head_task(config: HeadConfig) -> Task:
     features, mirrored = cached_features(config.model, collection, rows.ids, config.mirror)
     mean = combine(features, mirrored)
     weight, bias = _start(config.start, mean, rows.label, config.dimension, config.seed)
-    size = np.float32(np.sqrt(np.square(unit(mean) @ weight + bias).sum(axis=1).mean()))
+    size = np.float32(np.sqrt(np.square(l2_normalize(mean) @ weight + bias).sum(axis=1).mean()))
     weight, bias = weight / size, bias / size  # directions are all that counts, and so a rate means the same for each
     steps, groups = _steps(config, len(rows.ids)), group(rows.label)
 
@@ -192,7 +192,7 @@ def _new_encoder(config: PixelsConfig) -> Encoder:
         tower=config.tower,
         pooling="mean",
         preprocess=Preprocess(config.size, "squash", config.size, "bilinear", (0.5, 0.5, 0.5), (0.25, 0.25, 0.25)),
-        projection=ProjectionConfig("linear", features, config.dimension, unit_input=True),
+        projection=ProjectionConfig("linear", features, config.dimension, l2_normalize_input=True),
     )
     return Encoder.init(encoder, jax.random.key(config.seed))
 
@@ -208,7 +208,7 @@ def _first_pixels(
     features, mirrored = cached_features(config.model, collection, rows.ids, untouched.config.mirror)
     mean = combine(features, mirrored)
     own = untouched.config.projection
-    if (own.kind, own.dimension, own.unit_input) != ("linear", config.dimension, True):
+    if (own.kind, own.dimension, own.l2_normalize_input) != ("linear", config.dimension, True):
         weight, bias = pca(mean, config.dimension, -0.125)
         first = projected(untouched, jnp.asarray(weight), jnp.asarray(bias), untouched.config.mirror)
     else:
@@ -226,7 +226,7 @@ def _learner(
     centers: int,
     seed: int,
 ) -> Learner:
-    embedding = unit(unit(features) @ weight + bias)
+    embedding = l2_normalize(l2_normalize(features) @ weight + bias)
     projection = {"weight": jnp.asarray(weight), "bias": jnp.asarray(bias)}
     return Learner(tower, projection, centers_at_means(embedding, label, centers, seed))
 

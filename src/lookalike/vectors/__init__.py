@@ -1,1 +1,1 @@
-"""Vectors of pictures: an encoder made ready to run, and the columns of a collection that it fills."""
+"""Vectors of images: an encoder made ready to run, and the columns of a collection that it fills."""

@@ -1,9 +1,9 @@
 """An encoder and a collection: columns of features and embeddings, continued where a killed process stopped.
 
-    COLL/.work/<column>/<first id>.npz    ids, picture hashes and vectors of one batch, until they are committed
+    COLL/.work/<column>/<first id>.npz    ids, image hashes and vectors of one batch, until they are committed
 
 A batch's file is written whole or not at all, so a killed process loses one batch. The files hold what they are
-of: a row takes its vector from there only if it still lacks one and its picture is the same.
+of: a row takes its vector from there only if it still lacks one and its image is the same.
 """
 
 import shutil
@@ -34,7 +34,7 @@ def ensure_features(embedder: Embedder, collection: Collection, mirrored: bool) 
 
     Raises:
         StorageError: Another process writes to the collection, or the disk refuses.
-        CollectionError: A stored picture can't be decoded, or the column was made by another encoder.
+        CollectionError: A stored image can't be decoded, or the column was made by another encoder.
     """
     with collection.locked("embed"):
         _fill_features(embedder, collection, mirrored)
@@ -96,7 +96,7 @@ class Work:
     missing: Ids
     """Rows without a value when this began, in order."""
     sha256: dict[int, bytes]
-    """The picture's hash of each of these rows."""
+    """The image's hash of each of these rows."""
     done: dict[int, Path] = field(default_factory=dict)
     """The row's work file, for those that were computed."""
     held: int = 0
@@ -147,7 +147,7 @@ class Work:
             self.commit()
 
     def read(self, file: Path) -> tuple[Ids, Float32[np.ndarray, "B F"]]:
-        """Rows of a work file that still need their vectors and show the same picture; the others are left out."""
+        """Rows of a work file that still need their vectors and show the same image; the others are left out."""
         try:
             with np.load(BytesIO(file.read_bytes())) as data:
                 ids, vectors, hashes, made_by = (data[k] for k in ("ids", "vectors", "sha256", "fingerprint"))
@@ -184,7 +184,7 @@ Batches = list[tuple[np.ndarray, list[Work]]]
 
 
 def _batches(work: Sequence[Work], size: int) -> Batches:
-    """All batches: a picture that two columns lack is decoded once for both."""
+    """All batches: an image that two columns lack is decoded once for both."""
     wanted: dict[tuple[int, ...], list[int]] = {}
     for i in np.unique(np.concatenate([part.missing for part in work])).tolist():
         columns = tuple(k for k, part in enumerate(work) if i in part.sha256 and i not in part.done)
@@ -203,7 +203,7 @@ def _images(embedder: Embedder, collection: Collection, batches: Batches) -> Ite
             return embedder.decode(row[1])
         except ImageError as error:
             raise CollectionError(
-                f"The stored picture of row {row[0]} of `{collection.path}` can't be decoded: {error.message}",
+                f"The stored image of row {row[0]} of `{collection.path}` can't be decoded: {error.message}",
                 hint="make the collection again: `lookalike prepare SOURCE --out NEW`",
             ) from error
 

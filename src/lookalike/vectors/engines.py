@@ -1,4 +1,4 @@
-"""What computes features: ONNX Runtime on the CPU, or JAX. Both take any number of pictures and return NumPy."""
+"""What computes features: ONNX Runtime on the CPU, or JAX. Both take any number of images and return NumPy."""
 
 import shutil
 import weakref
@@ -21,10 +21,10 @@ Features = Float32[np.ndarray, "B F"]
 
 
 class OnnxEngine:
-    """ONNX Runtime on the CPU: one picture at a time on every core.
+    """ONNX Runtime on the CPU: one image at a time on every core.
 
     Measured on two cores against two threads inside one call: the same arithmetic without waiting for each other, and
-    its working set stays in the cache. A picture's numbers do not depend on the pictures beside it, nor on the number
+    its working set stays in the cache. An image's numbers do not depend on the images beside it, nor on the number
     of cores.
     """
 
@@ -41,7 +41,7 @@ class OnnxEngine:
             weakref.finalize(self, shutil.rmtree, graph.parent, ignore_errors=True)
 
     def features(self, images: Images) -> Features:
-        """The features of pictures that `Preprocess` made."""
+        """The features of images that `Preprocess` made."""
         return self.each("images", images)
 
     def each(self, name: str, items: Sequence[np.ndarray] | np.ndarray) -> Features:
@@ -89,7 +89,7 @@ class JaxEngine:
         self._features = eqx.filter_jit(features)
 
     def features(self, images: Images) -> Features:
-        """The features of pictures that `Preprocess` made."""
+        """The features of images that `Preprocess` made."""
         from lookalike.core.mesh import put_batch
 
         parts = [np.empty((0, self._encoder.config.tower.features), np.float32)]

@@ -8,14 +8,14 @@ from jaxtyping import UInt8
 from lookalike.vectors.engines import OnnxEngine
 
 LEAST_COSINE = 0.999
-"""Features of the eight-bit graph must be at least this close to those in float32, on every drawn picture."""
+"""Features of the eight-bit graph must be at least this close to those in float32, on every drawn image."""
 
 COUNT = 8
-"""Pictures that are compared: enough to meet a tower that eight bits can't hold, few enough for a large one."""
+"""Images that are compared: enough to meet a tower that eight bits can't hold, few enough for a large one."""
 
 
 def lowest_cosine(one: Path, other: Path, size: int, width: int) -> float:
-    """How far apart the features of two graphs are, at worst, on pictures drawn for it.
+    """How far apart the features of two graphs are, at worst, on images drawn for it.
 
     Args:
         one: A graph's file.
@@ -30,7 +30,7 @@ def lowest_cosine(one: Path, other: Path, size: int, width: int) -> float:
 
 
 def drawn(size: int) -> UInt8[np.ndarray, "B S S 3"]:
-    """Pictures that hold what photographs hold: detail that falls with frequency, edges, flat parts, and few colors."""
+    """Images that hold what photographs hold: detail that falls with frequency, edges, flat parts, and few colors."""
     rng = np.random.default_rng(0)
     frequency = np.hypot(*np.meshgrid(np.fft.fftfreq(size), np.fft.rfftfreq(size), indexing="ij"))
     falling = 1 / np.maximum(frequency, 1 / size)

@@ -1,4 +1,4 @@
-"""Pictures to vectors, wherever that is fastest: the same encoder by ONNX Runtime on a CPU, by JAX on accelerators."""
+"""Images to vectors, wherever that is fastest: the same encoder by ONNX Runtime on a CPU, by JAX on accelerators."""
 
 import importlib.util
 import os
@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Literal, TypeVar
 import numpy as np
 from jaxtyping import Float32, UInt8
 
-from lookalike.core.arrays import unit
+from lookalike.core.arrays import l2_normalize
 from lookalike.core.errors import ImageError, SourceError, UsageError
 from lookalike.core.machine import cores, multiplies_bytes
 from lookalike.core.shapes import Image
@@ -27,7 +27,7 @@ Runtime = Literal["auto", "jax", "onnx"]
 T = TypeVar("T")
 
 BATCH = 64
-"""Pictures that go through the encoder at once."""
+"""Images that go through the encoder at once."""
 
 
 def load(path: str | Path, runtime: Runtime = "auto", batch: int = BATCH) -> "Embedder":
@@ -39,7 +39,7 @@ def load(path: str | Path, runtime: Runtime = "auto", batch: int = BATCH) -> "Em
             auto: jax where an accelerator and JAX's plug-in for it are there, its tower in bfloat16; else onnx, with
             matrix products of eight bits where the processor is made for them and the tower's features keep a cosine
             of 0.999, which is measured.
-        batch: Pictures that go through the encoder at once.
+        batch: Images that go through the encoder at once.
 
     Raises:
         EncoderError: There is no encoder, or it is incomplete.
@@ -63,7 +63,7 @@ def load(path: str | Path, runtime: Runtime = "auto", batch: int = BATCH) -> "Em
 
 
 class Embedder:
-    """An encoder that is ready: pictures to features, features to embeddings of unit length."""
+    """An encoder that is ready: images to features, features to embeddings of unit length."""
 
     def __init__(
         self, config: EncoderConfig, known: cache.Known, tensors: Mapping[str, np.ndarray], engine: Engine
@@ -92,7 +92,7 @@ class Embedder:
 
     @property
     def features_column(self) -> str:
-        """Name of the column that holds the features of the pictures."""
+        """Name of the column that holds the features of the images."""
         return f"features_{self.features_fingerprint[:8]}"
 
     @property
@@ -106,15 +106,15 @@ class Embedder:
         return f"embedding_{self.fingerprint[:8]}"
 
     def embed(self, items: Sequence[str | Path | np.ndarray]) -> Float32[np.ndarray, "N D"]:
-        """Embeddings of unit length of picture files, or of RGB pixels, uint8 [H W 3], of any height and width.
+        """Embeddings of unit length of image files, or of RGB pixels, uint8 [H W 3], of any height and width.
 
         Raises:
             SourceError: A file can't be read.
-            ImageError: A file is not a picture, or a damaged one; an array is of another form.
+            ImageError: A file is not an image, or a damaged one; an array is of another form.
             UsageError: `items` is one path instead of several.
         """
         if isinstance(items, (str, Path)):
-            raise UsageError(f"`embed` takes several pictures, and was given `{items}` alone.", hint="embed([path])")
+            raise UsageError(f"`embed` takes several images, and was given `{items}` alone.", hint="embed([path])")
         vectors = [np.empty((0, self.dimension), np.float32)]
         batches = (items[i : i + self.engine.batch] for i in range(0, len(items), self.engine.batch))
         for images in prepared(batches, lambda item: self.preprocess(_pixels(item, self._enough))):
@@ -123,15 +123,15 @@ class Embedder:
         return np.concatenate(vectors)
 
     def preprocess(self, image: Image) -> UInt8[np.ndarray, "S S 3"]:
-        """One picture as the tower takes it."""
+        """One image as the tower takes it."""
         return self.config.preprocess(image)
 
     def decode(self, data: bytes) -> UInt8[np.ndarray, "S S 3"]:
-        """One picture file as the tower takes it."""
+        """One image file as the tower takes it."""
         return self.preprocess(decode(data, self._enough))
 
     def features(self, images: UInt8[np.ndarray, "B S S 3"]) -> Float32[np.ndarray, "B F"]:
-        """Pooled features of pictures that `preprocess` made, any number; the pictures alone, not mirrored."""
+        """Pooled features of images that `preprocess` made, any number; the images alone, not mirrored."""
         return self.engine.features(images)
 
     def project(
@@ -141,11 +141,11 @@ class Embedder:
         if (mirrored is not None) != self.config.mirror:
             raise ValueError(f"this encoder was made with mirror = {self.config.mirror}")
         x = combine(features, mirrored)
-        if self.config.projection.unit_input:
-            x = unit(x)
+        if self.config.projection.l2_normalize_input:
+            x = l2_normalize(x)
         if self._weight is not None and self._bias is not None:
             x = x @ self._weight + self._bias
-        return unit(x)
+        return l2_normalize(x)
 
     @property
     def _enough(self) -> int | None:
@@ -157,7 +157,7 @@ class Embedder:
 def combine(
     features: Float32[np.ndarray, "N F"], mirrored: Float32[np.ndarray, "N F"] | None
 ) -> Float32[np.ndarray, "N F"]:
-    """The features of pictures that count together with their mirror images: the mean of both; None: alone."""
+    """The features of images that count together with their mirror images: the mean of both; None: alone."""
     if mirrored is None:
         return features
     mean: Float32[np.ndarray, "N F"] = (features + mirrored) / np.float32(2)
@@ -167,7 +167,7 @@ def combine(
 def prepared(
     batches: Iterable[Sequence[T]], prepare: Callable[[T], UInt8[np.ndarray, "S S 3"]]
 ) -> Iterator[UInt8[np.ndarray, "B S S 3"]]:
-    """Each batch prepared picture by picture on all cores, two batches ahead of who takes them."""
+    """Each batch prepared image by image on all cores, two batches ahead of who takes them."""
     waiting: list[list[Future[np.ndarray]]] = []
     pool = ThreadPoolExecutor(cores())
     try:
@@ -226,7 +226,7 @@ def _projection(path: str | Path) -> dict[str, np.ndarray]:
 def _pixels(item: str | Path | np.ndarray, enough: int | None) -> Image:
     if isinstance(item, np.ndarray):
         if item.dtype != np.uint8 or item.ndim != 3 or item.shape[2] != 3 or 0 in item.shape:
-            raise ImageError(f"A picture is {item.dtype} {list(item.shape)}; expected uint8 [H W 3].")
+            raise ImageError(f"An image is {item.dtype} {list(item.shape)}; expected uint8 [H W 3].")
         return item
     try:
         data = Path(item).read_bytes()

@@ -10,7 +10,7 @@ from lookalike.core.errors import ImageError, SourceError
 from lookalike.data.sources import SourceRow, layout_of, open_source
 
 
-def picture(path: Path, format: str = "JPEG", seed: int = 0) -> bytes:
+def image(path: Path, format: str = "JPEG", seed: int = 0) -> bytes:
     path.parent.mkdir(parents=True, exist_ok=True)
     pixels = np.random.default_rng(seed).integers(0, 255, (24, 32, 3), np.uint8)
     PIL.Image.fromarray(pixels).save(path, format)
@@ -34,7 +34,7 @@ def test_the_path_says_domain_and_label(tmp_path: Path) -> None:
         "photos/shoes/boot/day 2/left/1.jpg",
         "photos/mug/red/1.jpg",
     ):
-        picture(tmp_path / name)
+        image(tmp_path / name)
     assert told(tmp_path / "photos") == [
         ("flat.jpg", "photos", None),
         ("mug/1.jpg", "photos", "mug"),
@@ -46,7 +46,7 @@ def test_the_path_says_domain_and_label(tmp_path: Path) -> None:
 
 
 def test_the_folder_has_the_same_name_however_it_is_given(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    picture(tmp_path / "photos" / "mug" / "1.jpg")
+    image(tmp_path / "photos" / "mug" / "1.jpg")
     monkeypatch.chdir(tmp_path / "photos" / "mug")
     assert [row.domain for row in open_source("..")] == ["photos"]
     assert [row.domain for row in open_source("../../photos/")] == ["photos"]
@@ -54,7 +54,7 @@ def test_the_folder_has_the_same_name_however_it_is_given(tmp_path: Path, monkey
 
 
 def test_rows_have_all_roles_and_readable_places(tmp_path: Path) -> None:
-    data = picture(tmp_path / "a" / "1.jpg")
+    data = image(tmp_path / "a" / "1.jpg")
     (row,) = listed(tmp_path / "a")
     assert (row.is_query, row.is_gallery, row.split, row.group, row.extra) == (True, True, None, None, {})
     place = pickle.loads(pickle.dumps(row.place))
@@ -63,7 +63,7 @@ def test_rows_have_all_roles_and_readable_places(tmp_path: Path) -> None:
     assert listed(tmp_path / "a")[0].place.stamp != place.stamp
 
 
-def test_a_picture_is_known_by_suffix_or_by_its_first_bytes(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_an_image_is_known_by_suffix_or_by_its_first_bytes(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     for name, format in (
         ("a.JPG", "JPEG"),
         ("b.png", "GIF"),
@@ -72,20 +72,20 @@ def test_a_picture_is_known_by_suffix_or_by_its_first_bytes(tmp_path: Path, caps
         ("e.bin", "TIFF"),
         ("f.x", "BMP"),
     ):
-        picture(tmp_path / name, format)
-    (tmp_path / "broken.jpeg").write_text("no picture")
-    (tmp_path / "notes.txt").write_text("no picture")
+        image(tmp_path / name, format)
+    (tmp_path / "broken.jpeg").write_text("no image")
+    (tmp_path / "notes.txt").write_text("no image")
     (tmp_path / "Thumbs.db").write_bytes(b"")
     (tmp_path / ".hidden.jpg").write_bytes(b"x")
-    picture(tmp_path / ".thumbnails" / "a.jpg")
+    image(tmp_path / ".thumbnails" / "a.jpg")
     os.mkfifo(tmp_path / "pipe.jpg")
     assert [row.source for row in listed(tmp_path)] == ["a.JPG", "b.png", "broken.jpeg", "c.dat", "d", "e.bin", "f.x"]
     assert "left out: 3" in capsys.readouterr().err
 
 
 def test_links_are_followed_but_not_in_circles(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    picture(tmp_path / "elsewhere" / "1.jpg")
-    picture(tmp_path / "photos" / "mug" / "1.jpg")
+    image(tmp_path / "elsewhere" / "1.jpg")
+    image(tmp_path / "photos" / "mug" / "1.jpg")
     (tmp_path / "photos" / "mug" / "2.jpg").symlink_to(tmp_path / "elsewhere" / "1.jpg")
     (tmp_path / "photos" / "cup").symlink_to(tmp_path / "elsewhere")
     (tmp_path / "photos" / "mug" / "up").symlink_to(tmp_path / "photos")
@@ -102,7 +102,7 @@ def test_links_are_followed_but_not_in_circles(tmp_path: Path, capsys: pytest.Ca
 def test_names_that_are_not_utf8_are_written_and_found(tmp_path: Path) -> None:
     folder = Path(os.fsdecode(os.fsencode(tmp_path) + b"/caf\xe9"))
     folder.mkdir()
-    data = picture(tmp_path / "1.jpg")
+    data = image(tmp_path / "1.jpg")
     (folder / os.fsdecode(b"\xff.jpg")).write_bytes(data)
     _, row = listed(tmp_path)
     assert (row.source, row.label) == ("caf\\xe9/\\xff.jpg", "caf\\xe9")
@@ -111,7 +111,7 @@ def test_names_that_are_not_utf8_are_written_and_found(tmp_path: Path) -> None:
 
 def test_the_order_is_that_of_names_and_every_time_the_same(tmp_path: Path) -> None:
     for name in ("b/2.jpg", "b/10.jpg", "a/1.jpg", "B/1.jpg", "c.jpg"):
-        picture(tmp_path / name)
+        image(tmp_path / name)
     names = [row.source for row in listed(tmp_path)]
     assert names == ["B/1.jpg", "a/1.jpg", "b/10.jpg", "b/2.jpg", "c.jpg"]
     assert [row.source for row in listed(tmp_path)] == names
@@ -120,13 +120,13 @@ def test_the_order_is_that_of_names_and_every_time_the_same(tmp_path: Path) -> N
 def test_an_empty_folder_is_an_error(tmp_path: Path) -> None:
     (tmp_path / "photos" / "deep" / "er").mkdir(parents=True)
     (tmp_path / "photos" / "notes.txt").write_text("x")
-    with pytest.raises(SourceError, match="holds no pictures") as caught:
+    with pytest.raises(SourceError, match="holds no images") as caught:
         listed(tmp_path / "photos")
     assert "label/" in caught.value.hint
 
 
 def test_what_is_no_source_is_said(tmp_path: Path) -> None:
-    picture(tmp_path / "photos" / "1.jpg")
+    image(tmp_path / "photos" / "1.jpg")
     (tmp_path / "shop.tar").write_bytes(b"")
     (tmp_path / "shop.xlsx").write_bytes(b"")
     with pytest.raises(SourceError, match="nothing at") as caught:
@@ -143,7 +143,7 @@ def test_what_is_no_source_is_said(tmp_path: Path) -> None:
 
 
 def test_a_folder_that_can_not_be_read_stops(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    picture(tmp_path / "photos" / "mug" / "1.jpg")
+    image(tmp_path / "photos" / "mug" / "1.jpg")
     real = os.scandir
 
     def refuse(path: str) -> object:  # chmod would not stop root

@@ -146,7 +146,7 @@ def test_an_unknown_split_is_told_with_a_guess(shop: Path, split: str, guess: st
     assert guess in hint
 
 
-def test_a_missing_picture_stops_with_a_guess(shop: Path) -> None:
+def test_a_missing_image_stops_with_a_guess(shop: Path) -> None:
     message, hint = refused(shop, "path\na.jpg\ndeep/è.jpg\n")
     assert "line 3" in message
     assert "there is no file `deep/è.jpg`" in message

@@ -23,7 +23,7 @@ def test_every_member_is_found_as_tarfile_reads_it(tmp_path: Path) -> None:
     assert places["a.jpg"].read() == bytes([4]) * 400  # the later of two
 
 
-def test_a_member_that_the_tar_cuts_off_is_no_picture(tmp_path: Path) -> None:
+def test_a_member_that_the_tar_cuts_off_is_no_image(tmp_path: Path) -> None:
     with tarfile.open(tmp_path / "x.tar", "w") as archive:
         (tmp_path / "file").write_bytes(bytes(5000))
         archive.add(tmp_path / "file", "a.jpg")

@@ -71,7 +71,7 @@ def blocks(model: Any) -> Any:
 def test_every_stage_equals_transformers(
     map_parity: Any, tmp_path: Path, layout: str, size: int, options: dict[str, Any]
 ):
-    """61 and 55 px: what is beyond whole patches is left out, in the picture and between stages."""
+    """61 and 55 px: what is beyond whole patches is left out, in the image and between stages."""
     model = saved(tmp_path, size, layout == "dinov3_convnext", **options)
     found, config, tensors = read_published(tmp_path)
     assert (found, config.pooling) == (layout, "mean")

@@ -43,7 +43,7 @@ def test_every_block_equals_transformers(parity: Any, tmp_path: Path, registers:
     assert config.preprocess.resize == 46
     parity.check(config, tensors, parity.blocks(model), half=not options)
     if registers:
-        parity.check_pictures(tmp_path, config, tensors, parity.blocks(model))
+        parity.check_images(tmp_path, config, tensors, parity.blocks(model))
     theirs = load_file(tmp_path / "model.safetensors")
     ours = export_tensors(WEIGHTS["dinov2"], config, tensors)
     assert ours.keys() == theirs.keys()
@@ -53,7 +53,7 @@ def test_every_block_equals_transformers(parity: Any, tmp_path: Path, registers:
 
 @pytest.mark.parametrize("registers", [0, 2])
 def test_positions_are_interpolated_to_the_size_of_the_processor(parity: Any, tmp_path: Path, registers: int):
-    """As published: positions for 518 px, pictures of 224; with registers the reference filters before it shrinks."""
+    """As published: positions for 518 px, images of 224; with registers the reference filters before it shrinks."""
     model = saved(parity, tmp_path, registers, image=72, crop=40)
     _, config, tensors = read_published(tmp_path)
     mean, std = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)

@@ -144,7 +144,7 @@ def test_faults_are_named(tmp_path: Path):
 
 @pytest.fixture(scope="module")
 def photographs(data_path: Path) -> list[bytes]:
-    """Sixteen real pictures of different sets, as stored."""
+    """Sixteen real images of different sets, as stored."""
     import tarfile
 
     found = []
@@ -180,6 +180,6 @@ def test_the_trained_tower_equals_transformers_from_the_picture_to_the_features(
     ours = np.asarray(eqx.filter_jit(Encoder.features)(encoder, squares))
     assert np.abs(ours - theirs).max() / np.abs(theirs).max() <= 1e-5
     half = np.asarray(eqx.filter_jit(Encoder.features)(Encoder.from_parts(config, tensors, "bfloat16"), squares))
-    for found, least in ((ours, 0.9999), (half, 0.999)):  # transformers' own model in bfloat16: 0.97 on some pictures
+    for found, least in ((ours, 0.9999), (half, 0.999)):  # transformers' own model in bfloat16: 0.97 on some images
         cosine = (found * theirs).sum(axis=1) / np.linalg.norm(found, axis=1) / np.linalg.norm(theirs, axis=1)
         assert cosine.min() >= least

@@ -73,7 +73,7 @@ def saved(path: Path, vision: dict[str, Any] | None = None, prepare: Any = None,
 def slow_forward(
     tensors: dict[str, np.ndarray], images: np.ndarray, quick: bool, average: bool, late: bool = False
 ) -> np.ndarray:
-    """OpenCLIP's VisionTransformer.forward, one picture, one head and one operation at a time."""
+    """OpenCLIP's VisionTransformer.forward, one image, one head and one operation at a time."""
     import torch
 
     t = {name.removeprefix("visual."): torch.from_numpy(a).double() for name, a in tensors.items()}
@@ -184,7 +184,7 @@ def test_preprocessing_is_read(tmp_path: Path):
 @pytest.mark.parametrize(
     ("vision", "prepare", "words"),
     [
-        ({}, {}, "does not say how pictures are prepared"),
+        ({}, {}, "does not say how images are prepared"),
         ({}, {"mean": MEAN, "std": STD, "interpolation": "nearest"}, "not supported"),
         ({}, {"mean": MEAN, "std": STD, "size": [40, 48]}, "expected a square"),
         ({}, {"mean": MEAN[:2], "std": STD}, "three numbers"),

@@ -41,7 +41,7 @@ def test_every_block_equals_transformers_and_export_gives_back_every_tensor(pari
     assert config.preprocess == Preprocess(44, "squash", 44, "bicubic", (0.5,) * 3, (0.5, 0.4, 0.5))
     parity.check(config, tensors, parity.blocks(model), half=not whole)
     if not whole:
-        parity.check_pictures(tmp_path, config, tensors, parity.blocks(model))
+        parity.check_images(tmp_path, config, tensors, parity.blocks(model))
     theirs = {name: t for name, t in load_file(tmp_path / "model.safetensors").items() if "text" not in name}
     ours = {name.removeprefix("" if whole else "vision_model."): t for name, t in export(config, tensors).items()}
     assert ours.keys() == theirs.keys() - {"logit_scale", "logit_bias"}

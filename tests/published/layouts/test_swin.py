@@ -28,7 +28,7 @@ SMALL |= {"image_size": 32, "window_size": 4, "layer_norm_eps": 1e-3}
 
 
 def saved(path: Path, version: int, kind: str = "Model", size: int = 32, **options: Any) -> Any:
-    """A small transformers model with random weights, for pictures of `size` px, as transformers writes it."""
+    """A small transformers model with random weights, for images of `size` px, as transformers writes it."""
     import torch
     from transformers.models.swin import configuration_swin, modeling_swin
     from transformers.models.swinv2 import configuration_swinv2, modeling_swinv2

@@ -216,7 +216,7 @@ def test_gradients_equal_torch(tmp_path, saved, clip_pieces, kind):
 @pytest.mark.reference("torch", "transformers")
 @pytest.mark.parametrize("kind", ["CLIPModel", "SiglipModel"])
 def test_pictures_and_texts_meet_as_in_transformers(tmp_path, saved, clip_pieces, kind):
-    """Both sides from one directory: cosines of pictures with texts equal the model's own logits."""
+    """Both sides from one directory: cosines of images with texts equal the model's own logits."""
     import torch
 
     from lookalike.encoders.encoder import Encoder

@@ -199,7 +199,7 @@ def test_the_scale_has_a_limit(tmp_path: Path):
     [
         ({"architecture": "swinv2_tiny"}, "does not say the size of its windows"),
         ({"model_args": {"always_partition": True}}, "has the setting `always_partition`"),
-        ({"model_args": {"img_size": 64}}, "names two sizes: `img_size` 64, and pictures of 32 px"),
+        ({"model_args": {"img_size": 64}}, "names two sizes: `img_size` 64, and images of 32 px"),
         ({"architecture": "swin_tiny_patch4_window4_32"}, "relative_position_bias_table` in .* is missing"),
         ({"architecture": "swinv2_tiny_window3_32"}, "has 8 x 8 tokens, no multiple of its windows of 3"),
         ({"architecture": "swinv2_cr_tiny_224"}, "is in no layout"),

@@ -1,6 +1,6 @@
 """timm's vision transformers, alone and as trunks of OpenCLIP: files in their key names, and a slow forward in torch.
 
-The slow forward is written from the papers: one picture, one head, one token's rotation matrix at a time, in float64.
+The slow forward is written from the papers: one image, one head, one token's rotation matrix at a time, in float64.
 """
 
 import dataclasses
@@ -216,7 +216,7 @@ def rotation(case: Case, token: int, grid: int) -> Any:
 
 
 def slow(case: Case, t: dict[str, Any], pixels: Any) -> tuple[list[Any], Any]:
-    """Tokens before the first block and behind each, and the features, of one normalised picture [3 S S]."""
+    """Tokens before the first block and behind each, and the features, of one normalised image [3 S S]."""
     import torch
     from torch.nn.functional import conv2d, gelu, layer_norm, silu
 
@@ -285,7 +285,7 @@ def slow(case: Case, t: dict[str, Any], pixels: Any) -> tuple[list[Any], Any]:
 
 
 def pictures(side: int = SIDE) -> np.ndarray:
-    """What two pictures that are no squares become."""
+    """What two images that are no squares become."""
     prepare = Preprocess(side, "squash", side, "bicubic", (0.5, 0.5, 0.5), (0.5, 0.5, 0.5))
     rng = np.random.default_rng(3)
     shapes = ((31, 57, 3), (90, 45, 3))

@@ -1,6 +1,6 @@
-"""Layouts that pictures come in: each yields `SourceRow`s, in an order that is the same every time.
+"""Layouts that images come in: each yields `SourceRow`s, in an order that is the same every time.
 
-    folder  pictures in a directory, its subdirectories naming domains and labels
+    folder  images in a directory, its subdirectories naming domains and labels
     table   a CSV or Parquet file with a column `path`
 
 A new layout is one file with `open_source(path) -> Source`, one line in `SOURCES`, and one in `layout_of`.
@@ -25,22 +25,22 @@ SOURCES = {
 SPLITS = ("train", "val", "test")
 
 MAX_BYTES = 2**30
-"""Largest file that is read as a picture; what is larger is something else."""
+"""Largest file that is read as an image; what is larger is something else."""
 
 
 @dataclass(frozen=True, slots=True)
 class Place:
-    """Where the bytes of a picture lie: a file, or a stretch of a tar file. Small, and travels between processes."""
+    """Where the bytes of an image lie: a file, or a stretch of a tar file. Small, and travels between processes."""
 
     path: str
     stamp: str
-    """Size and time of what lies there: another stamp may be another picture."""
+    """Size and time of what lies there: another stamp may be another image."""
     offset: int = 0
     size: int | None = None
     """Bytes from `offset` on; None for a whole file."""
 
     def read(self) -> bytes:
-        """The bytes; ImageError if there are none to read, or far too many for a picture."""
+        """The bytes; ImageError if there are none to read, or far too many for an image."""
         try:
             with Path(self.path).open("rb") as file:
                 file.seek(self.offset)
@@ -56,7 +56,7 @@ class Place:
 
 @dataclass(frozen=True, slots=True)
 class SourceRow:
-    """One picture as its source describes it."""
+    """One image as its source describes it."""
 
     source: str
     """The path or member, as the source names it."""
@@ -99,14 +99,14 @@ def layout_of(path: str) -> str:
             f"There is nothing at `{path}`.",
             hint=f"did you mean `{place.with_name(close[0])}`?" if close else "give a folder, a CSV or a Parquet file",
         )
-    hint = "give a folder of pictures, or a .csv or .parquet file with a column `path`"
+    hint = "give a folder of images, or a .csv or .parquet file with a column `path`"
     if place.suffix.lower() == ".tar":
         hint = f"give the table beside it, `{place.with_suffix('.csv')}`, whose column `path` names members of the tar"
-    raise SourceError(f"`{path}` is no source of pictures that is known here.", hint=hint)
+    raise SourceError(f"`{path}` is no source of images that is known here.", hint=hint)
 
 
 def open_source(path: str) -> Source:
-    """The source at `path`, checked as far as that goes without reading pictures; SourceError says what is wrong."""
+    """The source at `path`, checked as far as that goes without reading images; SourceError says what is wrong."""
     layout = layout_of(path)
     source: Source = import_module(SOURCES[layout]).open_source(path)
     return source

@@ -1,14 +1,14 @@
-r"""A folder of pictures; the path of each picture, and nothing else, says what it is.
+r"""A folder of images; the path of each image, and nothing else, says what it is.
 
-    FOLDER/picture                     no label; the domain is FOLDER's name
-    FOLDER/label/picture               the domain is FOLDER's name
-    FOLDER/domain/label/picture
-    FOLDER/domain/label/.../picture    deeper folders belong to the label
+    FOLDER/image                     no label; the domain is FOLDER's name
+    FOLDER/label/image               the domain is FOLDER's name
+    FOLDER/domain/label/image
+    FOLDER/domain/label/.../image    deeper folders belong to the label
 
-So a subfolder with both pictures and folders is a label for the ones and a domain for the others, and adding
-pictures never changes what others are.
+So a subfolder with both images and folders is a label for the ones and a domain for the others, and adding
+images never changes what others are.
 
-A file is a picture by its suffix, or by its first bytes if the suffix is not a picture's; other files are left
+A file is an image by its suffix, or by its first bytes if the suffix is not an image's; other files are left
 out, with a note. Names that begin with a dot are left out. Links are followed, except one that leads back to a
 folder it lies in. A name that is not UTF-8 is written with backslashes (`\xff`), and the file is still found.
 """
@@ -42,7 +42,7 @@ def _rows(root: str) -> Iterator[SourceRow]:
     name = absolute(root).name or "root"
     found, left_out = 0, 0
     for entry, parts in _walk(root, (), frozenset()):
-        if not _is_picture(entry):
+        if not _is_image(entry):
             left_out += 1
             continue
         found += 1
@@ -54,11 +54,11 @@ def _rows(root: str) -> Iterator[SourceRow]:
             domain=text(folders[0] if len(folders) >= 2 else name),
         )
     if left_out:
-        note(f"files of `{root}` that are not pictures, left out: {left_out:,}")
+        note(f"files of `{root}` that are not images, left out: {left_out:,}")
     if not found:
         raise SourceError(
-            f"`{root}` holds no pictures.",
-            hint="pictures lie in it, or in label/ or domain/label/ folders inside it: .jpg, .png, .webp and the like",
+            f"`{root}` holds no images.",
+            hint="images lie in it, or in label/ or domain/label/ folders inside it: .jpg, .png, .webp and the like",
         )
 
 
@@ -96,7 +96,7 @@ def _identity(entry: "os.DirEntry[str]") -> tuple[int, int]:
     return status.st_dev, status.st_ino
 
 
-def _is_picture(entry: "os.DirEntry[str]") -> bool:
+def _is_image(entry: "os.DirEntry[str]") -> bool:
     """By suffix, else by the first bytes. A pipe or a socket is never one: reading it might not end."""
     known = Path(entry.name).suffix.lower() in SUFFIXES
     try:
@@ -106,7 +106,7 @@ def _is_picture(entry: "os.DirEntry[str]") -> bool:
             return True
         with Path(entry.path).open("rb") as file:
             start = file.read(12)
-    except OSError:  # what claims to be a picture and can't be read is told in the errors table
+    except OSError:  # what claims to be an image and can't be read is told in the errors table
         return known
     return start.startswith(_STARTS) or (start[:4] == b"RIFF" and start[8:] == b"WEBP") or start[4:12] == b"ftypavif"
 

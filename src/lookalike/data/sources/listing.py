@@ -1,4 +1,4 @@
-"""Several sources as one listing, in which no two pictures have the same name."""
+"""Several sources as one listing, in which no two images have the same name."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -18,7 +18,7 @@ class Listing:
     """All that the sources say."""
 
     rows: dict[str, SourceRow]
-    """The pictures in order, by `NAME/` and what their source calls them; NAME is the source's."""
+    """The images in order, by `NAME/` and what their source calls them; NAME is the source's."""
     sources: dict[str, dict[str, str]]
     """NAME -> its entry in the collection's card: name, path, layout."""
     columns: pa.Schema
@@ -29,7 +29,7 @@ class Listing:
         return source.partition("/")[0] in self.sources
 
     def stamp(self, source: str) -> str | None:
-        """The stamp of the picture of this name; None if the sources don't have it."""
+        """The stamp of the image of this name; None if the sources don't have it."""
         row = self.rows.get(source)
         return None if row is None else row.place.stamp
 
@@ -52,7 +52,7 @@ def list_images(paths: Sequence[str], known: dict[str, str], test: float) -> Lis
         for row in source:
             full = f"{name}/{row.source}"
             if full in rows:
-                raise SourceError(f"Two pictures of `{source.path}` are both called `{row.source}`.", hint="rename one")
+                raise SourceError(f"Two images of `{source.path}` are both called `{row.source}`.", hint="rename one")
             split = split_of(row.domain, row.label, test) if test and row.split is None else row.split
             rows[full] = replace(row, source=full, split=split)
     entries = {

@@ -1,4 +1,4 @@
-"""A CSV or Parquet file, a row a picture, with the pictures beside it or in the tar file of the same name.
+"""A CSV or Parquet file, a row an image, with the images beside it or in the tar file of the same name.
 
     path                 required: a path relative to the file, or a member of NAME.tar beside NAME.csv
     label, group         texts; empty: none
@@ -7,7 +7,7 @@
     is_query, is_gallery true, false, 1 or 0; empty: true
     any further column   kept, with the type that Arrow sees in it
 
-A table is a claim: a picture that it names and that isn't there stops the work before it begins, while one that is
+A table is a claim: an image that it names and that isn't there stops the work before it begins, while one that is
 there and can't be decoded becomes a row of the errors table.
 """
 
@@ -57,7 +57,7 @@ def open_source(path: str) -> Source:
     if "path" not in table.column_names:
         raise _no_path(file, table.column_names)
     if not len(table):
-        raise SourceError(f"`{file}` holds no rows.", hint="a row a picture, below the line with the columns' names")
+        raise SourceError(f"`{file}` holds no rows.", hint="a row an image, below the line with the columns' names")
     lines = _Lines(file)
     table = _typed(table, lines)
     _check(table, lines)
@@ -215,10 +215,10 @@ def _check(table: pa.Table, lines: _Lines) -> None:
     seen: dict[str, int] = {}
     for row, path in enumerate(table["path"].to_pylist()):
         if path is None:
-            raise lines.error(row, "`path` is empty", "each row names its picture")
+            raise lines.error(row, "`path` is empty", "each row names its image")
         first = seen.setdefault(os.path.normpath(path), row)
         if first != row:
-            raise lines.error(row, f"`{path}` stands in {lines.place(first)} too", "name each picture once")
+            raise lines.error(row, f"`{path}` stands in {lines.place(first)} too", "name each image once")
     if "split" in table.column_names:
         for row, split in enumerate(table["split"].to_pylist()):
             if split is not None and split not in SPLITS:
@@ -231,7 +231,7 @@ def _check(table: pa.Table, lines: _Lines) -> None:
 
 
 def _places(file: Path, paths: list[str], lines: _Lines) -> list[Place]:
-    """Where the pictures lie: in the tar beside the table if it is there, else as files."""
+    """Where the images lie: in the tar beside the table if it is there, else as files."""
     archive = file.with_suffix(".tar")
     members = index_of(archive) if archive.is_file() else {}
     places = []
@@ -269,7 +269,7 @@ def _beside(root: Path, path: str) -> list[str]:
 def _no_path(file: Path, columns: list[str]) -> SourceError:
     close = [c for c in columns if c.strip().lower() == "path"] or get_close_matches("path", columns, 1)
     close = close or [c for c in columns if c.lower() in ("file", "filename", "file_name", "image", "image_path")]
-    hint = f"name the column `{close[0]}` `path`" if close else "name the column with the pictures' paths `path`"
+    hint = f"name the column `{close[0]}` `path`" if close else "name the column with the images' paths `path`"
     if len(columns) == 1 and (";" in columns[0] or "\t" in columns[0]):
         hint = "separate the columns with commas"
     return SourceError(f"`{file}` has no column `path`; its columns are {', '.join(map(repr, columns))}.", hint=hint)

@@ -1,4 +1,4 @@
-"""The members of a tar file, found in one pass over its headers; no picture is read."""
+"""The members of a tar file, found in one pass over its headers; no image is read."""
 
 import os
 import tarfile

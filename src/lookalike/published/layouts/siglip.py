@@ -103,8 +103,8 @@ def _read(path: Path, described: dict[str, Any], _: Mapping[str, tuple[int, ...]
 def _read_naflex(path: Path, described: dict[str, Any], _: Mapping[str, tuple[int, ...]]) -> EncoderConfig:
     """For squares, with as many patches as there are positions.
 
-    The published processor keeps the picture's shape and cuts as many patches from it as fit; here the picture is
-    brought to a square first, so for a square picture the two agree.
+    The published processor keeps the image's shape and cuts as many patches from it as fit; here the image is
+    brought to a square first, so for a square image the two agree.
     """
     vision = {**_DEFAULTS, **described.get("vision_config", described)}
     size = isqrt(int(vision["num_patches"])) * square(vision["patch_size"], path)

@@ -133,7 +133,7 @@ def _read_transformers(path: Path, described: dict[str, Any], _: _Shapes) -> Enc
 
 
 def _fitted(grid: int, stages: int, window: int) -> tuple[tuple[int, ...], tuple[int, ...]]:
-    """Windows and shifts of the second version, which follow from the map of the pictures that it was built for.
+    """Windows and shifts of the second version, which follow from the map of the images that it was built for.
 
     A map that is not larger than the window is one window, which does not move.
     """
@@ -159,7 +159,7 @@ def _read_timm(path: Path, described: dict[str, Any], shapes: _Shapes) -> Encode
     attention = [f"layers.{i}.blocks.0.attn" for i in range(len(depths))]
     size = preprocess.size
     if square(told.get("img_size") or size, path) != size:
-        raise EncoderError(f"`{path}` names two sizes: `img_size` {told['img_size']}, and pictures of {size} px.")
+        raise EncoderError(f"`{path}` names two sizes: `img_size` {told['img_size']}, and images of {size} px.")
     version: Literal[1, 2] = 2 if described["architecture"].startswith("swinv2_") else 1
     trained: tuple[int, ...] = ()
     if version == 1:
@@ -204,7 +204,7 @@ def _named_windows(path: Path, name: str, told: dict[str, Any], stages: int) -> 
             f"`{path}` does not say the size of its windows: architecture `{name}`, `window_size` {window}."
         )
     trained = told.get("pretrained_window_sizes")
-    if trained is None and named and named[1]:  # e.g. window12to16_192to256: on pictures of 192 px, patches of 4
+    if trained is None and named and named[1]:  # e.g. window12to16_192to256: on images of 192 px, patches of 4
         trained, _ = _fitted(int(named[3]) // 4, stages, int(named[1]))
     return window, trained
 
@@ -215,9 +215,9 @@ def _check_fit(path: Path, tower: SwinConfig, size: int) -> None:
         window, shift = tower.window(i, side)
         if shift and side % window:
             raise EncoderError(
-                f"For pictures of {size} px, a map of `{path}` has {side} x {side} tokens, no multiple of its windows "
+                f"For images of {size} px, a map of `{path}` has {side} x {side} tokens, no multiple of its windows "
                 f"of {window}; what timm does there is not supported.",
-                hint="take the picture size of the published model",
+                hint="take the image size of the published model",
             )
 
 

@@ -23,7 +23,7 @@ class Form(NamedTuple):
     size: str
     """tiny, base, so400m, ..."""
     grid: int | None
-    """Patches along a side of the pictures that rotary positions were made for, where the name says it."""
+    """Patches along a side of the images that rotary positions were made for, where the name says it."""
 
     def heads(self, width: int) -> int:
         """Attention heads of a tower with tokens of this width."""

@@ -75,7 +75,7 @@ def trunk(
         path: Its directory, for messages.
         architecture: Its name, without a tag.
         arguments: With what it was made, beyond the name; `model_args` of its config.
-        size: Side of its pictures, in pixels.
+        size: Side of its images, in pixels.
         shapes: Of its tensors.
         head: Name of the projection among `shapes`; None: there is none.
     """

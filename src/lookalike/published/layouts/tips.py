@@ -1,6 +1,6 @@
 """TIPS v2 image towers as transformers writes them and as they are published: Tipsv2Model, Tipsv2VisionModel.
 
-A DINOv2 with one register, which is a second class token that was taught by longer captions. Pictures enter as values
+A DINOv2 with one register, which is a second class token that was taught by longer captions. Images enter as values
 of 0 to 1, without a mean or a deviation.
 """
 
@@ -106,7 +106,7 @@ LAYOUT = Layout(
     ignored=("text_encoder.*", "temperature", "mask_token", "vision_encoder.mask_token"),
     keys=_keys,
     read=_read,
-    prepared=from_transformers,  # the reference interpolates positions to the size of its pictures
+    prepared=from_transformers,  # the reference interpolates positions to the size of its images
     unused=lambda config: {"mask_token": (1, config.width)},
     renamed=((".mlp.c_fc.", ".mlp.fc1."), (".mlp.c_proj.", ".mlp.fc2.")),  # as transformers writes them
 )

@@ -10,7 +10,7 @@ from lookalike.towers.graphs.graph import LEAST_GELU, Graph, colors, int64
 
 
 def convnext(graph: Graph, config: ConvNeXtConfig, tensors: Tensors, preprocess: Preprocess) -> str:
-    """The features [B F] of pictures: the normed mean over the last map."""
+    """The features [B F] of images: the normed mean over the last map."""
     sides, x = config.sides(preprocess.size), "images"
     before = preprocess.size
     for i, side in enumerate(sides):
@@ -30,7 +30,7 @@ def convnext(graph: Graph, config: ConvNeXtConfig, tensors: Tensors, preprocess:
 
 
 def _pixels(graph: Graph, tensors: Tensors, size: int, patch: int, preprocess: Preprocess) -> str:
-    """The patches of the pictures as tokens [B*P F]; normalised by the patch matrix itself."""
+    """The patches of the images as tokens [B*P F]; normalised by the patch matrix itself."""
     x = graph.op("Cast", _tiles(graph, "images", size, patch, 3), to=TensorProto.FLOAT)
     mean, scale = (np.tile(part, patch**2) for part in colors(preprocess))
     weight = scale[:, None] * tensors["patch.weight"]

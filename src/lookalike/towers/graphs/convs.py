@@ -11,7 +11,7 @@ from lookalike.towers.graphs.graph import Graph, colors
 
 
 def mobilenet(graph: Graph, config: MobileNetV2Config, tensors: Tensors, preprocess: Preprocess) -> str:
-    """The last map [B F H W] of pictures."""
+    """The last map [B F H W] of images."""
     x, scale = centred(graph, preprocess)
     side = preprocess.size
     for block in config.plan():
@@ -30,7 +30,7 @@ def mobilenet(graph: Graph, config: MobileNetV2Config, tensors: Tensors, preproc
 
 
 def convnet(graph: Graph, config: ConvNetConfig, tensors: Tensors, preprocess: Preprocess) -> str:
-    """The last map [B F H W] of pictures."""
+    """The last map [B F H W] of images."""
     x, scale = centred(graph, preprocess)
     for place, block in enumerate(config.plan()):
         (conv,) = block.convs
@@ -51,7 +51,7 @@ def pooled(graph: Graph, x: str, pooling: str) -> str:
 
 
 def centred(graph: Graph, preprocess: Preprocess) -> tuple[str, Float32[np.ndarray, " 3"]]:
-    """Pictures as maps [B 3 S S] minus the mean, and the factor for the first kernel that does the rest.
+    """Images as maps [B 3 S S] minus the mean, and the factor for the first kernel that does the rest.
 
     The mean can't go into the kernel too: at the edge a convolution adds zeros, which stand for the mean colour.
     """

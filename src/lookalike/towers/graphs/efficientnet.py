@@ -9,7 +9,7 @@ from lookalike.towers.graphs.graph import Graph
 
 
 def efficientnet(graph: Graph, config: EfficientNetConfig, tensors: Tensors, preprocess: Preprocess) -> str:
-    """The last map [B F H W] of pictures."""
+    """The last map [B F H W] of images."""
     x, scale = centred(graph, preprocess)
     side = preprocess.size
     for block in config.plan():

@@ -129,7 +129,7 @@ def move_weights(model: onnx.ModelProto, file: Path) -> None:
 
 
 def colors(preprocess: Preprocess) -> tuple[Float32[np.ndarray, " 3"], Float32[np.ndarray, " 3"]]:
-    """(mean, scale) so that the normalised picture is `(x - mean) * scale` for `x` in 0 to 255."""
+    """(mean, scale) so that the normalised image is `(x - mean) * scale` for `x` in 0 to 255."""
     mean = 255 * np.array(preprocess.mean, np.float64)
     scale = 1 / (255 * np.array(preprocess.std, np.float64))
     return mean.astype(np.float32), scale.astype(np.float32)

@@ -19,7 +19,7 @@ from lookalike.towers.swin import EPS_BETWEEN, log_offsets, pairs, regions
 
 
 def swin(graph: Graph, config: SwinConfig, tensors: Tensors, preprocess: Preprocess) -> str:
-    """The features [B F] of pictures: the mean over the last map."""
+    """The features [B F] of images: the mean over the last map."""
     sides = config.sides(preprocess.size)
     x = _tokens(graph, config, tensors, preprocess)
     x = graph.norm(x, tensors["norm_patch.weight"], tensors["norm_patch.bias"], EPS_BETWEEN)
@@ -36,7 +36,7 @@ def swin(graph: Graph, config: SwinConfig, tensors: Tensors, preprocess: Preproc
 
 
 def _tokens(graph: Graph, config: SwinConfig, tensors: Tensors, preprocess: Preprocess) -> str:
-    """The patches of the pictures as tokens [B*P F]; normalised by the patch matrix itself."""
+    """The patches of the images as tokens [B*P F]; normalised by the patch matrix itself."""
     patch, side = config.patch, config.sides(preprocess.size)[0]
     missing, (mean, scale) = side * patch - preprocess.size, colors(preprocess)
     x = "images"

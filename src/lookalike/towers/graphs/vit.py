@@ -10,7 +10,7 @@ from lookalike.towers.graphs.graph import LEAST_GELU, Graph, colors, int64
 
 
 def vit(graph: Graph, config: ViTConfig, tensors: Tensors, preprocess: Preprocess, pooling: str) -> str:
-    """The features [B F] of pictures."""
+    """The features [B F] of images."""
     x = _tokens(graph, config, tensors, preprocess)
     for i in range(config.layers):
         block = {name.removeprefix("blocks."): t[i] for name, t in tensors.items() if name.startswith("blocks.")}
@@ -52,7 +52,7 @@ def _tokens(graph: Graph, config: ViTConfig, tensors: Tensors, preprocess: Prepr
 
 
 def _cut(graph: Graph, config: ViTConfig) -> str:
-    """The patches of the pictures as rows, 8 bits."""
+    """The patches of the images as rows, 8 bits."""
     grid, patch, step = config.grid, config.patch, config.step
     x = "images"
     if step < patch:  # rows and columns that lie in several patches are taken several times
@@ -65,7 +65,7 @@ def _cut(graph: Graph, config: ViTConfig) -> str:
 
 
 def _prefix(config: ViTConfig, tensors: Tensors) -> np.ndarray:
-    """The tokens before the patches, which are the same for every picture."""
+    """The tokens before the patches, which are the same for every image."""
     first = []
     if config.class_token:
         token = tensors["class_token"]
@@ -150,7 +150,7 @@ def _up(graph: Graph, config: ViTConfig, tensors: Tensors, x: str) -> str:
 
 
 def _asked(graph: Graph, config: ViTConfig, tensors: Tensors, x: str) -> str:
-    """Attention pooling of all tokens, [B*P F] to [B F]. The probe is the same for every picture, so its query is a
+    """Attention pooling of all tokens, [B*P F] to [B F]. The probe is the same for every image, so its query is a
     constant.
     """
     wq, wk, wv = np.split(tensors["attention.qkv.weight"], 3, axis=1)

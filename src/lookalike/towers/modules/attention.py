@@ -107,7 +107,7 @@ class Block(eqx.Module):
     scale2: Float[Array, "*L F"] | None
 
     def __call__(self, x: Float[Array, "P F"], rotations: Rotations | None = None) -> Float[Array, "P F"]:
-        """All tokens of one picture."""
+        """All tokens of one image."""
         x = x + _scaled(self.attention(self.norm1(x), rotations=rotations), self.scale1)
         return x + _scaled(self.mlp(self.norm2(x)), self.scale2)
 

@@ -1,4 +1,4 @@
-"""A small convolutional tower for training from nothing on a laptop's CPU.
+"""A small convolutional tower for training from scratch on a laptop's CPU.
 
 Plain kernels, because XLA on a CPU runs them near matrix speed; one large kernel first, because a second layer at full
 resolution costs as much as all the rest; group norms, because they need neither running statistics nor large batches.
@@ -66,7 +66,7 @@ class ConvNet(eqx.Module):
         return cls(tuple(stages), config)
 
     def __call__(self, image: Float[Array, "S S 3"], pooling: Pooling) -> Float[Array, " F"]:
-        """The features of one normalised picture."""
+        """The features of one normalised image."""
         x = image
         for stage in self.stages:
             x = stage(x)

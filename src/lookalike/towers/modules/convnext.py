@@ -43,12 +43,12 @@ class Stage(eqx.Module):
 
     patch: Linear
     norm: LayerNorm
-    """Behind the patches of the picture, before those of maps."""
+    """Behind the patches of the image, before those of maps."""
     blocks: Block
     """All blocks in one: every array has a leading axis of layers."""
 
     def __call__(self, x: Float[Array, "H W C"], patch: int, first: bool, remat: bool) -> Float[Array, "H2 W2 C2"]:
-        """One map; `patch` is the side of a patch, `first` whether `x` is the picture. For `remat` see `ConvNeXt`."""
+        """One map; `patch` is the side of a patch, `first` whether `x` is the image. For `remat` see `ConvNeXt`."""
         height, width = (length // patch for length in x.shape[:2])
         if not first:
             x = self.norm(x.reshape(-1, x.shape[2])).reshape(x.shape)
@@ -99,7 +99,7 @@ class ConvNeXt(eqx.Module):
         return cls(tuple(stages), norm("norm_post", config.last_eps), config, remat)
 
     def __call__(self, image: Float[Array, "S S 3"], pooling: Pooling) -> Float[Array, " F"]:
-        """The features of one normalised picture."""
+        """The features of one normalised image."""
         *_, x = self.maps(image)
         return self.norm_post(pool(x.reshape(-1, x.shape[2]), pooling)[None])[0]
 

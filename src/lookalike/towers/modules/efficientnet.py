@@ -70,7 +70,7 @@ class EfficientNet(eqx.Module):
         return cls(layer(first.convs[0]), tuple(map(block, blocks)), layer(last.convs[0]), config)
 
     def __call__(self, image: Float[Array, "S S 3"], pooling: Pooling) -> Float[Array, " F"]:
-        """The features of one normalised picture."""
+        """The features of one normalised image."""
         *_, x = self.maps(image)
         return pool(x.reshape(-1, x.shape[-1]), pooling)
 

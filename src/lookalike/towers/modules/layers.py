@@ -185,7 +185,7 @@ def _depthwise_backward(stride: int, dilation: int, kept: tuple[Array, Array], s
 _depthwise.defvjp(_depthwise_forward, _depthwise_backward)
 
 
-def unit(x: Float[Array, " D"]) -> Float[Array, " D"]:
+def l2_normalize(x: Float[Array, " D"]) -> Float[Array, " D"]:
     """`x` at length 1, in float32; zeros stay zeros, with a finite gradient."""
     x32 = x.astype(jnp.float32)
     return x32 * lax.rsqrt(jnp.maximum(jnp.sum(x32 * x32), 1e-24))

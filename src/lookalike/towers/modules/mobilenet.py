@@ -49,7 +49,7 @@ class MobileNetV2(eqx.Module):
         return cls(layer(first.convs[0]), tuple(map(block, blocks)), layer(last.convs[0]), config)
 
     def __call__(self, image: Float[Array, "S S 3"], pooling: Pooling) -> Float[Array, " F"]:
-        """The features of one normalised picture."""
+        """The features of one normalised image."""
         first, *rest = self.blocks
         # The first depthwise kernel reads float32: of published weights, bfloat16 before it costs most of the cosine.
         x = first(self.stem(image.astype(jnp.float32))).astype(image.dtype)

@@ -10,7 +10,7 @@ from lookalike.towers.modules.layers import LayerNorm
 
 
 def pool(tokens: Float[Array, "P F"], kind: Pooling) -> Float[Array, " F"]:
-    """One vector for a picture, by a rule without parameters.
+    """One vector for an image, by a rule without parameters.
 
     Args:
         tokens: What the tower saw at each place; for `class`, the class token comes first, else it is left out.
@@ -37,6 +37,6 @@ class AttentionPool(eqx.Module):
     mlp: MLP
 
     def __call__(self, tokens: Float[Array, "P F"]) -> Float[Array, " F"]:
-        """One vector for a picture, from all of its tokens."""
+        """One vector for an image, from all of its tokens."""
         x = self.attention(tokens, asking=self.probe.astype(tokens.dtype)[None])
         return (x + self.mlp(self.norm(x)))[0]

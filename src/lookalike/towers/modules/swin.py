@@ -26,7 +26,7 @@ class TableAttention(eqx.Module):
     heads: int = eqx.field(static=True)
 
     def __call__(self, x: Float[Array, "M T F"], apart: Float32[Array, "M T T"] | None) -> Float[Array, "M T F"]:
-        """All windows of one picture; `apart` is added to the scores of all heads."""
+        """All windows of one image; `apart` is added to the scores of all heads."""
         q, k, v = _split(self.qkv, x, self.heads)
         scores = _scores(q * q.shape[-1] ** -0.5, k) + self.bias(math.isqrt(x.shape[1]))[None]
         return _gathered(scores, v, apart, self.out)
@@ -61,7 +61,7 @@ class CosineAttention(eqx.Module):
     """Side of the windows in which `position` was trained; None: the same as now."""
 
     def __call__(self, x: Float[Array, "M T F"], apart: Float32[Array, "M T T"] | None) -> Float[Array, "M T F"]:
-        """All windows of one picture; `apart` is added to the scores of all heads."""
+        """All windows of one image; `apart` is added to the scores of all heads."""
         q, k, v = _split(self.qkv, x, self.heads)
         scale = jnp.exp(jnp.minimum(self.logit_scale, math.log(100)))
         scores = _scores(_direction(q), _direction(k)) * scale[None, :, None, None]
@@ -168,14 +168,14 @@ class Swin(eqx.Module):
         )
 
     def __call__(self, image: Float[Array, "S S 3"], pooling: Pooling) -> Float[Array, " F"]:
-        """The features of one normalised picture."""
+        """The features of one normalised image."""
         x = self.embed(image)
         for i, stage in enumerate(self.stages):
             x = stage(x, *self.config.window(i, x.shape[0]), self.remat)
         return pool(self.norm_post(x.reshape(-1, x.shape[2])), pooling)
 
     def embed(self, image: Float[Array, "S S 3"]) -> Float[Array, "S2 S2 F"]:
-        """The map that enters the first block; what the picture lacks to a whole patch is filled with its mean."""
+        """The map that enters the first block; what the image lacks to a whole patch is filled with its mean."""
         patch, missing = self.config.patch, -image.shape[0] % self.config.patch
         image = jnp.pad(image, ((0, missing), (0, missing), (0, 0)))
         side = image.shape[0] // patch

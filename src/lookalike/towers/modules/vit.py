@@ -52,7 +52,7 @@ class ViT(eqx.Module):
         )
 
     def __call__(self, image: Float[Array, "S S 3"], pooling: Pooling) -> Float[Array, " F"]:
-        """The features of one normalised picture."""
+        """The features of one normalised image."""
         run = jax.checkpoint(_run, prevent_cse=False) if self.remat else _run
         rotations = self.rotations()
         tokens, _ = jax.lax.scan(lambda x, block: (run(block, x, rotations), None), self.embed(image), self.blocks)
@@ -92,7 +92,7 @@ class ViT(eqx.Module):
         return tokens if self.norm_pre is None else self.norm_pre(tokens)
 
     def _cut(self, image: Float[Array, "S S 3"]) -> Float[Array, "N I"]:
-        """The patches of a picture as rows."""
+        """The patches of an image as rows."""
         grid, patch, step = self.config.grid, self.config.patch, self.config.step
         if step == patch:
             cut = image[: grid * patch, : grid * patch].reshape(grid, patch, grid, patch, 3).swapaxes(1, 2)
