@@ -1,5 +1,6 @@
-"""A hostile world for every test.
+"""A hostile world for every test, and the same one in every shell.
 
+Nothing of the shell reaches a test but what `KEPT` names: no variable of the Hub, of JAX or of a locale, and no home.
 Warnings are errors (pyproject.toml), sockets are blocked, eight virtual CPU devices must be there, dtypes are
 never promoted silently, ranks never at all, and every annotation of the package is checked as it is called.
 """
@@ -8,16 +9,30 @@ import importlib.util
 import json
 import os
 import signal
+import tempfile
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-# Before anything imports JAX: these are read once, when its CPU backend starts.
-os.environ["JAX_PLATFORMS"] = "cpu"
-os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} --xla_force_host_platform_device_count=8".strip()
-os.environ["JAX_NUMPY_DTYPE_PROMOTION"] = "strict"
-os.environ["JAX_NUMPY_RANK_PROMOTION"] = "raise"
-os.environ["ORT_DISABLE_TELEMETRY"] = "1"  # tests import ONNX Runtime themselves, and its sockets are not Python's
+KEPT = {"PATH", "PYTHONPATH", "TMPDIR", "LD_LIBRARY_PATH", "LOOKALIKE_DATA", "UPDATE_GOLDEN"}
+for name in set(os.environ) - KEPT:
+    if not name.startswith("PYTEST_"):
+        del os.environ[name]
+
+_home = tempfile.TemporaryDirectory(prefix="lookalike-home-")  # gone when the process ends
+# JAX reads its variables once, when its CPU backend starts.
+os.environ |= {
+    "HOME": _home.name,
+    "LANG": "C.UTF-8",
+    "TZ": "UTC",
+    "JAX_PLATFORMS": "cpu",
+    "XLA_FLAGS": "--xla_force_host_platform_device_count=8",
+    "JAX_NUMPY_DTYPE_PROMOTION": "strict",
+    "JAX_NUMPY_RANK_PROMOTION": "raise",
+    "ORT_DISABLE_TELEMETRY": "1",  # tests import ONNX Runtime themselves, and its sockets are not Python's
+}
+time.tzset()
 
 import pytest
 

@@ -68,6 +68,8 @@ def main(argv: list[str]) -> int:
     except OSError as error:  # rooms tell what they write; this is what they read, and stdout
         if error.errno not in _MENDABLE:
             raise
+        if error.errno == errno.ENOSPC:
+            _drop_stdout()
         print(f"error: {_MENDABLE[error.errno].format(error.filename)}", file=sys.stderr)
         return 2
     except Exception:
@@ -170,13 +172,19 @@ def _interruptible(told: list[int]) -> Iterator[None]:
 
 
 def _reader_is_gone() -> bool:
-    """Whether stdout is the pipe that broke (`| head`); then nothing more is written to it, not even at exit."""
-    import os
+    """Whether stdout is the pipe that broke (`| head`); then nothing more is written to it."""
     import select
 
     poll = select.poll()
     poll.register(sys.stdout.fileno(), 0)
     if not any(event & select.POLLERR for _, event in poll.poll(0)):
         return False
-    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    _drop_stdout()
     return True
+
+
+def _drop_stdout() -> None:
+    """What is still in the buffer of stdout goes nowhere; else Python tries again at exit, and ends with 120."""
+    import os
+
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
