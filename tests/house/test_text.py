@@ -1,4 +1,4 @@
-"""Words that must not stand in any file of the project: paths of one machine, hosts of package registries, promises."""
+"""Words that must not stand in any file of the project: the name before, paths of one machine, hosts, promises."""
 
 import re
 import subprocess
@@ -12,6 +12,10 @@ ROOT = Path(__file__).resolve().parents[2]
 FORBIDDEN = {
     "a path of one machine": re.compile("/" + "work/" + "|/" + r"home/\w" + "|/" + r"Users/\w" + "|/" + "root/"),
     "a host of a package registry": re.compile("pypi" + r"\.org|python" + r"hosted\.org|npm" + r"js\.(com|org)"),
+    "the name before": re.compile("like" + "ness", re.IGNORECASE),
+    "an install line that is not ours": re.compile(
+        r"pip install '?(?!lookalike)\w*\[text\]|pip install '?like" + "ness"
+    ),
     "a promise": re.compile(r"\b(TO" + "DO|FIX" + r"ME|XX" + r"X)\b"),
 }
 
@@ -37,6 +41,12 @@ def test_no_forbidden_words() -> None:
 
 
 def test_the_check_can_fail() -> None:
-    for text in ("see /" + "work/x", "pypi" + ".org", "# TO" + "DO later"):
+    for text in (
+        "see /" + "work/x",
+        "Like" + "ness",
+        "pip " + "install 'other[text]'",
+        "pypi" + ".org",
+        "# TO" + "DO later",
+    ):
         assert faults(text), text
     assert faults("a workplace/ of /var/data, /tmp/x") == []
