@@ -34,7 +34,7 @@ os.environ |= {
 }
 time.tzset()
 
-import pytest
+import pytest  # noqa: E402  behind the environment
 
 # A shell that starts a job in the background has it ignore Ctrl-C, and children inherit that; the tests send it.
 signal.signal(signal.SIGINT, signal.default_int_handler)

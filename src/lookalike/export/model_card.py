@@ -45,9 +45,14 @@ def licences(card: Card) -> dict[str, str | None]:
     return found
 
 
+def _images(card: Card) -> Any:
+    """Rows, licences and sources that the card names; cards of before 0.2 call them pictures."""
+    return card.get("images", card.get("pictures"))
+
+
 def _of_data(card: Card) -> dict[str, str | None]:
     name = Path(str(card["data"])).name
-    facts = card.get("images")
+    facts = _images(card)
     told = facts.get("licences") if isinstance(facts, Mapping) else None
     if not told:
         return {f"the data `{name}`": None}
@@ -106,7 +111,7 @@ def _made(card: Card) -> Iterator[str]:
         yield f"| recipe | {card['recipe']} |"
     if "data" in card:
         yield f"| data | `{Path(str(card['data'])).name}` |"
-    facts = card.get("images")
+    facts = _images(card)
     if isinstance(facts, Mapping):
         yield f"| images | {int(facts.get('rows', 0)):,} |"
         if facts.get("sources"):
