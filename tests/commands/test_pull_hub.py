@@ -291,7 +291,7 @@ def test_pickles_alone_are_refused_with_the_command_that_converts_them(
     del published.files["model.safetensors"]
     said = refused(tmp_path, capsys)
     assert "`org/name` holds only pickles (pytorch_model.bin), which can run any code" in said
-    assert 'hint: hf download org/name --local-dir DIR && cd DIR && python -c "import torch' in said
+    assert "hint: hf download org/name --local-dir DIR && cd DIR && python -c 'import torch" in said
     assert "pytorch_model.bin" not in cached(tmp_path)
 
 
@@ -394,3 +394,18 @@ def test_the_librarys_own_words_are_not_shown(published: Any, tmp_path: Path):
     assert done.returncode == 2
     for words in ("Trying to resume", "Max retries", "Error while downloading"):
         assert words not in done.stderr
+
+
+@pytest.mark.parametrize("digest", ["/elsewhere/victim", "../victim", "", None, "g" * 64, "a" * 63, "A" * 64])
+def test_what_is_no_digest_is_no_path(published: Any, tmp_path: Path, capsys: Any, digest: Any, monkeypatch: Any):
+    whole = published.describe
+
+    def lying(name: str) -> dict[str, Any]:
+        entry = whole(name)
+        if "lfs" in entry:
+            entry["lfs"]["sha256"] = digest
+        return entry
+
+    monkeypatch.setattr(published, "describe", lying)
+    assert "as the SHA-256 of `model.safetensors`; expected 64 hex digits" in refused(tmp_path, capsys)
+    assert published.served == []

@@ -109,14 +109,15 @@ def read_json(path: str | Path) -> Any:
     """The JSON document at `path`; StorageError if it is not one."""
     try:
         return json.loads(Path(path).read_text(encoding="utf-8"))
-    except (UnicodeDecodeError, json.JSONDecodeError) as error:
+    except (ValueError, RecursionError) as error:  # not UTF-8 or no JSON, too many digits; nested too deeply
         raise StorageError(f"`{path}` is not valid JSON: {error}.") from error
 
 
 def read_card(directory: str | Path) -> dict[str, Any]:
     """What `card.json` in `directory` says of it; empty if there is none."""
     path = Path(directory) / "card.json"
-    return dict(read_json(path)) if path.exists() else {}
+    card = read_json(path) if path.exists() else {}
+    return card if isinstance(card, dict) else {}
 
 
 @contextmanager

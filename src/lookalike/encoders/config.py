@@ -6,7 +6,7 @@ Everything is checked by name, shape and dtype before it is used, and a director
 import errno
 import hashlib
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -16,6 +16,7 @@ import numpy as np
 from lookalike.core.config import from_json, option, to_json
 from lookalike.core.errors import EncoderError, LookalikeError
 from lookalike.core.files import fingerprint, kind_of, new_directory, read_json, write_json
+from lookalike.encoders.pickles import is_pickle, no_tensors
 from lookalike.imaging.preprocess import Preprocess
 from lookalike.towers import NORM_PARTS as NORM_PARTS
 from lookalike.towers import Bottleneck as Bottleneck
@@ -40,8 +41,6 @@ FORMAT = 1
 
 Pooling = Literal["class", "mean", "gem", "attention"]
 """How tokens become features; see `EncoderConfig.pooling`."""
-
-_PICKLES = (".bin", ".pt", ".pth", ".ckpt", ".pkl")
 
 
 @dataclass(frozen=True)
@@ -152,7 +151,7 @@ def read_config(path: str | Path) -> EncoderConfig:
     try:
         data = read_json(path / "config.json")
     except FileNotFoundError as error:
-        if any(path.glob("*.safetensors")) or not any(file.suffix in _PICKLES for file in path.iterdir()):
+        if any(path.glob("*.safetensors")) or not any(is_pickle(file.name) for file in path.iterdir()):
             raise EncoderError(f"`{path}` is not a model directory: it has no `config.json`.") from error
         raise no_tensors(path) from error
     except LookalikeError as error:
@@ -253,42 +252,6 @@ def _digests(tensors: Mapping[str, np.ndarray]) -> list[str]:
         content = hashlib.sha256(np.ascontiguousarray(tensor, dtype="<f4").data).hexdigest()
         lines.append(f"{name} {list(tensor.shape)} {content}")
     return lines
-
-
-def no_tensors(path: Path) -> EncoderError:
-    """What is wrong with a directory that has a config and no safetensors."""
-    pickles = sorted(file.name for file in path.iterdir() if is_pickle(file.name))
-    if not pickles:
-        return EncoderError(
-            f"`{path}` has no safetensors beside its config.", hint="copy or pull the model directory again"
-        )
-    return pickles_only(str(path), pickles, before=f"cd {path} && ")
-
-
-def is_pickle(name: str) -> bool:
-    """Whether a file of that name is a pickle, by its ending."""
-    return name.endswith(_PICKLES)
-
-
-def pickles_only(where: str, pickles: Sequence[str], before: str) -> EncoderError:
-    """What is wrong with a place that holds tensors only as pickles; the hint is the one command that converts them.
-
-    Args:
-        where: A directory, or a repository on the Hub.
-        pickles: Their names.
-        before: The part of the command that makes a copy of `where` the working directory.
-    """
-    several = [name for name in pickles if name.startswith("pytorch_model-")]
-    chosen = several or [name for name in pickles if name.endswith("pytorch_model.bin")][:1] or list(pickles[:1])
-    target = "open_clip_model.safetensors" if chosen[0].startswith("open_clip") else "model.safetensors"
-    code = (
-        f"import torch, safetensors.torch as s; s.save_file({{k: v.contiguous().clone() for f in {chosen} "
-        f"for k, v in torch.load(f, map_location='cpu', weights_only=True).items()}}, '{target}')"
-    )
-    return EncoderError(
-        f"`{where}` holds only pickles ({', '.join(pickles)}), which can run any code when read, so they are not.",
-        hint=f'{before}python -c "{code}"',
-    )
 
 
 def _readme(config: EncoderConfig, card: dict[str, Any], whole: str, name: str) -> str:

@@ -1,6 +1,7 @@
 """Files of the Hub one by one: the large ones go on where they stopped, and every one is checked by its digest."""
 
 import hashlib
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -28,8 +29,18 @@ class Published:
 
     @classmethod
     def of(cls, file: Any) -> "Published":
-        """From an entry of `model_info(files_metadata=True).siblings`."""
+        """From an entry of `model_info(files_metadata=True).siblings`.
+
+        Raises:
+            EncoderError: What stands for a digest is none. It becomes the name of a file, so nothing else may come in.
+        """
         if file.lfs is not None:
+            if not re.fullmatch("[0-9a-f]{64}", str(file.lfs.sha256)):
+                raise EncoderError(
+                    f"The Hub gives {str(file.lfs.sha256)[:80]!r} as the SHA-256 of `{file.rfilename}`; expected 64 "
+                    "hex digits.",
+                    hint="unset HF_ENDPOINT, or mend it",
+                )
             return cls(file.lfs.size, file.lfs.sha256, None)
         return cls(file.size or 0, None, file.blob_id)
 

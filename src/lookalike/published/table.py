@@ -4,9 +4,8 @@ A row says which of our tensors it makes and from which of theirs. Import and ex
 table can't be right in one direction only.
 """
 
-import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
 from math import isqrt
@@ -114,12 +113,14 @@ def import_model(
         EncoderError: A tensor is missing, left over, of a wrong shape, or of a dtype that isn't a float of 16 or 32
             bits; the message names them.
     """
-    described = json.loads((path / layout.files[0]).read_text(encoding="utf-8"))
+    described = described_by(path / layout.files[0])
     with Published(path, layout.files[1], layout.renamed) as published:
         prefix = _prefix(layout, published.shapes, path)
         theirs = {name.removeprefix(prefix): shape for name, shape in published.shapes.items()}
-        config = _understood(layout, path, described, theirs)
-        gathered = gather(published, layout.keys(config.tower), config.tower.shapes(), prefix, layout.ignored)
+        with understood(path, layout.files[0]):
+            config = layout.read(path, described, theirs)
+            keys, shapes = layout.keys(config.tower), config.tower.shapes()
+        gathered = gather(published, keys, shapes, prefix, layout.ignored)
         tensors = {f"tower.{name}": tensor for name, tensor in gathered.items()}
     check_tensors(tensor_shapes(config), tensors, str(path))
     wanted = config.preprocess if layout.prepared is None else layout.prepared(path)
@@ -130,18 +131,31 @@ def import_model(
     return replace(config, preprocess=wanted), tensors
 
 
-def _understood(
-    layout: Layout, path: Path, described: dict[str, Any], theirs: Mapping[str, tuple[int, ...]]
-) -> EncoderConfig:
-    """What `layout.read` makes of files whose values may be of any kind."""
+@contextmanager
+def understood(path: Path, name: str) -> Iterator[None]:
+    """EncoderError for what goes wrong inside the block with the values of the file `name` in `path`: they may be of
+    any kind.
+    """
     try:
-        return layout.read(path, described, theirs)
+        yield
     except (TypeError, ValueError, AttributeError, LookupError, ArithmeticError) as error:
         raise EncoderError(
-            f"`{path / layout.files[0]}`, or what describes the preprocessing beside it, can't be understood: "
+            f"`{path / name}`, or what describes the preprocessing or the tokens beside it, can't be understood: "
             f"{type(error).__name__}, {error}.",
             hint="get them again from where the model comes from",
         ) from error
+
+
+def described_by(path: Path) -> dict[str, Any]:
+    """The object in a file of JSON; empty if it holds something else. StorageError if it is no JSON."""
+    data = read_json(path)
+    return data if isinstance(data, dict) else {}
+
+
+def part(described: Mapping[str, Any], name: str) -> dict[str, Any]:
+    """The object that a config has under `name`; empty if there is none."""
+    value = described.get(name)
+    return value if isinstance(value, dict) else {}
 
 
 def export_tensors(layout: Layout, config: EncoderConfig, tensors: Mapping[str, np.ndarray]) -> Tensors:

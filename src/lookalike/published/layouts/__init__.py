@@ -1,10 +1,10 @@
 """Published layouts of model directories, one file each; `WEIGHTS` is the table."""
 
-import json
 from pathlib import Path
 
 from lookalike.core.errors import EncoderError
-from lookalike.encoders.config import EncoderConfig, Tensors, no_tensors
+from lookalike.encoders.config import EncoderConfig, Tensors
+from lookalike.encoders.pickles import no_tensors
 from lookalike.published.layouts import (
     clip,
     convnext,
@@ -21,7 +21,7 @@ from lookalike.published.layouts import (
     timm_vit,
     tips,
 )
-from lookalike.published.table import Layout, import_model
+from lookalike.published.table import Layout, described_by, import_model
 
 WEIGHTS: dict[str, Layout] = {
     "clip": clip.LAYOUT,
@@ -64,7 +64,7 @@ def read_published(
     described = False
     for name, layout in WEIGHTS.items():
         config, tensors = (path / file for file in layout.files)
-        if not config.exists() or not layout.matches(_json(config)):
+        if not config.exists() or not layout.matches(described_by(config)):
             continue
         described = True
         if tensors.exists() or (path / f"{layout.files[1]}.index.json").exists():
@@ -81,7 +81,7 @@ def _said(path: Path) -> str:
     """What its config says it is."""
     if not (path / "config.json").exists():
         return "there is neither `config.json` nor `open_clip_config.json`"
-    described = _json(path / "config.json")
+    described = described_by(path / "config.json")
     told = [f"{key} {described[key]!r}" for key in ("model_type", "architecture", "architectures") if key in described]
     return f"its `config.json` has {', '.join(told) or 'no model_type and no architecture'}"
 
@@ -91,13 +91,5 @@ def matching(path: Path) -> list[Layout]:
     return [
         layout
         for layout in WEIGHTS.values()
-        if (path / layout.files[0]).exists() and layout.matches(_json(path / layout.files[0]))
+        if (path / layout.files[0]).exists() and layout.matches(described_by(path / layout.files[0]))
     ]
-
-
-def _json(path: Path) -> dict[str, object]:
-    try:
-        data = json.loads(path.read_text(encoding="utf-8"))
-    except (UnicodeDecodeError, json.JSONDecodeError) as error:
-        raise EncoderError(f"`{path}` is not valid JSON: {error}.") from error
-    return data if isinstance(data, dict) else {}

@@ -7,7 +7,7 @@ from typing import Any
 from lookalike.core.errors import EncoderError
 from lookalike.encoders.config import EncoderConfig, ProjectionConfig, ViTConfig
 from lookalike.published.processors import from_open_clip, square
-from lookalike.published.table import MATRIX, PATCH, Key, Layout
+from lookalike.published.table import MATRIX, PATCH, Key, Layout, part
 
 _BLOCK = "transformer.resblocks.{}"
 
@@ -94,7 +94,7 @@ TEXT_SIDE = (
 
 LAYOUT = Layout(
     files=("open_clip_config.json", "open_clip_model.safetensors"),
-    matches=lambda described: "vision_cfg" in described.get("model_cfg", {}),
+    matches=lambda described: "vision_cfg" in part(described, "model_cfg"),
     prefixes=("visual.",),
     anchor="class_embedding",
     ignored=TEXT_SIDE,

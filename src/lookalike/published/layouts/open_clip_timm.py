@@ -14,7 +14,7 @@ from lookalike.published.layouts.open_clip import TEXT_SIDE
 from lookalike.published.layouts.timm_families import family_of
 from lookalike.published.layouts.timm_vit import POOLINGS, keys, trunk
 from lookalike.published.processors import from_open_clip, square
-from lookalike.published.table import Key, Layout
+from lookalike.published.table import Key, Layout, part
 
 _OUTSIDE = "visual.head.proj"
 
@@ -23,8 +23,7 @@ _DEFAULTS: dict[str, Any] = {"timm_pool": "avg", "timm_proj": "linear", "image_s
 
 
 def _vision(described: dict[str, Any]) -> dict[str, Any]:
-    model = described.get("model_cfg")
-    return {**_DEFAULTS, **((model if isinstance(model, dict) else {}).get("vision_cfg") or {})}
+    return _DEFAULTS | part(part(described, "model_cfg"), "vision_cfg")
 
 
 def _is_trunk(described: dict[str, Any]) -> bool:

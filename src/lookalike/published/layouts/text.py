@@ -4,7 +4,6 @@
 CustomTextCLIP, whose names begin with `text.`.
 """
 
-import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,7 +14,7 @@ import numpy as np
 from lookalike.encoders.config import EncoderConfig, Shapes, Tensors, check_tensors, features_fingerprint_of
 from lookalike.encoders.text_side import TextSide, meets
 from lookalike.published.layouts.rows import linear, norm
-from lookalike.published.table import MATRIX, Key, Published, gather, scatter
+from lookalike.published.table import MATRIX, Key, Published, described_by, gather, part, scatter, understood
 from lookalike.published.tokenizers import Clean, NoTextError, read_tokenizer, tokenizer_class
 from lookalike.towers.text import TextConfig
 
@@ -84,8 +83,7 @@ def read_published_text(path: Path) -> tuple[TextConfig, Tensors, str] | None:
     for layout in TEXTS.values():
         file = path / layout.files[0]
         there = any((path / name).exists() for name in (layout.files[1], f"{layout.files[1]}.index.json"))
-        described = json.loads(file.read_text(encoding="utf-8")) if there and file.exists() else {}
-        if isinstance(described, dict) and described and layout.matches(described):
+        if there and file.exists() and layout.matches(described := described_by(file)):
             return _import(layout, path, described)
     return None
 
@@ -101,9 +99,11 @@ def _import(layout: TextLayout, path: Path, described: dict[str, Any]) -> tuple[
         if prefix is None:
             return None
         theirs = {name.removeprefix(prefix): shape for name, shape in published.shapes.items()}
-        config = layout.read(path, described, theirs)
-        tokenizer = read_tokenizer(path, config, layout.clean(path, described), layout.side)
-        tensors = gather(published, layout.keys(config), config.shapes(), prefix, layout.ignored)
+        with understood(path, layout.files[0]):
+            config = layout.read(path, described, theirs)
+            tokenizer = read_tokenizer(path, config, layout.clean(path, described), layout.side)
+            keys, shapes = layout.keys(config), config.shapes()
+        tensors = gather(published, keys, shapes, prefix, layout.ignored)
     check_tensors(config.shapes(), tensors, str(path))
     return config, tensors, tokenizer
 
@@ -310,7 +310,7 @@ TEXTS: dict[str, TextLayout] = {
     ),
     "open_clip": TextLayout(
         files=("open_clip_config.json", "open_clip_model.safetensors"),
-        matches=lambda described: "text_cfg" in described.get("model_cfg", {}),
+        matches=lambda described: "text_cfg" in part(described, "model_cfg"),
         prefixes=("text.", ""),
         anchor="token_embedding.weight",
         ignored=("visual.*", "logit_scale", "logit_bias", "attn_mask", "text.attn_mask"),
