@@ -5,13 +5,13 @@ import signal
 import subprocess
 import sys
 import time
+from concurrent.futures import Future
 from pathlib import Path
 
 import numpy as np
 import PIL.Image
 import pytest
 
-from lookalike.core.errors import LookalikeError
 from lookalike.data import convert as module
 from lookalike.data.convert import CHUNK, WORTH, Converted, Failed, Same, Task, convert, convert_all
 from lookalike.data.sources import Place
@@ -53,7 +53,7 @@ def test_what_goes_wrong_with_one_image_is_its_own_affair(tmp_path: Path, monkey
 
     monkeypatch.setattr(module, "store", exhausted)
     monkeypatch.setattr("lookalike.data.sources.MAX_BYTES", 500)
-    assert "memory" in convert(Task(Place(str(tmp_path / "text.jpg"), "s")), 256).reason
+    assert "MemoryError" in convert(Task(Place(str(tmp_path / "text.jpg"), "s")), 256).reason
 
 
 def test_several_processes_give_the_same_in_the_same_order(tmp_path: Path) -> None:
@@ -66,29 +66,21 @@ def test_several_processes_give_the_same_in_the_same_order(tmp_path: Path) -> No
 
 
 def test_few_images_start_no_process(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "_pool", None)
+    monkeypatch.setattr(module, "_Workers", None)
     assert len(list(convert_all(tasks(tmp_path, WORTH), 16, workers=8))) == WORTH
 
 
 def test_few_chunks_are_in_flight_however_slow_the_reader(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     submitted = 0
 
-    class Pool:
-        def submit(self, work: object, chunk: list[Task], size: int) -> "Pool":
-            nonlocal submitted
-            submitted += 1
-            self.chunk = chunk
-            return self
+    def submit(self: object, chunk: list[Task], size: int) -> "Future[list[Same]]":
+        nonlocal submitted
+        submitted += 1
+        done: Future[list[Same]] = Future()
+        done.set_result([Same()] * CHUNK)
+        return done
 
-        def result(self) -> list[Same]:
-            return [Same()] * CHUNK
-
-        def __enter__(self) -> "Pool":
-            return self
-
-        def __exit__(self, *args: object) -> None: ...
-
-    monkeypatch.setattr(module, "_pool", lambda workers: Pool())
+    monkeypatch.setattr(module._Workers, "submit", submit)
     outcomes = convert_all([Task(Place("x", "s"))] * CHUNK * 50, 16, workers=3)
     for seen in range(CHUNK * 20):
         next(outcomes)
@@ -161,14 +153,57 @@ def test_an_interrupt_is_answered_once_and_by_the_parent(tmp_path: Path, pause: 
     assert all_end(process.pid)
 
 
-def test_a_worker_that_the_system_ends_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    outcomes = convert_all([Task(Place(__file__, "s"))] * CHUNK * 1000, 16, workers=2)
-    next(outcomes)
+def test_a_worker_that_the_system_ends_costs_no_image(tmp_path: Path) -> None:
+    (good,) = tasks(tmp_path, 1)
+    outcomes = convert_all([good] * CHUNK * 40, 16, workers=2)
+    found = [next(outcomes)]
     victims = [p for p in children() if b"spawn_main" in Path(f"/proc/{p}/cmdline").read_bytes()]
     os.kill(victims[0], signal.SIGKILL)
-    with pytest.raises(LookalikeError, match="ended from outside") as caught:
-        list(outcomes)
-    assert "--workers" in caught.value.hint
+    found.extend(outcomes)
+    assert len(found) == CHUNK * 40
+    assert set(found) == {convert(good, 16)}
+
+
+class Deadly(Place):
+    """Bytes that end the process that reads them, as a crash in a C library does."""
+
+    def read(self) -> bytes:
+        os.kill(os.getpid(), signal.SIGSEGV)
+        return b""
+
+
+class Odd(Place):
+    """Bytes that make a decoder raise what nobody expects."""
+
+    def read(self) -> bytes:
+        raise {"a": AssertionError("not so"), "r": RecursionError(), "s": SystemError("c")}[self.path]
+
+
+def test_an_image_that_ends_its_process_costs_itself_alone(tmp_path: Path) -> None:
+    todo = tasks(tmp_path, WORTH + CHUNK)
+    bad = {3: Task(Deadly("x", "s")), 4: Task(Odd("a", "s")), 40: Task(Odd("r", "s")), 77: Task(Deadly("x", "s"))}
+    for place, task in bad.items():
+        todo[place] = task
+    outcomes = list(convert_all(todo, 16, workers=2))
+    assert {i for i, outcome in enumerate(outcomes) if isinstance(outcome, Failed)} == set(bad)
+    assert "ended the process" in outcomes[3].reason
+    assert "ended the process" in outcomes[77].reason
+    assert "AssertionError: not so." in outcomes[4].reason
+    assert outcomes[5] == convert(todo[5], 16)
+
+
+@pytest.mark.parametrize("error", [AssertionError, OverflowError, SystemError, RecursionError, KeyError, TypeError])
+def test_any_exception_of_a_decoder_is_a_row(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: type[Exception]
+) -> None:
+    def broken(data: bytes, size: int) -> None:
+        raise error("inside\nof it")
+
+    monkeypatch.setattr(module, "store", broken)
+    failed = convert(tasks(tmp_path, 1)[0], 16)
+    assert isinstance(failed, Failed)
+    assert error.__name__ in failed.reason
+    assert "\n" not in failed.reason
 
 
 def children() -> list[int]:

@@ -1,5 +1,9 @@
 """From places to stored images, in several processes, in order, with few in flight.
 
+Whatever one image does to its decoder costs that image alone: an exception of any type, and also the death of the
+process (a crash in C, the system short of memory). Then the images in flight are tried again one by one, each in a
+process that it can end.
+
 Imports neither Arrow nor Lance, so that a worker starts in a tenth of a second. Workers are spawned, since neither
 Lance nor threads survive a fork; they ignore Ctrl-C, which is the parent's to answer, and end when the parent does,
 even if it was killed.
@@ -17,7 +21,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from multiprocessing import connection, get_context, parent_process
 
-from lookalike.core.errors import ImageError, LookalikeError
+from lookalike.core.errors import ImageError
 from lookalike.core.machine import cores
 from lookalike.data.sources import Place
 from lookalike.imaging.decode import store
@@ -71,8 +75,10 @@ def convert(task: Task, size: int) -> Outcome:
         stored = store(data, size)
     except ImageError as error:
         return Failed(error.message)
-    except MemoryError:
-        return Failed("There is not enough memory to decode it.")
+    except Exception as error:  # noqa: BLE001  of a codec, or ours: a run is worth more than one image
+        return Failed(
+            f"The image could not be converted: {type(error).__name__}: {' '.join(str(error).split())[:120]}."
+        )
     return Converted(stored.data, stored.width, stored.height, digest)
 
 
@@ -85,39 +91,64 @@ def convert_all(tasks: Sequence[Task], size: int, workers: int = 0) -> Iterator[
     if workers <= 1:
         yield from (convert(task, size) for task in tasks)
         return
-    chunks = (tasks[i : i + CHUNK] for i in range(0, len(tasks), CHUNK))
-    with _pool(workers) as pool:
-        waiting: deque[Future[list[Outcome]]] = deque()
-        for chunk in chunks:
-            with _deaf():
-                waiting.append(pool.submit(_convert_chunk, chunk, size))
+    with _Workers(workers) as many, _Workers(1) as careful:
+        waiting: deque[tuple[Sequence[Task], Future[list[Outcome]]]] = deque()
+        for start in range(0, len(tasks), CHUNK):
+            chunk = tasks[start : start + CHUNK]
+            waiting.append((chunk, many.submit(chunk, size)))
             if len(waiting) >= 2 * workers + 2:
-                yield from waiting.popleft().result()
+                yield from _outcomes(*waiting.popleft(), careful, size)
         while waiting:
-            yield from waiting.popleft().result()
+            yield from _outcomes(*waiting.popleft(), careful, size)
+
+
+def _outcomes(
+    chunk: Sequence[Task], future: "Future[list[Outcome]]", careful: "_Workers", size: int
+) -> Iterator[Outcome]:
+    try:
+        yield from future.result()
+    except BrokenProcessPool:
+        for task in chunk:
+            try:
+                yield from careful.submit([task], size).result()
+            except BrokenProcessPool:
+                yield Failed("It ended the process that decoded it (a crash of the decoder, or too little memory).")
 
 
 def _convert_chunk(tasks: Sequence[Task], size: int) -> list[Outcome]:
     return [convert(task, size) for task in tasks]
 
 
-@contextmanager
-def _pool(workers: int) -> Iterator[ProcessPoolExecutor]:
-    pool = ProcessPoolExecutor(workers, mp_context=get_context("spawn"), initializer=_start_worker)
-    try:
-        yield pool
-    except BrokenProcessPool as error:
-        raise LookalikeError(
-            "A worker process was ended from outside, most likely for lack of memory.",
-            hint="give the same command again with fewer `--workers`: it goes on where it stopped",
-        ) from error
-    finally:
-        pool.shutdown(cancel_futures=True)
+class _Workers:
+    """Processes that are started with the first work, and again when one of them has died."""
+
+    def __init__(self, count: int) -> None:
+        self._count = count
+        self._pool: ProcessPoolExecutor | None = None
+
+    def submit(self, tasks: Sequence[Task], size: int) -> "Future[list[Outcome]]":
+        """Outcomes of `tasks`, or BrokenProcessPool if a process dies before they are there."""
+        if self._pool is None:
+            self._pool = ProcessPoolExecutor(self._count, mp_context=get_context("spawn"), initializer=_start_worker)
+        try:
+            with _interrupts_blocked():
+                return self._pool.submit(_convert_chunk, tasks, size)
+        except BrokenProcessPool:
+            self._pool.shutdown()
+            self._pool = None
+            return self.submit(tasks, size)
+
+    def __enter__(self) -> "_Workers":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._pool is not None:
+            self._pool.shutdown(cancel_futures=True)
 
 
 @contextmanager
-def _deaf() -> Iterator[None]:
-    """A process started inside is born deaf to Ctrl-C; this one hears it when the block ends."""
+def _interrupts_blocked() -> Iterator[None]:
+    """A process started inside never hears Ctrl-C; this one hears it when the block ends."""
     before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
     try:
         yield
