@@ -211,3 +211,13 @@ def test_a_reader_that_leaves_is_no_error(action: str, code: int, words: str) ->
     os.close(writing)
     assert process.returncode == code
     assert process.stderr.strip().split("\n")[-1] == words
+
+
+def test_a_terminal_without_the_letters_gets_backslashes_and_no_command() -> None:
+    code = PIPED.replace("commands.main", "commands.run() or commands.main").format(
+        action="lambda _: [print('\\U0001f98a'), commands.note('`\\x1b[2J`')]"
+    )
+    code = code.replace("commands.import_module", "sys.argv = ['lookalike', 'doctor']\ncommands.import_module")
+    environment = {**os.environ, "PYTHONIOENCODING": "ascii", "LC_ALL": "C"}
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, env=environment, check=False)
+    assert (done.returncode, done.stdout, done.stderr) == (0, b"\\U0001f98a\n", b"`\\x1b[2J`\n")

@@ -2,6 +2,7 @@
 
 import errno
 import json
+import os
 import signal
 import subprocess
 import sys
@@ -9,6 +10,7 @@ from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -278,3 +280,49 @@ def test_a_fingerprint_does_not_change_from_version_to_version() -> None:
     assert files.fingerprint("hello") == hashlib.sha256(text).hexdigest()
     assert files.fingerprint("hello") == files.fingerprint(b"hello")
     assert json.dumps(files.fingerprint()) == f'"{hashlib.sha256().hexdigest()}"'
+
+
+@pytest.mark.parametrize("mask", [0o022, 0o077, 0o002])
+def test_files_and_directories_have_the_mode_of_the_umask(tmp_path: Path, mask: int) -> None:
+    before = os.umask(mask)
+    try:
+        files.write_json(tmp_path / "a.json", {})
+        with files.new_directory(tmp_path / "model", "encoder") as directory:
+            (directory / "x").touch()
+            (directory / "x").chmod(0o600)  # as a library that writes by way of a private file
+        with files.locked(tmp_path / "collection", "prepare"):
+            pass
+    finally:
+        os.umask(before)
+    modes = {name: (tmp_path / name).stat().st_mode & 0o777 for name in ("a.json", "model", "model/x", "collection")}
+    assert modes == {
+        "a.json": 0o666 & ~mask, "model": 0o777 & ~mask, "model/x": 0o666 & ~mask, "collection": 0o777 & ~mask,
+    }  # fmt: skip
+
+
+def no_constant(name: str) -> None:
+    pytest.fail(f"{name} is no JSON")
+
+
+values = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text() | st.binary() | st.dates() | st.decimals(),
+    lambda inner: st.lists(inner) | st.dictionaries(st.text() | st.integers(), inner) | st.tuples(inner),
+    max_leaves=8,
+)
+
+
+@given(values)
+def test_what_is_written_as_json_is_json(value: object) -> None:
+    for indent, ascii in ((2, True), (None, False)):
+        text = files.json_text(value, indent, ascii=ascii)
+        json.loads(text, parse_constant=no_constant)
+        assert not ascii or text.isascii()
+
+
+def test_json_keeps_what_json_knows(tmp_path: Path) -> None:
+    value = {"a": [1, 2.5, None, True, "é"], "b": {"c": [float("nan"), float("-inf")]}, "d": b"x", "e": np.float32(0.5)}
+    files.write_json(tmp_path / "x.json", value)
+    kept = {"a": [1, 2.5, None, True, "é"], "b": {"c": [None, None]}, "d": "eA==", "e": 0.5}
+    assert files.read_json(tmp_path / "x.json") == kept
+    files.write_json(tmp_path / "x.json", {"name": "\udcff"})  # half a character, of a name that is not UTF-8
+    assert files.read_json(tmp_path / "x.json") == {"name": "\udcff"}

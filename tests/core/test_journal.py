@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from lookalike.core import journal
-from lookalike.core.journal import Journal, note, progress, table
+from lookalike.core.journal import Journal, note, progress, shown, table
 
 
 class Terminal(io.StringIO):
@@ -110,3 +110,37 @@ def test_a_table_is_aligned() -> None:
 def test_words_stand_left_and_numbers_right() -> None:
     text = table(["id", "reason", "n"], [[7, "no image", "1,000"], [12, "cut off early", "-"]])
     assert text.splitlines()[2:] == [" 7  no image       1,000", "12  cut off early      -"]
+
+
+def test_an_interrupt_while_it_is_opened_again_loses_no_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with Journal(tmp_path) as opened:
+        opened.metrics(0, {"mp": 0.5})
+        opened.metrics(10, {"loss": 1.0})
+    before = (tmp_path / "metrics.jsonl").read_text()
+
+    def interrupt(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    for step in ("json_text", "write_bytes"):
+        with monkeypatch.context() as patch:
+            patch.setattr(journal, step, interrupt)
+            with pytest.raises(KeyboardInterrupt):
+                Journal(tmp_path, start=10)
+        assert (tmp_path / "metrics.jsonl").read_text() == before
+
+
+def test_a_loss_that_is_no_number_is_json_too(tmp_path: Path) -> None:
+    with Journal(tmp_path) as opened:
+        opened.metrics(1, {"loss": float("nan"), "length": float("inf")})
+    assert lines(tmp_path) == [{"step": 1, "loss": None, "length": None}]
+
+
+EVIL = "\x1b[2J\x9b31m\r\n\u202egpj.\u2028x\udcff"
+
+
+def test_a_name_says_nothing_to_the_terminal(capsys: pytest.CaptureFixture[str]) -> None:
+    assert shown("é 日本 \U0001f98a \u200d a\u0308") == "é 日本 \U0001f98a \u200d a\u0308"
+    assert shown(EVIL) == r"\x1b[2J\x9b31m\r\n\u202egpj.\u2028x\udcff"
+    assert table(["name", EVIL], [[EVIL, 1]]).count("\n") == 2
+    note(f"`{EVIL}` is left out\nand {EVIL[0]}")
+    assert capsys.readouterr().err == "`" + shown(EVIL) + "` is left out\nand \\x1b\n"

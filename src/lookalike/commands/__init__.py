@@ -5,6 +5,7 @@ whose options depend on the arguments (train: on the recipe) has `configure(argv
 """
 
 import errno
+import io
 import signal
 import sys
 import threading
@@ -14,6 +15,7 @@ from importlib import import_module
 from types import FrameType
 
 from lookalike.core.errors import LookalikeError, UsageError
+from lookalike.core.journal import note
 
 __all__ = ["COMMANDS", "dispatch", "main", "run"]
 
@@ -39,6 +41,9 @@ _GO_ON = ("prepare", "pull", "train", "embed", "evaluate", "index", "demo")
 
 def run() -> None:
     """The console script: `main` over the process's own arguments."""
+    for stream in (sys.stdout, sys.stderr):  # a name that the terminal's encoding lacks is written with backslashes
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
     sys.exit(main(sys.argv[1:]))
 
 
@@ -55,7 +60,7 @@ def main(argv: list[str]) -> int:
             sys.stdout.flush()
         return 0
     except LookalikeError as error:
-        print(f"error: {error}", file=sys.stderr)
+        note(f"error: {error}")
         return 2
     except KeyboardInterrupt:
         return _interrupted(argv)
@@ -70,7 +75,7 @@ def main(argv: list[str]) -> int:
             raise
         if error.errno == errno.ENOSPC:
             _drop_stdout()
-        print(f"error: {_MENDABLE[error.errno].format(error.filename)}", file=sys.stderr)
+        note(f"error: {_MENDABLE[error.errno].format(error.filename)}")
         return 2
     except Exception:
         if not told:

@@ -1,6 +1,5 @@
 """`lookalike doctor`: what this machine has, which versions are installed, and what is missing."""
 
-import json
 import os
 import platform
 import re
@@ -10,6 +9,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
+from lookalike.core.files import json_text
 from lookalike.core.journal import table
 from lookalike.core.machine import cores
 
@@ -26,7 +26,7 @@ def main(config: Config) -> None:
     """Print the report on stdout."""
     report = examine()
     if config.json:
-        print(json.dumps(report, indent=2))
+        print(json_text(report))
         return
     machine = report["machine"]
     width = max(map(len, machine))

@@ -1,6 +1,5 @@
 """lookalike evaluate: how well vectors bring images of one label together."""
 
-import json
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -44,7 +43,7 @@ class Config:
 
 def main(config: Config) -> None:
     """Measure, and print the report."""
-    from lookalike.core.files import write_json
+    from lookalike.core.files import json_text, write_json
     from lookalike.data.collection import Collection
     from lookalike.evaluation.protocols import COLUMNS, Roles, evaluate
     from lookalike.vectors.runtime import load
@@ -62,7 +61,7 @@ def main(config: Config) -> None:
         report = evaluate(vectors, collection, config.split, config.protocol, model=fingerprint)
         document, words = report.to_json(), report.table()
     if config.json == "-":
-        print(json.dumps(document, indent=2, ensure_ascii=False))
+        print(json_text(document))
         return
     if config.json is not None:
         write_json(config.json, document)

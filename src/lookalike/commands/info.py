@@ -1,14 +1,14 @@
 """`lookalike info PATH`: what a directory of ours holds, whichever kind it is."""
 
-import json
+import contextlib
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from lookalike.core.config import option
 from lookalike.core.errors import UsageError
-from lookalike.core.files import found_at, kind_of, read_card, read_json
-from lookalike.core.journal import read_metrics, table
+from lookalike.core.files import found_at, json_text, kind_of, read_card, read_json
+from lookalike.core.journal import read_metrics, shown, table
 
 
 @dataclass(frozen=True)
@@ -32,7 +32,7 @@ def main(config: Config) -> None:
         )
     facts = told[kind](config.path)
     if config.json:
-        print(json.dumps(facts, indent=2, ensure_ascii=False))
+        print(json_text(facts))
     else:
         print(_text(facts))
 
@@ -125,14 +125,18 @@ def export_facts(path: str) -> dict[str, Any]:
 
 
 def _bytes(path: str) -> int:
-    return sum(file.stat().st_size for file in Path(path).rglob("*") if file.is_file())
+    size = 0
+    for file in Path(path).rglob("*"):
+        with contextlib.suppress(OSError):  # a writer has removed it meanwhile
+            size += file.stat().st_size if file.is_file() else 0
+    return size
 
 
 def _text(facts: dict[str, Any]) -> str:
     """Facts as aligned text: single values first, trees as dotted names, lists of objects as tables."""
     single = [row for key, value in facts.items() if not _is_table(value) for row in _leaves(key, value)]
     width = max(len(name) for name, _ in single)
-    parts = ["\n".join(f"{name:<{width}}  {value}" for name, value in single)]
+    parts = ["\n".join(f"{name:<{width}}  {shown(value)}" for name, value in single)]
     for value in facts.values():
         if _is_table(value) and value:
             parts.append(table(list(value[0]), [["-" if v is None else v for v in row.values()] for row in value]))

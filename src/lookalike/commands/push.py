@@ -1,6 +1,5 @@
 """`lookalike push`: a model directory, or an export, to the Hugging Face Hub."""
 
-import json
 import re
 from dataclasses import dataclass
 from pathlib import Path
@@ -8,7 +7,7 @@ from typing import Any
 
 from lookalike.core.config import option
 from lookalike.core.errors import EncoderError
-from lookalike.core.files import read_card
+from lookalike.core.files import json_text, read_card
 from lookalike.core.journal import note
 
 
@@ -46,7 +45,7 @@ def main(config: Config) -> None:
     note(f"licence: {counts.licence}, of {counts.of} ({counts.terms.name}: {counts.terms.reason})")
     replaced = {
         "README.md": readme.encode(),
-        "card.json": (json.dumps(card, indent=2, ensure_ascii=False) + "\n").encode(),
+        "card.json": (json_text(card, ascii=False) + "\n").encode(),
     }
     print(upload(files | replaced, config.repository, config.private))
 

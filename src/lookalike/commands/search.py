@@ -1,6 +1,5 @@
 """lookalike search: images, or words, -> the nearest rows in a collection, as a table, JSON or a contact sheet."""
 
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -8,6 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 from lookalike.core.config import option
 from lookalike.core.errors import CollectionError, UsageError
+from lookalike.core.files import json_text
+from lookalike.core.journal import shown, table
 
 if TYPE_CHECKING:
     from lookalike.search.index import Index, Matches
@@ -50,9 +51,9 @@ def main(config: Config) -> None:
     if config.sheet:
         _write_sheet(config.sheet, config.images, names, matches)
     if config.json:
-        print(json.dumps(document(names, matches), indent=2, ensure_ascii=False, default=str))
+        print(json_text(document(names, matches)))
     elif not config.sheet:
-        print("\n\n".join(f"{name}\n{_table(matches.rows(query))}" for query, name in enumerate(names)))
+        print("\n\n".join(f"{shown(name)}\n{_table(matches.rows(query))}" for query, name in enumerate(names)))
 
 
 def _found(config: Config, names: Sequence[str]) -> "Matches":
@@ -126,8 +127,6 @@ def _opened(config: Config) -> tuple["Index", "Embedder", str]:
 
 
 def _table(rows: Sequence[dict[str, Any]]) -> str:
-    from lookalike.core.journal import table
-
     if not rows:
         return "no match"
     cells = [

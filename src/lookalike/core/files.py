@@ -1,16 +1,20 @@
 """Whole-or-not-at-all writes, locks, fingerprints: every effect on a local disk that must not be half done."""
 
+import base64
 import contextlib
 import errno
 import fcntl
 import glob
 import hashlib
 import json
+import math
 import os
+import secrets
 import shutil
-import tempfile
-from collections.abc import Iterator
+import weakref
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from numbers import Integral, Real
 from pathlib import Path
 from typing import Any, Literal
 
@@ -86,23 +90,52 @@ def write_bytes(path: str | Path, data: bytes) -> None:
     path = Path(path)
     with storage_errors(path):
         path.parent.mkdir(parents=True, exist_ok=True)
-        handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+        temporary = _beside(path, ".")
         try:
-            with os.fdopen(handle, "wb") as file:
+            with temporary.open("xb") as file:
                 file.write(data)
                 file.flush()
                 os.fsync(file.fileno())
-            Path(temporary).chmod(0o644)
-            Path(temporary).replace(path)
+            temporary.replace(path)
         except BaseException:
-            Path(temporary).unlink(missing_ok=True)
+            temporary.unlink(missing_ok=True)
             raise
         sync_directory(path.parent)
 
 
+def _beside(path: Path, infix: str) -> Path:
+    """A hidden name beside `path` that nobody else has; what is made there has the mode that the umask gives."""
+    return path.with_name(f".{path.name}{infix}{secrets.token_hex(6)}")
+
+
+def json_text(value: Any, indent: int | None = 2, *, ascii: bool = True) -> str:
+    """`value` as JSON that every reader takes: null for NaN and infinities, base64 for bytes, else `str`.
+
+    With `ascii` no terminal's encoding matters, and no name in it speaks to the terminal.
+    """
+    return json.dumps(_jsonable(value), indent=indent, ensure_ascii=ascii, allow_nan=False)
+
+
+def _jsonable(value: Any) -> Any:
+    match value:
+        case Mapping():
+            return {str(key): _jsonable(entry) for key, entry in value.items()}
+        case list() | tuple():
+            return [_jsonable(entry) for entry in value]
+        case None | bool() | str():
+            return value
+        case Integral():  # of NumPy too
+            return int(value)
+        case Real():
+            return float(value) if math.isfinite(value) else None
+        case bytes():
+            return base64.b64encode(value).decode()
+    return str(value)
+
+
 def write_json(path: str | Path, value: Any) -> None:
-    """`write_bytes` of `value` as indented JSON with a final newline."""
-    write_bytes(path, (json.dumps(value, indent=2, ensure_ascii=False) + "\n").encode())
+    """`write_bytes` of `value` as `json_text` with a final newline."""
+    write_bytes(path, (json_text(value, ascii=False) + "\n").encode(errors="backslashreplace"))
 
 
 def read_json(path: str | Path) -> Any:
@@ -132,7 +165,8 @@ def new_directory(path: str | Path, wanted: str) -> Iterator[Path]:
         path.parent.mkdir(parents=True, exist_ok=True)
         _clear_partial(path)
         try:
-            temporary = Path(tempfile.mkdtemp(dir=path.parent, prefix=f".{path.name}{_PARTIAL}"))
+            temporary = _beside(path, _PARTIAL)
+            temporary.mkdir()
         except FileNotFoundError as error:  # of a file system that nobody makes directories in, as /proc
             raise StorageError(
                 f"No directory can be made in `{path.parent}`.", hint="choose another place and give the command again"
@@ -142,8 +176,8 @@ def new_directory(path: str | Path, wanted: str) -> Iterator[Path]:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
             with storage_errors(path):  # before what fills the disk is removed
                 yield temporary
-            sync_files(temporary)
-            temporary.chmod(0o755)
+            for file in sync_files(temporary):  # libraries give modes of their own; the umask's are the directory's
+                file.chmod(temporary.stat().st_mode & 0o666)
             if refuse_unless(path, ("missing", "empty"), wanted) == "empty":  # asked again: filling may take minutes
                 shutil.rmtree(path)
             temporary.rename(path)
@@ -167,12 +201,13 @@ def _clear_partial(path: Path) -> None:
                 os.close(lock)
 
 
-def sync_files(directory: Path) -> None:
-    """Make the content of every file below `directory` survive a power cut."""
-    for path in directory.rglob("*"):
-        if path.is_file():
-            with path.open("rb") as file:
-                os.fsync(file.fileno())
+def sync_files(directory: Path) -> list[Path]:
+    """Make the content of every file below `directory` survive a power cut; returns the files."""
+    files = [path for path in directory.rglob("*") if path.is_file()]
+    for path in files:
+        with path.open("rb") as file:
+            os.fsync(file.fileno())
+    return files
 
 
 def sync_directory(path: Path) -> None:
@@ -205,6 +240,30 @@ def locked(directory: str | Path, verb: str) -> Iterator[None]:
         yield
     finally:
         os.close(handle)
+
+
+class Held:
+    """A directory that readers hold together until they are gone; their locks are the kernel's."""
+
+    def __init__(self, directory: str | Path) -> None:
+        self._handle = os.open(directory, os.O_RDONLY)
+        weakref.finalize(self, os.close, self._handle)
+        self._lock(fcntl.LOCK_SH)
+
+    def _lock(self, kind: int) -> bool:
+        try:
+            fcntl.flock(self._handle, kind)
+        except OSError:  # held by another; or a file system without locks, where nobody is ever alone
+            return False
+        return True
+
+    @contextmanager
+    def alone(self) -> Iterator[bool]:
+        """Whether nobody else holds it; then nobody else can begin to, until the block ends."""
+        try:
+            yield self._lock(fcntl.LOCK_EX | fcntl.LOCK_NB)
+        finally:
+            self._lock(fcntl.LOCK_SH)
 
 
 def fingerprint(*parts: str | bytes) -> str:
@@ -248,12 +307,12 @@ def storage_errors(path: str | Path) -> Iterator[None]:
 
 def _refusal(error: Exception, path: Path) -> str | None:
     """What the disk has refused, in words; None if the error is about something else."""
-    # Lance, safetensors and TensorFlow report the system's words inside a message, each in an exception of its own.
+    # Libraries report the system's words inside a message, each in an exception of its own.
     if "No space left" in str(error) or "StorageFull" in str(error):
         return _REFUSALS[errno.ENOSPC]
     if isinstance(error, OSError):
         return _REFUSALS.get(error.errno or 0)
-    # OpenVINO says that its stream has failed, and not why.
+    # Some say only that a stream has failed, and not why.
     return _REFUSALS[errno.ENOSPC] if isinstance(error, RuntimeError) and _free(path) < _PAGE else None
 
 

@@ -15,11 +15,22 @@ from types import TracebackType
 from typing import Any
 
 from lookalike.core.errors import RunError
+from lookalike.core.files import json_text, write_bytes
+
+# What a terminal acts on or turns around: control characters, line ends, directions, halves of characters.
+_UNSHOWN = re.compile("[\x00-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
+_QUOTED = re.compile("`[^`]*`")
+
+
+def shown(text: str) -> str:
+    r"""`text` on one line: what a terminal would act on is written as in Python (`\x1b`, `\n`)."""
+    return _UNSHOWN.sub(lambda found: repr(found[0])[1:-1], text)
 
 
 def note(text: str) -> None:
-    """One line of words for the person at the terminal."""
-    print(text, file=sys.stderr, flush=True)
+    """Words for the person at the terminal, `shown` line by line; a name, which stands in backticks, is one line."""
+    lines = _QUOTED.sub(lambda name: shown(name[0]), text).split("\n")
+    print("\n".join(map(shown, lines)), file=sys.stderr, flush=True)
 
 
 def read_metrics(directory: str | Path) -> list[dict[str, Any]]:
@@ -49,13 +60,12 @@ class Journal:
         self.path = Path(directory) / "metrics.jsonl"
         self.path.parent.mkdir(parents=True, exist_ok=True)
         kept = [line for line in read_metrics(directory) if line["step"] <= start] if start else []
-        self._file = self.path.open("w", encoding="utf-8")
-        self._file.writelines(json.dumps(line) + "\n" for line in kept)
-        self._file.flush()
+        write_bytes(self.path, "".join(json_text(line, None) + "\n" for line in kept).encode())  # whole, or as it was
+        self._file = self.path.open("a", encoding="utf-8")
 
     def metrics(self, step: int, values: Mapping[str, float | int | str]) -> None:
         """Record `values` as of `step`."""
-        self._file.write(json.dumps({"step": step, **values}) + "\n")
+        self._file.write(json_text({"step": step, **values}, None) + "\n")
         self._file.flush()
         os.fsync(self._file.fileno())
 
@@ -128,8 +138,8 @@ _WORD = re.compile(r"[A-Za-z]{2}")
 
 
 def table(headers: Sequence[str], rows: Sequence[Sequence[Any]]) -> str:
-    """Plain aligned text: numbers to the right, words to the left."""
-    cells = [[str(cell) for cell in row] for row in [headers, *rows]]
+    """Plain aligned text, a line a row whatever the cells hold: numbers to the right, words to the left."""
+    cells = [[shown(str(cell)) for cell in row] for row in [headers, *rows]]
     words = [any(_WORD.search(row[i]) for row in cells[1:]) for i in range(len(headers))]
     widths = [max(len(row[i]) for row in cells) for i in range(len(headers))]
     lines = [

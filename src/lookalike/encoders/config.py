@@ -196,7 +196,6 @@ def write_safetensors(path: Path, shapes: Shapes, tensors: Mapping[str, np.ndarr
         if "os error 28" in str(error):  # the library hides the errno that tells a full disk
             raise OSError(errno.ENOSPC, str(error)) from error
         raise
-    path.chmod(0o644)
 
 
 def write_model(

@@ -60,7 +60,6 @@ def write_tensors(path: Path, tensors: Mapping[str, np.ndarray]) -> None:
         if name.endswith(".running_mean")
     }
     save_file({**tensors, **counters}, path, metadata={"format": "pt"})
-    path.chmod(0o644)
 
 
 def write_projection(config: EncoderConfig, tensors: Mapping[str, np.ndarray], directory: Path) -> bool:
