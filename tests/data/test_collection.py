@@ -1,11 +1,15 @@
 import multiprocessing
 import os
+import subprocess
+import sys
 from pathlib import Path
 
 import lance
 import numpy as np
 import pyarrow as pa
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from lance.fragment import write_fragments
 
 from lookalike.core.errors import CollectionError, StorageError
@@ -339,6 +343,10 @@ def image_files(collection: Collection) -> set[str]:
     return {f.path for fragment in dataset.get_fragments() for f in fragment.data_files() if 2 in f.fields}
 
 
+def versions(collection: Collection) -> list[Path]:
+    return list(Path(collection.path, "rows.lance", "_versions").glob("*.manifest"))
+
+
 def data_bytes(collection: Collection) -> int:
     return sum(f.stat().st_size for f in Path(collection.path, "rows.lance", "data").iterdir())
 
@@ -351,3 +359,112 @@ def test_the_hint_never_names_a_place_that_prepare_would_refuse(tmp_path: Path) 
     with pytest.raises(CollectionError) as caught:
         Collection.open(tmp_path)
     assert caught.value.hint == "lookalike prepare SOURCE --out COLL"
+
+
+parts = st.sampled_from(
+    [
+        "id > 4",
+        "label = 'label 4'",
+        "true",
+        "gone",
+        "gone = true",
+        "OR",
+        "AND",
+        "NOT",
+        "(",
+        ")",
+        "--",
+        "/*",
+        "*/",
+        "'",
+        '"',
+        "`",
+        "\n",
+    ]
+)
+
+
+@pytest.fixture(scope="module")
+def thinned(tmp_path_factory: pytest.TempPathFactory) -> Collection:
+    made = Collection.create(tmp_path_factory.mktemp("where") / "shop", pa.schema([pa.field("price", pa.float64())]))
+    made.append(rows(0, 20))
+    made.mark_gone(np.array([0, 5, 19]))
+    return made
+
+
+@pytest.mark.parametrize(
+    "where",
+    ["true -- '\n) OR true -- '", "true /* ' */ ) OR (true /* ' */", "true /*'*/) OR (gone /*'*/", "gone", "true --"],
+)
+def test_no_condition_brings_back_what_is_gone(thinned: Collection, where: str) -> None:
+    check_subset(thinned, where)
+
+
+@settings(max_examples=200, deadline=None)
+@given(st.lists(parts, min_size=1, max_size=9).map(" ".join))
+def test_where_gives_a_subset_of_the_present_rows(thinned: Collection, where: str) -> None:
+    check_subset(thinned, where)
+
+
+def check_subset(collection: Collection, where: str) -> None:
+    try:
+        found = ids(collection.table(["id"], where))
+    except CollectionError:
+        return
+    present = ids(collection.table(["id"]))
+    assert set(found) <= set(present)
+    assert found == sorted(set(found))
+    assert set(found) == set(ids(collection.table(["id"], where, gone=True))) & set(present)
+
+
+def test_many_commits_keep_few_versions(tmp_path: Path) -> None:
+    made = Collection.create(tmp_path / "shop", pa.schema([pa.field("price", pa.float64())]))
+    sizes = []
+    for commits in (40, 80, 160):
+        while made.version <= commits:
+            made.append(rows(made.next_id, made.next_id + 1))
+        made.sweep()
+        sizes.append(sum(file.stat().st_size for file in versions(made)))
+        assert len(versions(made)) == 1
+    assert sizes[2] < 5 * sizes[0]  # all versions: 16 times
+    before = data_bytes(made)
+    for value in range(4):  # a column that is written again takes the place of the one before
+        made.write_vectors("features_a", made.table(["id"])["id"].to_numpy(), np.full((160, 64), value, "f4"), {})
+    made.sweep()
+    assert data_bytes(made) - before < 160 * (64 * 4 + 1500)
+    assert len(Collection.open(made.path)) == 160
+
+
+READER = """
+import sys
+import numpy as np
+from lookalike.data.collection import Collection
+collection = Collection.open(sys.argv[1])
+print("open", flush=True)
+sys.stdin.readline()
+print(len(collection), collection.table(["price"])["price"][0], len(collection.take(np.array([0, 2]), ["image"])))
+"""
+
+
+def test_a_reader_elsewhere_keeps_its_version(collection: Collection) -> None:
+    command = [sys.executable, "-c", READER, collection.path]
+    reader = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+    assert reader.stdout is not None
+    assert reader.stdout.readline() == "open\n"
+    collection.update(pa.table({"id": [0], "price": [9.0]}))
+    collection.mark_gone(np.array([2]))
+    with collection.locked("embed"):
+        pass
+    assert len(versions(collection)) > 1
+    assert reader.communicate("\n")[0] == "30 0.0 2\n"
+    with collection.locked("embed"):
+        assert len(versions(collection)) == 1
+    assert (len(collection), len(Collection.open(collection.path))) == (29, 29)
+
+
+def test_a_writer_that_is_behind_clears_nothing(collection: Collection) -> None:
+    behind = Collection.open(collection.path)
+    collection.update(pa.table({"id": [0], "price": [9.0]}))
+    del collection
+    with behind.locked("embed"):
+        assert behind.table(["price"])["price"][0].as_py() == 0.0

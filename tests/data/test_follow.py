@@ -96,3 +96,26 @@ def test_what_is_no_copy_is_left_alone(folder, tmp_path):
     assert whole(tmp_path / "b") == before
     with pytest.raises(StorageError, match="something else"):
         follow(Collection.open(tmp_path / "a"), folder, "index")
+
+
+def test_columns_that_come_later_come_along(folder, tmp_path):
+    table = tmp_path / "t.csv"
+    paths = [f"shop/label{i % 2}/{i}.png" for i in range(6)]
+    table.write_text("\n".join(["path,label", *(f"{path},a" for path in paths)]) + "\n")
+    prepare([str(table)], str(tmp_path / "a"))
+    follow(Collection.open(tmp_path / "a"), tmp_path / "b", "index")
+    table.write_text("\n".join(["path,label,price", *(f"{path},a,{i}" for i, path in enumerate(paths))]) + "\n")
+    prepare([str(table)], str(tmp_path / "a"))
+    source = Collection.open(tmp_path / "a")
+    source.add_columns(pa.schema([pa.field("tags", pa.list_(pa.string()))]))
+    source.update(pa.table({"id": [1, 4], "tags": [["x", "y"], []]}))
+    source.write_vectors("features_12345678", np.arange(5), np.eye(5, 4, dtype=np.float32), {"fingerprint": "12345678"})
+    follow(source, tmp_path / "b", "index")
+    assert whole(tmp_path / "b") == whole(tmp_path / "a")
+    assert [row["price"] for row in whole(tmp_path / "b")] == list(range(6))
+    version = Collection.open(tmp_path / "b").version
+    follow(source, tmp_path / "b", "index")
+    assert Collection.open(tmp_path / "b").version == version
+    source.update(pa.table({"id": [4], "tags": [["z"]]}))
+    follow(source, tmp_path / "b", "index")
+    assert whole(tmp_path / "b") == whole(tmp_path / "a")

@@ -10,7 +10,6 @@ values change in place, one column of one fragment at a time: vectors are added 
 without the bytes of an image being written again.
 """
 
-import re
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import timedelta
@@ -21,13 +20,15 @@ from typing import Any
 import lance
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 from jaxtyping import Float32, Int64
 from lance import LanceOperation
 from lance.fragment import write_fragments
 
 from lookalike.core.errors import CollectionError
-from lookalike.core.files import fingerprint, found_at, kind_of, locked, read_card, storage_errors, write_json
+from lookalike.core.files import Held, fingerprint, found_at, kind_of, locked, read_card, storage_errors, write_json
 from lookalike.core.shapes import Ids
+from lookalike.data.conditions import check_brackets, condition_error
 
 SCHEMA = pa.schema(
     [
@@ -55,7 +56,11 @@ ERRORS = pa.schema(
         pa.field("stamp", pa.string(), nullable=False),
     ]
 )
+VECTORS = ("features_", "mirrored_", "embedding_")
+"""How the names of the encoders' columns begin."""
 _PRESENT = "gone = false"
+SWEEP = 32
+"""Commits until old versions are cleared: a version lists all pieces of the table, so keeping all grows as a square."""
 # Lance reads ahead up to 2 GB by itself; images need far less to keep the disk busy.
 _READ_AHEAD = {"batch_readahead": 2, "fragment_readahead": 2, "io_buffer_size": 64 << 20}
 
@@ -66,9 +71,10 @@ class Collection:
     An object stays at the version that it opened, and moves on with what it writes itself.
     """
 
-    def __init__(self, path: str, dataset: Any) -> None:
+    def __init__(self, path: str) -> None:
         self.path = path
-        self._dataset = dataset
+        self._held = Held(f"{path}/rows.lance")  # before the version is looked up: its files stay from here on
+        self._dataset: Any = lance.dataset(f"{path}/rows.lance")
         self._cache: dict[str, Any] = {}
 
     @classmethod
@@ -79,14 +85,14 @@ class Collection:
             out = path if kind in ("missing", "empty") else "COLL"  # what is something else stays so
             raise CollectionError(f"{found_at(path)}, not a collection.", hint=f"lookalike prepare SOURCE --out {out}")
         try:
-            dataset = lance.dataset(f"{path}/rows.lance")
-        except ValueError as error:
+            found = cls(path)
+        except (ValueError, OSError) as error:
             raise CollectionError(
                 f"`{path}/rows.lance` is not a table: its first write was interrupted, or files are missing.",
                 hint=f"lookalike prepare SOURCE --out {path} writes it anew",
             ) from error
-        _check_schema(path, dataset.schema)
-        return cls(path, dataset)
+        _check_schema(path, found.schema)
+        return found
 
     @classmethod
     def create(cls, path: str | Path, extra: pa.Schema | None = None) -> "Collection":
@@ -95,8 +101,8 @@ class Collection:
         schema = pa.schema([*SCHEMA, *(extra or ())])
         with storage_errors(path):
             Path(path).mkdir(parents=True, exist_ok=True)
-            dataset = lance.write_dataset(schema.empty_table(), f"{path}/rows.lance")
-        return cls(path, dataset)
+            lance.write_dataset(schema.empty_table(), f"{path}/rows.lance")
+        return cls(path)
 
     # ------------------------------------------------------------------ what it is
 
@@ -157,10 +163,17 @@ class Collection:
         rows that are marked so. CollectionError if a column is unknown or the condition can't be understood.
         """
         self._check_columns(columns)
+        # A condition of the user's is never put together with ours, which a comment in it could undo.
+        hidden = where is not None and not gone
         try:
-            yield from self._scanner(columns, where, batch_rows, gone).to_batches()
+            for batch in self._scanner(
+                [*columns, "gone"] if hidden and "gone" not in columns else columns,
+                where if where is not None or gone else _PRESENT,
+                batch_rows,
+            ).to_batches():
+                yield batch.filter(pc.invert(batch["gone"])).select(list(columns)) if hidden else batch
         except ValueError as error:  # before the first batch, or where a value makes the condition impossible
-            raise _where_error(where, self.columns, error) from error
+            raise condition_error(where, self.columns, error) from error
 
     def table(self, columns: Sequence[str], where: str | None = None, *, gone: bool = False) -> pa.Table:
         """All of `scan` at once."""
@@ -216,9 +229,13 @@ class Collection:
             yield
 
     def sweep(self) -> None:
-        """Remove the files that a killed or refused write left, which no version knows; all versions stay."""
-        with storage_errors(self.path):
-            self._dataset.cleanup_old_versions(older_than=timedelta(days=36_500), delete_unverified=True)
+        """Remove what a killed or refused write left, and the versions before this one if no reader has any open."""
+        errors = f"{self.path}/errors.lance"
+        with storage_errors(self.path), self._held.alone() as alone:
+            old = alone and self._dataset.latest_version == self.version
+            for dataset in (self._dataset, *([lance.dataset(errors)] if committed(errors) else [])):
+                age = timedelta(0) if old else timedelta(days=36_500)
+                dataset.cleanup_old_versions(older_than=age, delete_unverified=True)
 
     def append(self, table: pa.Table) -> None:
         """Add rows, in one commit; their ids rise and lie above all ids that are there. Missing columns are null."""
@@ -302,6 +319,8 @@ class Collection:
     def _commit(self, operation: Any) -> None:
         self._dataset = lance.LanceDataset.commit(self._dataset, operation, read_version=self._dataset.version)
         self._cache = {}
+        if self.version % SWEEP == 0:
+            self.sweep()
 
     def _fragments(self) -> Iterator[tuple[Any, int, int]]:
         start = 0
@@ -334,14 +353,19 @@ class Collection:
                     hint=f"did you mean `{close[0]}`?" if close else f"columns: {', '.join(self.columns)}",
                 )
 
-    def _scanner(self, columns: Sequence[str], where: str | None, batch_rows: int, gone: bool) -> Any:
+    def _scanner(self, columns: Sequence[str], where: str | None, batch_rows: int) -> Any:
         if where is not None:
-            _check_brackets(where)
+            check_brackets(where)
             self._dataset.scanner(columns=["id"], filter=where).explain_plan()  # its error speaks of what was typed
-        condition = " AND ".join([f"({where})"] * (where is not None) + [_PRESENT] * (not gone))
+            where = f"({where}\n)"  # else words behind a whole condition are passed over
         return self._dataset.scanner(
-            columns=list(columns), filter=condition or None, batch_size=batch_rows, scan_in_order=True, **_READ_AHEAD
+            columns=list(columns), filter=where, batch_size=batch_rows, scan_in_order=True, **_READ_AHEAD
         )
+
+
+def is_vector(field: pa.Field) -> bool:
+    """Whether an encoder made this column."""
+    return bool(field.name.startswith(VECTORS) and pa.types.is_fixed_size_list(field.type))
 
 
 def committed(path: str) -> bool:
@@ -357,23 +381,3 @@ def _check_schema(path: str, schema: pa.Schema) -> None:
                 f"The table of `{path}` is another one's: column `{field.name}` is {found}, expected {field.type}.",
                 hint="lookalike prepare SOURCE --out NEW_COLLECTION",
             )
-
-
-def _check_brackets(where: str) -> None:
-    """ValueError if a bracket closes that never opened: Lance stops reading there, and our own would match it."""
-    depth = 0
-    for character in re.sub(r"'[^']*'|\"[^\"]*\"|`[^`]*`", "", where):
-        depth += {"(": 1, ")": -1}.get(character, 0)
-        if depth < 0:
-            raise ValueError("a bracket closes that was not opened")
-
-
-def _where_error(where: str | None, columns: list[str], error: ValueError) -> CollectionError:
-    # Lance puts its own stages before the reason, and the place in its own sources and its own columns behind it.
-    reason = str(error).split(", /")[0].split(" Valid fields are")[0].rstrip(".")
-    reason = reason.removeprefix("Invalid user input: ").rpartition("Arrow error: ")[2]
-    names = ", ".join(name for name in columns if name != "image")
-    return CollectionError(
-        f"The condition `{where}` can't be understood: {reason}.",
-        hint=f"it is SQL over the columns {names}; texts stand in single quotes",
-    )

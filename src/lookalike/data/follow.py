@@ -4,6 +4,7 @@ Rows are only ever appended, with rising ids: what is new lies above the last id
 """
 
 from pathlib import Path
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -11,10 +12,12 @@ import pyarrow.compute as pc
 from lookalike.core.errors import CollectionError
 from lookalike.core.files import locked, refuse_unless
 from lookalike.core.journal import progress
-from lookalike.data.collection import SCHEMA, Collection
+from lookalike.data.collection import SCHEMA, Collection, is_vector
 
 ROWS = 2048
 """Rows of a commit: they wait in memory, with their images."""
+VECTORS = 2**16
+"""Rows of a commit of vectors alone."""
 
 
 def follow(source: Collection, out: str | Path, verb: str) -> Collection:
@@ -38,9 +41,13 @@ def follow(source: Collection, out: str | Path, verb: str) -> Collection:
     with copy.locked(verb):
         shared = len(copy.table(["id"], gone=True))
         _check_same(source, copy, shared)
+        new = [field for field in source.schema if field.name not in copy.columns]
+        if new:
+            copy.add_columns(pa.schema(new))
+        _fill(source, copy, [field.name for field in new if is_vector(field)])
         _edit(source, copy)
         with progress("copy", "images", len(source.table(["id"], gone=True)), shared) as bar:
-            for batch in source.scan(_shared_columns(source, copy), f"id > {_last(copy)}", ROWS, gone=True):
+            for batch in source.scan(source.columns, f"id > {_last(copy)}", ROWS, gone=True):
                 copy.append(pa.Table.from_batches([batch]))
                 bar.advance(len(batch))
         entries = {key: value for key, value in source.card.items() if key != "model"}
@@ -53,10 +60,6 @@ def _last(copy: Collection) -> int:
     return ids[-1].as_py() if len(ids) else -1
 
 
-def _shared_columns(source: Collection, copy: Collection) -> list[str]:
-    return [name for name in source.columns if name in copy.columns]
-
-
 def _check_same(source: Collection, copy: Collection, shared: int) -> None:
     """CollectionError unless the rows of `copy` are the first rows of `source`."""
     theirs = source.table(["id", "sha256"], f"id <= {_last(copy)}", gone=True)
@@ -67,22 +70,26 @@ def _check_same(source: Collection, copy: Collection, shared: int) -> None:
         )
 
 
+def _fill(source: Collection, copy: Collection, names: list[str]) -> None:
+    """Vectors that the source has gained since; those that both have are as they were, like the images."""
+    if names:
+        for batch in source.scan(["id", *names], f"id <= {_last(copy)}", VECTORS, gone=True):
+            copy.update(pa.Table.from_batches([batch]))
+
+
 def _edit(source: Collection, copy: Collection) -> None:
     """Set what was edited since, images and vectors aside."""
-    names = [name for name in _shared_columns(source, copy) if _comparable(source.schema.field(name))]
+    names = [field.name for field in source.schema if not is_vector(field) and field.name not in ("image", "sha256")]
     theirs = source.table(names, f"id <= {_last(copy)}", gone=True)
     ours = copy.table(names, gone=True)
     same = pa.array([True] * len(ours), pa.bool_())
     for name in names:
-        same = pc.and_(same, _same(theirs[name], ours[name]))
+        same = pc.and_(same, same_values(theirs[name], ours[name]))
     copy.update(theirs.filter(pc.invert(same)))
 
 
-def _comparable(field: pa.Field) -> bool:
-    return not pa.types.is_nested(field.type) and field.name not in ("image", "sha256")
-
-
-def _same(left: pa.ChunkedArray, right: pa.ChunkedArray) -> pa.ChunkedArray:
-    """Where both are null or equal."""
-    nothing = pc.and_(pc.is_null(left), pc.is_null(right))
-    return pc.or_(nothing, pc.fill_null(pc.equal(left, right), False))
+def same_values(left: Any, right: Any) -> Any:
+    """Where two columns are equal, or null in both."""
+    if pa.types.is_nested(left.type):
+        return pa.array([a == b for a, b in zip(left.to_pylist(), right.to_pylist(), strict=True)], pa.bool_())
+    return pc.or_(pc.and_(pc.is_null(left), pc.is_null(right)), pc.fill_null(pc.equal(left, right), False))

@@ -27,6 +27,7 @@ import pyarrow.csv
 import pyarrow.parquet
 
 from lookalike.core.errors import SourceError
+from lookalike.data.collection import VECTORS
 from lookalike.data.sources import SPLITS, Place, Source, SourceRow, stamp_of
 from lookalike.data.sources.tar import index_of
 
@@ -185,13 +186,12 @@ def _typed(table: pa.Table, lines: _Lines) -> pa.Table:
 
 
 _OURS = ("id", "source", "image", "width", "height", "sha256", "gone", "stamp")
-_VECTORS = ("features_", "mirrored_", "embedding_")
 
 
 def _kept_name(name: str) -> str:
     """Name in the collection: a further column called like one of ours gets `source_` before it."""
     name = name.strip().replace(".", "_") or "unnamed"
-    return f"source_{name}" if name in _OURS or name.startswith(_VECTORS) else name
+    return f"source_{name}" if name in _OURS or name.startswith(VECTORS) else name
 
 
 _TRUTHS = {"true": True, "false": False, "1": True, "0": False}
