@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from lookalike.commands import main
+from lookalike.core.files import read_json, write_json
 from lookalike.data.collection import Collection
 from lookalike.vectors.runtime import Embedder
 
@@ -93,3 +94,22 @@ def test_refuses(shop, tmp_path, capsys):
         assert words in capsys.readouterr().err
         assert not (Path(tmp_path) / "copy").exists()
     assert [file.name for file in (tmp_path / "else").iterdir()] == ["thesis.txt"]
+
+
+def test_images_are_kept_at_the_size_that_the_model_reads(shop, tmp_path, monkeypatch, capsys):
+    model = tmp_path / "large"
+    shutil.copytree(shop.model, model)
+    config = read_json(model / "config.json")
+    write_json(model / "config.json", {**config, "preprocess": {**config["preprocess"], "resize": 300}})
+    for out, size in ((tmp_path / "new.coll", 300), (shop.collection, None)):
+        source = shop.images if size else shop.collection
+        assert main(["index", str(source), "--model", str(model), "--out", str(out)]) == 0
+        words = capsys.readouterr().err
+        if size:
+            assert Collection.open(out).card["options"]["size"] == size
+            assert "enlarged" not in words
+        else:
+            assert "stores images at 256 px" in words
+            assert "--size 300" in words
+    assert main(["embed", str(model), str(shop.collection)]) == 0
+    assert "--size 300" in capsys.readouterr().err

@@ -9,6 +9,7 @@ from lookalike.core.files import kind_of
 
 if TYPE_CHECKING:
     from lookalike.data.collection import Collection
+    from lookalike.imaging.preprocess import Preprocess
     from lookalike.vectors.runtime import Embedder
 
 
@@ -17,7 +18,8 @@ class Config:
     """Make a searchable collection of a folder or table of images, or a collection searchable.
 
     Does what `lookalike prepare` and `lookalike embed` do, and notes the encoder, so that `lookalike search` needs no
-    `--model`. The same command again adds what is new, marks what is gone, and embeds only what is new.
+    `--model`. The same command again adds what is new, marks what is gone, and embeds only what is new. New
+    collections store images at the size that the model reads, and at 256 px at least.
     """
 
     source: str = option(positional=True, metavar="SOURCE|COLL")
@@ -31,6 +33,7 @@ class Config:
 def main(config: Config) -> None:
     """Prepare if there is a source, embed what lacks vectors, note the encoder."""
     from lookalike.core.journal import note
+    from lookalike.data.card import note_small
     from lookalike.data.collection import Collection
     from lookalike.data.follow import follow
     from lookalike.vectors.column import ensure_embeddings
@@ -38,22 +41,24 @@ def main(config: Config) -> None:
 
     embedder = load(config.model)  # first: it may be what is wrong
     if kind_of(config.source) != "collection":
-        _prepare(config.source, config.out)
+        _prepare(config.source, config.out, embedder.config.preprocess)
     elif Path(config.source).resolve() != Path(config.out).resolve():
         follow(Collection.open(config.source), config.out, "index")
     collection = Collection.open(config.out)
+    note_small(collection, embedder.config.preprocess.resize, config.model)
     new = len(collection.missing(embedder.embedding_column))
     column = ensure_embeddings(embedder, collection)
     _note_model(collection, config.model, embedder, column)
     note(f"`{config.out}` can be searched: {len(collection):,} images, {new:,} newly embedded")
 
 
-def _prepare(source: str, out: str) -> None:
+def _prepare(source: str, out: str, preprocess: "Preprocess") -> None:
     from lookalike.core.files import read_card
     from lookalike.core.journal import note
-    from lookalike.data.prepare import prepare
+    from lookalike.data.prepare import SIZE, prepare
 
-    note(prepare([source], out, **read_card(out).get("options", {})).sentence(out))
+    options = {"size": max(SIZE, preprocess.resize), **read_card(out).get("options", {})}
+    note(prepare([source], out, **options).sentence(out))
 
 
 def _note_model(collection: "Collection", path: str, embedder: "Embedder", column: str) -> None:

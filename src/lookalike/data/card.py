@@ -14,7 +14,7 @@ from typing import Any
 
 from lookalike import __version__
 from lookalike.core.errors import CollectionError
-from lookalike.core.journal import table
+from lookalike.core.journal import note, table
 from lookalike.data.collection import Collection
 from lookalike.data.sources import SPLITS
 
@@ -78,6 +78,16 @@ def check_options(out: str, recorded: dict[str, Any], wanted: dict[str, Any]) ->
                 f"`{out}` was made with `--{name} {recorded[name]}`, not {value}.",
                 hint=f"give `--{name} {recorded[name]}`, or another `--out`",
             )
+
+
+def note_small(collection: Collection, pixels: int, model: str) -> None:
+    """Say that `model` reads images of `pixels` px and the collection keeps smaller ones, if that is so."""
+    stored = collection.card.get("options", {}).get("size")
+    if stored is not None and stored < pixels:
+        note(
+            f"`{collection.path}` stores images at {stored} px and `{model}` reads {pixels} px: they are enlarged; "
+            f"`lookalike prepare SOURCE --size {pixels} --out NEW` keeps what it can see"
+        )
 
 
 def counts_of(collection: Collection) -> dict[str, dict[str, int]]:

@@ -29,6 +29,8 @@ from lookalike.data.convert import Converted, Failed, Outcome, Task, convert_all
 from lookalike.data.sources import SourceRow
 from lookalike.data.sources.listing import Listing, common_type, list_images
 
+SIZE = 256
+"""Shorter side of a stored image, in pixels, if nobody says another."""
 BATCH = 512
 """Images of a commit, at least, unless the work ends; fewer would make a table of many small pieces."""
 BATCH_SECONDS = 5.0
@@ -43,7 +45,7 @@ def prepare(
     sources: Sequence[str],
     out: str,
     *,
-    size: int = 256,
+    size: int = SIZE,
     limit: int | None = None,
     test: float = 0.0,
     workers: int = 0,
