@@ -25,6 +25,7 @@ COLORS = ((0.48, 0.45, 0.40), (0.27, 0.26, 0.28))
         ("class", Preprocess(32, "pad", 32, "bicubic", *COLORS, fill=(9, 99, 200), rounding="even"), {"mirror": True}),
         ("class", Preprocess(32, "crop", 24, "lanczos", *COLORS), {"dimension": None}),
         ("class", Preprocess(32, "squash", 36, "nearest", *COLORS), {}),
+        ("class", Preprocess(32, "crop", 36, "bicubic", *COLORS, antialias=False), {}),
     ],
 )
 def test_the_readme_gives_the_encoders_vectors(tmp_path: Path, case, small, pooling, preprocess, options):

@@ -21,7 +21,7 @@ TABLES: dict[str, tuple[str, set[str]]] = {
     "export": (
         "TARGETS",
         {"families", "licences", "model_card", "parity", "parts", "pixels", "published", "upload", "writing"}
-        | {"open_clip_text", "tensorflow"},
+        | {"open_clip_text", "tensorflow", "torch_program"},
     ),
 }
 

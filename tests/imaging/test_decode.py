@@ -16,7 +16,8 @@ from PIL import ImageCms, ImageOps
 
 from lookalike.core.errors import ImageError
 from lookalike.imaging import decode as images
-from lookalike.imaging.decode import decode, encode_jpeg, resize, resize_shorter, store
+from lookalike.imaging.decode import decode, encode_jpeg, resize_shorter, store
+from lookalike.imaging.resample import resize
 
 
 def smooth(height, width):

@@ -65,6 +65,24 @@ def test_equals_the_image_processors(kind: str, options: dict[str, Any], ours: P
     assert np.array_equal(ours(image), theirs.transpose(1, 2, 0))
 
 
+def transformers_crop(image: np.ndarray, size: int, resize: int) -> np.ndarray:
+    """Resize to a shortest edge and `center_crop` of transformers 5, written out with Pillow."""
+    height, width = image.shape[:2]
+    if width <= height:
+        new = (resize, int(resize * height / width))
+    else:
+        new = (int(resize * width / height), resize)
+    resized = np.asarray(Image.fromarray(image).resize(new, Image.Resampling.BICUBIC))
+    sides = []
+    for length in resized.shape[:2]:
+        first, room = (length - size) // 2, max(size, length)
+        ahead = -(-(room - length) // 2)
+        sides.append((ahead, room, first + ahead))
+    padded = np.zeros((sides[0][1], sides[1][1], 3), np.uint8)
+    padded[sides[0][0] :, sides[1][0] :][: resized.shape[0], : resized.shape[1]] = resized
+    return padded[sides[0][2] :, sides[1][2] :][:size, :size]
+
+
 def torchvision_crop(image: np.ndarray, size: int, resize: int) -> np.ndarray:
     """Resize(resize) and CenterCrop(size) of torchvision 0.2x, written out with Pillow."""
     height, width = image.shape[:2]
@@ -101,6 +119,13 @@ def test_rounding_even_is_torchvisions(height: int, width: int, size: int, resiz
     assert np.array_equal(crop(size, resize, "bicubic", rounding="even")(image), torchvision_crop(image, size, resize))
 
 
+@pytest.mark.parametrize(("height", "width"), SIZES)
+@pytest.mark.parametrize(("size", "resize"), [(224, 224), (97, 140), (65, 50), (64, 50)])
+def test_rounding_floor_is_transformers(height: int, width: int, size: int, resize: int):
+    image = picture(height, width)
+    assert np.array_equal(crop(size, resize, "bicubic")(image), transformers_crop(image, size, resize))
+
+
 @pytest.mark.parametrize(("height", "width"), [s for s in SIZES if min(s) > 9])
 def test_pad_is_open_clips(height: int, width: int):
     ours = Preprocess(99, "pad", 99, "bicubic", MEAN, STD, rounding="even", fill=(77, 77, 77))
@@ -121,6 +146,35 @@ def test_without_antialias_is_torchs_interpolate(interpolation: Any, height: int
     theirs = theirs.clip(0, 255).round()[0].permute(1, 2, 0).numpy()
     assert np.abs(ours.astype(int) - theirs).max() <= 1  # a half rounds either way
     assert (ours == theirs).mean() > 0.999
+
+
+def interpolated(image: np.ndarray, size: int, a: float | None) -> np.ndarray:
+    """`upsample_bilinear2d` (no `a`) and `upsample_bicubic2d` of torch without antialiasing, pixel by pixel."""
+
+    def share(t: float) -> float:
+        t = abs(t)
+        if a is None:
+            return max(0.0, 1 - t)
+        if t <= 1:
+            return ((a + 2) * t - (a + 3)) * t * t + 1
+        return ((a * t - 5 * a) * t + 8 * a) * t - 4 * a if t < 2 else 0.0
+
+    made = np.zeros((size, size, 3))
+    for y, x in np.ndindex(size, size):
+        cy, cx = ((at + 0.5) * length / size - 0.5 for at, length in zip((y, x), image.shape, strict=False))
+        for j in range(int(np.floor(cy)) - 1, int(np.floor(cy)) + 3):
+            for i in range(int(np.floor(cx)) - 1, int(np.floor(cx)) + 3):
+                pixel = image[min(max(j, 0), image.shape[0] - 1), min(max(i, 0), image.shape[1] - 1)]
+                made[y, x] += share(j - cy) * share(i - cx) * pixel.astype(float)
+    return np.clip(made, 0, 255)
+
+
+@pytest.mark.parametrize(("interpolation", "a"), [("bilinear", None), ("bicubic", -0.75)])
+@pytest.mark.parametrize(("height", "width"), [(17, 40), (5, 9), (60, 31)])
+def test_without_antialias_pixel_by_pixel(interpolation: Any, a: float | None, height: int, width: int):
+    image = picture(height, width)
+    ours = Preprocess(24, "squash", 24, interpolation, MEAN, STD, antialias=False)(image)
+    assert np.abs(ours - interpolated(image, 24, a)).max() <= 0.5 + 1e-3
 
 
 def test_the_window_of_a_strip_is_what_resizing_all_of_it_gives():

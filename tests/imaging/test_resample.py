@@ -1,4 +1,6 @@
-"""Reduction by matrix products, against Pillow and against a loop over the definition."""
+"""Weights against loops over their definitions, and reduction by matrix products against Pillow and such a loop."""
+
+import math
 
 import hypothesis
 import hypothesis.strategies as st
@@ -6,7 +8,7 @@ import numpy as np
 import PIL.Image
 import pytest
 
-from lookalike.imaging.resample import reduce
+from lookalike.imaging.resample import NUMPY, matrix, reduce, weights
 
 
 def pillow(image, height, width, box):
@@ -37,6 +39,74 @@ def test_pixels_are_those_of_pillow(height, width, share, channels):
 def test_part_of_the_picture(box):
     image = noise(100, 81, 3)
     assert np.abs(reduce(image, 20, 15, box).astype(int) - pillow(image, 20, 15, box)).max() <= 1
+
+
+def keys(t, a):
+    """The cubic of Keys (1981), equation 15, for any a."""
+    t = abs(t)
+    if t < 1:
+        return (a + 2) * t**3 - (a + 3) * t**2 + 1
+    return a * t**3 - 5 * a * t**2 + 8 * a * t - 4 * a if t < 2 else 0.0
+
+
+def sinc(t):
+    return math.sin(math.pi * t) / (math.pi * t) if t else 1.0
+
+
+def transcribed(length, resized, interpolation, antialias):
+    """Pillow's `precompute_coeffs` and torch's `interpolate`, one weight at a time."""
+    scale = length / resized
+    stretch = max(scale, 1) if antialias else 1
+    kernel, reach = {
+        "bilinear": (lambda t: max(0.0, 1 - abs(t)), 1),
+        "bicubic": (lambda t: keys(t, -0.5 if antialias else -0.75), 2),
+        "lanczos": (lambda t: sinc(t) * sinc(t / 3) if abs(t) < 3 else 0.0, 3),
+    }[interpolation]
+    rows = np.zeros((resized, length))
+    for i in range(resized):
+        center = (i + 0.5) * scale - 0.5
+        for j in range(math.floor(center - reach * stretch), math.ceil(center + reach * stretch) + 1):
+            if antialias and not 0 <= j < length:
+                continue
+            rows[i, min(max(j, 0), length - 1)] += kernel((j - center) / stretch)
+    return rows / rows.sum(axis=1, keepdims=True)
+
+
+FILTERS = [
+    ("bilinear", True),
+    ("bicubic", True),
+    ("lanczos", True),
+    ("bilinear", False),
+    ("bicubic", False),
+]
+
+
+@pytest.mark.parametrize(("interpolation", "antialias"), FILTERS)
+@pytest.mark.parametrize(("length", "resized"), [(1, 1), (1, 7), (2, 5), (7, 16), (16, 7), (37, 24), (50, 3), (64, 64)])
+def test_weights_by_definition(interpolation, antialias, length, resized):
+    wanted = transcribed(length, resized, interpolation, antialias)
+    np.testing.assert_allclose(matrix(length, resized, interpolation, antialias), wanted, atol=1e-12)
+
+
+@pytest.mark.parametrize(("interpolation", "antialias"), FILTERS)
+@pytest.mark.parametrize(("length", "resized", "start", "size"), [(37, 24, 3, 16), (7, 16, -2, 20), (64, 10, 0, 10)])
+def test_the_program_gives_the_same_weights_and_nothing_outside(interpolation, antialias, length, resized, start, size):
+    place = np.arange(start, start + size)[:, None]
+    found, seen = weights(place, np.arange(length)[None], length, resized, interpolation, antialias, NUMPY)
+    wanted = np.zeros((size, length))
+    inside = [(row, at) for row, at in enumerate(place[:, 0]) if 0 <= at < resized]
+    for row, at in inside:
+        wanted[row] = transcribed(length, resized, interpolation, antialias)[at]
+    np.testing.assert_allclose(found, wanted, atol=2.0**-23 if antialias else 1e-12)
+    assert np.flatnonzero(seen).tolist() == [row for row, _ in inside]
+
+
+@pytest.mark.parametrize(("length", "resized"), [(37, 24), (7, 16), (1, 5), (300, 7)])
+def test_the_program_finds_the_nearest_as_pillow_does(length, resized):
+    line = np.arange(length, dtype=np.int32)
+    found, _ = weights(np.arange(resized)[:, None], line[None], length, resized, "nearest", True, NUMPY)
+    wanted = PIL.Image.fromarray(line[None]).resize((resized, 1), PIL.Image.Resampling.NEAREST)
+    np.testing.assert_array_equal(found @ line, np.asarray(wanted)[0])
 
 
 def test_definition():

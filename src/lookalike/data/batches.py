@@ -15,7 +15,8 @@ from jaxtyping import Int, Int32, Int64, UInt8
 from lookalike.core.shapes import Image
 from lookalike.data import sampling
 from lookalike.imaging.augment import Augment, apply
-from lookalike.imaging.decode import decode, resize
+from lookalike.imaging.decode import decode
+from lookalike.imaging.resample import resize
 
 if TYPE_CHECKING:
     import pyarrow as pa

@@ -10,7 +10,7 @@ import numpy as np
 from jaxtyping import Float32, UInt8
 
 from lookalike.core.shapes import Image
-from lookalike.imaging.decode import resize
+from lookalike.imaging.resample import resize
 
 
 @dataclass(frozen=True)

@@ -153,21 +153,6 @@ def store(data: bytes, size: int) -> Stored:
     return Stored(_jpeg(small, _QUALITY), *upright)
 
 
-def resize(
-    image: Image, height: int, width: int, box: tuple[float, float, float, float] | None = None
-) -> UInt8[np.ndarray, "h w 3"]:
-    """`image`, or the part of it inside `box`, resampled bicubic with antialias to [height width 3].
-
-    Args:
-        image: uint8 [H W 3].
-        height: Of the result, in pixels.
-        width: Of the result, in pixels.
-        box: left, top, right, bottom in pixels of `image`; fractions are allowed.
-    """
-    picture = PIL.Image.fromarray(image)
-    return np.array(picture.resize((width, height), PIL.Image.Resampling.BICUBIC, box=box))
-
-
 def resize_shorter(image: Image, size: int) -> UInt8[np.ndarray, "h w 3"]:
     """`image` with its shorter side reduced to `size` pixels, or as it is if it is not larger."""
     height, width = image.shape[:2]

@@ -5,21 +5,14 @@ made from the same pixels wherever they are computed. Normalising, `(x / 255 - m
 """
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
-from jaxtyping import Float, Int64, UInt8
-from PIL import Image as Pillow
+from jaxtyping import UInt8
 
 from lookalike.core.errors import EncoderError
 from lookalike.core.shapes import Image
-
-_FILTERS = {
-    "nearest": Pillow.Resampling.NEAREST,
-    "bilinear": Pillow.Resampling.BILINEAR,
-    "bicubic": Pillow.Resampling.BICUBIC,
-    "lanczos": Pillow.Resampling.LANCZOS,
-}
+from lookalike.imaging.resample import NUMPY, Arithmetic, Filter, resize, sample
 
 
 @dataclass(frozen=True)
@@ -33,7 +26,7 @@ class Preprocess:
     around it if that is not enough. squash: both, whatever the shape. pad: the longer one, and `fill` around it."""
     resize: int
     """Length of that side in pixels; in the modes squash and pad at least `size`, and mostly equal to it."""
-    interpolation: Literal["nearest", "bilinear", "bicubic", "lanczos"]
+    interpolation: Filter
     """The resampling filter."""
     mean: tuple[float, float, float]
     """Subtracted from red, green and blue after division by 255."""
@@ -68,7 +61,7 @@ class Preprocess:
         Returns:
             RGB pixels, `size` high and wide.
         """
-        height, width = self._resized(*image.shape[:2])
+        height, width = (int(side) for side in self.resized(*image.shape[:2]))
         top, bottom, row = self._window(height)
         left, right, column = self._window(width)
         part = self._resample(image, (height, width), (top, bottom), (left, right))
@@ -78,26 +71,32 @@ class Preprocess:
         square[row : row + part.shape[0], column : column + part.shape[1]] = part
         return square
 
-    def _resized(self, height: int, width: int) -> tuple[int, int]:
-        """Height and width of the whole image after resizing."""
-        short, long = min(height, width), max(height, width)
+    def resized(self, height: Any, width: Any, xp: Arithmetic = NUMPY) -> tuple[Any, Any]:
+        """Height and width of the whole image after resizing; whole numbers, or what stands for them in a program."""
         if self.mode == "squash":
             return self.resize, self.resize
+        upright = width <= height
         if self.mode == "crop":  # both published families cut the longer side off, they do not round it
-            scaled = int(self.resize * long / short)
-            return (scaled, self.resize) if width <= height else (self.resize, scaled)
-        ratio = long / self.resize
-        return max(1, round(height / ratio)), max(1, round(width / ratio))
+            longer = self.resize * height // width, self.resize * width // height
+            return xp.where(upright, longer[0], self.resize), xp.where(upright, self.resize, longer[1])
+        ratio = xp.double(xp.where(upright, height, width)) / self.resize
+        rows, columns = (xp.whole(xp.round(xp.double(side) / ratio)) for side in (height, width))
+        return xp.where(rows < 1, 1, rows), xp.where(columns < 1, 1, columns)
+
+    def start(self, resized: Any, xp: Arithmetic = NUMPY) -> Any:
+        """Where the square begins along a side of `resized` pixels; negative where it begins before it.
+
+        Nothing negative is divided: graphs round that toward zero.
+        """
+        before, after = ((resized + self.size + odd) // 2 - self.size for odd in (0, 1))
+        if self.mode != "pad" and self.rounding == "floor":
+            return before
+        middle = before if self.rounding == "floor" else xp.where(before // 2 * 2 == before, before, after)
+        return xp.where(resized < self.size, after, middle)
 
     def _window(self, length: int) -> tuple[int, int, int]:
         """First and last (exclusive) resized pixel that is seen along one side, and where it lies in the square."""
-        spare = length - self.size
-        if self.mode == "pad" and spare < 0:
-            start = -(-spare // 2)
-        elif self.rounding == "floor":
-            start = spare // 2
-        else:
-            start = round(spare / 2) if spare >= 0 else -(-spare // 2)
+        start = int(self.start(length))
         return max(0, start), min(length, start + self.size), max(0, -start)
 
     def _resample(
@@ -110,44 +109,10 @@ class Preprocess:
         are resized whole, and equal the image processors' to the bit.
         """
         if not self.antialias:
-            return _sampled(image, whole, rows, columns, self.interpolation == "bicubic")
-        source = Pillow.fromarray(image)
+            return sample(image, whole, rows, columns, self.interpolation)
         if max(whole) <= 64 * min(whole):
-            resized = source.resize((whole[1], whole[0]), _FILTERS[self.interpolation])
-            return np.asarray(resized, np.uint8)[slice(*rows), slice(*columns)]
+            return resize(image, *whole, interpolation=self.interpolation)[slice(*rows), slice(*columns)]
         scale_y, scale_x = image.shape[0] / whole[0], image.shape[1] / whole[1]
         right, bottom = min(columns[1] * scale_x, image.shape[1]), min(rows[1] * scale_y, image.shape[0])
         box = (columns[0] * scale_x, rows[0] * scale_y, right, bottom)
-        size = (columns[1] - columns[0], rows[1] - rows[0])
-        return np.asarray(source.resize(size, _FILTERS[self.interpolation], box=box), np.uint8)
-
-
-def _sampled(
-    image: Image, whole: tuple[int, int], rows: tuple[int, int], columns: tuple[int, int], cubic: bool
-) -> UInt8[np.ndarray, "h w 3"]:
-    """Interpolation at the pixel centres without antialiasing, as torch's `interpolate(align_corners=False)` does."""
-    at_y, weight_y = _taps(image.shape[0], whole[0], rows, cubic)
-    at_x, weight_x = _taps(image.shape[1], whole[1], columns, cubic)
-    lines = np.einsum("htwc,ht->hwc", image[at_y].astype(np.float32), weight_y)
-    pixels = np.einsum("hwtc,wt->hwc", lines[:, at_x], weight_x)
-    result: UInt8[np.ndarray, "h w 3"] = np.clip(np.round(pixels), 0, 255).astype(np.uint8)
-    return result
-
-
-def _taps(
-    length: int, whole: int, window: tuple[int, int], cubic: bool
-) -> tuple[Int64[np.ndarray, "n t"], Float[np.ndarray, "n t"]]:
-    """Which source pixels (2, or 4 for `cubic`) make each pixel of the window, and their weights."""
-    centre = (np.arange(*window) + 0.5) * (length / whole) - 0.5
-    if not cubic:
-        centre = np.clip(centre, 0, None)
-    first = np.floor(centre).astype(np.int64) - (1 if cubic else 0)
-    taps = first[:, None] + np.arange(4 if cubic else 2)
-    distance = np.abs(centre[:, None] - taps)
-    if cubic:  # Keys' kernel with a = -0.75
-        near = (1.25 * distance - 2.25) * distance**2 + 1
-        far = -0.75 * (((distance - 5) * distance + 8) * distance - 4)
-        weight = np.where(distance <= 1, near, far)
-    else:
-        weight = 1 - distance
-    return np.clip(taps, 0, length - 1), weight.astype(np.float32)
+        return resize(image, rows[1] - rows[0], columns[1] - columns[0], box, self.interpolation)

@@ -1,16 +1,31 @@
-"""Bicubic reduction with antialias, as matrix products: the pixels of Pillow's `resize`, in about 60 % of its time.
+"""Resampling: one set of filters and one way to weigh pixels, for images, for graphs and for positions of patches.
 
-Resampling is the largest part of preparing an image of a megapixel, and Pillow does it one multiplication at a
-time. Each output pixel is a weighted sum of a few neighbouring input pixels, so a block of neighbouring outputs is a
-small dense matrix times a window of inputs, which is what BLAS is fast at. As in Pillow, rows are filtered first and
-rounded to 8 bits in between; 1 value in 10,000 then differs, by 1. (Where the scales of the two sides differ much,
-Pillow may begin with columns: then rounding differs more.) Pure: no file, no codec.
+Along one side a resampled value is a weighted sum of pixels, so resampling is a matrix: `taps` gives its band, `matrix`
+the whole of it, and `weights` states it as a program, for an image whose size only the program knows. Three things
+multiply by it. `resize` is Pillow's, which is the reference of the published image processors. `reduce` is the same in
+about 60 % of the time, for what is stored: each output pixel is a sum of a few neighbouring inputs, so a block of
+neighbouring outputs is a small dense matrix times a window of inputs, which is what BLAS is fast at. As in Pillow, rows
+are filtered first and rounded to 8 bits in between; 1 value in 10,000 then differs, by 1. (Where the scales of the two
+sides differ much, Pillow may begin with columns: then rounding differs more.) `sample` has no antialiasing. Pure: no
+file, no codec.
 """
 
+from collections.abc import Callable
 from functools import lru_cache
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
-from jaxtyping import Float32, Float64, UInt8
+from jaxtyping import Float32, Float64, Int64, UInt8
+from PIL import Image as Pillow
+
+from lookalike.core.shapes import Image
+
+Filter = Literal["nearest", "bilinear", "bicubic", "lanczos"]
+
+_REACH = {"bilinear": 1, "bicubic": 2, "lanczos": 3}
+"""Distance, in pixels of the coarser image, from which a filter gives nothing."""
+
+_BITS = 2.0**22  # steps of a weight in Pillow's arithmetic of 8 bits
 
 _BLOCK = 5  # outputs per product: times three colours they just fill a vector of 16, and wider means more zeros
 _CACHE = 2**19  # numbers converted to float32 at once, so that they stay in the cache of a core
@@ -20,10 +35,164 @@ _SINGLE_THREAD = 2**18
 _Blocks = tuple[list[int], Float32[np.ndarray, "blocks A B"]]
 
 
+class Arithmetic(NamedTuple):
+    """What filters and geometry need beside operators, of an array library or of a graph that is being made."""
+
+    where: Callable[..., Any]
+    sinc: Callable[[Any], Any]
+    """sin(pi x) / (pi x)."""
+    round: Callable[[Any], Any]
+    """Halves to the even number."""
+    whole: Callable[[Any], Any]
+    """As int64."""
+    real: Callable[[Any], Any]
+    """As float32 or finer."""
+    double: Callable[[Any], Any]
+    """As float64."""
+
+
+NUMPY = Arithmetic(np.where, np.sinc, np.round, np.int64, np.float64, np.float64)
+
+
+class Taps(NamedTuple):
+    """Along one side: the pixels that each output looks at, and what each of them gives."""
+
+    first: Int64[np.ndarray, " n"]
+    last: Int64[np.ndarray, " n"]
+    """One past the last."""
+    weights: Float64[np.ndarray, "n taps"]
+    """Of the pixels from `first` on; zero from `last` on."""
+
+
+def kernel(t: Any, interpolation: Filter, antialias: bool, xp: Arithmetic = NUMPY) -> Any:
+    """The filter at distances `t` >= 0. Keys' cubic (1981) has a = -0.5 in Pillow, -0.75 in torch without antialias."""
+    if interpolation == "bilinear":
+        return xp.where(t < 1, 1 - t, 0.0)
+    if interpolation == "lanczos":
+        return xp.where(t < 3, xp.sinc(t) * xp.sinc(t / 3), 0.0)
+    a = -0.5 if antialias else -0.75
+    near = ((a + 2) * t - (a + 3)) * t * t + 1
+    far = ((a * t - 5 * a) * t + 8 * a) * t - 4 * a
+    return xp.where(t < 1, near, xp.where(t < 2, far, 0.0))
+
+
+def taps(
+    length: int,
+    resized: int,
+    interpolation: Filter = "bicubic",
+    antialias: bool = True,
+    span: float | None = None,
+    window: tuple[int, int] | None = None,
+) -> Taps:
+    """The weights along one side, as Pillow has them (`precompute_coeffs`), or torch without antialiasing.
+
+    Antialiased, the filter widens where the image shrinks, is cut at the border and brought to sum 1. Without, it keeps
+    its width, and what lies beyond the border has the border's colour: pixels then begin below 0 or end above `length`.
+
+    Args:
+        length: Pixels along the side.
+        resized: Pixels that the whole side becomes.
+        interpolation: Not "nearest".
+        antialias: Whether the filter widens.
+        span: How much of the side is used, in pixels from its start, if not all.
+        window: First and last (exclusive) of the outputs that are wanted, if not all.
+    """
+    scale = (length if span is None else span) / resized
+    stretch = max(scale, 1.0) if antialias else 1.0
+    center = (np.arange(*(window or (0, resized))) + 0.5) * scale
+    if not antialias and interpolation == "bilinear":
+        center = np.maximum(center, 0.5)  # exact at the border
+    reach = _REACH[interpolation] * stretch
+    first, last = (np.floor(center + side * reach + 0.5).astype(np.int64) for side in (-1, 1))
+    if antialias:
+        first, last = np.maximum(first, 0), np.minimum(last, length)
+    pixels = first[:, None] + np.arange(int((last - first).max()))
+    shares = kernel(np.abs((pixels - center[:, None] + 0.5) / stretch), interpolation, antialias)
+    shares = shares * (pixels < last[:, None])
+    return Taps(first, last, shares / shares.sum(axis=1, keepdims=True) if antialias else shares)
+
+
+def matrix(length: int, resized: int, interpolation: Filter, antialias: bool) -> Float64[np.ndarray, "resized length"]:
+    """What each of `length` places along a side gives to each of `resized`."""
+    first, _, weights = taps(length, resized, interpolation, antialias)
+    dense = np.zeros((resized, length))
+    pixels = np.clip(first[:, None] + np.arange(weights.shape[1]), 0, length - 1)
+    np.add.at(dense, (np.arange(resized)[:, None], pixels), weights)
+    return dense
+
+
+def weights(
+    place: Any, pixels: Any, length: Any, resized: Any, interpolation: Filter, antialias: bool, xp: Arithmetic
+) -> tuple[Any, Any]:
+    """The matrix as a program: what each of an image's `pixels` [1 L] gives to each output `place` [S 1].
+
+    Positions are whole numbers until one division, so that single precision is enough. Weights have Pillow's 22 bits.
+
+    Returns:
+        Weights [S L], 0 for places outside of the resized image, and whether each place is inside, [S 1].
+    """
+    inside = xp.real((place >= 0) & (place < resized))
+    ours = (2 * place + 1) * length
+    if interpolation == "nearest":
+        return xp.real(pixels == ours // (2 * resized)) * inside, inside
+    coarser = xp.where(length < resized, resized, length) if antialias else resized
+
+    def shares(pixels: Any) -> Any:
+        apart = xp.real((2 * pixels + 1) * resized - ours)
+        return kernel(abs(apart / xp.real(2 * coarser)), interpolation, antialias, xp)
+
+    found = shares(pixels)
+    if antialias:
+        total = xp.where(inside == 0, 1.0, found.sum(axis=1, keepdims=True))
+        found = xp.round(found / total * _BITS) / _BITS
+    else:  # what the filter sees beyond an edge has the edge's colour
+        for edge, beyond in ((0, -1), (0, -2), (length - 1, length), (length - 1, length + 1)):
+            found = found + xp.where(pixels == edge, shares(beyond), 0.0)
+    return found * inside, inside
+
+
+def resize(
+    image: Image,
+    height: int,
+    width: int,
+    box: tuple[float, float, float, float] | None = None,
+    interpolation: Filter = "bicubic",
+) -> UInt8[np.ndarray, "height width 3"]:
+    """`image`, or the part of it inside `box`, resampled by Pillow with antialias to [height width 3].
+
+    Args:
+        image: uint8 [H W 3].
+        height: Of the result, in pixels.
+        width: Of the result, in pixels.
+        box: left, top, right, bottom in pixels of `image`; fractions are allowed.
+        interpolation: The filter.
+    """
+    kind = Pillow.Resampling[interpolation.upper()]
+    return np.asarray(Pillow.fromarray(image).resize((width, height), kind, box=box), np.uint8)
+
+
+def sample(
+    image: Image, whole: tuple[int, int], rows: tuple[int, int], columns: tuple[int, int], interpolation: Filter
+) -> UInt8[np.ndarray, "h w 3"]:
+    """The window (`rows`, `columns`) of `image` resized to `whole` (height, width) without antialiasing.
+
+    As torch's `interpolate(align_corners=False)` does it: bilinear or bicubic, at the centres of pixels.
+    """
+    at, by = [], []
+    for length, resized, window in zip(image.shape, whole, (rows, columns), strict=False):
+        first, _, weights = taps(length, resized, interpolation, antialias=False, window=window)
+        at.append(np.clip(first[:, None] + np.arange(weights.shape[1]), 0, length - 1))
+        by.append(weights.astype(np.float32))
+    lines = np.einsum("htwc,ht->hwc", image[at[0]].astype(np.float32), by[0])
+    pixels = np.einsum("hwtc,wt->hwc", lines[:, at[1]], by[1])
+    result: UInt8[np.ndarray, "h w 3"] = np.clip(np.round(pixels), 0, 255).astype(np.uint8)
+    return result
+
+
 def reduce(
     image: UInt8[np.ndarray, "H W C"], height: int, width: int, box: tuple[float, float]
 ) -> UInt8[np.ndarray, "height width C"]:
-    """`image` resampled to [height width C], bicubic (a = -0.5), antialiased (Pillow's `precompute_coeffs`).
+    """`image` resampled to [height width C], bicubic (a = -0.5), antialiased, as `taps` has it.
 
     Args:
         image: uint8 [H W C], any number of channels.
@@ -90,15 +259,15 @@ def _bytes(values: Float32[np.ndarray, "..."]) -> UInt8[np.ndarray, "..."]:
 @lru_cache(maxsize=8)
 def _blocks(size: int, new_size: int, length: float) -> _Blocks:
     """The band matrix [new_size size] cut into blocks of outputs: where each block's window starts, its weights."""
-    first, last, taps = _taps(size, new_size, length)
+    first, last, shares = taps(size, new_size, span=length)
     blocks = -(-new_size // _BLOCK)
     heads = np.arange(blocks) * _BLOCK
     tails = np.minimum(heads + _BLOCK, new_size) - 1
     taken = int((last[tails] - first[heads]).max())
     starts = np.minimum(first[heads], size - taken)
     weights = np.zeros((blocks * _BLOCK, taken), np.float32)
-    rows, ticks = np.nonzero(np.arange(taps.shape[1]) < (last - first)[:, None])
-    weights[rows, first[rows] - starts[rows // _BLOCK] + ticks] = taps[rows, ticks]
+    rows, ticks = np.nonzero(np.arange(shares.shape[1]) < (last - first)[:, None])
+    weights[rows, first[rows] - starts[rows // _BLOCK] + ticks] = shares[rows, ticks]
     return starts.tolist(), weights.reshape(blocks, _BLOCK, taken)
 
 
@@ -111,22 +280,3 @@ def _column_blocks(size: int, new_size: int, length: float, channels: int) -> _B
     for channel in range(channels):
         spread[:, :, channel, :, channel] = weights.transpose(0, 2, 1)
     return starts, spread.reshape(blocks, taken * channels, made * channels)
-
-
-def _taps(
-    size: int, new_size: int, length: float
-) -> tuple[np.ndarray, np.ndarray, Float64[np.ndarray, "new_size taps"]]:
-    """For each output: the first input it uses, one past the last, and the weights, which sum to 1."""
-    scale = max(length / new_size, 1.0)
-    center = (np.arange(new_size) + 0.5) * (length / new_size)
-    first = np.maximum((center - 2 * scale + 0.5).astype(np.int64), 0)
-    last = np.minimum((center + 2 * scale + 0.5).astype(np.int64), size)
-    position = first[:, None] + np.arange(int((last - first).max()))
-    weights = _cubic((position - center[:, None] + 0.5) / scale) * (position < last[:, None])
-    return first, last, weights / weights.sum(axis=1, keepdims=True)
-
-
-def _cubic(x: Float64[np.ndarray, "..."]) -> Float64[np.ndarray, "..."]:
-    """Keys' cubic convolution kernel (1981) with a = -0.5."""
-    x = np.abs(x)
-    return np.where(x < 1, (1.5 * x - 2.5) * x * x + 1, np.where(x < 2, ((2.5 - 0.5 * x) * x - 4) * x + 2, 0.0))

@@ -19,7 +19,8 @@ from PIL import ImageDraw, ImageFont
 from lookalike.core.errors import UsageError
 from lookalike.core.files import write_bytes
 from lookalike.core.shapes import Image
-from lookalike.imaging.decode import decode, encode_jpeg, resize
+from lookalike.imaging.decode import decode, encode_jpeg
+from lookalike.imaging.resample import resize
 
 SUFFIXES = (".png", ".html")
 SHARP = 400

@@ -12,6 +12,7 @@ from jaxtyping import Float
 from lookalike.core.errors import EncoderError
 from lookalike.encoders.config import EncoderConfig, Pooling, ProjectionConfig, Tensors, ViTConfig
 from lookalike.imaging.preprocess import Preprocess
+from lookalike.imaging.resample import Filter, matrix
 from lookalike.towers.vit import Resampling
 
 LEAST = 32
@@ -69,41 +70,10 @@ def resized(preprocess: Preprocess, size: int) -> Preprocess:
 
 def resampled(grid: Float[np.ndarray, "n n F"], side: int, resampling: Resampling) -> Float[np.ndarray, "m m F"]:
     """A square map of vectors brought to another side, as `torch.nn.functional.interpolate` does it."""
-    along = _weights(len(grid), side, resampling)
+    kind: Filter = "bicubic" if resampling.startswith("bicubic") else "bilinear"
+    along = matrix(len(grid), side, kind, resampling.endswith("antialias"))
     result: np.ndarray = np.einsum("mn,nkf,lk->mlf", along, grid.astype(np.float64), along, optimize=True)
     return result.astype(np.float32)
-
-
-def _weights(length: int, wanted: int, resampling: Resampling) -> Float[np.ndarray, "m n"]:
-    """What each of `length` places gives to each of `wanted`, along one side; places lie at the middles of pixels.
-
-    Without antialiasing the kernel keeps its width when a map shrinks, and what lies beyond the border is the border.
-    With it the kernel widens, and is cut at the border and brought to sum 1.
-    """
-    scale = length / wanted
-    centre = (np.arange(wanted) + 0.5) * scale - 0.5
-    cubic = resampling.startswith("bicubic")
-    if resampling.endswith("antialias"):
-        distance = np.abs(centre[:, None] - np.arange(length)) / max(scale, 1)
-        weights = _cubic(distance, -0.5) if cubic else np.clip(1 - distance, 0, None)
-        return weights / weights.sum(axis=1, keepdims=True)
-    weights = np.zeros((wanted, length))
-    if not cubic:
-        centre = np.clip(centre, 0, None)
-    first = np.floor(centre).astype(np.int64)
-    for tap in (-1, 0, 1, 2) if cubic else (0, 1):
-        distance = np.abs(centre - (first + tap))
-        share = _cubic(distance, -0.75) if cubic else 1 - distance
-        np.add.at(weights, (np.arange(wanted), np.clip(first + tap, 0, length - 1)), share)
-    return weights
-
-
-def _cubic(distance: np.ndarray, a: float) -> np.ndarray:
-    """Keys' kernel (1981), with torch's two values of its parameter `a`."""
-    near = ((a + 2) * distance - (a + 3)) * distance**2 + 1
-    far = a * (((distance - 5) * distance + 8) * distance - 4)
-    kernel: np.ndarray = np.where(distance <= 1, near, np.where(distance < 2, far, 0.0))
-    return kernel
 
 
 def _vit(config: EncoderConfig) -> ViTConfig:
