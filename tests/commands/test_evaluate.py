@@ -45,7 +45,7 @@ def test_separate(shop, evaluate):
 def test_embeds_first_where_vectors_are_missing(shop, evaluate, tmp_path, write_tiny_model):
     other = write_tiny_model(tmp_path / "other", 1)
     document = json.loads(evaluate(other, shop.collection, "--split", "all", "--json", "-").out)
-    assert f"embedding_{document['model'][:8]}" in Collection.open(shop.collection).columns
+    assert f"embedding_{document['model'][:8]}_float32" in Collection.open(shop.collection).columns
 
 
 def test_a_wrong_split_is_told_before_anything_is_embedded(shop, evaluate, tmp_path, write_tiny_model):

@@ -46,7 +46,7 @@ def test_again_embeds_only_what_is_new(shop, tmp_path, embedded, capsys):
     collection = Collection.open(tmp_path / "new.coll")
     model = collection.card["model"]
     assert model["path"] == str(shop.model)
-    assert model["column"] == f"embedding_{model['fingerprint'][:8]}"
+    assert model["column"] == f"embedding_{model['fingerprint'][:8]}_float32"
     assert len(collection.vectors(model["column"])[0]) == 12
 
 

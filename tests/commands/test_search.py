@@ -1,5 +1,6 @@
 """`lookalike search`, from argv to stdout."""
 
+import datetime
 import io
 import json
 import os
@@ -10,10 +11,13 @@ import textwrap
 
 import numpy as np
 import PIL.Image
+import pyarrow as pa
 import pytest
 
 from lookalike.commands import main
-from lookalike.data.collection import Collection
+from lookalike.data.collection import SCHEMA, Collection
+from lookalike.search.index import Index
+from lookalike.vectors import runtime
 
 
 @pytest.fixture
@@ -155,3 +159,60 @@ def test_imports_no_jax(shop):
     """
     done = subprocess.run([sys.executable, "-c", textwrap.dedent(script)], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
+
+
+def test_rows_that_have_no_vector_yet_are_left_out_and_counted(shop, search):
+    collection = Collection.open(shop.collection)
+    row = collection.table(SCHEMA.names).slice(0, 1)
+    collection.append(row.set_column(0, "id", pa.array([collection.next_id])))
+    said = search(picture(shop, 0, 0), "-k", "100000000000")
+    assert "1 of 13 images have no vector yet" in said.err
+    assert len(said.out.strip().split("\n")) == 3 + 12
+
+
+def test_json_is_json_whatever_the_source_said(shop, search):
+    collection = Collection.open(shop.collection)
+    extra = {
+        "price": pa.array([float("nan"), float("inf"), 2.5] * 4),
+        "raw": pa.array([b"\xff\x00"] * 12, pa.binary()),
+        "box": pa.array([[0.0, float("-inf")]] * 12, pa.list_(pa.float32(), 2)),
+        "when": pa.array([datetime.datetime(2026, 1, 2)] * 12),
+        "tags": pa.array([{"a": [1, None]}] * 12),
+    }
+    collection.add_columns(pa.schema([pa.field(name, values.type) for name, values in extra.items()]))
+    collection.update(pa.table({"id": collection.table(["id"])["id"], **extra}))
+
+    def refuse(constant):
+        raise AssertionError(f"{constant} is not JSON")
+
+    out = search(picture(shop, 0, 0), "-k", "12", "--json").out
+    (answer,) = json.loads(out, parse_constant=refuse)
+    by_id = sorted(answer["matches"], key=lambda match: match["id"])
+    assert [match["price"] for match in by_id] == [None, None, 2.5] * 4
+    assert by_id[0]["raw"] == "/wA="
+    assert by_id[0]["box"] == [0.0, None]
+    assert by_id[0]["when"].startswith("2026-01-02")
+    assert by_id[0]["tags"] == {"a": [1, None]}
+
+
+@pytest.mark.parametrize("precision", [None, "int8", "bfloat16"])
+def test_the_query_is_embedded_as_the_rows_were(shop, search, monkeypatch, precision):
+    """A column without a precision is from before that was noted; it is searched as it always was."""
+    collection = Collection.open(shop.collection)
+    noted = collection.card["model"]
+    ids, vectors = collection.vectors(noted["column"])
+    column = "_".join(["embedding", noted["fingerprint"][:8], *([] if precision is None else [precision])])
+    collection.write_vectors(column, ids, vectors, {"fingerprint": noted["fingerprint"]})
+    collection.update_card({"model": noted | {"column": column}})
+    loaded = []
+    load = runtime.load
+    monkeypatch.setattr(
+        runtime, "load", lambda *rest, **named: loaded.append(named["precision"]) or load(*rest, **named)
+    )
+    opened = []
+    index_open = Index.open
+    monkeypatch.setattr(Index, "open", lambda path, name: opened.append(name) or index_open(path, name))
+    for arguments in ([], ["--model", shop.model]):
+        assert "label0" in search(picture(shop, 0, 0), *arguments).out
+    assert set(loaded) == {precision}
+    assert opened == [column] * 2

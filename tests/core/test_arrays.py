@@ -19,3 +19,8 @@ def test_zeros_stay_and_extremes_neither_overflow_nor_vanish() -> None:
     rows = np.array([[0, 0], [3e38, 3e38], [3e-38, 4e-38]], np.float32)
     np.testing.assert_allclose(l2_normalize(rows), [[0, 0], [0.5**0.5, 0.5**0.5], [0.6, 0.8]], atol=1e-6)
     assert l2_normalize(rows[:0]).shape == (0, 2)
+    wide = np.array([[3e300, 4e300], [3e-320, 4e-320], [3e200, 4e-200], [1e308, 1e308]])  # whose squares no float holds
+    np.testing.assert_allclose(l2_normalize(wide), [[0.6, 0.8], [0.6, 0.8], [1, 0], [0.5**0.5] * 2], atol=1e-3)
+    np.testing.assert_array_equal(
+        np.isfinite(l2_normalize(np.array([[np.inf, 1], [np.nan, 1], [1, 1]]))[:, 0]), [0, 0, 1]
+    )

@@ -15,6 +15,7 @@ from lookalike.search.exact import knn
 
 def slow_knn(queries, gallery, k, exclude=None):
     """One query after another, by a stable sort of every score: float64, so exact for small whole numbers."""
+    k = min(k, len(gallery))
     scores = np.full((len(queries), k), -np.inf, np.float32)
     rows = np.full((len(queries), k), -1, np.int64)
     for q, query in enumerate(queries):
@@ -150,6 +151,27 @@ def test_refuses_numbers_that_are_not_finite(bad, where):
     {"queries": queries, "gallery": gallery}[where][-1, -1] = bad
     with pytest.raises(ValueError, match=f"{where} hold a number that is not finite"):
         knn(queries, gallery, 2)
+
+
+def test_memory_follows_what_there_is_not_what_is_asked_for():
+    queries, gallery = np.eye(3, 4, dtype=np.float32), np.eye(4, dtype=np.float32)
+    scores, rows = knn(queries, gallery, 10**12, np.arange(3))
+    assert rows.tolist() == [[1, 2, 3, -1], [0, 2, 3, -1], [0, 1, 3, -1]]
+    assert scores[:, 3].tolist() == [-np.inf] * 3
+    assert knn(queries, gallery[:0], 10**12)[1].shape == (3, 0)
+
+
+def test_a_gallery_whose_largest_number_is_known_is_not_looked_through(monkeypatch):
+    seen = []
+    original = exact._largest
+    monkeypatch.setattr(
+        exact, "_largest", lambda vectors, name, apply: seen.append(name) or original(vectors, name, apply)
+    )
+    queries, gallery = np.eye(3, 4, dtype=np.float32), np.eye(4, dtype=np.float32)
+    np.testing.assert_array_equal(knn(queries, gallery, 2, largest=1.0)[1], knn(queries, gallery, 2)[1])
+    assert seen == ["queries", "gallery", "queries"]
+    with pytest.raises(ValueError, match="overflow"):
+        knn(np.full((1, 4), 1e20, np.float32), gallery, 1, largest=1e20)
 
 
 def test_refuses_vectors_whose_products_overflow():

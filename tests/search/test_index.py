@@ -6,9 +6,12 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
+from lookalike.core.arrays import l2_normalize
 from lookalike.core.errors import CollectionError, UsageError
 from lookalike.data.collection import SCHEMA, Collection
-from lookalike.search.index import Index
+from lookalike.search import exact
+from lookalike.search.exact import knn
+from lookalike.search.index import ExactIndex, Index
 
 COUNT, WIDTH = 60, 5
 EXTRA = pa.schema([pa.field("price", pa.float64()), pa.field("shop", pa.string())])
@@ -93,11 +96,70 @@ def test_fewer_rows_than_asked_for(collection, vectors):
     index = Index.open(collection.path)
     matches = index.query(vectors[:2], 5, where="price IN (1, 2, 4)")  # 4 is gone
     assert set(matches.ids[0, :2].tolist()) == {10, 13}
-    assert matches.ids[0, 2:].tolist() == [-1, -1, -1]
+    assert matches.ids.shape == (2, 2)
     assert len(matches.rows(0)) == len(matches.images(0)) == 2
     nothing = index.query(vectors[:2], 5, where="price > 1000", exclude=np.array([7, 10]))
     assert (nothing.ids == -1).all()
     assert nothing.rows(1) == []
+
+
+def test_k_is_at_most_the_rows_there_are(collection, vectors):
+    index = Index.open(collection.path)
+    assert index.query(vectors[:1], 10**12).ids.shape == (1, COUNT - 2)
+
+
+def test_scores_are_cosines_whatever_rounding_does(collection):
+    """Unit vectors in float32 have products of up to 1.0000002 with themselves."""
+    rng = np.random.default_rng(0)
+    unit = l2_normalize(rng.standard_normal((500, 64)))
+    assert knn(unit, unit, 1)[0].max() > 1
+    index = ExactIndex(collection, "embedding_0", np.arange(500), unit)
+    matches = index.query(np.concatenate([unit, -unit]), 500)
+    assert matches.scores.max() == 1
+    assert matches.scores.min() == -1
+
+
+def test_queries_of_any_length_and_type_are_directions(collection, vectors):
+    index = Index.open(collection.path)
+    want = index.query(vectors, 3)
+    for scale in (1e200, 1e-200):
+        found = index.query(vectors.astype(np.float64) * scale, 3)
+        np.testing.assert_array_equal(found.ids, want.ids)
+        np.testing.assert_allclose(found.scores, want.scores, atol=1e-6)
+
+
+def test_rows_without_a_usable_vector_are_left_out_and_counted(collection, vectors):
+    collection.append(collection.table(SCHEMA.names, "id = 7").set_column(0, "id", pa.array([1000])))
+    bad = np.full((1, WIDTH), np.inf, np.float32)
+    collection.write_vectors("embedding_0123abcd", np.array([7]), bad, {})
+    index = Index.open(collection.path)
+    assert (len(collection) - len(index)) == 2
+    matches = index.query(vectors, 60)
+    assert not np.isin([7, 1000], matches.ids).any()
+    assert index.query(vectors[1:2], 1).ids.tolist() == [[10]]
+
+
+def test_the_gallery_is_looked_through_once(collection, vectors, monkeypatch):
+    index = Index.open(collection.path)
+    seen = []
+    original = exact._largest
+    monkeypatch.setattr(exact, "_largest", lambda rows, name, apply: seen.append(name) or original(rows, name, apply))
+    index.query(vectors, 3)
+    assert seen == ["queries"]
+
+
+def test_another_kind_of_index_can_stand_in(collection):
+    class Nothing:
+        @staticmethod
+        def open(path, column=None):
+            return Nothing()
+
+        def query(self, vectors, k, where=None, exclude=None):
+            return None
+
+    assert isinstance(Nothing(), Index)
+    assert isinstance(Index.open(collection.path), Index)
+    assert not isinstance(object(), Index)
 
 
 def test_rows_hold_what_the_source_said(collection, vectors):
@@ -123,7 +185,7 @@ def test_refuses_vectors_of_another_width_and_bad_numbers(collection, vectors):
     with pytest.raises(UsageError, match="4 numbers each, and `embedding_0123abcd` has 5"):
         index.query(vectors[:1, :4], 3)
     with pytest.raises(UsageError, match=r"the shape \[5\]; expected \[Q, 5\]"):
-        inspect.unwrap(Index.query)(index, vectors[0], 3)  # past the tests' own check of annotations
+        inspect.unwrap(ExactIndex.query)(index, vectors[0], 3)  # past the tests' own check of annotations
     with pytest.raises(UsageError, match="not finite"):
         index.query(np.full((1, WIDTH), np.nan, np.float32), 3)
 

@@ -48,7 +48,7 @@ def test_columns_hold_what_the_encoder_says(
 ) -> None:
     write_model(tmp_path / "mirror", *parts(mirror=True), {})
     embedder = load(tmp_path / "mirror", "onnx", batch=5)
-    name = ensure_embeddings(embedder, collection)
+    name = ensure_embeddings(embedder, collection).column
     assert embedded == [5, 5, 5, 5, 5, 5, 5, 5, 3, 3]  # the image and its mirror image, decoded once
     ids, features, mirrored = by_hand(embedder, collection)
     for column, expected in [
@@ -93,10 +93,10 @@ def test_embeds_only_what_is_new(
 def test_another_projection_needs_no_further_pass(
     model: str, tmp_path: Path, parts: Callable, collection: Collection, embedded: list[int]
 ) -> None:
-    first = ensure_embeddings(load(model, "onnx"), collection)
+    first = ensure_embeddings(load(model, "onnx"), collection).column
     config, tensors = parts()
     write_model(tmp_path / "trained", config, tensors | {"projection.weight": -tensors["projection.weight"]}, {})
-    second = ensure_embeddings(load(tmp_path / "trained", "onnx"), collection)
+    second = ensure_embeddings(load(tmp_path / "trained", "onnx"), collection).column
     assert sum(embedded) == 23
     assert first != second
     assert np.abs(collection.vectors(first)[1] - collection.vectors(second)[1]).max() > 0.1
@@ -123,7 +123,7 @@ def dying_commit(self):
     if sys.argv[4] == "before":
         os.kill(os.getpid(), signal.SIGKILL)
     if sys.argv[4] == "after":  # the vectors are in the collection, the work files are still there
-        column.shutil.rmtree = lambda *_, **__: os.kill(os.getpid(), signal.SIGKILL)
+        column.os.truncate = lambda *_, **__: os.kill(os.getpid(), signal.SIGKILL)
     commit(self)
 column.Work.commit = dying_commit
 column.ensure_embeddings(load(sys.argv[1], "onnx", batch=4), Collection.open(sys.argv[2]))
@@ -153,12 +153,13 @@ def test_goes_on_after_kill_9(
 
 
 def leave_work(embedder: Embedder, collection: Collection, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """Embed everything and die before the commit; returns the directory of the work files."""
+    """Embed everything and die before the commit; returns the work file."""
     with monkeypatch.context() as patch:
         patch.setattr("lookalike.vectors.column.Work.commit", lambda self: pytest.fail("killed"))
         with pytest.raises(pytest.fail.Exception):
             ensure_features(embedder, collection, mirrored=False)
-    return Path(collection.path) / ".work" / embedder.features_column
+    (file,) = (Path(collection.path) / ".work").iterdir()
+    return file
 
 
 def test_stale_work_is_not_used(
@@ -169,25 +170,27 @@ def test_stale_work_is_not_used(
     embedded: list[int],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """Work files of other images, of another encoder, damaged ones, and such of rows that are gone."""
+    """Work of other images, of another encoder, torn at its end, damaged, and of rows that are gone."""
     embedder = load(model, "onnx", batch=4)
     work = leave_work(embedder, collection, monkeypatch)
     other = Collection.create(tmp_path / "other")
     other.append(rows(100, 8).set_column(0, "id", pa.array(range(8))))  # ids 0 to 7 are other images here
     other.append(rows(8, 12))
-    foreign = tmp_path / "other" / ".work" / embedder.features_column
-    foreign.parent.mkdir()
-    work.rename(foreign)
-    files = sorted(foreign.iterdir())
-    files[2].write_bytes(files[2].read_bytes()[:100])  # ids 8 to 11
-    with np.load(files[3]) as data:
-        np.savez(files[3], **{**data, "fingerprint": np.array("0" * 64)})  # ids 12 to 15
-    other.mark_gone(np.array([17]))  # of 16 to 19, the only file that still counts
+    folder = tmp_path / "other" / ".work"
+    (folder / "features_0123abcd").mkdir(parents=True)  # of a version before
+    (folder / "features_0123abcd" / "000000000000.npz").write_bytes(b"ids, image hashes and vectors")
+    size, records = 8 + 32 + 4 * 16, work.read_bytes()
+    damaged = (
+        records[: 8 * size] + bytes(4 * size) + records[12 * size : 19 * size] + records[19 * size : 20 * size - 1]
+    )
+    (folder / work.name).write_bytes(damaged)
+    (folder / work.name.replace("_float32", "_int8")).write_bytes(records)
+    other.mark_gone(np.array([17]))  # what still counts: 12 to 16, and 18
     embedded.clear()
     ensure_features(embedder, other, mirrored=False)
-    assert embedded == [4, 4, 4, 4]
+    assert sum(embedded) == 8 + 4 + 1
     np.testing.assert_array_equal(other.vectors(embedder.features_column)[1], by_hand(embedder, other)[1])
-    assert not foreign.parent.exists()
+    assert [file.name for file in folder.iterdir()] == [work.name.replace("_float32", "_int8")]
 
 
 def test_work_for_one_column_serves_when_two_are_wanted(
@@ -210,7 +213,7 @@ def test_commits_part_by_part_when_much_comes_together(
     embedder = load(model, "onnx", batch=4)
     before = collection.version
     ensure_embeddings(embedder, collection)
-    assert collection.version - before == 5  # two new columns, three commits... of 12, 11 and all embeddings
+    assert collection.version - before == 6  # two new columns, commits of 8, 8 and 7, and one of all embeddings
     ids, features, _ = by_hand(embedder, collection)
     np.testing.assert_array_equal(collection.vectors(embedder.features_column)[1], features)
     np.testing.assert_array_equal(collection.vectors(embedder.embedding_column)[0], ids)
@@ -251,10 +254,44 @@ def test_a_damaged_picture_is_named(model: str, tmp_path: Path, rows: Callable[[
 
 def test_a_collection_without_rows_gets_its_columns(model: str, tmp_path: Path) -> None:
     empty = Collection.create(tmp_path / "empty")
-    name = ensure_embeddings(load(model, "onnx"), empty)
+    name = ensure_embeddings(load(model, "onnx"), empty).column
     ids, vectors = empty.vectors(name)
     assert (len(ids), vectors.shape) == (0, (0, 5))
-    assert ensure_embeddings(load(model, "onnx"), empty) == name
+    assert ensure_embeddings(load(model, "onnx"), empty) == (name, 0)
+
+
+def as_before(collection: Collection, embedder: Embedder, change: float) -> None:
+    """Features and embeddings in columns whose names say no precision, `change` away from what the encoder gives."""
+    ids, features, _ = by_hand(embedder, collection)
+    features = features + np.float32(change * np.abs(features).max())
+    prints = {"fingerprint": embedder.features_fingerprint}
+    collection.write_vectors(f"features_{embedder.features_fingerprint[:8]}", ids, features, prints)
+    prints = {"fingerprint": embedder.fingerprint}
+    collection.write_vectors(f"embedding_{embedder.fingerprint[:8]}", ids, embedder.project(features), prints)
+
+
+def test_columns_from_before_open_as_what_they_are(
+    model: str, collection: Collection, rows: Callable[[int, int], pa.Table], embedded: list[int]
+) -> None:
+    """Read, and continued, where they hold what the encoder gives; made anew where they hold something else."""
+    embedder = load(model, "onnx", batch=64)
+    as_before(collection, embedder, 1e-5)
+    embedded.clear()
+    with pytest.MonkeyPatch.context() as patch:  # nothing is to be written
+        patch.setattr(Collection, "locked", lambda *_: pytest.fail("locked"))
+        assert ensure_embeddings(embedder, collection) == (f"embedding_{embedder.fingerprint[:8]}", 0)
+    collection.append(rows(30, 2))
+    assert ensure_embeddings(embedder, collection) == (f"embedding_{embedder.fingerprint[:8]}", 2)
+    assert max(embedded) == 4  # rows that are looked at
+    assert not any(name.endswith("_float32") for name in collection.columns)
+
+
+def test_columns_from_before_in_eight_bits_are_not_continued(model: str, collection: Collection) -> None:
+    embedder = load(model, "onnx")
+    as_before(collection, embedder, 0.02)
+    assert ensure_features(embedder, collection, mirrored=False) == [embedder.features_column]
+    np.testing.assert_array_equal(collection.vectors(embedder.features_column)[1], by_hand(embedder, collection)[1])
+    assert ensure_embeddings(embedder, collection) == (embedder.embedding_column, 23)
 
 
 INTERRUPTED = """

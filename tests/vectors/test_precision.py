@@ -7,9 +7,11 @@ import numpy as np
 import pytest
 
 from lookalike.core import machine
+from lookalike.data.collection import Collection
 from lookalike.encoders.config import EncoderConfig, ProjectionConfig, ViTConfig, tensor_shapes, write_model
 from lookalike.imaging.preprocess import Preprocess
 from lookalike.vectors import cache, precision
+from lookalike.vectors.column import ensure_embeddings, ensure_features, precision_of
 from lookalike.vectors.runtime import load
 
 
@@ -42,6 +44,56 @@ def test_auto_takes_eight_bits_and_says_how_close_they_are(vit: str) -> None:
     assert cosines.min() > 0.998
     np.testing.assert_array_equal(again.features(images), b)
     assert exact.fingerprint == fast.fingerprint
+
+
+def stored(path: str, collection: Collection) -> tuple[list[str], np.ndarray]:
+    names = ensure_features(load(path), collection, mirrored=False)
+    return names, collection.vectors(names[0])[1]
+
+
+def test_features_of_two_precisions_never_share_a_column(vit: str, collection: Collection) -> None:
+    """Whoever comes first: float32 is float32. Where it is whole, nothing is computed in eight bits any more."""
+    exact = load(vit, "onnx")
+    names, fast = stored(vit, collection)
+    assert names == [f"features_{exact.features_fingerprint[:8]}_int8"]
+    (name,) = ensure_features(exact, collection, mirrored=False)
+    images = [exact.decode(data) for data in collection.table(["image"])["image"].to_pylist()]
+    slow = np.concatenate([exact.features(image[None]) for image in images])
+    np.testing.assert_array_equal(collection.vectors(name)[1], slow)
+    assert np.abs(fast - slow).max() > 1e-3 * np.abs(slow).max()
+    assert stored(vit, collection)[0] == [name]
+    made = ensure_embeddings(load(vit), collection)
+    assert precision_of(made.column) == "float32"
+    np.testing.assert_array_equal(collection.vectors(made.column)[1], exact.project(slow))
+
+
+def test_bfloat16_has_columns_of_its_own(vit: str, collection: Collection, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("JAX_PLATFORMS", "cuda")  # JAX has started on the CPU, and stays there
+    names, half = stored(vit, collection)
+    assert names[0].endswith("_bfloat16")
+    (name,) = ensure_features(load(vit, "jax"), collection, mirrored=False)
+    assert name.endswith("_float32")
+    assert np.abs(half - collection.vectors(name)[1]).max() > 1e-4
+
+
+def test_a_query_is_of_the_precision_of_the_rows(vit: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    images = np.random.default_rng(1).integers(0, 256, (5, 32, 32, 3), dtype=np.uint8)
+    rows = {"int8": load(vit).features(images), "float32": load(vit, "onnx").features(images)}
+    monkeypatch.setattr("lookalike.vectors.runtime.multiplies_bytes", lambda: False)  # on another machine
+    for precision_, features in rows.items():
+        embedder = load(vit, precision=precision_)
+        assert embedder.precision == precision_
+        np.testing.assert_array_equal(embedder.features(images), features)
+    assert load(vit, precision="bfloat16").precision == "bfloat16"
+
+
+def test_without_a_cache_eight_bits_are_eight_bits(vit: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    images = np.random.default_rng(1).integers(0, 256, (2, 32, 32, 3), dtype=np.uint8)
+    kept = load(vit).features(images)
+    (tmp_path / "file").touch()
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "file"))
+    assert load(vit).precision == "int8"
+    np.testing.assert_array_equal(load(vit).features(images), kept)
 
 
 def test_a_tower_that_eight_bits_can_not_hold_stays_in_float32(vit: str, monkeypatch: pytest.MonkeyPatch) -> None:

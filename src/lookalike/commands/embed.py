@@ -37,4 +37,4 @@ def main(config: Config) -> None:
     if embedder.cosine is not None:
         note(f"in eight bits: cosine {embedder.cosine:.4f} and more with float32, which `--runtime onnx` takes")
     note_small(collection, embedder.config.preprocess.resize, config.model)
-    print(ensure_embeddings(embedder, collection))
+    print(ensure_embeddings(embedder, collection).column)

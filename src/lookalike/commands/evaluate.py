@@ -106,12 +106,7 @@ def _features(image: "Embedder", collection: "Collection") -> "Vectors":
     from lookalike.vectors.column import ensure_features
     from lookalike.vectors.runtime import combine
 
-    mirror = image.config.mirror
-    columns = [image.features_column, *([image.mirrored_column] if mirror else [])]
-    if any(len(collection.missing(column)) for column in columns):
-        ensure_features(image, collection, mirror)
-    features, *mirrored = (collection.vectors(column)[1] for column in columns)
-    return combine(features, mirrored[0] if mirror else None)
+    return combine(*(collection.vectors(name)[1] for name in ensure_features(image, collection, image.config.mirror)))
 
 
 def _places(config: Config) -> tuple[str | None, str]:
@@ -136,9 +131,7 @@ def _embedded(embedder: "Embedder", collection: "Collection") -> tuple["Vectors"
     """The encoder's embeddings of every row, made first where they are missing, and its fingerprint."""
     from lookalike.vectors.column import ensure_embeddings
 
-    if len(collection.missing(embedder.embedding_column)):  # where nothing is, a collection may be read-only
-        ensure_embeddings(embedder, collection)
-    return collection.vectors(embedder.embedding_column)[1], embedder.fingerprint
+    return collection.vectors(ensure_embeddings(embedder, collection).column)[1], embedder.fingerprint
 
 
 def read_vectors(path: str) -> Any:

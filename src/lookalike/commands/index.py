@@ -46,10 +46,9 @@ def main(config: Config) -> None:
         follow(Collection.open(config.source), config.out, "index")
     collection = Collection.open(config.out)
     note_small(collection, embedder.config.preprocess.resize, config.model)
-    new = len(collection.missing(embedder.embedding_column))
-    column = ensure_embeddings(embedder, collection)
-    _note_model(collection, config.model, embedder, column)
-    note(f"`{config.out}` can be searched: {len(collection):,} images, {new:,} newly embedded")
+    made = ensure_embeddings(embedder, collection)
+    _note_model(collection, config.model, embedder, made.column)
+    note(f"`{config.out}` can be searched: {len(collection):,} images, {made.new:,} newly embedded")
 
 
 def _prepare(source: str, out: str, preprocess: "Preprocess") -> None:

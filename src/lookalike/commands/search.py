@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING, Any
 from lookalike.core.config import option
 from lookalike.core.errors import CollectionError, UsageError
 from lookalike.core.files import json_text
-from lookalike.core.journal import shown, table
+from lookalike.core.journal import note, shown, table
 
 if TYPE_CHECKING:
-    from lookalike.search.index import Index, Matches
+    from lookalike.search.index import ExactIndex, Index, Matches
     from lookalike.vectors.runtime import Embedder
 
 
@@ -97,10 +97,11 @@ def _opened(config: Config) -> tuple["Index", "Embedder", str]:
     """The index, the encoder that made its vectors, and where that lies."""
     from lookalike.data.collection import Collection
     from lookalike.search.index import Index
+    from lookalike.vectors.column import embeddings_of, precision_of
     from lookalike.vectors.runtime import load
 
-    model = config.model
-    noted = Collection.open(config.collection).card.get("model", {})
+    model, collection = config.model, Collection.open(config.collection)
+    noted = collection.card.get("model", {})
     if model is None:
         model = noted.get("path")
         if model is None:
@@ -113,17 +114,30 @@ def _opened(config: Config) -> tuple["Index", "Embedder", str]:
                 f"`{config.collection}` was indexed with the encoder `{model}`, which is no longer there.",
                 hint="`--model MODEL` says where it is now",
             )
-    embedder = load(model)
-    if config.model is None and embedder.embedding_column != noted["column"]:
+    embedder = load(model, precision=precision_of(noted.get("column", "")))
+    if config.model is None and embedder.fingerprint != noted["fingerprint"]:
         raise CollectionError(
             f"`{config.collection}` was indexed by another encoder ({noted['fingerprint'][:8]}) than `{model}` is "
             f"now ({embedder.fingerprint[:8]}).",
             hint=f"lookalike index {config.collection} --model {model} --out {config.collection}",
         )
+    column = embeddings_of(embedder, collection, noted.get("column", ""))
+    if (precision := precision_of(column)) not in (None, embedder.precision):
+        embedder = load(model, precision=precision)  # queries like the rows
     try:
-        return Index.open(config.collection, embedder.embedding_column), embedder, model
+        return _whole(Index.open(config.collection, column)), embedder, model
     except CollectionError as error:
         raise CollectionError(error.message, hint=error.hint.replace("MODEL", model)) from error
+
+
+def _whole(index: "ExactIndex") -> "ExactIndex":
+    """`index`, and a word about the rows that it lacks."""
+    collection = index.collection
+    if left_out := len(collection) - len(index):
+        note(
+            f"{left_out:,} of {len(collection):,} images have no vector yet and are left out; `lookalike index` adds it"
+        )
+    return index
 
 
 def _table(rows: Sequence[dict[str, Any]]) -> str:
@@ -136,7 +150,6 @@ def _table(rows: Sequence[dict[str, Any]]) -> str:
 
 
 def _write_sheet(path: str, images: Sequence[str], names: Sequence[str], matches: "Matches") -> None:
-    from lookalike.core.journal import note
     from lookalike.imaging.decode import decode
     from lookalike.pages.sheet import SHARP, Found, Line, write_sheet
 

@@ -163,7 +163,7 @@ def new_directory(path: str | Path, wanted: str) -> Iterator[Path]:
     refuse_unless(path, ("missing", "empty"), wanted)
     with storage_errors(path):
         path.parent.mkdir(parents=True, exist_ok=True)
-        _clear_partial(path)
+        clear_partial(path.parent, path.name)
         try:
             temporary = _beside(path, _PARTIAL)
             temporary.mkdir()
@@ -189,9 +189,9 @@ def new_directory(path: str | Path, wanted: str) -> Iterator[Path]:
         sync_directory(path.parent)
 
 
-def _clear_partial(path: Path) -> None:
-    """Remove what killed writers of `path` have left beside it: the kernel holds no lock on that any more."""
-    for left in path.parent.glob(f"{glob.escape(f'.{path.name}{_PARTIAL}')}*"):
+def clear_partial(directory: Path, name: str | None = None) -> None:
+    """Remove what killed writers of `directory / name`, or of anything there, left: the kernel holds no lock on it."""
+    for left in directory.glob(f".{'*' if name is None else glob.escape(name)}{_PARTIAL}*"):
         with contextlib.suppress(OSError):  # another writer's, or gone
             lock = os.open(left, os.O_RDONLY)
             try:

@@ -187,8 +187,11 @@ class Collection:
             return pa.schema([self.schema.field(name) for name in columns]).empty_table()
         return self._dataset.take(self._positions(ids), columns=list(columns))
 
-    def vectors(self, name: str) -> tuple[Int64[np.ndarray, "N"], Float32[np.ndarray, "N D"]]:
-        """Ids and vectors of column `name`, all rows that are not gone; CollectionError if some have none."""
+    def vectors(self, name: str, *, partial: bool = False) -> tuple[Int64[np.ndarray, "N"], Float32[np.ndarray, "N D"]]:
+        """Ids and vectors of column `name`, all rows that are not gone.
+
+        Rows that have none are left out if `partial`, else CollectionError.
+        """
         if name not in self.columns:
             made = [c for c in self.columns if pa.types.is_fixed_size_list(self.schema.field(c).type)]
             raise CollectionError(
@@ -199,7 +202,7 @@ class Collection:
         ids = np.empty(len(self), np.int64)
         vectors = np.empty((len(self), self.schema.field(name).type.list_size), np.float32)
         done = 0
-        for batch in self.scan(["id", name]):
+        for batch in self.scan(["id", name], f"`{name}` IS NOT NULL" if partial else None):
             if batch[name].null_count:
                 raise CollectionError(
                     f"Some rows of `{self.path}` have no value in `{name}`.", hint=f"lookalike embed MODEL {self.path}"
@@ -207,7 +210,7 @@ class Collection:
             ids[done : done + len(batch)] = batch["id"].to_numpy()
             vectors[done : done + len(batch)] = batch[name].flatten().to_numpy().reshape(len(batch), -1)
             done += len(batch)
-        return ids, vectors
+        return ids[:done], vectors[:done]
 
     def missing(self, name: str) -> Int64[np.ndarray, "M"]:
         """Ids of the rows that are not gone and have no value in the vector column `name` (which may not exist yet)."""

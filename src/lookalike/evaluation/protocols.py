@@ -176,7 +176,7 @@ def _hits(
     for places, excluded in _excluded(roles, queries, gallery):
         _, found = knn(directions[queries[places]], gallery_vectors, DEPTH, excluded)
         labels = np.where(found >= 0, roles.label[gallery[found]], -1)
-        hits[places] = labels == roles.label[queries[places], None]
+        hits[places, : found.shape[1]] = labels == roles.label[queries[places], None]
     return hits
 
 

@@ -96,7 +96,8 @@ def evaluate_texts(
         gallery = np.flatnonzero(roles.is_gallery & (True if domain is None else roles.domain == domain))
         if len(mine):
             _, found = knn(queries[mine], known[gallery], DEPTH)
-            hits[mine] = np.where(found >= 0, roles.label[gallery[found]], -1) == classes.code[mine, None]
+            labels = np.where(found >= 0, roles.label[gallery[found]], -1)
+            hits[mine, : found.shape[1]] = labels == classes.code[mine, None]
     relevant = np.bincount(roles.label[roles.is_gallery & (roles.label >= 0)], minlength=classes.code.max() + 1)
     by_domain, by_query, per_domain = summarize(
         per_query(hits, relevant[classes.code]), np.asarray(roles.names)[classes.domain]

@@ -56,6 +56,7 @@ def knn(
     gallery: Float[np.ndarray, "G D"],
     k: int,
     exclude: Int64[np.ndarray, "Q"] | Int64[np.ndarray, "Q E"] | None = None,
+    largest: float | None = None,
 ) -> tuple[Scores, Rows]:
     """The k gallery rows with the largest inner product, for every query.
 
@@ -66,16 +67,19 @@ def knn(
     Args:
         queries: What to search for.
         gallery: What to search in.
-        k: How many rows to find, at least 1.
+        k: How many rows to find, at least 1; the gallery's rows are the most.
         exclude: Gallery rows that must not be found by a query (itself, its group); -1 stands for none.
+        largest: The gallery's largest absolute number, if that is known; else the whole gallery is looked through.
 
     Returns:
-        Scores, falling, and the rows they belong to; score -inf and row -1 where the gallery has fewer than k rows.
+        Scores, falling, and the rows they belong to, min(k, G) a query; score -inf and row -1 where `exclude` leaves
+        fewer. Rounding may bring the product of vectors of length 1 a little above 1.
 
     Raises:
         ValueError: A number is not finite or so large that a score could overflow, or sizes do not fit together.
     """
     _check_sizes(queries, gallery, k, exclude)
+    k = min(k, len(gallery))
     scores = np.full((len(queries), k), -np.inf, np.float32)
     rows = np.full((len(queries), k), -1, np.int64)
     if exclude is not None:
@@ -83,7 +87,7 @@ def knn(
             len(queries), exclude.shape[1] if exclude.ndim == 2 else 1
         )
     with _mapper(len(queries) * len(gallery) * queries.shape[1]) as apply:
-        plan = _plan(queries, gallery, k, _check_numbers(queries, gallery, apply))
+        plan = _plan(queries, gallery, k, _check_numbers(queries, gallery, apply, largest))
         firsts, panels = range(0, len(queries), plan.step), range(0, len(gallery), plan.panel)
         # Codes serve one panel, and all its queries: only then do they pay for themselves, and take little memory.
         for group in ([start] for start in panels) if plan.way == "codes" else [panels]:
@@ -146,9 +150,9 @@ def _check_sizes(queries: np.ndarray, gallery: np.ndarray, k: int, exclude: np.n
         raise ValueError(f"exclude {exclude.shape} has not one row for each of {len(queries)} queries")
 
 
-def _check_numbers(queries: np.ndarray, gallery: np.ndarray, apply: codes.Apply) -> float:
-    """The gallery's largest absolute number."""
-    largest = _largest(gallery, "gallery", apply)
+def _check_numbers(queries: np.ndarray, gallery: np.ndarray, apply: codes.Apply, largest: float | None) -> float:
+    """The gallery's largest absolute number, which may be known already."""
+    largest = _largest(gallery, "gallery", apply) if largest is None else largest
     # |score| <= D x max|q| x max|g|: below float32's end, no score can become infinite or NaN.
     if _largest(queries, "queries", apply) * largest * queries.shape[1] > FINITE:
         raise ValueError("the vectors are so long that their inner products could overflow float32")
@@ -162,7 +166,9 @@ def _largest(vectors: np.ndarray, name: str, apply: codes.Apply) -> float:
         piece = vectors[first : first + PIECE]
         low, high = (float(piece.min()), float(piece.max())) if piece.size else (0.0, 0.0)
         if not -FINITE <= low <= high <= FINITE:  # NaN fails every comparison
-            raise ValueError(f"{name} hold a number that is not finite, in rows {first} to {first + len(piece) - 1}")
+            raise ValueError(
+                f"{name} hold a number that is not finite in float32, in rows {first} to {first + len(piece) - 1}"
+            )
         return max(-low, high)
 
     return max(apply(look, range(0, len(vectors), PIECE)), default=0.0)
@@ -350,16 +356,12 @@ def _largest_columns(scores: np.ndarray, count: int) -> np.ndarray:
 
 
 def _best(scores: np.ndarray, k: int) -> Part:
-    """The k largest of every row, falling; of equal ones the first. Filled up with -inf and -1."""
-    count = min(k, scores.shape[1])
-    best = Part(np.full((len(scores), k), -np.inf, np.float32), np.full((len(scores), k), -1, np.int64))
-    columns = _largest_columns(scores, count)
+    """The k largest of every row, or all of fewer, falling; of equal ones the first. Where it is -inf, -1."""
+    columns = _largest_columns(scores, min(k, scores.shape[1]))
     values = np.take_along_axis(scores, columns, axis=1)
     order = np.argsort(-values, axis=1, kind="stable")
-    best.scores[:, :count] = np.take_along_axis(values, order, axis=1)
-    best.rows[:, :count] = np.take_along_axis(columns, order, axis=1)
-    best.rows[best.scores == -np.inf] = -1
-    return best
+    values, columns = np.take_along_axis(values, order, axis=1), np.take_along_axis(columns, order, axis=1)
+    return Part(values, np.where(values == -np.inf, -1, columns))
 
 
 def _merge(before: Part, after: Part) -> Part:

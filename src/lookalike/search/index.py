@@ -3,16 +3,15 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
-import pyarrow as pa
 from jaxtyping import Float, Float32, Int64
 
 from lookalike.core.arrays import l2_normalize
 from lookalike.core.errors import CollectionError, UsageError
 from lookalike.core.shapes import Ids
-from lookalike.data.collection import SCHEMA, Collection
+from lookalike.data.collection import SCHEMA, Collection, is_vector
 from lookalike.search.exact import knn
 
 SHOWN = ("source", "label", "domain")
@@ -22,8 +21,8 @@ SHOWN = ("source", "label", "domain")
 class Matches:
     """What queries found, best first. The length is the number of queries.
 
-    A place without a match (the collection, or what the condition left of it, has fewer than k rows) has id -1 and
-    score -inf.
+    There are k places a query, or as many as rows that meet the condition. A place without a match (more are excluded)
+    has id -1 and score -inf.
     """
 
     ids: Int64[np.ndarray, "Q k"]
@@ -49,9 +48,29 @@ class Matches:
         return list(self.collection.take(ids[ids >= 0], ["image"])["image"].to_pylist())
 
 
+@runtime_checkable
+class Index(Protocol):
+    """The vectors of a collection, ready to be searched; `Index.open` gives the index that looks at all of them."""
+
+    @staticmethod
+    def open(path: str | Path, column: str | None = None) -> "ExactIndex":
+        """The exact index over a column of the collection at `path`; see `ExactIndex.open`."""
+        return ExactIndex.open(path, column)
+
+    def query(
+        self,
+        vectors: Float[np.ndarray, "Q D"],
+        k: int,
+        where: str | None = None,
+        exclude: Int64[np.ndarray, "Q"] | Int64[np.ndarray, "Q E"] | None = None,
+    ) -> Matches:
+        """The k nearest rows of every vector; see `ExactIndex.query`. An approximate index may miss some."""
+        ...
+
+
 @dataclass(frozen=True, eq=False)
-class Index:
-    """The vectors of a collection, in memory, searched exactly. Made by `Index.open`."""
+class ExactIndex:
+    """All vectors of a collection, in memory: an `Index` that misses nothing."""
 
     collection: Collection
     column: str
@@ -61,8 +80,10 @@ class Index:
     """At unit length."""
 
     @staticmethod
-    def open(path: str | Path, column: str | None = None) -> "Index":
+    def open(path: str | Path, column: str | None = None) -> "ExactIndex":
         """The index over a column of the collection at `path`.
+
+        Rows without a vector, or with one that is not finite, are left out: `len(collection) - len(index)` of them.
 
         Args:
             path: The collection.
@@ -70,12 +91,20 @@ class Index:
                 only one that holds embeddings.
 
         Raises:
-            CollectionError: It is no collection, or lacks the column, or some rows have no vectors yet.
+            CollectionError: It is no collection, or lacks the column, or no row has a vector yet.
         """
         collection = Collection.open(path)
         column = column or _column(collection)
-        ids, vectors = collection.vectors(column)
-        return Index(collection, column, ids, l2_normalize(vectors))
+        ids, vectors = collection.vectors(column, partial=True)
+        vectors = l2_normalize(vectors)
+        finite = np.isfinite(vectors.sum(axis=1))
+        if not finite.all():
+            ids, vectors = ids[finite], vectors[finite]
+        if len(collection) and not len(ids):
+            raise CollectionError(
+                f"No row of `{path}` has a value in `{column}`.", hint=f"lookalike embed MODEL {path}"
+            )
+        return ExactIndex(collection, column, ids, vectors)
 
     def __len__(self) -> int:
         return len(self.ids)
@@ -114,10 +143,11 @@ class Index:
         gallery_rows = np.arange(len(self.ids)) if where is None else self._places(_ids(self.collection, where))
         excluded = None if exclude is None else _within(gallery_rows, self._places(exclude))
         gallery = self.vectors if where is None else self.vectors[gallery_rows]
-        scores, rows = knn(l2_normalize(vectors), gallery, k, excluded)
+        scores, rows = knn(l2_normalize(vectors), gallery, k, excluded, largest=1.0)
         ids = np.full(rows.shape, -1, np.int64)
         ids[rows >= 0] = self.ids[gallery_rows[rows[rows >= 0]]]
-        return Matches(ids, scores, self.collection)
+        cosines = np.where(rows >= 0, scores.clip(-1, 1), scores)  # rounding leads beyond 1
+        return Matches(ids, cosines, self.collection)
 
     def _places(self, ids: np.ndarray) -> np.ndarray:
         return _within(self.ids, ids)
@@ -154,8 +184,4 @@ def _column(collection: Collection) -> str:
 
 def _metadata(collection: Collection) -> Sequence[str]:
     """Columns that the source added: neither ours nor vectors."""
-    return [
-        field.name
-        for field in collection.schema
-        if field.name not in SCHEMA.names and not pa.types.is_fixed_size_list(field.type)
-    ]
+    return [field.name for field in collection.schema if field.name not in SCHEMA.names and not is_vector(field)]

@@ -90,15 +90,17 @@ def training_rows(collection: Collection, where: str, *, labelled: bool) -> Rows
 
 
 def cached_features(model: str, collection: Collection, ids: Ids, mirror: bool) -> tuple[Features, Features | None]:
-    """Features of the rows `ids`, and of their mirror images if asked for; computed and stored where missing."""
-    embedder = load(model)
-    ensure_features(embedder, collection, mirror)
+    """Features of the rows `ids`, and of their mirror images if asked for; computed and stored where missing.
+
+    In float32 on every machine: a run must not depend on which one embedded first.
+    """
+    names = ensure_features(load(model, precision="float32"), collection, mirror)
 
     def column(name: str) -> Features:
         every, vectors = collection.vectors(name)
         return vectors[np.searchsorted(every, ids)]
 
-    return column(embedder.features_column), column(embedder.mirrored_column) if mirror else None
+    return column(names[0]), column(names[1]) if mirror else None
 
 
 def projected(encoder: Encoder, weight: Float32[Array, "F D"], bias: Float32[Array, "D"], mirror: bool) -> Encoder:

@@ -20,7 +20,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from lookalike.core.files import fingerprint, sync_files
+from lookalike.core.errors import StorageError
+from lookalike.core.files import clear_partial, fingerprint, new_directory
 from lookalike.core.journal import note
 from lookalike.encoders.config import EncoderConfig, features_fingerprint_of, fingerprint_of
 from lookalike.encoders.text_side import FOLDER
@@ -81,12 +82,13 @@ def keep(
     With `int8` it runs in eight bits if that is close enough to float32. None, and a word on stderr, if the cache can't
     be written.
     """
+    return _kept(Path(model), int8, lambda directory: fill(directory, known, config, tensors, int8))
 
-    def fill(directory: Path) -> Known:
-        write_graph(directory, config, tensors)
-        return replace(known, cosine=_shortened(directory, config, tensors)) if int8 else known
 
-    return _kept(Path(model), int8, fill)
+def fill(directory: Path, known: Known, config: EncoderConfig, tensors: Mapping[str, np.ndarray], int8: bool) -> Known:
+    """Write the tower's graph into `directory`, in eight bits if `int8` and close enough; what is known of it then."""
+    write_graph(directory, config, tensors)
+    return replace(known, cosine=_shortened(directory, config, tensors)) if int8 else known
 
 
 def find_text(model: str | Path) -> Path | None:
@@ -101,11 +103,11 @@ def keep_text(model: str | Path, image: str, config: TextConfig, tensors: Mappin
     None, and a word on stderr, if the cache can't be written.
     """
 
-    def fill(directory: Path) -> Known:
+    def fill_text(directory: Path) -> Known:
         write_text_graph(directory, config, tensors)
         return Known("", image)  # nothing asks for the fingerprint of a text side
 
-    kept = _kept(Path(model) / FOLDER, False, fill)
+    kept = _kept(Path(model) / FOLDER, False, fill_text)
     return None if kept is None else kept[1]
 
 
@@ -113,19 +115,17 @@ def _kept(model: Path, int8: bool, fill: Callable[[Path], Known]) -> tuple[Known
     """A new entry, whole or not at all; `fill` writes the graph into a directory. None if the cache refuses."""
     try:
         entry = _entry(model, int8)
-        entry.parent.mkdir(parents=True, exist_ok=True)
-        temporary = Path(tempfile.mkdtemp(dir=entry.parent, prefix=".new."))
-        try:
-            known = fill(temporary)
-            (temporary / "known.json").write_text(json.dumps(asdict(known)))
-            sync_files(temporary)  # weights that a power cut left as zeros would be read as weights
-            _move(temporary, entry)
-        finally:
-            shutil.rmtree(temporary, ignore_errors=True)
-        _prune(entry)
-    except OSError as error:
-        note(f"the graph of `{model}` is not kept for the next time: {error}")
-        return None
+        if entry.exists() and not (entry / "known.json").exists():  # half deleted
+            shutil.rmtree(entry, ignore_errors=True)
+        with new_directory(entry, "graph") as directory:
+            known = fill(directory)
+            (directory / "known.json").write_text(json.dumps(asdict(known)))
+    except (OSError, StorageError) as error:
+        found = find(model, int8)  # another process may have been quicker, with the same content
+        if found is None:
+            note(f"the graph of `{model}` is not kept for the next time: {getattr(error, 'message', error)}")
+        return found
+    _prune(entry)
     return known, entry / "tower.onnx"
 
 
@@ -174,24 +174,24 @@ def _entry(model: Path, int8: bool) -> Path:
     for name in ("config.json", "model.safetensors"):
         stat = (model / name).stat()
         stamps.append(f"{stat.st_ino} {stat.st_size} {stat.st_mtime_ns} {stat.st_ctime_ns}")
-    home = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+    try:
+        home = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+    except RuntimeError as error:  # a user without an entry in passwd, as in containers
+        raise FileNotFoundError("this user has no home directory, and XDG_CACHE_HOME is not set") from error
     code = (file.read_bytes() for file in sorted(_BUILDER.glob("*.py")))
     return Path(home) / "lookalike" / fingerprint(*code, *stamps)[:32]
 
 
-def _move(directory: Path, entry: Path) -> None:
-    try:
-        directory.rename(entry)
-    except OSError:
-        if not entry.exists():  # another process was quicker, with the same content
-            raise
-
-
 def _prune(newest: Path) -> None:
-    """Delete the least recently used entries beyond `MOST_BYTES`; programs that have mapped one keep it."""
-    entries = [e for e in newest.parent.iterdir() if e != newest and (e / "known.json").exists()]
+    """Delete what killed writers left, and the least recently used entries beyond `MOST_BYTES`.
+
+    Programs that have mapped a deleted file keep it. What another process deletes meanwhile is no concern.
+    """
     held = 0
-    for entry in sorted(entries, key=lambda e: e.stat().st_mtime, reverse=True):
-        held += sum(file.stat().st_size for file in entry.iterdir())
-        if held > MOST_BYTES:
-            shutil.rmtree(entry, ignore_errors=True)
+    with contextlib.suppress(OSError):
+        clear_partial(newest.parent)
+        entries = [e for e in newest.parent.iterdir() if e != newest and not e.name.startswith(".")]
+        for entry in sorted(entries, key=lambda e: e.stat().st_mtime, reverse=True):
+            held += sum(file.stat().st_size for file in entry.iterdir())
+            if held > MOST_BYTES:
+                shutil.rmtree(entry, ignore_errors=True)

@@ -1,200 +1,242 @@
 """An encoder and a collection: columns of features and embeddings, continued where a killed process stopped.
 
-    COLL/.work/<column>/<first id>.npz    ids, image hashes and vectors of one batch, until they are committed
+    KIND_XXXXXXXX_PRECISION    a column: features, mirrored or embedding; the fingerprint; what the tower computed in
+    COLL/.work/KIND_*          what is not in its column yet: records of id, image hash and vector
 
-A batch's file is written whole or not at all, so a killed process loses one batch. The files hold what they are
-of: a row takes its vector from there only if it still lacks one and its image is the same.
+Each batch is appended, so a killed process loses one. A row takes its vector from a record only if it still lacks one
+and its image is the same. Columns without a precision in their name are from before it was noted: one serves if it
+holds what the encoder gives now.
 """
 
+import os
 import shutil
-import zipfile
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
-from io import BytesIO
 from pathlib import Path
+from typing import NamedTuple, get_args
 
 import numpy as np
-from jaxtyping import Float32, UInt8
+from jaxtyping import Float32, Int64, UInt8
 
 from lookalike.core.errors import CollectionError, ImageError
-from lookalike.core.files import storage_errors, write_bytes
+from lookalike.core.files import storage_errors
 from lookalike.core.journal import progress
 from lookalike.core.shapes import Ids
 from lookalike.data.collection import Collection
-from lookalike.vectors.runtime import Embedder, prepared
+from lookalike.vectors.runtime import Embedder, Kind, Precision, prepared
 
 COMMIT_BYTES = 2**28
 """Vectors that wait for one commit, at most (and one batch); memory holds them three times while they are written."""
 
+SAMPLE = 4
+"""Rows of a column without a precision that are embedded again to see which one it has."""
 
-def ensure_features(embedder: Embedder, collection: Collection, mirrored: bool) -> None:
+
+class Embedded(NamedTuple):
+    """A column of embeddings, and how many of its rows are new."""
+
+    column: str
+    new: int
+
+
+def ensure_features(embedder: Embedder, collection: Collection, mirrored: bool) -> list[str]:
     """Fill the collection's column of features, and that of the mirror images' features if `mirrored`.
 
-    Only rows without a value are embedded. The same call goes on where a killed one stopped.
+    Only rows without a value are embedded. The same call goes on where a killed one stopped. Columns in float32 serve
+    every encoder, if they are whole.
+
+    Returns:
+        The names of the columns.
 
     Raises:
         StorageError: Another process writes to the collection, or the disk refuses.
         CollectionError: A stored image can't be decoded, or the column was made by another encoder.
     """
-    with collection.locked("embed"):
-        _fill_features(embedder, collection, mirrored)
+    names = _names(embedder, collection, ("features", "mirrored") if mirrored else ("features",))
+    is_done = all(_whole(embedder, collection, name) for name in names)
+    if not is_done or any(
+        _work_file(embedder, collection, name).exists() for name in names
+    ):  # else it may be read-only
+        with collection.locked("embed"):
+            _fill_features(embedder, collection, names)
+    return names
 
 
-def ensure_embeddings(embedder: Embedder, collection: Collection) -> str:
-    """Fill the collection's column of embeddings, by way of its features; returns the column's name.
+def ensure_embeddings(embedder: Embedder, collection: Collection) -> Embedded:
+    """Fill the collection's column of embeddings, by way of its features.
 
     Raises: as `ensure_features`.
     """
-    name = embedder.embedding_column
+    (name,) = _names(embedder, collection, ("embedding",))
+    if _whole(embedder, collection, name):
+        return Embedded(name, 0)
+    features = ensure_features(embedder, collection, embedder.config.mirror)
+    if features[0].endswith("_float32"):  # whoever asked
+        name = embedder.column("embedding", "float32")
     with collection.locked("embed"):
-        _fill_features(embedder, collection, embedder.config.mirror)
-        _check_column(collection, name, embedder.fingerprint)
         missing = collection.missing(name)
-        if len(missing) == 0 and name in collection.columns:
-            return name
         rows = max(1, COMMIT_BYTES // (4 * embedder.config.tower.features))
         parts = [np.empty((0, embedder.dimension), np.float32)]
         for start in range(0, len(missing), rows):
-            ids = missing[start : start + rows]
-            features = _stored(collection, embedder.features_column, ids)
-            mirrored = _stored(collection, embedder.mirrored_column, ids) if embedder.config.mirror else None
-            parts.append(embedder.project(features, mirrored))
+            stored = (_stored(collection, column, missing[start : start + rows]) for column in features)
+            parts.append(embedder.project(*stored))
         collection.write_vectors(name, missing, np.concatenate(parts), {"fingerprint": embedder.fingerprint})
-    return name
+    return Embedded(name, len(missing))
 
 
-def _fill_features(embedder: Embedder, collection: Collection, mirrored: bool) -> None:
+def _names(embedder: Embedder, collection: Collection, kinds: Sequence[Kind]) -> list[str]:
+    """The columns of these kinds, all of one precision: float32 where they are whole, else what the encoder runs in."""
+    exact = [embedder.column(kind, "float32") for kind in kinds]
+    if all(_whole(embedder, collection, name) for name in exact):
+        return exact
+    return [_own(embedder, collection, kind) for kind in kinds]
+
+
+def embeddings_of(embedder: Embedder, collection: Collection, preferred: str) -> str:
+    """The collection's column of this encoder's embeddings, in whatever precision; its own where there is none."""
+    order = dict.fromkeys(["float32", embedder.precision, *get_args(Precision), None])
+    made = [name for precision in order if (name := embedder.column("embedding", precision)) in collection.columns]
+    return preferred if preferred in made else next(iter(made), embedder.embedding_column)
+
+
+def precision_of(column: str) -> Precision | None:
+    """What the vectors of a column were computed in; None: it is from before that was noted."""
+    return next((precision for precision in get_args(Precision) if column.endswith(f"_{precision}")), None)
+
+
+def _own(embedder: Embedder, collection: Collection, kind: Kind) -> str:
+    """The encoder's own column; or that from before precision was noted, if it holds what the encoder gives now."""
+    own, before = embedder.column(kind, embedder.precision), embedder.column(kind, None)
+    if own in collection.columns or before not in collection.columns:
+        return own
+    ids = collection.table(["id"], f"`{before}` IS NOT NULL")["id"].to_numpy()
+    some = ids[np.linspace(0, len(ids) - 1, min(len(ids), SAMPLE)).astype(int)]
+    if len(some) == 0:
+        return before
+    known, now = (
+        _stored(collection, before, some),
+        embedder.vectors(next(_images(embedder, collection, [(some, [])])), kind),
+    )
+    return before if np.abs(now - known).max() <= 1e-3 * np.abs(known).max() else own
+
+
+def _whole(embedder: Embedder, collection: Collection, column: str) -> bool:
+    """Whether no row lacks a value.
+
+    CollectionError if it is of another encoder, whose fingerprint merely begins in the same way.
+    """
+    if column not in collection.columns:
+        return False
+    made_by = (collection.schema.field(column).metadata or {}).get(b"fingerprint", b"").decode()
+    if made_by != (embedder.fingerprint if column.startswith("embedding") else embedder.features_fingerprint):
+        raise CollectionError(
+            f"Column `{column}` of `{collection.path}` was made by another encoder ({made_by[:16] or 'unknown'}).",
+            hint="make a collection of its own for this encoder: `lookalike prepare SOURCE --out NEW`",
+        )
+    return len(collection.missing(column)) == 0
+
+
+def _fill_features(embedder: Embedder, collection: Collection, names: Sequence[str]) -> None:
     if Collection.open(collection.path).version != collection.version:
         raise CollectionError(
             f"Another process changed `{collection.path}` after it was opened.", hint="give the same command again"
         )
-    work = [Work.open(embedder, collection, embedder.features_column)]
-    if mirrored:
-        work.append(Work.open(embedder, collection, embedder.mirrored_column))
+    work = [Work(embedder, collection, name) for name in names]
+    batches = _batches(work, embedder.engine.batch)
     total = len(np.unique(np.concatenate([part.missing for part in work])))
-    if total:
-        batches = _batches(work, embedder.engine.batch)
-        todo = sum(len(ids) for ids, _ in batches)
-        with progress("embed", "images", total, total - todo) as bar:
+    if batches:
+        with progress("embed", "images", total, total - sum(len(ids) for ids, _ in batches)) as bar:
             for (ids, columns), images in zip(batches, _images(embedder, collection, batches), strict=True):
                 for part in columns:
-                    part.add(ids, embedder.features(images[:, :, ::-1] if part.mirrored else images))
+                    part.add(ids, embedder.vectors(images, part.kind))
                 bar.advance(len(ids))
     for part in work:
         part.commit()
+        part.close()
 
 
-@dataclass
 class Work:
     """What was computed for one column and is not in it yet."""
 
-    collection: Collection
-    column: str
-    fingerprint: str
-    mirrored: bool
-    width: int
-    missing: Ids
-    """Rows without a value when this began, in order."""
-    sha256: dict[int, bytes]
-    """The image's hash of each of these rows."""
-    done: dict[int, Path] = field(default_factory=dict)
-    """The row's work file, for those that were computed."""
-    held: int = 0
-    """Bytes of vectors in the work files."""
-
-    @classmethod
-    def open(cls, embedder: Embedder, collection: Collection, column: str) -> "Work":
+    def __init__(self, embedder: Embedder, collection: Collection, column: str) -> None:
         """What is to be done for `column`, and what a killed process has done of it."""
-        _check_column(collection, column, embedder.features_fingerprint)
-        missing = collection.missing(column)
-        hashes = collection.take(missing, ["sha256"])["sha256"].to_pylist()
-        work = cls(
-            collection,
-            column,
-            embedder.features_fingerprint,
-            column == embedder.mirrored_column,
-            embedder.config.tower.features,
-            missing,
-            dict(zip(missing.tolist(), hashes, strict=True)),
-        )
-        for file in sorted(work.directory.glob("*.npz")):
-            ids, _ = work.read(file)
-            work.done |= dict.fromkeys(ids.tolist(), file)
-        work.held = 4 * work.width * len(work.done)
-        return work
-
-    @property
-    def directory(self) -> Path:
-        """Where its files lie."""
-        return Path(self.collection.path) / ".work" / self.column
+        self.kind: Kind = "mirrored" if column.startswith("mirrored") else "features"
+        self._collection, self._column, self._fingerprint = collection, column, embedder.features_fingerprint
+        self.missing = collection.missing(column)
+        """Rows without a value when this began, in order."""
+        hashes = collection.take(self.missing, ["sha256"])["sha256"].to_pylist()
+        self._sha256 = np.frombuffer(b"".join(hashes), np.uint8).reshape(-1, 32)
+        width = embedder.config.tower.features
+        self._record = np.dtype([("id", "<i8"), ("sha256", np.uint8, (32,)), ("vector", "<f4", (width,))])
+        self._file = _work_file(embedder, collection, column)
+        with storage_errors(self._file):
+            self._file.parent.mkdir(exist_ok=True)
+            self._file.touch()
+            os.truncate(self._file, self._file.stat().st_size // self._record.itemsize * self._record.itemsize)
+        self.is_done = np.zeros(len(self.missing), bool)
+        self.is_done[self._read()[0]] = True
 
     def add(self, ids: Ids, vectors: Float32[np.ndarray, "B F"]) -> None:
         """Keep the vectors of one batch; commits if much has come together."""
-        hashes = b"".join(self.sha256[i] for i in ids.tolist())
-        buffer = BytesIO()
-        np.savez(
-            buffer,
-            ids=ids,
-            vectors=vectors,
-            sha256=np.frombuffer(hashes, np.uint8).reshape(-1, 32),
-            fingerprint=np.array(self.fingerprint),
-        )
-        file = self.directory / f"{ids[0]:012}.npz"
-        write_bytes(file, buffer.getvalue())
-        self.done |= dict.fromkeys(ids.tolist(), file)
-        self.held += vectors.nbytes
-        if self.held >= COMMIT_BYTES:
+        places = np.searchsorted(self.missing, ids)
+        records = np.empty(len(ids), self._record)
+        records["id"], records["sha256"], records["vector"] = ids, self._sha256[places], vectors
+        with storage_errors(self._file), self._file.open("ab") as file:
+            file.write(records.tobytes())
+            file.flush()
+            os.fsync(file.fileno())
+            held = file.tell()
+        self.is_done[places] = True
+        if held >= COMMIT_BYTES:
             self.commit()
 
-    def read(self, file: Path) -> tuple[Ids, Float32[np.ndarray, "B F"]]:
-        """Rows of a work file that still need their vectors and show the same image; the others are left out."""
-        try:
-            with np.load(BytesIO(file.read_bytes())) as data:
-                ids, vectors, hashes, made_by = (data[k] for k in ("ids", "vectors", "sha256", "fingerprint"))
-        except (zipfile.BadZipFile, ValueError, KeyError, EOFError):  # not ours, or damaged by the disk: made again
-            return np.empty(0, np.int64), np.empty((0, self.width), np.float32)
-        same = np.array(
-            [self.sha256.get(i) == sha.tobytes() for i, sha in zip(ids.tolist(), hashes, strict=True)], bool
-        )
-        if str(made_by) != self.fingerprint:
-            same[:] = False
-        return ids[same], vectors[same]
+    def _read(self) -> tuple[Int64[np.ndarray, "R"], Float32[np.ndarray, "R F"]]:
+        """Places in `missing`, rising, and vectors of the records whose rows still show the same image."""
+        records = np.fromfile(self._file, self._record)
+        records = records[np.isin(records["id"], self.missing)]
+        places = np.searchsorted(self.missing, records["id"])
+        same = (self._sha256[places] == records["sha256"]).all(axis=1)
+        places, first = np.unique(places[same], return_index=True)
+        return places, records["vector"][same][first]
 
     def commit(self) -> None:
-        """Write what was computed into the collection, and remove the work files."""
-        if self.done:
-            pieces = [self.read(file) for file in sorted(set(self.done.values()))]
-            ids, vectors = (np.concatenate(part) for part in zip(*pieces, strict=True))
-            ids, first = np.unique(ids, return_index=True)
-            self.collection.write_vectors(self.column, ids, vectors[first], {"fingerprint": self.fingerprint})
-        elif self.column not in self.collection.columns:  # a collection without rows
-            empty = np.empty((0, self.width), np.float32)
-            self.collection.write_vectors(self.column, self.missing, empty, {"fingerprint": self.fingerprint})
-        with storage_errors(self.directory):
-            shutil.rmtree(self.directory, ignore_errors=True)
-            if self.directory.parent.exists() and not any(self.directory.parent.iterdir()):
-                self.directory.parent.rmdir()
-        for i in self.done:
-            del self.sha256[i]
-        self.done, self.held = {}, 0
+        """Write what was computed into the collection, and empty the file."""
+        places, vectors = self._read()
+        if len(places) or self._column not in self._collection.columns:  # a collection without rows gets its columns
+            metadata = {"fingerprint": self._fingerprint}
+            self._collection.write_vectors(self._column, self.missing[places], vectors, metadata)
+        with storage_errors(self._file):
+            os.truncate(self._file, 0)
+
+    def close(self) -> None:
+        """Remove the file, and what versions before left beside it."""
+        with storage_errors(self._file):
+            self._file.unlink()
+            for left in self._file.parent.glob("*/"):
+                shutil.rmtree(left)
+            if not any(self._file.parent.iterdir()):
+                self._file.parent.rmdir()
 
 
-Batches = list[tuple[np.ndarray, list[Work]]]
+def _work_file(embedder: Embedder, collection: Collection, column: str) -> Path:
+    kind = column.partition("_")[0]
+    return Path(collection.path) / ".work" / f"{kind}_{embedder.features_fingerprint}_{embedder.precision}"
+
+
+Batches = Sequence[tuple[np.ndarray, list[Work]]]
 """Ids of the rows that go through the encoder together, and the columns that they go to."""
 
 
 def _batches(work: Sequence[Work], size: int) -> Batches:
-    """All batches: an image that two columns lack is decoded once for both."""
-    wanted: dict[tuple[int, ...], list[int]] = {}
-    for i in np.unique(np.concatenate([part.missing for part in work])).tolist():
-        columns = tuple(k for k, part in enumerate(work) if i in part.sha256 and i not in part.done)
-        if columns:
-            wanted.setdefault(columns, []).append(i)
-    return [
-        (np.array(ids[start : start + size], np.int64), [work[k] for k in columns])
-        for columns, ids in wanted.items()
-        for start in range(0, len(ids), size)
-    ]
+    """All batches; what two columns lack is decoded once for both."""
+    lacking = [part.missing[~part.is_done] for part in work]
+    every = np.unique(np.concatenate(lacking))
+    wanted = np.stack([np.isin(every, ids) for ids in lacking])
+    batches = []
+    for pattern in np.unique(wanted, axis=1).T[::-1]:
+        ids = every[(wanted == pattern[:, None]).all(axis=0)]
+        columns = [part for part, is_wanted in zip(work, pattern, strict=True) if is_wanted]
+        batches += [(ids[start : start + size], columns) for start in range(0, len(ids), size)]
+    return batches
 
 
 def _images(embedder: Embedder, collection: Collection, batches: Batches) -> Iterator[UInt8[np.ndarray, "B S S 3"]]:
@@ -217,15 +259,3 @@ def _stored(collection: Collection, column: str, ids: Ids) -> Float32[np.ndarray
     values = collection.take(ids, [column])[column].combine_chunks()
     rows: Float32[np.ndarray, "M F"] = values.flatten().to_numpy().reshape(len(ids), -1)
     return rows
-
-
-def _check_column(collection: Collection, column: str, fingerprint: str) -> None:
-    """CollectionError if the column holds vectors of an encoder whose fingerprint merely begins in the same way."""
-    if column not in collection.columns:
-        return
-    made_by = (collection.schema.field(column).metadata or {}).get(b"fingerprint", b"").decode()
-    if made_by != fingerprint:
-        raise CollectionError(
-            f"Column `{column}` of `{collection.path}` was made by another encoder ({made_by[:16] or 'unknown'}).",
-            hint="make a collection of its own for this encoder: `lookalike prepare SOURCE --out NEW`",
-        )

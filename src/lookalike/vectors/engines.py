@@ -5,7 +5,7 @@ import weakref
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 from jaxtyping import Float32, UInt8
@@ -28,7 +28,9 @@ class OnnxEngine:
     of cores.
     """
 
-    name = "onnx"
+    name: Literal["onnx", "jax"] = "onnx"
+    dtype: Literal["float32", "bfloat16"] = "float32"
+    """What the tower computes in; a graph may round it to eight bits further."""
     compiles = 0
     """How often a program was compiled; stays the same from batch to batch."""
 
@@ -70,7 +72,7 @@ class OnnxEngine:
 class JaxEngine:
     """JAX on whatever devices it has: one program for one fixed batch shape, the last batch filled up with black."""
 
-    name = "jax"
+    name: Literal["onnx", "jax"] = "jax"
 
     def __init__(self, encoder: "Encoder", *, batch: int) -> None:
         import equinox as eqx
@@ -78,6 +80,7 @@ class JaxEngine:
         from lookalike.core.mesh import make_mesh, place
 
         self.compiles = 0
+        self.dtype: Literal["float32", "bfloat16"] = encoder.dtype
         self._mesh = make_mesh()
         self.batch = -(-batch // self._mesh.size) * self._mesh.size
         self._encoder = place(encoder, self._mesh)

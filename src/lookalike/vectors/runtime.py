@@ -24,13 +24,19 @@ if TYPE_CHECKING:
     from lookalike.encoders.encoder import Encoder
 
 Runtime = Literal["auto", "jax", "onnx"]
+Precision = Literal["float32", "bfloat16", "int8"]
+"""What the tower computes in; vectors of two precisions are not mixed."""
+Kind = Literal["features", "mirrored", "embedding"]
+"""What vectors are: the tower's output, that of the mirror image, or what a search compares."""
 T = TypeVar("T")
 
 BATCH = 64
 """Images that go through the encoder at once."""
 
 
-def load(path: str | Path, runtime: Runtime = "auto", batch: int = BATCH) -> "Embedder":
+def load(
+    path: str | Path, runtime: Runtime = "auto", batch: int = BATCH, *, precision: Precision | None = None
+) -> "Embedder":
     """The encoder in the model directory `path`, ready to embed.
 
     Args:
@@ -40,22 +46,26 @@ def load(path: str | Path, runtime: Runtime = "auto", batch: int = BATCH) -> "Em
             matrix products of eight bits where the processor is made for them and the tower's features keep a cosine
             of 0.999, which is measured.
         batch: Images that go through the encoder at once.
+        precision: What the tower computes in, instead of what `runtime` would choose: that of vectors to compare with.
 
     Raises:
         EncoderError: There is no encoder, or it is incomplete.
     """
-    if _chosen(runtime) == "jax":
+    jax = precision == "bfloat16" or (precision != "int8" and _chosen(runtime) == "jax")
+    if precision is None and runtime == "auto":
+        precision = "bfloat16" if jax else "int8" if multiplies_bytes() else None
+    if jax:
         from lookalike.encoders.encoder import Encoder
 
-        return Embedder.of(Encoder.load(path, "bfloat16" if runtime == "auto" else "float32"), "jax", batch)
-    int8 = runtime == "auto" and multiplies_bytes()
+        return Embedder.of(Encoder.load(path, "bfloat16" if precision == "bfloat16" else "float32"), "jax", batch)
+    int8 = precision == "int8"
     found = cache.find(path, int8)
     if found is None:
         config, tensors = read_model(path)
         known = cache.known_of(config, tensors)
         found = cache.keep(path, known, config, tensors, int8)
         if found is None:
-            return Embedder(config, known, tensors, _in_passing(config, tensors, batch))
+            return _in_passing(config, known, tensors, batch, int8)
     else:
         config, tensors = read_config(path), _projection(path)
     known, graph = found
@@ -74,6 +84,7 @@ class Embedder:
         self.cosine = known.cosine
         """How close features are to float32, at worst, where the engine runs in eight bits; else None."""
         self.engine = engine
+        self.precision: Precision = engine.dtype if known.cosine is None else "int8"
         self._weight = tensors.get("projection.weight")
         self._bias = tensors.get("projection.bias")
 
@@ -81,46 +92,62 @@ class Embedder:
     def of(cls, encoder: "Encoder", runtime: Runtime = "auto", batch: int = BATCH) -> "Embedder":
         """From an encoder in memory; see `load` for `runtime` and `batch`."""
         config, tensors = encoder.config, encoder.tensors()
-        jax = _chosen(runtime) == "jax"
-        engine = JaxEngine(encoder, batch=batch) if jax else _in_passing(config, tensors, batch)
-        return cls(config, cache.known_of(config, tensors), tensors, engine)
+        known = cache.known_of(config, tensors)
+        if _chosen(runtime) == "jax":
+            return cls(config, known, tensors, JaxEngine(encoder, batch=batch))
+        return _in_passing(config, known, tensors, batch, int8=False)
 
     @property
     def dimension(self) -> int:
         """Numbers in an embedding (D)."""
         return self.config.projection.dimension
 
+    def column(self, kind: Kind, precision: Precision | None) -> str:
+        """Name of the column that holds such vectors of this encoder; None: from before precision was noted."""
+        made_by = self.fingerprint if kind == "embedding" else self.features_fingerprint
+        return "_".join([kind, made_by[:8], *([] if precision is None else [precision])])
+
     @property
     def features_column(self) -> str:
         """Name of the column that holds the features of the images."""
-        return f"features_{self.features_fingerprint[:8]}"
+        return self.column("features", self.precision)
 
     @property
     def mirrored_column(self) -> str:
         """Name of the column that holds the features of the mirror images."""
-        return f"mirrored_{self.features_fingerprint[:8]}"
+        return self.column("mirrored", self.precision)
 
     @property
     def embedding_column(self) -> str:
         """Name of the column that holds the embeddings."""
-        return f"embedding_{self.fingerprint[:8]}"
+        return self.column("embedding", self.precision)
 
     def embed(self, items: Sequence[str | Path | np.ndarray]) -> Float32[np.ndarray, "N D"]:
         """Embeddings of unit length of image files, or of RGB pixels, uint8 [H W 3], of any height and width.
 
         Raises:
             SourceError: A file can't be read.
-            ImageError: A file is not an image, or a damaged one; an array is of another form.
-            UsageError: `items` is one path instead of several.
+            ImageError: A file is not an image, or a damaged one; an item is something else, or of another form.
+            UsageError: `items` is one image instead of several.
         """
-        if isinstance(items, (str, Path)):
-            raise UsageError(f"`embed` takes several images, and was given `{items}` alone.", hint="embed([path])")
+        if isinstance(items, (str, bytes, Path)) or not hasattr(items, "__getitem__") or getattr(items, "ndim", 4) == 3:
+            alone = f"`{items}`" if isinstance(items, (str, Path)) else f"one {type(items).__name__}"
+            raise UsageError(f"`embed` takes a list of images, and was given {alone}.", hint="embed([image, ...])")
         vectors = [np.empty((0, self.dimension), np.float32)]
         batches = (items[i : i + self.engine.batch] for i in range(0, len(items), self.engine.batch))
         for images in prepared(batches, lambda item: self.preprocess(_pixels(item, self._enough))):
-            mirrored = self.features(images[:, :, ::-1]) if self.config.mirror else None
-            vectors.append(self.project(self.features(images), mirrored))
+            vectors.append(self.vectors(images, "embedding"))
         return np.concatenate(vectors)
+
+    def vectors(self, images: UInt8[np.ndarray, "B S S 3"], kind: Kind) -> Float32[np.ndarray, "B N"]:
+        """What `kind` says of images that `preprocess` made, any number."""
+        match kind:
+            case "features":
+                return self.features(images)
+            case "mirrored":
+                return self.features(images[:, :, ::-1])
+        mirrored = self.features(images[:, :, ::-1]) if self.config.mirror else None
+        return self.project(self.features(images), mirrored)
 
     def preprocess(self, image: Image) -> UInt8[np.ndarray, "S S 3"]:
         """One image as the tower takes it."""
@@ -155,7 +182,7 @@ class Embedder:
 
 
 def combine(
-    features: Float32[np.ndarray, "N F"], mirrored: Float32[np.ndarray, "N F"] | None
+    features: Float32[np.ndarray, "N F"], mirrored: Float32[np.ndarray, "N F"] | None = None
 ) -> Float32[np.ndarray, "N F"]:
     """The features of images that count together with their mirror images: the mean of both; None: alone."""
     if mirrored is None:
@@ -209,10 +236,14 @@ def _chosen(runtime: Runtime) -> Literal["jax", "onnx"]:
     return "jax" if accelerated(os.environ.get("JAX_PLATFORMS", ""), plugins, os.path.exists) else "onnx"
 
 
-def _in_passing(config: EncoderConfig, tensors: Mapping[str, np.ndarray], batch: int) -> OnnxEngine:
-    """An engine whose graph lives as long as itself."""
-    graph = cache.write_graph(Path(tempfile.mkdtemp(prefix="lookalike-")), config, tensors)
-    return OnnxEngine(graph, config.tower.features, batch=batch, temporary=True)
+def _in_passing(
+    config: EncoderConfig, known: cache.Known, tensors: Mapping[str, np.ndarray], batch: int, int8: bool
+) -> Embedder:
+    """An embedder whose graph lives as long as itself."""
+    directory = Path(tempfile.mkdtemp(prefix="lookalike-"))
+    known = cache.fill(directory, known, config, tensors, int8)
+    engine = OnnxEngine(directory / "tower.onnx", config.tower.features, batch=batch, temporary=True)
+    return Embedder(config, known, tensors, engine)
 
 
 def _projection(path: str | Path) -> dict[str, np.ndarray]:
@@ -223,15 +254,23 @@ def _projection(path: str | Path) -> dict[str, np.ndarray]:
         return {name: file.get_tensor(name) for name in file.keys() if name.startswith("projection.")}  # noqa: SIM118
 
 
-def _pixels(item: str | Path | np.ndarray, enough: int | None) -> Image:
+def _pixels(item: object, enough: int | None) -> Image:
     if isinstance(item, np.ndarray):
         if item.dtype != np.uint8 or item.ndim != 3 or item.shape[2] != 3 or 0 in item.shape:
-            raise ImageError(f"An image is {item.dtype} {list(item.shape)}; expected uint8 [H W 3].")
+            raise ImageError(
+                f"An image is {item.dtype} {list(item.shape)}; expected uint8 [H W 3].",
+                hint="gray: numpy.stack([x] * 3, axis=-1); floats from 0 to 1: (255 * x).round().astype(numpy.uint8)",
+            )
         return item
+    if not isinstance(item, (str, Path)):
+        raise ImageError(
+            f"An image is a {type(item).__module__}.{type(item).__qualname__}; expected a path or a NumPy array.",
+            hint='an image of Pillow: numpy.asarray(image.convert("RGB"))',
+        )
     try:
         data = Path(item).read_bytes()
-    except OSError as error:
-        raise SourceError(f"`{item}` can't be read: {error.strerror}.") from error
+    except (OSError, ValueError) as error:  # ValueError: a zero byte
+        raise SourceError(f"`{item}` can't be read: {getattr(error, 'strerror', error)}.") from error
     try:
         return decode(data, enough)
     except ImageError as error:
