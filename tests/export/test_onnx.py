@@ -32,7 +32,7 @@ def test_the_readme_gives_the_encoders_vectors(tmp_path: Path, clip, by_readme, 
     np.testing.assert_allclose(by_readme(readme, out), clip.expected, atol=2e-4)
     assert facts["minimum_cosine"] > 0.99999
     assert f"{facts['minimum_cosine']:.6f}" in readme
-    assert readme.startswith("---\npipeline_tag: image-feature-extraction\nlicense: mit\n---\n")
+    assert readme.startswith("---\nlibrary_name: onnx\npipeline_tag: image-feature-extraction\nlicense: mit\n---\n")
     card = json.loads((out / "card.json").read_text())
     assert card["export"] == facts
     assert (card["name"], facts["target"], facts["images"]) == ("Small", "onnx", 6)

@@ -30,7 +30,7 @@ def test_compare_tells_direction_length_and_order():
     cosines = (expected @ expected.T)[~np.eye(6, dtype=bool)]
     same = parity.compare(expected, expected)
     assert (same.minimum, same.images, same.mixed) == (1, 6, False)
-    assert same.apart == pytest.approx(cosines.max(), abs=1e-6)
+    assert same.different == pytest.approx(cosines.max(), abs=1e-6)
     turned = expected + 0.1 * np.roll(expected, 1, axis=0)
     turned /= np.linalg.norm(turned, axis=1, keepdims=True)
     assert parity.compare(turned, expected).minimum == pytest.approx((turned * expected).sum(1).min(), abs=1e-6)
@@ -51,7 +51,7 @@ def test_an_encoder_that_finds_all_images_alike_is_told_by_order():
 
 @pytest.mark.parametrize("found", [np.full((6, 8), np.nan, np.float32), np.zeros((6, 4), np.float32)])
 def test_what_is_no_answer_at_all_is_refused(found: np.ndarray):
-    with pytest.raises(EncoderError, match="are finite; expected"):
+    with pytest.raises(EncoderError, match=r"are finite; expected \[6, 8\]"):
         parity.compare(found, np.zeros((6, 8), np.float32))
 
 
@@ -78,7 +78,7 @@ def test_requests_that_can_not_be_met():
 def test_missing_libraries_are_named(monkeypatch: pytest.MonkeyPatch):
     from lookalike.export import onnx
 
-    monkeypatch.setattr(onnx, "NEEDS", ("onnx", "not_there_at_all"))
+    monkeypatch.setattr(onnx, "TARGET", dataclasses.replace(onnx.TARGET, needs=("onnx", "not_there_at_all")))
     with pytest.raises(UsageError, match="is written by libraries that are not installed: not_there_at_all") as error:
         check_request("onnx", True, False)
     assert error.value.hint == "pip install not_there_at_all"

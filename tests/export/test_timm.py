@@ -143,13 +143,13 @@ def test_timm_loads_it_and_computes_the_same(tmp_path: Path, case, name: str):
     import timm
     import torch
 
-    from lookalike.export.parity import images
+    from lookalike.export.parity import drawn_images
 
     tower, pooling = MORE[name] if name in MORE else (vit(name, **SIZES), "mean")
     made = case(tower, pooling, SQUARE, None)
     write(tower, pooling, made, tmp_path / "out")
     model = timm.create_model(f"local-dir:{tmp_path / 'out'}", pretrained=True).eval()  # strict
-    pixels = np.stack([(SQUARE(image) / 255 - SQUARE.mean) / SQUARE.std for image in images()]).astype(np.float32)
+    pixels = np.stack([(SQUARE(image) / 255 - SQUARE.mean) / SQUARE.std for image in drawn_images()]).astype(np.float32)
     pixels = torch.tensor(pixels).permute(0, 3, 1, 2)
     with torch.no_grad():
         found = torch.nn.functional.normalize(model(pixels)).numpy()
@@ -162,7 +162,7 @@ def test_timm_loads_it_and_computes_the_same(tmp_path: Path, case, name: str):
 @pytest.mark.parametrize("name", ["registers, class position", "Swin, late map"])
 def test_what_is_written_otherwise_computes_the_same(tmp_path: Path, case, name: str):
     from lookalike.export.onnx import run
-    from lookalike.export.parity import images
+    from lookalike.export.parity import drawn_images
 
     tower, pooling = MORE[name]
     made = case(tower, pooling, SQUARE, None, by_graph=True)
@@ -170,7 +170,7 @@ def test_what_is_written_otherwise_computes_the_same(tmp_path: Path, case, name:
     assert written.read_back is not None
     config, tensors = written.read_back
     assert config.tower != tower
-    np.testing.assert_allclose(run(config, tensors, images()), made.expected, atol=1e-5)
+    np.testing.assert_allclose(run(config, tensors, drawn_images()), made.expected, atol=1e-5)
 
 
 def test_what_timm_asks_for_beside_the_tensors(tmp_path: Path, case):

@@ -10,6 +10,8 @@ import pytest
 
 import lookalike
 from lookalike.commands import COMMANDS
+from lookalike.export import TARGETS
+from lookalike.export.parts import Target, target_of
 
 ROOT = Path(lookalike.__file__).parent
 
@@ -55,6 +57,17 @@ def test_every_verb_has_what_the_table_promises(verb: str) -> None:
         if isinstance(field, ast.AnnAssign):
             told = isinstance(after, ast.Expr) and isinstance(after.value, ast.Constant)
             assert told, f"{verb}: {ast.unparse(field.target)} has no docstring"
+
+
+@pytest.mark.parametrize("name", sorted(TARGETS))
+def test_what_is_known_of_a_target_stands_in_its_file(name: str) -> None:
+    assert isinstance(target_of(name), Target)
+    assert name in (import_module("lookalike.commands.export").Config.__doc__ or "")
+    general = ("export/parts.py", "export/writing.py", "export/model_card.py", "export/parity.py", "export/upload.py")
+    for file in (*general, "commands/export.py", "commands/push.py", "encoders/readme.py"):
+        for node in ast.walk(ast.parse((ROOT / file).read_text(encoding="utf-8"))):
+            if isinstance(node, ast.Constant) and isinstance(node.value, str):
+                assert node.value != name, f"{file}:{node.lineno} knows {name}"
 
 
 @pytest.mark.parametrize("room", sorted(TABLES))

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 from lookalike.core.config import in_range, option
 from lookalike.core.files import read_card, refuse_unless
 from lookalike.core.journal import note
+from lookalike.export import TARGETS
 
 if TYPE_CHECKING:
     from lookalike.core.shapes import Vectors
@@ -16,10 +17,8 @@ if TYPE_CHECKING:
 class Config:
     """Take an encoder elsewhere: in the layout of another library, or as a graph with the preprocessing inside.
 
-    Targets: safetensors, transformers, sentence-transformers, open_clip, timm, onnx, openvino, saved_model, tflite,
-    torchscript, and submission (the zip of the Google Universal Image Embedding competition). Each export is checked
-    before it is kept: drawn images go through the lines that its README shows, and their vectors are compared with
-    the encoder's own.
+    Targets: TARGETS. Each export is checked before it is kept: drawn images go through the lines that its README
+    shows, and their vectors are compared with the encoder's own.
     """
 
     model: str = option(positional=True, metavar="MODEL")
@@ -29,15 +28,18 @@ class Config:
     out: str = option(metavar="DIR")
     """The directory to make."""
     preprocess: bool = True
-    """Resizing and cropping inside the graph (onnx, openvino, saved_model, tflite); without, it takes squares."""
+    """Resizing and cropping inside, where the target is a graph; without, it takes squares."""
     int8: bool = False
-    """Large matrices as whole numbers of 8 bits, for CPUs (onnx, openvino)."""
+    """Large matrices as whole numbers of 8 bits, for CPUs, where the target can hold them."""
     min_cosine: float | None = None
     """The smallest cosine with the encoder's vectors that passes; 0.9999 unless told, with --int8 0.995."""
 
     def __post_init__(self) -> None:
         if self.min_cosine is not None:
             in_range(self, -1.0, 1.0, "min_cosine")
+
+
+Config.__doc__ = (Config.__doc__ or "").replace("TARGETS", ", ".join(TARGETS))
 
 
 def main(config: Config) -> None:
@@ -48,13 +50,13 @@ def main(config: Config) -> None:
     # Their bars and reports of loading are about our own scratch files.
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
     os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
-    check_request(config.to, config.preprocess, config.int8)
+    target = check_request(config.to, config.preprocess, config.int8)
     refuse_unless(config.out, ("missing", "empty"), "export")
     from lookalike.encoders.config import read_model
     from lookalike.encoders.text_side import read_text
 
     encoder, tensors = read_model(config.model)
-    text = read_text(config.model) if config.to == "open_clip" else None
+    text = read_text(config.model) if target.text else None
     export = Export(encoder, tensors, read_card(config.model), config.preprocess, config.int8, text)
     facts = write_export(config.to, export, lambda: vectors(config.model), config.out, config.min_cosine)
     note(

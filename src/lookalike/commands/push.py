@@ -1,6 +1,5 @@
 """`lookalike push`: a model directory, or an export, to the Hugging Face Hub."""
 
-import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -76,10 +75,12 @@ def _of_export(directory: Path, facts: dict[str, Any]) -> dict[str, Path | bytes
 
 def _lines(directory: Path, card: dict[str, Any], repository: str) -> tuple[str, str]:
     """What an export's README says of what is inside ("" for a model), and the lines that load it: its own, or ours."""
+    from lookalike.encoders.readme import words_and_code
+
     if "export" in card:
-        text = (directory / "README.md").read_text(encoding="utf-8") if (directory / "README.md").exists() else ""
-        if found := re.search(r"lie next to each other\.(.*?)\n\n```python\n(.*?)^```", text, re.DOTALL | re.MULTILINE):
-            return found[1].strip(), found[2]
+        file = directory / "README.md"
+        if found := words_and_code(file.read_text(encoding="utf-8")) if file.exists() else None:
+            return found
         raise EncoderError(f"The README of `{directory}` has no lines that load it.", hint="export it again")
     name = repository.split("/")[-1]
     return "", (

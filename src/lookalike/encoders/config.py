@@ -17,6 +17,7 @@ from lookalike.core.config import from_json, option, to_json
 from lookalike.core.errors import EncoderError, LookalikeError
 from lookalike.core.files import fingerprint, kind_of, new_directory, read_json, write_json
 from lookalike.encoders.pickles import is_pickle, no_tensors
+from lookalike.encoders.readme import readme, table
 from lookalike.imaging.preprocess import Preprocess
 from lookalike.towers import NORM_PARTS as NORM_PARTS
 from lookalike.towers import Bottleneck as Bottleneck
@@ -254,7 +255,7 @@ def _digests(tensors: Mapping[str, np.ndarray]) -> list[str]:
 
 
 def _readme(config: EncoderConfig, card: dict[str, Any], whole: str, name: str) -> str:
-    """The model card: front matter that the Hub reads, facts, and how to use it."""
+    """The model card: facts, and how to use it."""
     facts = {
         "tower": type(config.tower).__name__.removesuffix("Config"),
         "input": f"{config.preprocess.size} x {config.preprocess.size} px ({config.preprocess.mode})",
@@ -263,11 +264,6 @@ def _readme(config: EncoderConfig, card: dict[str, Any], whole: str, name: str) 
         **{key: value for key, value in card.items() if isinstance(value, (str, int, float)) and key != "name"},
         "fingerprint": f"`{whole}`",
     }
-    rows = "\n".join(f"| {key.replace('_', ' ')} | {value} |" for key, value in facts.items())
-    license_line = f"license: {card['license']}\n" if card.get("license") else ""
-    return (
-        f"---\nlibrary_name: lookalike\npipeline_tag: image-feature-extraction\n{license_line}---\n\n"
-        f"# {card.get('name', name)}\n\nTurns an image into {config.projection.dimension} numbers, "
-        f"so that images of the same thing lie next to each other.\n\n| | |\n| --- | --- |\n{rows}\n\n"
-        f"```python\nimport lookalike\n\nvectors = lookalike.load({name!r}).embed(['image.jpg'])\n```\n"
-    )
+    code = f"import lookalike\n\nvectors = lookalike.load({name!r}).embed(['image.jpg'])"
+    rows = table({key.replace("_", " "): value for key, value in facts.items()})
+    return readme(card.get("name", name), code, rows, library="lookalike", licence=card.get("license"))

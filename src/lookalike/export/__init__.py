@@ -1,7 +1,6 @@
 """An encoder taken elsewhere: one file a target, loaded when it is asked for; `TARGETS` is the table.
 
-A target's module has `NEEDS` (libraries without which it can't write), `READS` (those that its README's lines import)
-and `write(export, directory) -> Written`.
+A target's file ends with `TARGET`, which holds all that the house knows of it: see `parts.Target`.
 """
 
 TARGETS: dict[str, str] = {

@@ -1,20 +1,15 @@
 """The README of a model on the Hub, made from `card.json`: data, recipe, metrics, and whose licence counts."""
 
-import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from lookalike.encoders.readme import readme, table
+from lookalike.export import TARGETS
 from lookalike.export.licences import ORDER, Verdict, strictest, terms_of
+from lookalike.export.parts import target_of
 
 Card = Mapping[str, Any]
-
-_LIBRARIES = {"transformers": "transformers", "sentence-transformers": "sentence-transformers", "onnx": "onnx"}
-_LIBRARIES |= {"openvino": "openvino", "open_clip": "open_clip", "timm": "timm"}
-_LIBRARIES |= {"safetensors": "safetensors", "tflite": "tflite", "torchscript": "pytorch", "submission": "pytorch"}
-
-# What the Hub takes as the value of `license`; every other one is "other" with a name.
-_KNOWN = r"(mit|apache-2\.0|cc0-1\.0|unlicense|isc|zlib|(a|l)?gpl-\d\.\d|bsd(-\d-clause)?|cc-by(-nc)?(-sa|-nd)?-\d\.\d)"
 
 
 def public(card: Card) -> dict[str, Any]:
@@ -71,56 +66,43 @@ def model_card(card: Card, name: str, words: str, code: str, definitions: Mappin
         code: Python lines that load the model.
         definitions: Metric -> what it means.
     """
-    named = licences(card)
+    named, facts = licences(card), card.get("export")
     verdict = strictest(named)
+    library = "lookalike"
+    if isinstance(facts, Mapping):
+        library = target_of(facts["target"]).library if facts["target"] in TARGETS else ""
     parts = [
-        _front(card, verdict),
-        f"# {card.get('name', name)}\n\nTurns an image into a vector, so that images of the same thing lie next to "
-        f"each other. {words}".rstrip()
-        + f"\n\n```python\n{code.strip()}\n```",
-        "\n".join(_made(card)),
+        "## How it was made\n\n" + table(_made(card)),
         "\n".join(_metrics(card, definitions)),
         "\n".join(_licence_lines(named, verdict)),
-        "\n".join(_exported(card)),
+        checked(facts) if isinstance(facts, Mapping) else "",
     ]
-    return "\n\n".join(part for part in parts if part) + "\n"
+    return readme(card.get("name", name), code, *parts, library=library, licence=verdict.licence, words=words)
 
 
-def _front(card: Card, verdict: Verdict) -> str:
-    """The front matter that the Hub reads."""
-    licence = verdict.licence.lower()
-    library = _LIBRARIES.get(str(_target(card)), "") if _target(card) else "lookalike"
-    lines = ["---", *([f"library_name: {library}"] if library else [])]
-    lines.append("pipeline_tag: image-feature-extraction")
-    if re.fullmatch(_KNOWN, licence):
-        lines.append(f"license: {licence}")
-    else:
-        lines += ["license: other", f"license_name: {re.sub(r'[^a-z0-9.-]+', '-', licence).strip('-')}"]
-    return "\n".join([*lines, "---"])
+def checked(facts: Mapping[str, Any]) -> str:
+    """The section on how near an export is to its encoder."""
+    return (
+        f"## Checked\n\nExported as {facts['target']} by {facts['made_by']}. Over {facts['images']} drawn images the "
+        f"smallest cosine with the encoder's own vector is {facts['minimum_cosine']:.6f} (two different images: at "
+        f"most {facts['cosine_of_different_images']:.4f}), computed by {facts['checked_with']}."
+    )
 
 
-def _target(card: Card) -> Any:
-    facts = card.get("export")
-    return facts.get("target") if isinstance(facts, Mapping) else None
-
-
-def _made(card: Card) -> Iterator[str]:
+def _made(card: Card) -> dict[str, str]:
     """Data and recipe."""
-    yield "## How it was made\n\n| | |\n| --- | --- |"
-    if "recipe" in card:
-        yield f"| recipe | {card['recipe']} |"
+    rows = {"recipe": str(card["recipe"])} if "recipe" in card else {}
     if "data" in card:
-        yield f"| data | `{Path(str(card['data'])).name}` |"
-    facts = _images(card)
+        rows["data"] = f"`{Path(str(card['data'])).name}`"
+    facts = card.get("images")
     if isinstance(facts, Mapping):
-        yield f"| images | {int(facts.get('rows', 0)):,} |"
+        rows["images"] = f"{int(facts.get('rows', 0)):,}"
         if facts.get("sources"):
-            yield f"| sources | {', '.join(f'`{source}`' for source in facts['sources'])} |"
+            rows["sources"] = ", ".join(f"`{source}`" for source in facts["sources"])
     origin = card.get("began_from", card)
     if isinstance(origin, Mapping) and (origin.get("source") or origin.get("name")):
-        yield f"| {'began from' if 'began_from' in card else 'weights'} | {origin.get('source') or origin['name']} |"
-    if "fingerprint" in card:
-        yield f"| fingerprint | `{card['fingerprint']}` |"
+        rows["began from" if "began_from" in card else "weights"] = str(origin.get("source") or origin["name"])
+    return rows | ({"fingerprint": f"`{card['fingerprint']}`"} if "fingerprint" in card else {})
 
 
 def _metrics(card: Card, definitions: Mapping[str, str]) -> Iterator[str]:
@@ -144,13 +126,3 @@ def _licence_lines(named: Mapping[str, str | None], verdict: Verdict) -> Iterato
     terms = verdict.terms
     yield f"\nThe strictest counts: **{verdict.licence}**, of {verdict.of} ({terms.name}: {terms.reason})."
     yield f"From the most permissive: {', '.join(terms.name for terms in ORDER)}."
-
-
-def _exported(card: Card) -> Iterator[str]:
-    facts = card.get("export")
-    if isinstance(facts, Mapping):
-        yield (
-            f"## Checked\n\nExported as {facts['target']} by {facts['made_by']}. Over {facts['images']} drawn "
-            f"images the smallest cosine with the encoder's own vector is {facts['minimum_cosine']:.6f}, computed by "
-            f"{facts['checked_with']}."
-        )

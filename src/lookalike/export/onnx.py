@@ -14,13 +14,10 @@ from lookalike.core import ort
 from lookalike.core.errors import EncoderError
 from lookalike.core.shapes import Vectors
 from lookalike.encoders.config import EncoderConfig
-from lookalike.export.parts import Export, Written, opening
+from lookalike.export.parts import Export, Target, Written, opening
 from lookalike.export.pixels import preprocessing
 from lookalike.towers.graphs import build
 from lookalike.towers.graphs.graph import Graph, int64, move_weights
-
-NEEDS = ("onnx",)
-READS = ("onnxruntime",)
 
 _LARGEST = 2**31 - 2**20
 """Bytes that one file can hold; larger weights go beside it."""
@@ -154,3 +151,6 @@ def _unit(g: Graph, x: str) -> str:
     x = g.op("Div", x, most)
     length = g.op("Max", g.op("ReduceL2", x, axis, keepdims=1), np.array(1e-30, np.float32))
     return g.op("Div", x, length)
+
+
+TARGET = Target(write, "onnx", needs=("onnx",), reads=("onnxruntime",), graph=True, int8=True)

@@ -14,7 +14,7 @@ from lookalike.core.errors import EncoderError
 from lookalike.encoders.config import EncoderConfig, Tensors, features_fingerprint_of, read_safetensors
 from lookalike.encoders.text_side import TextSide
 from lookalike.export import open_clip_text
-from lookalike.export.parts import Export, Written
+from lookalike.export.parts import Export, Target, Written
 from lookalike.export.published import (
     PROJECTION,
     embedding_lines,
@@ -30,9 +30,6 @@ from lookalike.export.published import (
 )
 from lookalike.published.processors import from_open_clip
 from lookalike.towers import ViTConfig
-
-NEEDS = ()
-READS = ("open_clip", "torch", "torchvision")
 
 _TEXT = {"context_length": 4, "vocab_size": 4, "width": 8, "heads": 1, "layers": 1}
 
@@ -63,7 +60,7 @@ def write(export: Export, directory: Path) -> Written:
     exact = from_open_clip(directory, described, tower.size) == config.preprocess
     back = read_back(config, read, found, directory)
     code, keeps = _code(config, exact, projected, side is not None), _keeps(export, projected, exact)
-    return Written(code, keeps, "library_name: open_clip\n", read_back=back)
+    return Written(code, keeps, read_back=back)
 
 
 def _refuse_other(text: TextSide, export: Export) -> None:
@@ -175,3 +172,12 @@ def _keeps(export: Export, projected: bool, exact: bool) -> str:
         words.append(f"The projection is inside {heads}.")
     words += [] if exact else ["OpenCLIP's transform can't prepare images as this encoder takes them; the lines do."]
     return " ".join(words)
+
+
+TARGET = Target(
+    write,
+    "open_clip",
+    reads=("open_clip", "torch", "torchvision"),
+    packages={"open_clip": "open_clip_torch"},
+    text=True,
+)

@@ -5,10 +5,7 @@ import tempfile
 from pathlib import Path
 
 from lookalike.export import onnx
-from lookalike.export.parts import Export, Written, opening
-
-NEEDS = ("openvino",)
-READS = ("openvino",)
+from lookalike.export.parts import Export, Target, Written, opening
 
 
 def write(export: Export, directory: Path) -> Written:
@@ -28,3 +25,6 @@ def write(export: Export, directory: Path) -> Written:
         "def embed(path):\n    return model(prepared(path)[None])[0][0]\n"
     )
     return Written(code, onnx.kept(export))
+
+
+TARGET = Target(write, "openvino", needs=("openvino",), reads=("openvino",), graph=True, int8=True)

@@ -31,7 +31,7 @@ class Parity:
 
     minimum: float
     """The smallest cosine between the export's vector of an image and the encoder's."""
-    apart: float
+    different: float
     """The largest cosine between the encoder's vectors of two different images: what `minimum` must be told from."""
     images: int
     mixed: bool
@@ -41,7 +41,7 @@ class Parity:
 
 @cache
 def drawn_images() -> tuple[np.ndarray, ...]:
-    """Drawn images of `SIZES`, each of another kind: slopes of colour, fine stripes, hard edges, letters, noise."""
+    """Drawn images of `SIZES`, each of another kind: gradients of colour, fine stripes, hard edges, letters, noise."""
     return tuple(_drawn(np.random.default_rng(i), height, width) for i, (height, width) in enumerate(SIZES))
 
 
@@ -84,19 +84,19 @@ def compare(found: Float32[np.ndarray, "M E"], expected: Vectors) -> Parity:
         expected: The encoder's vectors of the same images, of unit length.
 
     Raises:
-        EncoderError: Another number of vectors or of numbers in them, or numbers that are not finite.
+        EncoderError: Another shape, or values that are not finite.
     """
     if found.shape != expected.shape or not np.isfinite(found).all():
         raise EncoderError(
-            f"The export gives {list(found.shape)} numbers, of which {np.isfinite(found).sum()} are finite; "
-            f"expected {list(expected.shape)}.",
+            f"The export gives vectors of shape {list(found.shape)}, of whose values {np.isfinite(found).sum()} are "
+            f"finite; expected {list(expected.shape)}, all finite.",
             hint="nothing was kept; please report this as a bug of ours",
         )
-    apart, own = _squares(expected, expected), _squares(found, expected).diagonal()
+    others, own = _squares(expected, expected), _squares(found, expected).diagonal()
     same = np.eye(len(expected), dtype=bool)
     nearer = (_squares(found, expected) + _TIE < own[:, None]) & ~same
     # By distances: a vector of another length is another answer than the encoder's, whatever its direction.
-    return Parity(float(1 - own.max() / 2), float(1 - apart[~same].min(initial=4) / 2), len(found), bool(nearer.any()))
+    return Parity(float(1 - own.max() / 2), float(1 - others[~same].min(initial=4) / 2), len(found), bool(nearer.any()))
 
 
 def _squares(one: Vectors, other: Vectors) -> Float64[np.ndarray, "N M"]:
@@ -126,10 +126,10 @@ def _drawn(rng: np.random.Generator, height: int, width: int) -> Image:
     y, x = np.mgrid[0:height, 0:width].astype(np.float64)
     angle, wave = rng.uniform(0, np.pi), rng.uniform(0.02, 0.9)
     along = np.cos(angle) * x + np.sin(angle) * y
-    slope = (x / width)[..., None] * rng.uniform(-200, 200, 3) + (y / height)[..., None] * rng.uniform(-200, 200, 3)
+    gradient = (x / width)[..., None] * rng.uniform(-200, 200, 3) + (y / height)[..., None] * rng.uniform(-200, 200, 3)
     stripes = 60 * np.sin(wave * along)[..., None] * rng.uniform(-1, 1, 3)
     noise = rng.normal(0, rng.uniform(2, 25), (height, width, 3))
-    canvas = Pillow.fromarray(np.clip(rng.uniform(60, 200, 3) + slope + stripes + noise, 0, 255).astype(np.uint8))
+    canvas = Pillow.fromarray(np.clip(rng.uniform(60, 200, 3) + gradient + stripes + noise, 0, 255).astype(np.uint8))
     draw = ImageDraw.Draw(canvas)
     for _ in range(8):
         left, top = rng.integers(0, width), rng.integers(0, height)

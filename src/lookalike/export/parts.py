@@ -1,13 +1,16 @@
-"""What a target is given, and what it gives back."""
+"""What a target is, what it is given, and what it gives back."""
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from importlib import import_module
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from lookalike.encoders.config import EncoderConfig
 from lookalike.encoders.text_side import TextSide
+from lookalike.export import TARGETS
 from lookalike.imaging.preprocess import Preprocess
 
 
@@ -37,12 +40,38 @@ class Written:
     directory; the README shows them and the check runs them."""
     keeps: str
     """One or two sentences for the README: what of the encoder is inside, and what is not."""
-    front: str = ""
-    """Lines of the README's front matter: "library_name: transformers\\n"."""
     embeds: bool = True
     """Whether the lines define `embed`; tensors alone can't."""
     read_back: tuple[EncoderConfig, Mapping[str, np.ndarray]] | None = None
     """The encoder as our own importer reads it from the files, for layouts that it knows."""
+
+
+@dataclass(frozen=True)
+class Target:
+    """All that the house knows of a target: the value `TARGET` of its file."""
+
+    write: Callable[[Export, Path], Written]
+    """Writes an encoder into an empty directory; EncoderError for what the target has no place for."""
+    library: str = ""
+    """`library_name` on the Hub, if that has one for it."""
+    needs: tuple[str, ...] = ()
+    """Modules without which it can't write."""
+    reads: tuple[str, ...] = ()
+    """Those that its README's lines import."""
+    packages: Mapping[str, str] = field(default_factory=dict)
+    """Module -> what installs it, where that has another name."""
+    graph: bool = False
+    """Whether it is made of our own graph, which can leave the preprocessing out."""
+    int8: bool = False
+    """Whether it can hold whole numbers of 8 bits."""
+    text: bool = False
+    """Whether it takes the text side along."""
+
+
+def target_of(name: str) -> Target:
+    """The target of that name in `TARGETS`; imports its file."""
+    target: Target = import_module(TARGETS[name]).TARGET
+    return target
 
 
 OPENED = """def opened(path):  # upright, on white, in 8 bits

@@ -8,14 +8,11 @@ import numpy as np
 
 from lookalike.core.errors import EncoderError
 from lookalike.encoders.config import EncoderConfig, Tensors, read_safetensors
-from lookalike.export.parts import Export, Written
+from lookalike.export.parts import Export, Target, Written
 from lookalike.export.published import PROJECTION, kind, read_back, write_projection, write_tensors
 from lookalike.export.transformers import family_of
 from lookalike.published.layouts import WEIGHTS
 from lookalike.published.table import Layout, Published, export_tensors, gather
-
-NEEDS = ()
-READS = ()
 
 
 def write(export: Export, directory: Path) -> Written:
@@ -23,7 +20,11 @@ def write(export: Export, directory: Path) -> Written:
     config, name = export.config, layout_of(export.config, export.card)
     file = directory / "model.safetensors"
     if name is None:
-        own = {n.removeprefix("tower."): np.ascontiguousarray(t) for n, t in export.tensors.items() if "tower." in n}
+        own = {
+            n.removeprefix("tower."): np.ascontiguousarray(t)
+            for n, t in export.tensors.items()
+            if n.startswith("tower.")
+        }
         write_tensors(file, own)
         found = {f"tower.{n}": t for n, t in read_safetensors(file).items() if not n.endswith("num_batches_tracked")}
     else:
@@ -64,3 +65,6 @@ def _gathered(layout: Layout, config: EncoderConfig, directory: Path) -> Tensors
         shapes, keys = config.tower.shapes(), layout.keys(config.tower)
         found = gather(published, keys, shapes, layout.prefixes[0], layout.ignored)
     return {f"tower.{name}": tensor for name, tensor in found.items()}
+
+
+TARGET = Target(write, "safetensors")

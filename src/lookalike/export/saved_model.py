@@ -3,10 +3,7 @@
 from pathlib import Path
 
 from lookalike.export import onnx, tensorflow
-from lookalike.export.parts import Export, Written, opening
-
-NEEDS = ("tensorflow",)
-READS = ("tensorflow",)
+from lookalike.export.parts import Export, Target, Written, opening
 
 
 def write(export: Export, directory: Path) -> Written:
@@ -24,3 +21,6 @@ def save(export: Export, directory: Path) -> None:
     """What TensorFlow loads from `directory`."""
     module = tensorflow.module(onnx.assemble(export))
     tensorflow.load().saved_model.save(module, str(directory), signatures={"serving_default": module.encode})
+
+
+TARGET = Target(write, needs=("tensorflow",), reads=("tensorflow",), graph=True)

@@ -11,13 +11,10 @@ from lookalike.core.errors import EncoderError
 from lookalike.core.files import write_json
 from lookalike.encoders.config import EncoderConfig, ProjectionConfig, Tensors, read_safetensors
 from lookalike.export.families import at_its_size
-from lookalike.export.parts import Export, Written
+from lookalike.export.parts import Export, Target, Written
 from lookalike.export.published import write_layout, write_processor, write_tensors
 from lookalike.export.transformers import family_of
 from lookalike.towers import ViTConfig
-
-NEEDS = ()
-READS = ("sentence_transformers", "torch", "transformers")
 
 _MODULES = "sentence_transformers.base.modules"
 _KEYS = {"module_input_name": "sentence_embedding", "module_output_name": "sentence_embedding"}
@@ -64,7 +61,7 @@ def write(export: Export, directory: Path) -> Written:
         "Tower, image processor, projection and unit length are modules of sentence-transformers, which opens the file "
         "itself: of an image with transparency it takes the colors beneath, so lay that on white before."
     )
-    return Written(_CODE, keeps, "library_name: sentence-transformers\n", read_back=(config, found))
+    return Written(_CODE, keeps, read_back=(config, found))
 
 
 def _steps(config: EncoderConfig) -> list[str]:
@@ -118,3 +115,6 @@ def _refuse(config: EncoderConfig) -> None:
             f"This encoder {how}, for which no image processor of transformers has a setting.",
             hint="`--to onnx` takes every encoder",
         )
+
+
+TARGET = Target(write, "sentence-transformers", reads=("sentence_transformers", "torch", "transformers"))

@@ -9,10 +9,7 @@ from pathlib import Path
 
 from lookalike.core.errors import EncoderError
 from lookalike.export import torchscript
-from lookalike.export.parts import Export, Written
-
-NEEDS = torchscript.NEEDS
-READS = torchscript.READS
+from lookalike.export.parts import Export, Target, Written
 
 DIMENSION = 64
 """Numbers in an embedding, by the rules of the competition."""
@@ -38,3 +35,6 @@ def write(export: Export, directory: Path) -> Written:
     code = "import io\nimport zipfile\n\n" + torchscript.CODE.format(file=f"io.BytesIO({reading}.read())")
     keeps = "`submission.zip` takes uint8 `[1, 3, height, width]`, RGB, of any size, and gives float32 `[1, 64]`."
     return Written(code, keeps)
+
+
+TARGET = Target(write, "pytorch", needs=torchscript.TARGET.needs, reads=torchscript.TARGET.reads)

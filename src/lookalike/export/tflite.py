@@ -5,10 +5,7 @@ from pathlib import Path
 
 from lookalike.core.errors import EncoderError
 from lookalike.export import onnx, saved_model, tensorflow
-from lookalike.export.parts import Export, Written, opening
-
-NEEDS = ("tensorflow", "ai_edge_litert")  # the second checks what the first wrote
-READS = ("ai_edge_litert",)
+from lookalike.export.parts import Export, Target, Written, opening
 
 _LARGEST = 2**31 - 2**20
 """Bytes of weights that one file can hold."""
@@ -42,3 +39,12 @@ def write(export: Export, directory: Path) -> Written:
         "def embed(path):\n    return encode(images=prepared(path)[None])['vectors'][0]\n"
     )
     return Written(code, onnx.kept(export))
+
+
+TARGET = Target(
+    write,
+    "tflite",
+    needs=("tensorflow", "ai_edge_litert"),  # the second checks what the first wrote
+    reads=("ai_edge_litert",),
+    graph=True,
+)

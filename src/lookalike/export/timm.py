@@ -13,7 +13,7 @@ import numpy as np
 
 from lookalike.core.errors import EncoderError
 from lookalike.encoders.config import EncoderConfig, Tensors, read_safetensors
-from lookalike.export.parts import Export, Written
+from lookalike.export.parts import Export, Target, Written
 from lookalike.export.published import (
     PROJECTION,
     embedding_lines,
@@ -31,9 +31,6 @@ from lookalike.published.layouts import WEIGHTS, timm_convnext, timm_efficientne
 from lookalike.published.processors import from_timm
 from lookalike.published.table import scatter
 from lookalike.towers import ConvNeXtConfig, EfficientNetConfig, SwinConfig, ViTConfig
-
-NEEDS = ()
-READS = ("timm", "torch", "torchvision")
 
 _SWINS = ("swin_tiny_patch4_window7_224", "swinv2_tiny_window8_256")
 
@@ -92,7 +89,7 @@ def write(export: Export, directory: Path) -> Written:
     keeps += f" The projection is in `{PROJECTION}`, for timm has no place for it." if projected else ""
     keeps += "" if exact else " timm's transform can't prepare images as this encoder takes them; the lines do."
     back = read_back(config, read, found, directory)
-    return Written(_code(config, exact, projected), keeps, "library_name: timm\n", read_back=back)
+    return Written(_code(config, exact, projected), keeps, read_back=back)
 
 
 def _as_timm(config: EncoderConfig, tensors: Tensors) -> tuple[EncoderConfig, Tensors]:
@@ -279,3 +276,6 @@ def _code(config: EncoderConfig, exact: bool, projected: bool) -> str:
     lines += ["    pixels = transform(opened(path))[None]"] if exact else pixel_lines(config)
     lines += embedding_lines(config, "model({})", projected)
     return "\n".join(lines) + "\n"
+
+
+TARGET = Target(write, "timm", reads=("timm", "torch", "torchvision"))

@@ -11,12 +11,9 @@ from typing import Any
 from lookalike.core.errors import EncoderError
 from lookalike.export import transformers as layout
 from lookalike.export.families import at_its_size
-from lookalike.export.parts import OPENED, Export, Written
+from lookalike.export.parts import OPENED, Export, Target, Written
 from lookalike.export.published import write_layout, write_processor
 from lookalike.towers import ViTConfig
-
-NEEDS = ("torch", "transformers")
-READS = ("torch",)
 
 CODE = (
     """import numpy as np
@@ -78,3 +75,6 @@ def save(export: Export, file: Path) -> None:
         return found.last_hidden_state[:, prefix:].mean(dim=1)  # all that `families` has beside names
 
     file.write_bytes(compiled(export, model, features))
+
+
+TARGET = Target(write, "pytorch", needs=("torch", "transformers"), reads=("torch",))

@@ -10,7 +10,7 @@ from pathlib import Path
 from lookalike.core.errors import EncoderError
 from lookalike.encoders.config import EncoderConfig
 from lookalike.export.families import FAMILIES, Described, Family, at_its_size
-from lookalike.export.parts import Export, Written
+from lookalike.export.parts import Export, Target, Written
 from lookalike.export.published import (
     PROJECTION,
     embedding_lines,
@@ -26,11 +26,6 @@ from lookalike.export.published import (
 )
 from lookalike.published.layouts import WEIGHTS
 from lookalike.towers import ViTConfig
-
-NEEDS = ()
-READS = ("torch", "transformers")
-
-FRONT = "library_name: transformers\n"
 
 
 def write(export: Export, directory: Path) -> Written:
@@ -53,7 +48,7 @@ def write(export: Export, directory: Path) -> Written:
         (directory / "preprocessor_config.json").unlink()  # it has no word for that, and a wrong one would be taken
     code = _code(config, described["architectures"][0], features, exact, written)
     back = read_back(config, tower, found, directory)
-    return Written(code, _keeps(export, config, exact), FRONT, read_back=back)
+    return Written(code, _keeps(export, config, exact), read_back=back)
 
 
 def family_of(config: EncoderConfig) -> tuple[Family, Described]:
@@ -117,3 +112,6 @@ def _keeps(export: Export, config: EncoderConfig, exact: bool) -> str:
     if not exact:
         words.append("No image processor of transformers prepares images as this encoder takes them; the lines do.")
     return " ".join(words)
+
+
+TARGET = Target(write, "transformers", reads=("torch", "transformers"))

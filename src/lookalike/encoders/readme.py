@@ -1,0 +1,45 @@
+"""The README of an encoder, in one form: of a model directory, of an export, and on the Hub."""
+
+import re
+from collections.abc import Mapping
+
+_LEAD = "Turns an image into a vector, so that images of the same thing lie next to each other."
+
+# What the Hub takes as the value of `license`; every other one is "other" with a name.
+_KNOWN = r"mit|apache-2\.0|cc0-1\.0|unlicense|isc|zlib|(a|l)?gpl-\d\.\d|bsd(-\d-clause)?|cc-by(-nc)?(-sa|-nd)?-\d\.\d"
+
+
+def readme(title: str, code: str, *parts: str, library: str, licence: str | None, words: str = "") -> str:
+    """The whole file: front matter that the Hub reads, what the encoder is, the lines that load it, and more.
+
+    Args:
+        title: The encoder's name.
+        code: Python lines.
+        parts: Sections behind them; empty ones are left out.
+        library: `library_name` on the Hub, or "".
+        licence: As the card names it; None: nobody said.
+        words: Sentences of what is inside.
+    """
+    front = [f"library_name: {library}"] if library else []
+    front = ["---", *front, "pipeline_tag: image-feature-extraction", *_licence_lines(licence), "---"]
+    lead = f"# {title}\n\n{_LEAD} {words}".rstrip()
+    whole = ["\n".join(front), lead, f"```python\n{code.strip()}\n```", *(part for part in parts if part)]
+    return "\n\n".join(whole) + "\n"
+
+
+def words_and_code(text: str) -> tuple[str, str] | None:
+    """What a README that `readme` made has as `words` and `code`; None if it has no such place."""
+    found = re.search(r"lie next to each other\.(.*?)\n\n```python\n(.*?)^```", text, re.DOTALL | re.MULTILINE)
+    return (found[1].strip(), found[2]) if found else None
+
+
+def table(rows: Mapping[str, object]) -> str:
+    """Two columns without a head."""
+    return "\n".join(["| | |", "| --- | --- |", *(f"| {name} | {value} |" for name, value in rows.items())])
+
+
+def _licence_lines(licence: str | None) -> list[str]:
+    name = (licence or "").lower()
+    if not name or re.fullmatch(_KNOWN, name):
+        return [f"license: {name}"] if name else []
+    return ["license: other", f"license_name: {re.sub(r'[^a-z0-9.-]+', '-', name).strip('-')}"]
