@@ -1,12 +1,15 @@
 """`lookalike evaluate`, from argv to the report."""
 
 import json
+from typing import get_args, get_type_hints
 
 import numpy as np
 import pytest
 
 from lookalike.commands import main
+from lookalike.commands.evaluate import Config
 from lookalike.data.collection import Collection
+from lookalike.evaluation.protocols import PROTOCOLS
 from lookalike.evaluation.protocols import evaluate as measure
 
 
@@ -116,3 +119,7 @@ def test_refuses_what_does_not_fit_together(shop, evaluate, tmp_path):
         ([shop.collection, shop.model], "not a collection"),
     ]:
         assert words in evaluate(*arguments, code=2).err
+
+
+def test_every_protocol_can_be_asked_for():
+    assert get_args(get_type_hints(Config)["protocol"]) == tuple(PROTOCOLS)

@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from lookalike.core.errors import CollectionError, UsageError
-from lookalike.evaluation import protocols
+from lookalike.evaluation import trials
 from lookalike.evaluation.protocols import evaluate
 
 
@@ -86,7 +86,7 @@ def test_equals_a_slow_loop(case, excluded):
     domains, skipped = slow_evaluate(vectors, rows, split, protocol)
     table = pa.Table.from_pylist(rows, SCHEMA)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(protocols, "BARRED", excluded)
+        patch.setattr(trials, "HELD", excluded)
         try:
             report = evaluate(vectors, table, split=split, protocol=protocol)
         except UsageError:

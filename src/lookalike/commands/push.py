@@ -28,7 +28,7 @@ class Config:
 
 def main(config: Config) -> None:
     """Upload, and print where it is."""
-    from lookalike.evaluation.metrics import DEFINITIONS
+    from lookalike.evaluation.metrics import METRICS
     from lookalike.export.licences import strictest
     from lookalike.export.model_card import licences, model_card, public
     from lookalike.export.upload import check_name, upload
@@ -39,7 +39,7 @@ def main(config: Config) -> None:
     files = _of_export(directory, card["export"]) if "export" in card else _of_model(directory)
     card = public(card)
     words, code = _lines(directory, card, config.repository)
-    readme = model_card(card, config.repository, words, code, DEFINITIONS)
+    readme = model_card(card, config.repository, words, code, {name: metric.words for name, metric in METRICS.items()})
     counts = strictest(licences(card))
     note(f"licence: {counts.licence}, of {counts.of} ({counts.terms.name}: {counts.terms.reason})")
     replaced = {

@@ -2,8 +2,11 @@
 
 `hits_Qk` says for every query which of its matches, best first, are relevant; `relevant_Q` how many relevant images
 its gallery holds. Every query must have one at least: what a metric of a query without any would be is for no formula
-to say, and the protocol leaves such queries out and counts them. Columns beyond the gallery's end are false.
+to say, and such queries are left out and counted. Columns beyond the gallery's end are false, or not there.
 """
+
+from collections.abc import Callable
+from dataclasses import dataclass
 
 import numpy as np
 from jaxtyping import Bool, Float64, Int64
@@ -11,26 +14,6 @@ from jaxtyping import Bool, Float64, Int64
 Hits = Bool[np.ndarray, "Q k"]
 Counts = Int64[np.ndarray, "Q"]
 PerQuery = Float64[np.ndarray, "Q"]
-
-DEFINITIONS = {
-    "mp@5": "1/min(n_q, 5) x relevant images among the first min(n_q, 5) matches",
-    "recall@1": "1 if the first match is relevant, else 0",
-    "map@100": "sum over the relevant images among the first 100 matches of the precision at their ranks, "
-    "divided by min(n_q, 100)",
-}
-"""Name -> what the function of it computes for one query; n_q is its number of relevant images."""
-
-DEPTH = 100
-"""How many matches a query needs for all of them."""
-
-
-def per_query(hits: Hits, relevant: Counts) -> dict[str, PerQuery]:
-    """Every metric of `DEFINITIONS`, in its order."""
-    return {
-        "mp@5": precision_at(hits, relevant, 5),
-        "recall@1": recall_at_1(hits),
-        "map@100": average_precision_at(hits, relevant, 100),
-    }
 
 
 def precision_at(hits: Hits, relevant: Counts, depth: int) -> PerQuery:
@@ -43,9 +26,9 @@ def precision_at(hits: Hits, relevant: Counts, depth: int) -> PerQuery:
     return np.asarray((hits & inside).sum(axis=1) / reach)
 
 
-def recall_at_1(hits: Hits) -> PerQuery:
-    """1 where the first match is relevant, else 0."""
-    return np.asarray(hits[:, :1].any(axis=1), np.float64)
+def recall_at(hits: Hits, _relevant: Counts, depth: int) -> PerQuery:
+    """1 where one of the first `depth` matches is relevant, else 0."""
+    return np.asarray(hits[:, :depth].any(axis=1), np.float64)
 
 
 def average_precision_at(hits: Hits, relevant: Counts, depth: int) -> PerQuery:
@@ -54,3 +37,31 @@ def average_precision_at(hits: Hits, relevant: Counts, depth: int) -> PerQuery:
     ranks = np.arange(1, hits.shape[1] + 1)
     precision = hits.cumsum(axis=1) / ranks
     return np.asarray((precision * hits).sum(axis=1) / np.minimum(relevant, depth))
+
+
+@dataclass(frozen=True)
+class Metric:
+    """One number a query; its mean is what is reported."""
+
+    function: Callable[[Hits, Counts, int], PerQuery]
+    depth: int
+    """How many matches of a query it looks at."""
+    words: str
+    """What it is for one query; n_q is its number of relevant images."""
+
+    def __call__(self, hits: Hits, relevant: Counts) -> PerQuery:
+        """Of every query."""
+        return self.function(hits, relevant, self.depth)
+
+
+METRICS = {
+    "mp@5": Metric(precision_at, 5, "1/min(n_q, 5) x relevant images among the first min(n_q, 5) matches"),
+    "recall@1": Metric(recall_at, 1, "1 if the first match is relevant, else 0"),
+    "map@100": Metric(
+        average_precision_at,
+        100,
+        "sum over the relevant images among the first 100 matches of the precision at their ranks, "
+        "divided by min(n_q, 100)",
+    ),
+}
+"""What is reported, by name."""

@@ -1,9 +1,9 @@
 """Who is searched in what: which rows are queries, what their gallery is, and what must not count as found."""
 
 from collections import Counter
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
-from typing import Any, Literal, get_args
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, fields
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -12,30 +12,23 @@ from jaxtyping import Bool, Float, Float32, Int64
 from lookalike.core.arrays import l2_normalize
 from lookalike.core.errors import CollectionError, UsageError
 from lookalike.data.collection import Collection
-from lookalike.evaluation.metrics import DEFINITIONS, DEPTH, per_query
+from lookalike.evaluation.metrics import METRICS
 from lookalike.evaluation.report import Report, summarize
-from lookalike.search.exact import knn
+from lookalike.evaluation.trials import Same, Trial
 
-Protocol = Literal["merged", "separate"]
 Codes = Int64[np.ndarray, "N"]
-Queries = Int64[np.ndarray, "Q"]
-Gallery = Int64[np.ndarray, "G"]
 
 COLUMNS = ("id", "label", "domain", "split", "group", "is_query", "is_gallery")
 EVERY = "all"
 """The split that takes every row, whatever split it is in."""
 NO_DOMAIN = "none"
-BARRED = 2**21
-"""Numbers in the lists of what queries must not find, and of what they find, that are held at a time (16 MiB)."""
-
-_INDEX = {"merged": "one index of all domains", "separate": "an index for each domain"}
 
 
 def evaluate(
     vectors: Float[np.ndarray, "N D"],
     rows: Collection | pa.Table,
     split: str = "test",
-    protocol: Protocol = "merged",
+    protocol: str = "merged",
     *,
     model: str | None = None,
 ) -> Report:
@@ -50,43 +43,120 @@ def evaluate(
         rows: A collection, or a table with the columns `id` and `label` and, if it has them, `domain`, `split`,
             `group`, `is_query`, `is_gallery`.
         split: Which rows take part; "all" takes every row.
-        protocol: "merged" searches one index of all domains, "separate" each domain in its own.
+        protocol: A key of `PROTOCOLS`: "merged" searches one index of all domains, "separate" each domain in its own.
         model: Fingerprint of what made the vectors, for the report.
 
     Returns:
-        Metrics of `metrics.DEFINITIONS`: means over domains, over queries, and per domain.
+        Means of `METRICS`: over domains, over queries, and per domain.
 
     Raises:
         UsageError: The number of vectors is not that of the rows, a number is not finite, the split or the protocol
             is unknown, or no query has a relevant image.
         CollectionError: A needed column is missing.
     """
-    if protocol not in get_args(Protocol):
-        raise UsageError(f"Unknown protocol `{protocol}`.", hint=f"protocols: {', '.join(get_args(Protocol))}")
     table = rows if isinstance(rows, pa.Table) else rows.table([c for c in COLUMNS if c in rows.columns])
     roles = Roles.of(table, split)
-    directions = l2_normalize_rows(checked_vectors(vectors, roles.total), roles.rows)
-    relevant = roles.relevant()
-    queries = np.flatnonzero(roles.is_query & (relevant > 0))
-    if len(queries) == 0:
-        raise UsageError(
-            f"No query of split `{split}` has a relevant image in the gallery, so there is nothing to measure.",
-            hint="a label needs two images at least, of different groups",
-        )
-    hits = _all_hits(directions, roles, queries, protocol)
-    domains = np.asarray(roles.names)[roles.domain[queries]]
-    by_domain, by_query, per_domain = summarize(per_query(hits, relevant[queries]), domains)
-    return Report(
-        metrics=by_domain,
-        metrics_by_query=by_query,
-        per_domain=per_domain,
-        n_queries=len(queries),
-        n_skipped=int(np.count_nonzero(roles.is_query)) - len(queries),
-        protocol=protocol,
+    images = roles.images(vectors)
+    return report(
+        images.take(roles.is_query),
+        images.take(roles.is_gallery),
+        roles.names,
+        protocol,
+        {
+            "relevant": "gallery images of the query's domain and label (n_q of them), "
+            "itself and its group left out by id",
+            "n_skipped": "queries with n_q = 0, which are left out",
+        },
         split=split,
-        definition=_definition(protocol, roles),
         model=model,
         collection=None if isinstance(rows, pa.Table) else rows.fingerprint,
+    )
+
+
+@dataclass(frozen=True)
+class Rows:
+    """Queries, or a gallery: vectors of length 1, and for each a number of its label, domain, group and id, or -1."""
+
+    vectors: Float32[np.ndarray, "N D"]
+    label: Codes
+    domain: Codes
+    group: Codes
+    id: Codes
+
+    def take(self, mask: Bool[np.ndarray, "N"]) -> "Rows":
+        """Those of `mask`; without a copy, if they are all."""
+        return self if mask.all() else Rows(*(getattr(self, field.name)[mask] for field in fields(self)))
+
+
+@dataclass(frozen=True)
+class Protocol:
+    """How queries and gallery rows are divided into trials."""
+
+    words: str
+    """What is searched."""
+    part: Callable[[Rows], Codes]
+    """The trial of each row, as a number."""
+
+    def trials(self, queries: Rows, gallery: Rows) -> Iterator[tuple[Bool[np.ndarray, "Q"], Trial]]:
+        """Which of the queries are in it, and the trial, one after the other."""
+        for part in np.unique(self.part(queries)):
+            mine = self.part(queries) == part
+            q, g = queries.take(mine), gallery.take(self.part(gallery) == part)
+            excluded = (Same(q.id, g.id), Same(q.group, g.group))
+            yield mine, Trial(q.vectors, g.vectors, Same(q.label, g.label), excluded)
+
+
+PROTOCOLS = {
+    "merged": Protocol("one index of all domains", lambda rows: np.zeros_like(rows.domain)),
+    "separate": Protocol("an index for each domain", lambda rows: rows.domain),
+}
+
+
+def report(
+    queries: Rows, gallery: Rows, names: tuple[str, ...], protocol: str, words: Mapping[str, str], **facts: Any
+) -> Report:
+    """What the trials of `protocol` find.
+
+    Args:
+        queries: What to search for.
+        gallery: What to search in.
+        names: Of the domains.
+        protocol: A key of `PROTOCOLS`.
+        words: What is relevant, and more, for the report's definition.
+        facts: Further fields of the report: `split`, `model`, `collection`.
+
+    Raises:
+        UsageError: The protocol is unknown, or no query has a relevant image.
+    """
+    if protocol not in PROTOCOLS:
+        raise UsageError(f"Unknown protocol `{protocol}`.", hint=f"protocols: {', '.join(PROTOCOLS)}")
+    relevant, values = np.zeros(len(queries.label), np.int64), {name: np.zeros(len(queries.label)) for name in METRICS}
+    for mine, trial in PROTOCOLS[protocol].trials(queries, gallery):
+        relevant[mine], found = trial.measure()
+        for name in METRICS:
+            values[name][mine] = found[name]
+    counted = relevant > 0
+    if not counted.any():
+        raise UsageError(
+            f"No query of split `{facts['split']}` has a relevant image in the gallery: there is nothing to measure.",
+            hint="a label needs two images at least, of different groups",
+        )
+    domains = np.asarray(names)[queries.domain[counted]]
+    definition = {
+        **{name: metric.words for name, metric in METRICS.items()},
+        "metrics": "unweighted mean over domains of the mean over a domain's queries",
+        "metrics_by_query": "mean over queries",
+        **words,
+        "similarity": "cosine (vectors brought to unit length), float32, exact; ties to the lower id",
+        "index": f"{PROTOCOLS[protocol].words}, {len(gallery.label):,} gallery images",
+    }
+    return Report(
+        *summarize({name: values[name][counted] for name in METRICS}, domains),
+        n_queries=int(counted.sum()),
+        n_skipped=int((~counted).sum()),
+        protocol=protocol,
+        definition=definition,
+        **facts,
     )
 
 
@@ -139,69 +209,28 @@ class Roles:
             total=len(table),
         )
 
-    def relevant(self) -> Codes:
-        """For every row, how many gallery rows have its label, itself and its group left out; 0 without a label."""
-        there = self.is_gallery & (self.label >= 0)
-        count = np.bincount(self.label[there], minlength=self.label.max(initial=0) + 1)
-        grouped = there & (self.group >= 0)
-        # Rows of one group may have several labels: count (group, label) pairs.
-        width = int(self.label.max(initial=0)) + 1
-        pairs, sizes = np.unique(self.group[grouped] * width + self.label[grouped], return_counts=True)
-        own = np.where(self.group >= 0, self.group * width + self.label, -1)
-        at = np.minimum(np.searchsorted(pairs, own), max(len(pairs) - 1, 0))
-        same = np.where(pairs[at] == own, sizes[at], 0) if len(pairs) else np.zeros(len(own), np.int64)
-        alone = self.is_gallery & (self.group < 0)  # who has no group leaves out itself alone
-        left = count[np.maximum(self.label, 0)] - same - alone
-        return np.where(self.label >= 0, left, 0).astype(np.int64)
+    def images(self, vectors: np.ndarray) -> Rows:
+        """These rows with their vectors, at unit length (zeros stay), of all vectors by id.
+
+        Raises:
+            UsageError: The number of vectors is not that of the whole table, or a number is not finite.
+        """
+        if vectors.ndim != 2 or len(vectors) != self.total:
+            raise UsageError(
+                f"There are {self.total:,} rows, and the vectors have the shape {list(vectors.shape)}.",
+                hint="row i of the vectors must belong to the i-th row by id, all splits included",
+            )
+        kept = vectors if len(self.rows) == self.total else vectors[self.rows]
+        return Rows(directions(kept, self.rows), self.label, self.domain, self.group, self.rows)
 
 
-def _all_hits(
-    directions: Float32[np.ndarray, "N D"], roles: Roles, queries: Queries, protocol: Protocol
-) -> Bool[np.ndarray, "Q k"]:
-    """`_hits` of every query, in the one index or in that of its domain."""
-    hits = np.zeros((len(queries), DEPTH), bool)
-    for domain in np.unique(roles.domain[queries]) if protocol == "separate" else (None,):
-        here = np.ones(len(roles.rows), bool) if domain is None else roles.domain == domain
-        mine = here[queries]
-        hits[mine] = _hits(directions, roles, queries[mine], np.flatnonzero(roles.is_gallery & here))
-    return hits
-
-
-def _hits(
-    directions: Float32[np.ndarray, "N D"], roles: Roles, queries: Queries, gallery: Gallery
-) -> Bool[np.ndarray, "Q k"]:
-    """Which of the first matches of the rows `queries`, searched in the rows `gallery`, are relevant."""
-    hits = np.zeros((len(queries), DEPTH), bool)
-    gallery_vectors = directions[gallery]
-    for places, excluded in _excluded(roles, queries, gallery):
-        _, found = knn(directions[queries[places]], gallery_vectors, DEPTH, excluded)
-        labels = np.where(found >= 0, roles.label[gallery[found]], -1)
-        hits[places, : found.shape[1]] = labels == roles.label[queries[places], None]
-    return hits
-
-
-def _excluded(roles: Roles, queries: Queries, gallery: Gallery) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    """Places in `queries` [some], and the places in `gallery` of each and its group [some, E], filled up with -1.
-
-    Some queries at a time, so that the lists and the matches stay within `BARRED` numbers (or one query).
-    """
-    place = np.full(len(roles.rows), -1, np.int64)
-    place[gallery] = np.arange(len(gallery))
-    order = np.argsort(roles.group[gallery], kind="stable")
-    groups = roles.group[gallery][order]
-    own = roles.group[queries]
-    start, stop = np.searchsorted(groups, own), np.searchsorted(groups, own, side="right")
-    size = np.where(own >= 0, stop - start, 0)
-    largest_first = np.argsort(-size, kind="stable")
-    done = 0
-    while done < len(queries):
-        width = int(size[largest_first[done]])
-        mine = np.sort(largest_first[done : done + max(1, BARRED // max(width + 1, DEPTH))])
-        within = np.arange(width)
-        entries = np.minimum(start[mine, None] + within, len(order) - 1)
-        others = np.where(within < size[mine, None], order[entries], -1)
-        yield mine, np.concatenate([place[queries[mine], None], others], axis=1)
-        done += len(mine)
+def directions(vectors: np.ndarray, rows: Codes) -> Float32[np.ndarray, "N D"]:
+    """Vectors at unit length (zeros stay); UsageError names the row, of `rows`, whose numbers are not finite."""
+    found = l2_normalize(vectors)
+    bad = ~np.isfinite(found.sum(axis=1))
+    if bad.any():
+        raise UsageError(f"Row {rows[np.argmax(bad)]} of the vectors holds a number that is not finite.")
+    return found
 
 
 def _codes(domains: list[str], names: list[str | None]) -> Codes:
@@ -214,29 +243,6 @@ def _codes(domains: list[str], names: list[str | None]) -> Codes:
     return np.array(codes, np.int64)
 
 
-def checked_vectors(vectors: np.ndarray, count: int) -> np.ndarray:
-    """`vectors` if they are a matrix of `count` rows; else UsageError."""
-    if vectors.ndim != 2 or len(vectors) != count:
-        raise UsageError(
-            f"There are {count:,} rows, and the vectors have the shape {list(vectors.shape)}.",
-            hint="row i of the vectors must belong to the i-th row by id, all splits included",
-        )
-    return vectors
-
-
-def l2_normalize_rows(vectors: np.ndarray, rows: Codes) -> Float32[np.ndarray, "N D"]:
-    """Those rows, at unit length (zeros stay); UsageError if a number is not finite."""
-    found = np.empty((len(rows), vectors.shape[1]), np.float32)
-    for first in range(0, len(rows), 4096):
-        some = rows[first : first + 4096]
-        piece = vectors[some]
-        bad = ~np.isfinite(piece).all(axis=1)
-        if bad.any():
-            raise UsageError(f"Row {some[np.argmax(bad)]} of the vectors holds a number that is not finite.")
-        found[first : first + 4096] = l2_normalize(piece)
-    return found
-
-
 def _unknown_split(split: str, splits: list[Any]) -> UsageError:
     counts = Counter(splits)
     found = [f"`{name}` {count:,}" for name, count in sorted(counts.items(), key=str) if name is not None]
@@ -246,20 +252,3 @@ def _unknown_split(split: str, splits: list[Any]) -> UsageError:
         f"No row is in split `{split}`; rows per split: {', '.join(found) or 'there are no rows'}.",
         hint=f"`--split {EVERY}` takes every row",
     )
-
-
-def _definition(protocol: Protocol, roles: Roles) -> Mapping[str, str]:
-    return {
-        **DEFINITIONS,
-        "metrics": "unweighted mean over domains of the mean over a domain's queries",
-        "metrics_by_query": "mean over queries",
-        "relevant": "gallery images of the query's domain and label (n_q of them), itself and its group left out by id",
-        "n_skipped": "queries with n_q = 0, which are left out",
-        "similarity": "cosine (vectors brought to unit length), float32, exact; ties to the lower id",
-        "index": index_words(protocol, roles),
-    }
-
-
-def index_words(protocol: Protocol, roles: Roles) -> str:
-    """What is searched, in words."""
-    return f"{_INDEX[protocol]}, {np.count_nonzero(roles.is_gallery):,} gallery images"

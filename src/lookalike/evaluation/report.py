@@ -1,7 +1,7 @@
 """Numbers as a document for programs and a table for people."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
@@ -15,7 +15,7 @@ class Report:
     """What an evaluation found.
 
     `metrics` are unweighted means over domains, `metrics_by_query` means over queries; both, and the values of
-    `per_domain` beside its `n_queries`, have the keys of `metrics.DEFINITIONS`.
+    `per_domain` beside its `n_queries`, have the keys of `metrics.METRICS`.
     """
 
     metrics: Mapping[str, float]
@@ -36,18 +36,7 @@ class Report:
 
     def to_json(self) -> dict[str, Any]:
         """The report as what `json` writes."""
-        return {
-            "metrics": dict(self.metrics),
-            "metrics_by_query": dict(self.metrics_by_query),
-            "per_domain": {name: dict(values) for name, values in self.per_domain.items()},
-            "n_queries": self.n_queries,
-            "n_skipped": self.n_skipped,
-            "protocol": self.protocol,
-            "split": self.split,
-            "definition": dict(self.definition),
-            "model": self.model,
-            "collection": self.collection,
-        }
+        return asdict(self)
 
     def table(self) -> str:
         """A line a domain, then both means."""

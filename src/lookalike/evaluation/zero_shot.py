@@ -8,10 +8,8 @@ from jaxtyping import Float
 
 from lookalike.core.errors import UsageError
 from lookalike.data.collection import Collection
-from lookalike.evaluation.metrics import DEFINITIONS, DEPTH, per_query
-from lookalike.evaluation.protocols import COLUMNS, Protocol, Roles, checked_vectors, index_words, l2_normalize_rows
-from lookalike.evaluation.report import Report, summarize
-from lookalike.search.exact import knn
+from lookalike.evaluation.protocols import COLUMNS, Roles, Rows, directions, report
+from lookalike.evaluation.report import Report
 
 PLACE = "{}"
 """What stands for the class name in a template."""
@@ -64,7 +62,7 @@ def evaluate_texts(
     vectors: Float[np.ndarray, "N D"],
     classes: Classes,
     split: str,
-    protocol: Protocol = "merged",
+    protocol: str = "merged",
     *,
     template: str = PLACE,
     model: str | None = None,
@@ -77,7 +75,7 @@ def evaluate_texts(
         vectors: Of all rows, by id, from the same encoder.
         classes: Those of the split.
         split: For the report.
-        protocol: "merged" searches one index of all domains, "separate" each domain in its own.
+        protocol: A key of `PROTOCOLS`.
         template: For the report.
         model: Fingerprint of what made the vectors, for the report.
         collection: For the report.
@@ -85,44 +83,21 @@ def evaluate_texts(
     Raises:
         UsageError: The number of vectors is not that of the rows, or a number is not finite.
     """
-    roles = classes.roles
     if len(texts) != len(classes.labels):
         raise UsageError(f"There are {len(classes.labels)} classes, and {len(texts)} vectors of texts.")
-    queries = l2_normalize_rows(texts, np.arange(len(texts)))
-    known = l2_normalize_rows(checked_vectors(vectors, roles.total), roles.rows)
-    hits = np.zeros((len(texts), DEPTH), bool)
-    for domain in range(len(roles.names)) if protocol == "separate" else (None,):
-        mine = np.flatnonzero(np.ones(len(texts), bool) if domain is None else classes.domain == domain)
-        gallery = np.flatnonzero(roles.is_gallery & (True if domain is None else roles.domain == domain))
-        if len(mine):
-            _, found = knn(queries[mine], known[gallery], DEPTH)
-            labels = np.where(found >= 0, roles.label[gallery[found]], -1)
-            hits[mine, : found.shape[1]] = labels == classes.code[mine, None]
-    relevant = np.bincount(roles.label[roles.is_gallery & (roles.label >= 0)], minlength=classes.code.max() + 1)
-    by_domain, by_query, per_domain = summarize(
-        per_query(hits, relevant[classes.code]), np.asarray(roles.names)[classes.domain]
-    )
-    return Report(
-        metrics=by_domain,
-        metrics_by_query=by_query,
-        per_domain=per_domain,
-        n_queries=len(texts),
-        n_skipped=0,
-        protocol=protocol,
+    queries = directions(texts, np.arange(len(texts)))
+    nothing = np.full(len(texts), -1)  # a text is of no group, and is no image
+    roles = classes.roles
+    return report(
+        Rows(queries, classes.code, classes.domain, nothing, nothing),
+        roles.images(vectors).take(roles.is_gallery),
+        roles.names,
+        protocol,
+        {
+            "queries": f"the name of each class (domain and label), `_` read as a space, in the text {template!r}",
+            "relevant": "gallery images of the class (n_q of them)",
+        },
         split=split,
-        definition=_definition(template, protocol, roles),
         model=model,
         collection=None if collection is None else collection.fingerprint,
     )
-
-
-def _definition(template: str, protocol: Protocol, roles: Roles) -> dict[str, str]:
-    return {
-        **DEFINITIONS,
-        "metrics": "unweighted mean over domains of the mean over a domain's queries",
-        "metrics_by_query": "mean over queries",
-        "queries": f"the name of each class (domain and label), `_` read as a space, in the text {template!r}",
-        "relevant": "gallery images of the class (n_q of them)",
-        "similarity": "cosine (vectors brought to unit length), float32, exact; ties to the lower id",
-        "index": index_words(protocol, roles),
-    }

@@ -1,0 +1,98 @@
+"""A trial: queries, the gallery that they are searched in, what is relevant to each, and what it must not find."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+from jaxtyping import Float32, Int64
+
+from lookalike.evaluation.metrics import METRICS, Counts, PerQuery
+from lookalike.search.exact import knn
+
+Numbers = Int64[np.ndarray, "N"]
+
+HELD = 2**21
+"""Numbers in the lists of what queries must not find, and of what they find, that are held at a time (16 MiB)."""
+
+
+@dataclass(frozen=True)
+class Same:
+    """Which gallery rows belong to a query: those of its number (of its label, its group, its id), but for -1."""
+
+    queries: Int64[np.ndarray, "Q"]
+    gallery: Int64[np.ndarray, "G"]
+
+    @cached_property
+    def _order(self) -> Numbers:
+        return np.argsort(self.gallery, kind="stable")
+
+    @cached_property
+    def _start(self) -> Numbers:
+        return np.searchsorted(self.gallery, self.queries, sorter=self._order)
+
+    @cached_property
+    def counts(self) -> Counts:
+        """How many gallery rows each query has."""
+        stop = np.searchsorted(self.gallery, self.queries, side="right", sorter=self._order)
+        return np.where(self.queries >= 0, stop - self._start, 0)
+
+    def rows(self, places: Numbers) -> Int64[np.ndarray, "some E"]:
+        """The gallery rows of some queries, filled up with -1."""
+        size = self.counts[places]
+        within = np.arange(size.max(initial=0))
+        entries = np.minimum(self._start[places, None] + within, max(len(self.gallery) - 1, 0))
+        return np.where(within < size[:, None], self._order[entries], -1)
+
+
+@dataclass(frozen=True)
+class Trial:
+    """Some queries and one gallery. Vectors are of length 1."""
+
+    queries: Float32[np.ndarray, "Q D"]
+    gallery: Float32[np.ndarray, "G D"]
+    relevant: Same
+    excluded: Sequence[Same] = ()
+    """A row that belongs to a query in one of these ways is not in its gallery."""
+
+    def measure(self) -> tuple[Counts, dict[str, PerQuery]]:
+        """How many relevant rows each query has, and every metric of `METRICS`; NaN where there is no such row."""
+        depth = max(metric.depth for metric in METRICS.values())
+        relevant = np.zeros(len(self.queries), np.int64)
+        values = {name: np.full(len(self.queries), np.nan) for name in METRICS}
+        for places in self._pieces(depth):
+            excluded = np.concatenate(
+                [np.empty((len(places), 0), np.int64)] + [e.rows(places) for e in self.excluded], 1
+            )
+            relevant[places] = self.relevant.counts[places] - self._hits(places, _distinct(excluded)).sum(axis=1)
+            some = relevant[places] > 0
+            places = places[some]
+            _, found = knn(self.queries[places], self.gallery, depth, excluded[some], largest=1.0)
+            hits = np.zeros((len(places), depth), bool)
+            hits[:, : found.shape[1]] = self._hits(places, found)
+            for name, metric in METRICS.items():
+                values[name][places] = metric(hits, relevant[places])
+        return relevant, values
+
+    def _hits(self, places: Numbers, rows: np.ndarray) -> np.ndarray:
+        """Which of the rows [some, k] are relevant to their query; those at -1 are not."""
+        labels = self.relevant.queries[places, None]
+        found = np.append(self.relevant.gallery, -1)[rows]
+        return np.asarray((found >= 0) & (found == labels))
+
+    def _pieces(self, depth: int) -> Iterator[Numbers]:
+        """All queries, some at a time, so that lists of rows stay within `HELD` numbers (or one query)."""
+        sizes = sum((same.counts for same in self.excluded), np.zeros(len(self.queries), np.int64))
+        largest_first = np.argsort(-sizes, kind="stable")
+        done = 0
+        while done < len(self.queries):
+            most = max(int(sizes[largest_first[done]]), depth)
+            yield np.sort(largest_first[done : done + max(1, HELD // most)])
+            done += max(1, HELD // most)
+
+
+def _distinct(rows: Int64[np.ndarray, "Q E"]) -> Int64[np.ndarray, "Q E"]:
+    """Every row of a list once, the others -1."""
+    rows = np.sort(rows, axis=1)
+    rows[:, 1:][rows[:, 1:] == rows[:, :-1]] = -1
+    return rows
