@@ -15,7 +15,7 @@ import pytest
 from PIL import ImageCms, ImageOps
 
 from lookalike.core.errors import ImageError
-from lookalike.imaging import decode as images
+from lookalike.imaging import jpeg
 from lookalike.imaging.decode import decode, encode_jpeg, resize_shorter, store
 from lookalike.imaging.resample import resize
 
@@ -120,7 +120,7 @@ def test_fast_decoder_gives_the_pixels_of_pillow(monkeypatch, progressive, subsa
     image = PIL.Image.fromarray(smooth(333, 515))
     data = file(image.convert("L") if gray else image, "JPEG", progressive=progressive, subsampling=subsampling)
     fast = [decode(data, at_least) for at_least in (None, 166, 80, 40, 10)]
-    monkeypatch.setattr(images, "_turbo", lambda *_: None)
+    monkeypatch.setattr(jpeg, "_turbo", lambda *_: None)
     slow = [decode(data, at_least) for at_least in (None, 166, 80, 40, 10)]
     assert [f.shape[0] for f in fast] == [333, 167, 84, 42, 42]
     assert all(np.array_equal(f, s) for f, s in zip(fast, slow, strict=True))
@@ -241,7 +241,7 @@ def test_animations_give_their_first_frame(picture, kind):
     assert difference(decode(data), picture) < (25 if kind == "GIF" else 0.001)
 
 
-def test_mpo_gives_its_first_picture(picture):
+def test_mpo_gives_its_first_image(picture):
     data = file(PIL.Image.fromarray(picture), "MPO", save_all=True, append_images=[PIL.Image.new("RGB", (120, 90))])
     assert PIL.Image.open(io.BytesIO(data)).format == "MPO"
     assert difference(decode(data), picture) < 3
@@ -252,7 +252,7 @@ def test_mpo_gives_its_first_picture(picture):
 
 @pytest.mark.parametrize("kind", ["JPEG", "PNG", "WEBP", "TIFF", "AVIF", "MPO"])
 @pytest.mark.parametrize("orientation", range(1, 9))
-def test_pictures_come_upright(picture, kind, orientation):
+def test_images_come_upright(picture, kind, orientation):
     exif = PIL.Image.Exif()
     exif[0x0112] = orientation
     data = file(picture, kind, exif=exif)
@@ -314,15 +314,14 @@ def test_srgb_and_broken_profiles_change_nothing(picture):
     for profile in (srgb, b"no profile at all", srgb[:200]):
         data = file(picture, "JPEG", icc_profile=profile)
         assert np.array_equal(decode(data), decode(plain))
-        assert store(data, 90).data == data
+        assert store(data, 90).data == plain  # the profile goes, the pixels stay as they are coded
 
 
 def test_wrong_extension_and_huge_metadata(picture):
     """Content decides the format: there is no name to look at. Megabytes of metadata are not kept."""
     data = file(picture, "JPEG", exif=b"Exif\0\0" + bytes(60_000), comment=b"x" * 60_000)
     assert decode(data).shape == picture.shape
-    assert store(data, 90).data != data
-    assert len(store(data, 90).data) < 20_000
+    assert store(data, 90).data == file(picture, "JPEG")
     text = PIL.PngImagePlugin.PngInfo()
     text.add_text("story", "x" * 900_000, zip=True)
     assert np.array_equal(decode(file(picture, "PNG", pnginfo=text)), picture)
@@ -331,13 +330,17 @@ def test_wrong_extension_and_huge_metadata(picture):
 # What is stored
 
 
-@pytest.mark.parametrize("options", [{}, {"progressive": True}, {"subsampling": "4:4:4"}, {"comment": b"hello"}])
-def test_small_jpegs_are_kept_byte_for_byte(picture, options):
+@pytest.mark.parametrize("options", [{}, {"progressive": True}, {"subsampling": "4:4:4"}, {"quality": 98}])
+def test_small_jpegs_keep_every_bit_of_their_pixels_and_nothing_else(picture, options):
+    exif = PIL.Image.Exif()
+    exif.get_ifd(0x8825)[1] = "N"  # where it was taken
+    said = {"comment": b"hello", "exif": exif, "dpi": (300, 300), "xmp": b"<x:xmpmeta/>"}
     for made in (PIL.Image.fromarray(picture), PIL.Image.fromarray(picture).convert("L")):
-        data = file(made, "JPEG", **options)
-        kept = store(data, 90)
-        assert kept.data == data
-        assert (kept.width, kept.height) == (120, 90)
+        plain = file(made, "JPEG", **options)
+        for data in (plain, file(made, "JPEG", **options, **said), plain + b"a film of a telephone" * 1000):
+            kept = store(data, 90)
+            assert kept.data == plain
+            assert (kept.width, kept.height) == (120, 90)
 
 
 def test_everything_else_becomes_a_plain_jpeg(picture):
@@ -356,7 +359,7 @@ def test_gray_stays_gray():
     assert PIL.Image.open(io.BytesIO(store(data, 64).data)).mode == "L"
 
 
-def test_pictures_are_never_enlarged():
+def test_images_are_never_enlarged():
     for shape in ((1, 1), (3, 500), (40, 30)):
         kept = store(file(smooth(*shape), "PNG"), 256)
         assert decode(kept.data).shape[:2] == shape
@@ -425,13 +428,13 @@ def test_encode_jpeg(picture):
         (b"<svg xmlns='http://www.w3.org/2000/svg'/>", "Not an image of a known format"),
         (b"%PDF-1.7 " + bytes(100), "Not an image of a known format"),
         (bytes(1000), "the file has 1,000 bytes"),
-        (b"\xff\xd8\xff", "Not an image"),
+        (b"\xff\xd8\xff", "damaged or truncated: no pixels follow"),
         (file(smooth(4, 4), "ICO"), "Not an image of a known format"),
         (file(smooth(10, 60_000), "JPEG"), "too large: 60,000 x 10 pixels"),
         (file(smooth(60_000, 2), "PNG"), "too large: 2 x 60,000 pixels"),
         (png(12_000, 12_000), "too large: 12,000 x 12,000 pixels"),
-        (png(30_000, 30_000, header_only=True), "134,217,728 pixels"),
-        (png(2**31 - 1, 2**31 - 1, header_only=True), "134,217,728 pixels"),
+        (png(30_000, 30_000, header_only=True), "134,217,728 in all"),
+        (png(2**31 - 1, 2**31 - 1, header_only=True), "134,217,728 in all"),
         (png(0, 5, header_only=True), "image"),
         (png(500, 500, header_only=True), "damaged or truncated: not all of its 500 x 500 pixels"),
     ],
@@ -449,9 +452,9 @@ def test_refused_in_one_sentence(data, words):
 @pytest.mark.parametrize("fast", [True, False])
 @pytest.mark.parametrize("share", [0.02, 0.3, 0.6, 0.9, 0.98])
 @pytest.mark.parametrize("kind", ["JPEG", "progressive", "PNG", "GIF", "WEBP", "BMP", "TIFF", "AVIF", "PPM"])
-def test_truncated_pictures_are_refused(monkeypatch, kind, share, fast):
+def test_truncated_images_are_refused(monkeypatch, kind, share, fast):
     if not fast:
-        monkeypatch.setattr(images, "_turbo", lambda *_: None)
+        monkeypatch.setattr(jpeg, "_turbo", lambda *_: None)
     noise = np.random.default_rng(0).integers(0, 256, (200, 300, 3), dtype=np.uint8)
     data = file(
         noise,

@@ -163,8 +163,10 @@ def test_what_can_not_be_embedded_is_named(model: str, tmp_path: Path) -> None:
     with pytest.raises(ImageError, match=r"is a PIL\.Image\.Image; expected a path") as caught:
         unusual(embedder, [PIL.Image.new("L", (4, 4))])
     assert "numpy.asarray(image.convert" in caught.value.hint
-    for wrong in (b"bytes", 3, None):
-        with pytest.raises(ImageError, match="expected a path or a NumPy array"):
+    with pytest.raises(ImageError, match="`5 bytes`: Not an image"):
+        embedder.embed([b"bytes"])
+    for wrong in (3, None):
+        with pytest.raises(ImageError, match="expected a path, bytes or an array"):
             unusual(embedder, [wrong])
     with pytest.raises(SourceError, match="can't be read"):
         embedder.embed(["a\0b"])

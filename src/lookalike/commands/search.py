@@ -1,5 +1,6 @@
 """lookalike search: images, or words, -> the nearest rows in a collection, as a table, JSON or a contact sheet."""
 
+import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,7 +27,7 @@ class Config:
     collection: str = option(positional=True, metavar="COLL")
     """The collection to search."""
     images: tuple[str, ...] = option(positional=True, metavar="IMAGE", default=())
-    """Image files to search with."""
+    """Image files to search with; - is standard input."""
     text: str | None = option(default=None, metavar="WORDS")
     """Words to search with, such as "a red kettle"; the encoder must have kept its text side (CLIP, SigLIP)."""
     k: int = option(default=5, short="k")
@@ -46,22 +47,23 @@ def main(config: Config) -> None:
     from lookalike.data.sources import text
 
     _check(config)
+    images = [_readable(image) for image in config.images]
     names = [text(query) for query in (*config.images, *([] if config.text is None else [config.text]))]
-    matches = _found(config, names)
+    matches = _found(config, images, names)
     if config.sheet:
-        _write_sheet(config.sheet, config.images, names, matches)
+        _write_sheet(config.sheet, images, names, matches)
     if config.json:
         print(json_text(document(names, matches)))
     elif not config.sheet:
         print("\n\n".join(f"{shown(name)}\n{_table(matches.rows(query))}" for query, name in enumerate(names)))
 
 
-def _found(config: Config, names: Sequence[str]) -> "Matches":
+def _found(config: Config, images: "Sequence[str | bytes]", names: Sequence[str]) -> "Matches":
     """The matches of the images and, last, of the text."""
     import numpy as np
 
     index, embedder, model = _opened(config)
-    vectors = [embedder.embed(config.images)]
+    vectors = [embedder.embed(images)]
     if config.text is not None:
         from lookalike.vectors.text import load_text
 
@@ -84,13 +86,20 @@ def _check(config: Config) -> None:
     if config.k < 1:
         raise UsageError(f"`-k` is {config.k}; at least 1 match is needed.", hint="-k 5")
     for image in config.images:  # before the seconds that an encoder may take to load
-        if not Path(image).is_file():
+        if image != "-" and (not Path(image).exists() or Path(image).is_dir()):
             found = "is a directory" if Path(image).is_dir() else "does not exist"
             raise UsageError(f"`{image}` {found}.", hint="IMAGE is an image file; several may be given")
     if config.sheet:
         from lookalike.pages.sheet import check_suffix
 
         check_suffix(config.sheet)
+
+
+def _readable(image: str) -> str | bytes:
+    """`image`, or the bytes of what can be read only once: a pipe, standard input."""
+    if image == "-":
+        return sys.stdin.buffer.read()
+    return image if Path(image).is_file() else Path(image).read_bytes()
 
 
 def _opened(config: Config) -> tuple["Index", "Embedder", str]:
@@ -149,7 +158,7 @@ def _table(rows: Sequence[dict[str, Any]]) -> str:
     return table(["source", "label", "domain", "id", "score"], cells)
 
 
-def _write_sheet(path: str, images: Sequence[str], names: Sequence[str], matches: "Matches") -> None:
+def _write_sheet(path: str, images: "Sequence[str | bytes]", names: Sequence[str], matches: "Matches") -> None:
     from lookalike.imaging.decode import decode
     from lookalike.pages.sheet import SHARP, Found, Line, write_sheet
 
@@ -158,7 +167,8 @@ def _write_sheet(path: str, images: Sequence[str], names: Sequence[str], matches
         pairs = zip(matches.images(query), matches.rows(query), strict=True)
         found = [Found(data, row["label"] or "-", row["source"], row["score"]) for data, row in pairs]
         if query < len(images):
-            lines.append(Line.of(decode(Path(images[query]).read_bytes(), SHARP), name, found))
+            data = image if isinstance(image := images[query], bytes) else Path(image).read_bytes()
+            lines.append(Line.of(decode(data, SHARP), name, found))
         else:
             lines.append(Line.of_words(name, found))
     write_sheet(path, lines)

@@ -122,8 +122,8 @@ class Embedder:
         """Name of the column that holds the embeddings."""
         return self.column("embedding", self.precision)
 
-    def embed(self, items: Sequence[str | Path | np.ndarray]) -> Float32[np.ndarray, "N D"]:
-        """Embeddings of unit length of image files, or of RGB pixels, uint8 [H W 3], of any height and width.
+    def embed(self, items: Sequence[str | Path | bytes | np.ndarray]) -> Float32[np.ndarray, "N D"]:
+        """Embeddings of unit length of image files, their bytes, or RGB pixels, uint8 [H W 3], of any height and width.
 
         Raises:
             SourceError: A file can't be read.
@@ -262,16 +262,17 @@ def _pixels(item: object, enough: int | None) -> Image:
                 hint="gray: numpy.stack([x] * 3, axis=-1); floats from 0 to 1: (255 * x).round().astype(numpy.uint8)",
             )
         return item
-    if not isinstance(item, (str, Path)):
+    if not isinstance(item, (str, Path, bytes)):
         raise ImageError(
-            f"An image is a {type(item).__module__}.{type(item).__qualname__}; expected a path or a NumPy array.",
+            f"An image is a {type(item).__module__}.{type(item).__qualname__}; expected a path, bytes or an array.",
             hint='an image of Pillow: numpy.asarray(image.convert("RGB"))',
         )
+    name = f"{len(item):,} bytes" if isinstance(item, bytes) else item
     try:
-        data = Path(item).read_bytes()
+        data = item if isinstance(item, bytes) else Path(item).read_bytes()
     except (OSError, ValueError) as error:  # ValueError: a zero byte
-        raise SourceError(f"`{item}` can't be read: {getattr(error, 'strerror', error)}.") from error
+        raise SourceError(f"`{name}` can't be read: {getattr(error, 'strerror', error)}.") from error
     try:
         return decode(data, enough)
     except ImageError as error:
-        raise ImageError(f"`{item}`: {error.message}", hint=error.hint) from error
+        raise ImageError(f"`{name}`: {error.message}", hint=error.hint) from error

@@ -22,6 +22,7 @@ from pathlib import Path
 from lookalike.core.errors import SourceError
 from lookalike.core.journal import note
 from lookalike.data.sources import Place, Source, SourceRow, absolute, stamp_of, text
+from lookalike.imaging.formats import HEAD, kind_of
 
 SUFFIXES = frozenset(
     f".{suffix}"
@@ -30,7 +31,6 @@ SUFFIXES = frozenset(
         *("avif", "heic", "heif", "ppm", "pgm", "pbm", "pnm"),
     )
 )
-_STARTS = (b"\xff\xd8\xff", b"\x89PNG", b"GIF8", b"BM", b"II*\0", b"MM\0*")
 
 
 def open_source(path: str) -> Source:
@@ -105,10 +105,9 @@ def _is_image(entry: "os.DirEntry[str]") -> bool:
         if known:
             return True
         with Path(entry.path).open("rb") as file:
-            start = file.read(12)
+            return kind_of(file.read(HEAD)) is not None
     except OSError:  # what claims to be an image and can't be read is told in the errors table
         return known
-    return start.startswith(_STARTS) or (start[:4] == b"RIFF" and start[8:] == b"WEBP") or start[4:12] == b"ftypavif"
 
 
 def _stamp(entry: "os.DirEntry[str]") -> str:
