@@ -31,6 +31,7 @@ from lookalike.encoders.config import (
 )
 from lookalike.encoders.projection import Projection
 from lookalike.encoders.text_side import TextSide
+from lookalike.towers.kinds import kind_of
 from lookalike.towers.modules.convnet import ConvNet
 from lookalike.towers.modules.convnext import ConvNeXt
 from lookalike.towers.modules.efficientnet import EfficientNet
@@ -160,19 +161,21 @@ def _drawn(shapes: tuple[tuple[str, tuple[int, ...]], ...], key: PRNGKeyArray) -
 
 def _constant(name: str) -> float:
     """Where a new tensor starts that is not random; a logit scale is kept as its logarithm and starts at 10."""
-    if name.endswith(".logit_scale"):
+    if kind_of(name) == "temperature":
         return math.log(10)
     return 0.0 if name.endswith((".bias", ".mean")) else 1.0
 
 
 def _scale(name: str, shape: tuple[int, ...]) -> float | None:
     """Standard deviation of a new tensor, or None for one that starts as a constant."""
-    *_, owner, part = f".{name}".split(".")
-    if owner.startswith("norm") or part.startswith("scale") or part in ("bias", "logit_scale"):
-        return None
-    if part in ("class_token", "registers", "position", "probe"):
-        return 0.02
-    return math.sqrt(2 / math.prod(shape[-4:-1])) if owner == "conv" else math.sqrt(1 / shape[-2])
+    match kind_of(name):
+        case "token":
+            return 0.02
+        case "kernel":
+            return math.sqrt(2 / math.prod(shape[-4:-1]))
+        case "matrix":
+            return math.sqrt(1 / shape[-2])
+    return None
 
 
 def _check(shapes: Shapes, tensors: Mapping[str, Any]) -> None:

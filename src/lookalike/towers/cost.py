@@ -4,12 +4,13 @@ from math import prod
 
 from lookalike.towers import Conv, Shapes, SwinConfig, Tower, ViTConfig, pads
 from lookalike.towers.convnext import ConvNeXtConfig
+from lookalike.towers.kinds import kind_of
 from lookalike.towers.parts import Bottleneck
 
 
 def parameters(shapes: Shapes) -> int:
     """How many numbers are trained: all tensors of `shapes` but the statistics of batch norms."""
-    return sum(prod(shape) for name, shape in shapes.items() if not name.endswith((".norm.mean", ".norm.variance")))
+    return sum(prod(shape) for name, shape in shapes.items() if kind_of(name) != "statistic")
 
 
 def operations(tower: Tower, size: int) -> int:

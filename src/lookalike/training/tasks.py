@@ -24,6 +24,7 @@ from lookalike.encoders.encoder import Dtype, Encoder
 from lookalike.imaging.augment import Crop
 from lookalike.imaging.preprocess import Preprocess
 from lookalike.losses.centers import Centers, centers_at_means
+from lookalike.towers.kinds import kind_of
 from lookalike.training.checkpoint import Facts
 from lookalike.training.config import HeadConfig, Lda, Pca, PcaConfig, PixelsConfig, Random, Start
 from lookalike.training.pca import Projection, lda, pca, within_classes
@@ -263,17 +264,13 @@ def _facts(rows: Rows, encoder: Encoder, steps: int) -> Facts:
 
 
 def _fixed(encoder: Encoder) -> Tensors:
-    return {name: jnp.asarray(t) for name, t in encoder.tensors().items() if _is_statistic(name)}
+    return {name: jnp.asarray(t) for name, t in encoder.tensors().items() if kind_of(name) == "statistic"}
 
 
 def _trained(encoder: Encoder) -> Tensors:
     """The tower's tensors that learn, by name: all but the stored statistics of batch norms."""
     tensors = encoder.tensors().items()
-    return {name: jnp.asarray(t) for name, t in tensors if name.startswith("tower.") and not _is_statistic(name)}
-
-
-def _is_statistic(name: str) -> bool:
-    return name.endswith((".norm.mean", ".norm.variance"))
+    return {name: jnp.asarray(t) for name, t in tensors if name.startswith("tower.") and kind_of(name) != "statistic"}
 
 
 def _projection(encoder: Encoder) -> Tensors:
