@@ -128,8 +128,8 @@ def head_task(config: HeadConfig) -> Task:
     features, mirrored = cached_features(config.model, collection, rows.ids, config.mirror)
     mean = combine(features, mirrored)
     weight, bias = _start(config.start, mean, rows.label, config.dimension, config.seed)
-    size = np.float32(np.sqrt(np.square(l2_normalize(mean) @ weight + bias).sum(axis=1).mean()))
-    weight, bias = weight / size, bias / size  # directions are all that counts, and so a rate means the same for each
+    size = np.sqrt(np.square(l2_normalize(mean) @ weight + bias).sum(axis=1).mean()) or np.float32(1.0)
+    weight, bias = weight / size, bias / size  # so that a learning rate means the same for each; features may be zeros
     steps, groups = _steps(config, len(rows.ids)), group(rows.label)
 
     def stream(start: int) -> Generator[FeatureBatch, None, None]:
