@@ -144,6 +144,7 @@ def write_text_model(
     from lookalike.encoders.text_side import TextSide
     from lookalike.imaging.preprocess import Preprocess
     from lookalike.published.tokenizers import read_tokenizer
+    from lookalike.towers.programs.declare import shapes_of
     from lookalike.towers.text import TextConfig
 
     files = tmp_path_factory.mktemp("tokenizer")
@@ -178,7 +179,9 @@ def write_text_model(
             read = "highest" if causal else "last"
             words = TextConfig(vocabulary=vocabulary, context=context, causal=causal, read=read, **options)
             tokenizer = read_tokenizer(files, words, "none")
-            side = TextSide(words, drawn(words.shapes(), seed + 1), tokenizer, features_fingerprint_of(config, tensors))
+            side = TextSide(
+                words, drawn(shapes_of(words), seed + 1), tokenizer, features_fingerprint_of(config, tensors)
+            )
         write_model(path, config, tensors, {"name": "words", "license": "Apache-2.0"}, side)
         return path
 

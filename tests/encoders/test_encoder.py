@@ -24,8 +24,10 @@ from lookalike.encoders.config import (
 )
 from lookalike.encoders.encoder import Encoder
 from lookalike.imaging.preprocess import Preprocess
-from lookalike.towers.cost import operations
+from lookalike.towers import MobileNetV4Config, ResNetConfig
 from lookalike.towers.efficientnet import Stage
+from lookalike.towers.mobilenet_v4 import Universal
+from lookalike.towers.programs.declare import operations
 
 TOWERS: list[Tower] = [
     ViTConfig(size=16, patch=8, width=12, layers=2, heads=3, hidden=20, activation="gelu", head=10),
@@ -35,6 +37,9 @@ TOWERS: list[Tower] = [
     EfficientNetConfig((Stage("fused", 1, 3, 2, 4, 8), Stage("depthwise", 1, 3, 2, 4, 16, 0.25)), stem=8, features=24),
     ConvNeXtConfig(widths=(8, 16), depths=(2, 1)),
     SwinConfig(1, 8, depths=(2, 1), heads=(2, 2), windows=(2, 2), shifts=(1, 1)),
+    ResNetConfig((1, 1), (8, 16), bottleneck=True, stem=8),
+    MobileNetV4Config((Universal("universal", 1, 3, 5, 2, 2, 8),), stem=8, features=16),
+    ViTConfig(16, 8, 12, 2, 3, 20, "swiglu", rope="scaled", rope_grid=4, norm_attention=True, norm_mlp=True),
     SwinConfig(2, 8, depths=(2, 1), heads=(2, 2), windows=(2, 2), shifts=(1, 0), trained_windows=(3, 3)),
 ]
 
@@ -99,7 +104,7 @@ def test_it_compiles_once_per_shape_and_gives_an_image_the_same_vector_in_any_ba
     images = np.random.default_rng(0).integers(0, 256, (8, 16, 16, 3), dtype=np.uint8)
     first, second = embed(encoder, jnp.asarray(images)), embed(encoder, jnp.asarray(images[::-1].copy()))
     assert compiled == [(8, 16, 16, 3)]
-    np.testing.assert_allclose(first, second[::-1], atol=1e-6)
+    np.testing.assert_allclose(first, second[::-1], atol=1e-5)  # vectors of length 1; sums may run in another order
 
 
 def test_wrong_parts_are_refused():

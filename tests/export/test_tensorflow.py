@@ -22,7 +22,7 @@ from lookalike.towers import (
     ViTConfig,
 )
 from lookalike.towers.efficientnet import Stage
-from lookalike.towers.graphs.graph import Graph
+from lookalike.towers.programs.graph import Graph
 
 COLORS = ((0.48, 0.45, 0.40), (0.27, 0.26, 0.28))
 VIT: dict[str, Any] = {"size": 32, "patch": 8, "width": 24, "layers": 2, "heads": 2, "hidden": 40}

@@ -14,7 +14,7 @@ ROOT = Path(lookalike.__file__).parent
 TABLE = {
     "core": set(),
     "imaging": {"core"},
-    "towers": {"core", "imaging", "encoders.config"},
+    "towers": {"core", "imaging"},
     "encoders": {"core", "imaging", "towers"},
     "published": {"core", "imaging", "towers", "encoders"},
     "data": {"core", "imaging"},
@@ -25,7 +25,7 @@ TABLE = {
     "evaluation": {"core", "data", "vectors", "search"},
     "pages": {"core", "imaging", "data", "search"},
     "recipes": {"core", "imaging", "data", "towers", "losses", "training.config"},
-    "demo": {"core", "imaging", "data", "pages"},
+    "demo": {"core", "imaging", "data"},
     "export": {"core", "imaging", "towers", "encoders", "published"},
 }
 FREE = {"commands"}  # wires siblings, reads argv, prints, exits

@@ -25,7 +25,8 @@ JAX = (
     "lookalike.losses",
     "lookalike.encoders.encoder",
     "lookalike.encoders.projection",
-    "lookalike.towers.modules",
+    "lookalike.towers.programs.jax",
+    "lookalike.towers.programs.layers",
     "lookalike.recipes",  # a loss is its own config, and its file is JAX
     "lookalike.training",
 )

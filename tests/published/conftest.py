@@ -4,6 +4,7 @@ import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from functools import partial
+from math import isqrt
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,8 @@ from PIL import Image
 
 from lookalike.encoders.config import EncoderConfig, Tensors
 from lookalike.encoders.encoder import Encoder
-from lookalike.towers.modules.vit import ViT
+from lookalike.towers.programs.declare import shapes_of
+from lookalike.towers.programs.jax import features, seen
 
 Blocks = Callable[[Any], tuple[list[Any], Any]]
 """Torch pixels [B 3 S S] to (tokens before the first block and behind each, features)."""
@@ -26,24 +28,20 @@ _quick = partial(jax.jit, compiler_options={"xla_backend_optimization_level": 0}
 
 
 @_quick
-def _ours(encoder: Encoder, images: jax.Array) -> tuple[jax.Array, jax.Array]:
-    tower = encoder.tower
-    assert isinstance(tower, ViT)
-    return jax.vmap(tower.states)(encoder.normalise(images)), encoder.features(images)
+def _ours(encoder: Encoder, images: jax.Array) -> tuple[list[jax.Array], jax.Array]:
+    config = encoder.config
+    shown = jax.vmap(lambda image: seen(config.tower, config.pooling, encoder.tower, image))
+    return shown(encoder.normalise(images)), encoder.features(images)
 
 
-@_quick
-def _our_maps(encoder: Encoder, images: jax.Array) -> tuple[list[jax.Array], jax.Array]:
-    tower: Any = encoder.tower
-    return jax.vmap(lambda image: list(tower.maps(image)))(encoder.normalise(images)), encoder.features(images)
+@partial(_quick, static_argnums=0)
+def _gradients(
+    config: EncoderConfig, tensors: dict[str, jax.Array], images: jax.Array, along: jax.Array
+) -> tuple[dict[str, jax.Array], jax.Array]:
+    def total(tensors: dict[str, jax.Array], images: jax.Array) -> jax.Array:
+        return (features(config.tower, config.pooling, tensors, images) * along).sum()
 
-
-@partial(_quick, static_argnums=3)
-def _slopes(tower: ViT, images: jax.Array, along: jax.Array, pooling: Any) -> tuple[ViT, jax.Array]:
-    def total(tower: ViT, images: jax.Array) -> jax.Array:
-        return (jax.vmap(lambda image: tower(image, pooling))(images) * along).sum()
-
-    return jax.grad(total, argnums=(0, 1))(tower, images)
+    return jax.grad(total, argnums=(0, 1))(tensors, images)
 
 
 @dataclass(frozen=True)
@@ -101,7 +99,7 @@ class Parity:
     def ours(self, config: EncoderConfig, tensors: Tensors, dtype: Any = "float32") -> list[np.ndarray]:
         encoder = Encoder.from_parts(config, tensors, dtype)
         states, features = _ours(encoder, jnp.asarray(self.images(config)))
-        return [*np.asarray(states.astype(jnp.float32)).swapaxes(0, 1), np.asarray(features)]
+        return [*(np.asarray(state.astype(jnp.float32)) for state in states), np.asarray(features)]
 
     def worst(self, ours: list[np.ndarray], theirs: list[np.ndarray]) -> float:
         """Largest difference of any block or of the features, as a share of its largest value."""
@@ -145,7 +143,7 @@ class Parity:
         theirs = self.theirs(config, blocks)
         for name in changes.keys() | (mutated or {}).keys():
             tower: Any = replace(config.tower, **changes.get(name, {}))  # type: ignore[type-var]
-            kept = {f"tower.{n}": (tensors | (mutated or {}).get(name, {}))[f"tower.{n}"] for n in tower.shapes()}
+            kept = {f"tower.{n}": (tensors | (mutated or {}).get(name, {}))[f"tower.{n}"] for n in shapes_of(tower)}
             ours = self.ours(replace(config, tower=tower), kept)
             if ours[0].shape != theirs[0].shape:  # fewer tokens: the features alone can be compared
                 assert self.worst(ours[-1:], theirs[-1:]) > 1e-4, name
@@ -171,8 +169,7 @@ class Parity:
         (features * torch.from_numpy(along)).sum().backward()
         encoder = Encoder.from_parts(config, tensors)
         images = encoder.normalise(jnp.asarray(self.images(config)))
-        tower, image = _slopes(encoder.tower, images, jnp.asarray(along), config.pooling)
-        found = {f"{jax.tree_util.keystr(p, simple=True, separator='.')}": a for p, a in leaves(tower)}
+        found, image = _gradients(config, encoder.tower, images, jnp.asarray(along))
         pairs = [(image, pixels.grad.numpy().transpose(0, 2, 3, 1))]
         pairs += [(found[name], turned(their.grad.numpy())) for name, (their, turned) in named.items()]
         for ours, theirs in pairs:
@@ -184,12 +181,8 @@ class MapParity(Parity):
     """The same for a convolutional tower, whose states are maps; theirs too must be [B H W C]."""
 
     def ours(self, config: EncoderConfig, tensors: Tensors, dtype: Any = "float32") -> list[np.ndarray]:
-        maps, features = _our_maps(Encoder.from_parts(config, tensors, dtype), jnp.asarray(self.images(config)))
-        return [*(np.asarray(m.astype(jnp.float32)) for m in maps), np.asarray(features)]
-
-
-def leaves(tower: ViT) -> list[tuple[Any, jax.Array]]:
-    return list(jax.tree_util.tree_flatten_with_path(tower)[0])
+        *maps, features = super().ours(config, tensors, dtype)
+        return [*(m.reshape(len(m), isqrt(m.shape[1]), isqrt(m.shape[1]), -1) for m in maps), features]
 
 
 def cosines(a: np.ndarray, b: np.ndarray) -> np.ndarray:

@@ -7,8 +7,10 @@ import pytest
 
 from lookalike.towers import ConvNetConfig, MobileNetV2Config, SwinConfig, Tower, ViTConfig
 from lookalike.towers.convnext import ConvNeXtConfig
-from lookalike.towers.cost import operations, parameters
 from lookalike.towers.efficientnet import EFFICIENTNETS
+from lookalike.towers.mobilenet_v4 import MOBILENETS_V4
+from lookalike.towers.programs.declare import operations, parameters
+from lookalike.towers.resnet import RESNETS
 
 
 def swin_1(width: int, depths: tuple[int, ...], heads: tuple[int, ...]) -> SwinConfig:
@@ -29,11 +31,13 @@ def swin_1(width: int, depths: tuple[int, ...], heads: tuple[int, ...]) -> SwinC
         (swin_1(128, (2, 2, 18, 2), (4, 8, 16, 32)), 224, 88 - 1.025, 2 * 15.4),
         (EFFICIENTNETS["v2_s"], 300, 21.46 - 1.281, 2 * 5.4),  # its card in timm
         (ConvNeXtConfig((96, 192, 384, 768), (3, 3, 9, 3)), 224, 29 - 0.769, 2 * 4.5),
+        (RESNETS["50"], 224, 25.6 - 2.049, 2 * 4.1),
+        (MOBILENETS_V4["medium"], 224, 9.7 - 1.281, 2 * 0.83),
         (MobileNetV2Config(), 224, 3.4 - 1.281, 2 * 0.3),
     ],
 )
 def test_published_figures(tower: Tower, size: int, millions: float, billions: float):
-    assert parameters(tower.shapes()) / 1e6 == pytest.approx(millions, rel=0.055)  # papers round to two digits
+    assert parameters(tower) / 1e6 == pytest.approx(millions, rel=0.055)  # papers round to two digits
     assert operations(tower, size) / 1e9 == pytest.approx(billions, rel=0.055)
 
 
@@ -79,4 +83,4 @@ def test_a_small_convnet_by_hand():
     tower = ConvNetConfig((8, 16), (0, 1), stem_kernel=7, stem_stride=4, groups=8)
     by_hand = 8**2 * 49 * 3 * 8 + 4**2 * 9 * 8 * 16 + 4**2 * 9 * 16 * 16
     assert operations(tower, 32) == 2 * by_hand
-    assert parameters(tower.shapes()) == (49 * 3 * 8 + 16) + (9 * 8 * 16 + 32) + (9 * 16 * 16 + 32)
+    assert parameters(tower) == (49 * 3 * 8 + 16) + (9 * 8 * 16 + 32) + (9 * 16 * 16 + 32)

@@ -4,9 +4,20 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from hypothesis.extra.numpy import arrays
 
 from lookalike.towers import Padding, pads
-from lookalike.towers.modules.layers import BatchNorm, GroupNorm, Kernel, LayerNorm, gelu, l2_normalize
+from lookalike.towers.programs.layers import (
+    activated,
+    batch_norm,
+    convolution,
+    group_norm,
+    l2_normalize,
+    layer_norm,
+    pooled,
+)
 
 
 def slow_conv(x: np.ndarray, weight: np.ndarray, stride: int, dilation: int, pads: list[tuple[int, int]]) -> np.ndarray:
@@ -31,12 +42,12 @@ def test_convolutions(height: int, width: int, depthwise: bool, stride: int, dil
     rng = np.random.default_rng(0)
     x = rng.normal(size=(height, width, 5)).astype(np.float32)
     weight = rng.normal(size=(3, 3, 1 if depthwise else 5, 5)).astype(np.float32)
-    ours = Kernel(jnp.asarray(weight))(jnp.asarray(x), stride, dilation)
+    ours = convolution(jnp.asarray(x), jnp.asarray(weight), stride, dilation)
     np.testing.assert_allclose(ours, slow_conv(x, weight, stride, dilation, [(dilation, dilation)] * 2), atol=1e-5)
     if dilation == 1:  # TensorFlow's rule: ceil(length / stride) outputs, the odd pixel of padding at the end
         spare = [max((-(-n // stride) - 1) * stride + 3 - n, 0) for n in (height, width)]
         same = slow_conv(x, weight, stride, 1, [(s // 2, s - s // 2) for s in spare])
-        np.testing.assert_allclose(Kernel(jnp.asarray(weight))(jnp.asarray(x), stride, 1, "same"), same, atol=1e-5)
+        np.testing.assert_allclose(convolution(jnp.asarray(x), jnp.asarray(weight), stride, 1, "same"), same, atol=1e-5)
 
 
 @pytest.mark.parametrize(("side", "stride", "dilation"), [(3, 2, 1), (3, 1, 2), (5, 2, 1), (7, 1, 1), (3, 3, 2)])
@@ -59,7 +70,7 @@ def test_slopes_of_depthwise_convolutions(side: int, stride: int, dilation: int,
         return jnp.sin(y).sum()
 
     def ours(weight: jax.Array, x: jax.Array) -> jax.Array:
-        return jnp.sin(Kernel(weight)(x, stride, dilation, padding)).sum()
+        return jnp.sin(convolution(x, weight, stride, dilation, padding)).sum()
 
     for a, b in zip(jax.grad(ours, (0, 1))(weight, x), jax.grad(theirs, (0, 1))(weight, x), strict=True):
         np.testing.assert_allclose(a, b, atol=2e-5)
@@ -67,9 +78,9 @@ def test_slopes_of_depthwise_convolutions(side: int, stride: int, dilation: int,
 
 def test_a_depthwise_convolution_in_16_bits_sums_in_32():
     x, weight = jnp.ones((9, 9, 2), jnp.bfloat16), jnp.full((7, 7, 1, 2), 1.0)
-    assert float(Kernel(weight)(x)[4, 4, 0]) == 49
+    assert float(convolution(x, weight)[4, 4, 0]) == 49
     x = x.at[0, 0].set(256)  # 256 + 1 is 256 in 16 bits
-    assert float(Kernel(weight)(x)[3, 3, 0]) == 304
+    assert float(convolution(x, weight)[3, 3, 0]) == 304
 
 
 def test_norms():
@@ -81,24 +92,33 @@ def test_norms():
 
     rows = x[0].astype(np.float64)
     wanted = (rows - rows.mean(1, keepdims=True)) / np.sqrt(rows.var(1, keepdims=True) + 1e-3) * weight + bias
-    np.testing.assert_allclose(LayerNorm(w, b, 1e-3)(jnp.asarray(x[0])), wanted, rtol=1e-4, atol=1e-5)
+    np.testing.assert_allclose(layer_norm(jnp.asarray(x[0]), w, b, 1e-3), wanted, rtol=1e-4, atol=1e-5)
 
     grouped = x.astype(np.float64).reshape(20, 3, 2)
     centred = grouped - grouped.mean((0, 2), keepdims=True)
-    wanted = (centred / np.sqrt((centred**2).mean((0, 2), keepdims=True) + 1e-3)).reshape(4, 5, 6) * weight + bias
-    np.testing.assert_allclose(GroupNorm(w, b, 3, 1e-3)(jnp.asarray(x)), wanted, rtol=1e-4, atol=1e-5)
+    wanted = (centred / np.sqrt((centred**2).mean((0, 2), keepdims=True) + 1e-3)).reshape(20, 6) * weight + bias
+    np.testing.assert_allclose(group_norm(jnp.asarray(x.reshape(20, 6)), w, b, 3, 1e-3), wanted, rtol=1e-4, atol=1e-5)
 
     wanted = (x - mean) / np.sqrt(variance + 1e-3) * weight + bias
-    norm = BatchNorm(w, b, jnp.asarray(mean), jnp.asarray(variance), 1e-3)
-    np.testing.assert_allclose(norm(jnp.asarray(x)), wanted, rtol=1e-4, atol=1e-5)
+    found = batch_norm(jnp.asarray(x.reshape(20, 6)), w, b, jnp.asarray(mean), jnp.asarray(variance), 1e-3)
+    np.testing.assert_allclose(found, wanted.reshape(20, 6), rtol=1e-4, atol=1e-5)
 
 
 def test_stored_statistics_do_not_learn():
-    norm = BatchNorm(*(jnp.ones(3) for _ in range(4)), 1e-3)
-    slope = jax.grad(lambda norm: norm(jnp.ones((2, 2, 3))).sum())(norm)
-    assert not slope.mean.any()
-    assert not slope.variance.any()
-    assert slope.bias.all()
+    _, bias, mean, variance = jax.grad(lambda parts: batch_norm(jnp.ones((4, 3)), *parts, 1e-3).sum())(
+        [jnp.ones(3) for _ in range(4)]
+    )
+    assert not mean.any()
+    assert not variance.any()
+    assert bias.all()
+
+
+@pytest.mark.parametrize("level", [0.0, 10.0, 100.0])
+def test_group_norm_of_a_flat_map_is_its_bias(level: float):
+    """Without a variance there is nothing but the shift; the difference of two mean squares can be negative."""
+    x = jnp.tile(level + jnp.asarray([[0.0, 1.0, 2.0, 3.0]]), (256, 1))
+    found = group_norm(x, jnp.ones(4), jnp.arange(4.0), 4, 1e-5)
+    np.testing.assert_allclose(found, np.tile(np.arange(4.0), (256, 1)), atol=1e-5)
 
 
 def test_gelus():
@@ -107,14 +127,38 @@ def test_gelus():
     x = np.linspace(-6, 6, 25, dtype=np.float32)
     exact = [v * 0.5 * (1 + erf(v / 2**0.5)) for v in x]
     quick = [v / (1 + exp(-1.702 * v)) for v in x]
-    np.testing.assert_allclose(gelu(jnp.asarray(x)[None], "gelu")[0], exact, rtol=1e-5, atol=1e-6)
-    np.testing.assert_allclose(gelu(jnp.asarray(x)[None], "quick_gelu")[0], quick, rtol=1e-5, atol=1e-6)
+    np.testing.assert_allclose(activated(jnp.asarray(x)[None], "gelu")[0], exact, rtol=1e-5, atol=1e-6)
+    np.testing.assert_allclose(activated(jnp.asarray(x)[None], "quick_gelu")[0], quick, rtol=1e-5, atol=1e-6)
 
 
 @pytest.mark.parametrize("length", [0.0, 1e-20, 1.0, 1e15])
 def test_unit_length_and_its_gradient_stay_finite(length: float):
     x = jnp.array([length, -length, 0.0])
     found = l2_normalize(x)
-    assert jnp.isfinite(jax.jacobian(unit)(x)).all()
+    assert jnp.isfinite(jax.jacobian(l2_normalize)(x)).all()
     if length >= 1e-10:
         assert abs(float(jnp.linalg.norm(found)) - 1) < 1e-6
+
+
+TOKENS = np.random.default_rng(0).uniform(0, 6, (7, 5)).astype(np.float32)
+
+
+def test_pooling():
+    tokens = jnp.asarray(TOKENS)
+    np.testing.assert_array_equal(pooled(tokens, "class"), TOKENS[0])
+    np.testing.assert_allclose(pooled(tokens, "mean"), TOKENS.mean(0), rtol=1e-6)
+    np.testing.assert_allclose(pooled(tokens, "gem"), (TOKENS.astype(np.float64) ** 3).mean(0) ** (1 / 3), rtol=1e-5)
+
+
+@given(arrays(np.float32, (4, 3), elements=st.floats(0, 100, width=32)))
+@settings(max_examples=50, deadline=None)
+def test_gem_lies_between_mean_and_maximum(tokens: np.ndarray):
+    mean, gem = (np.asarray(pooled(jnp.asarray(tokens), kind)) for kind in ("mean", "gem"))
+    assert (gem >= mean * 0.9999 - 1e-5).all()
+    assert (gem <= tokens.max(0) * 1.0001 + 1e-5).all()
+
+
+def test_half_precision_is_averaged_in_single():
+    many = jnp.full((4096, 2), 1.01, jnp.bfloat16)
+    assert pooled(many, "mean").dtype == jnp.bfloat16
+    np.testing.assert_allclose(pooled(many, "mean").astype(jnp.float32), np.float32(jnp.bfloat16(1.01)), rtol=1e-6)

@@ -10,11 +10,12 @@ import numpy as np
 import pytest
 
 from lookalike.core.errors import EncoderError
-from lookalike.encoders.config import EncoderConfig, ProjectionConfig, SwinConfig, Tensors, tensor_shapes
+from lookalike.encoders.config import EncoderConfig, ProjectionConfig, SwinConfig, Tensors, declared, tensor_shapes
 from lookalike.encoders.encoder import Encoder, init_tensors
 from lookalike.imaging.preprocess import Preprocess
-from lookalike.towers.modules.swin import Swin
-from lookalike.towers.swin import log_offsets, pairs, regions
+from lookalike.towers.programs.declare import declare, shapes_of
+from lookalike.towers.programs.jax import features
+from lookalike.towers.programs.tables import log_offsets, pairs, regions
 
 SMALL = SwinConfig(1, width=8, depths=(3, 2), heads=(2, 2), windows=(4, 4), shifts=(2, 2))
 SECOND = dataclasses.replace(SMALL, version=2)
@@ -115,10 +116,10 @@ def test_blocks_are_compiled_two_by_two_however_many_there_are(tower: SwinConfig
 def test_computing_blocks_again_changes_no_gradient_and_takes_less_memory():
     tower = SwinConfig(1, width=8, depths=(12,), heads=(2,), windows=(4,), shifts=(2,))
     own = {name.removeprefix("tower."): jnp.asarray(t) for name, t in parts(tower, 32)[1].items()}
-    image = jnp.asarray(np.random.default_rng(1).normal(size=(32, 32, 3)), jnp.float32)
+    image = jnp.asarray(np.random.default_rng(1).normal(size=(1, 32, 32, 3)), jnp.float32)
     found, bytes_ = [], []
     for remat in (False, True):
-        slopes = jax.grad(lambda own, remat=remat: Swin.of(tower, own, remat)(image, "mean")[0])
+        slopes = jax.grad(lambda own, remat=remat: features(tower, "mean", own, image, remat=remat)[0, 0])
         program = quick(slopes).lower(own).compile()
         bytes_.append(program.memory_analysis().temp_size_in_bytes)
         found.append(program(own))
@@ -129,7 +130,7 @@ def test_computing_blocks_again_changes_no_gradient_and_takes_less_memory():
 
 def test_new_tensors():
     config, _ = parts(SECOND, 32)
-    tensors = init_tensors(tensor_shapes(config), jax.random.key(0))
+    tensors = init_tensors(declared(config), jax.random.key(0))
     np.testing.assert_allclose(tensors["tower.stages.1.blocks.attention.logit_scale"], math.log(10), rtol=1e-6)
     assert not tensors["tower.stages.1.blocks.attention.qkv.bias"].any()
     assert (tensors["tower.norm_patch.weight"] == 1).all()
@@ -152,7 +153,7 @@ PUBLISHED |= {("T", 2): 28.35, ("S", 2): 49.73, ("B", 2): 87.92, ("L", 2): 196.7
 @pytest.mark.parametrize(("name", "version"), PUBLISHED)
 def test_parameter_counts_are_the_published_ones(name: str, version: int):
     config = (FIRST, LATER)[version - 1][name]
-    made = jax.eval_shape(lambda key: init_tensors(config.shapes(), key), jax.random.key(0))
+    made = jax.eval_shape(lambda key: init_tensors(declare(config), key), jax.random.key(0))
     count = sum(math.prod(tensor.shape) for tensor in made.values())
     assert round((count + 1000 * (config.features + 1)) / 1e6, 2) == PUBLISHED[name, version]
     if name == "B":
@@ -162,7 +163,7 @@ def test_parameter_counts_are_the_published_ones(name: str, version: int):
 @pytest.mark.parametrize(("tower", "size"), [(FIRST["B"], 224), (LATER["B"], 256)])
 def test_the_base_size_fits_together(tower: SwinConfig, size: int):
     """All of its shapes, without computing anything."""
-    tensors = {name: jax.ShapeDtypeStruct(shape, jnp.float32) for name, shape in tower.shapes().items()}
-    image = jax.ShapeDtypeStruct((size, size, 3), jnp.float32)
-    assert jax.eval_shape(lambda t, x: Swin.of(tower, t)(x, "mean"), tensors, image).shape == (1024,)
+    tensors = {name: jax.ShapeDtypeStruct(shape, jnp.float32) for name, shape in shapes_of(tower).items()}
+    image = jax.ShapeDtypeStruct((1, size, size, 3), jnp.float32)
+    assert jax.eval_shape(lambda t, x: features(tower, "mean", t, x), tensors, image).shape == (1, 1024)
     assert tower.sides(size) == tuple(size // 4 // 2**i for i in range(4))

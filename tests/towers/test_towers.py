@@ -10,12 +10,17 @@ from lookalike.encoders.config import ConvNetConfig, MobileNetV2Config, Tower, V
 from lookalike.published.layouts.timm_convnext import CONVNEXTS
 from lookalike.towers import pads
 from lookalike.towers.efficientnet import EFFICIENTNETS
+from lookalike.towers.mobilenet_v4 import MOBILENETS_V4
+from lookalike.towers.programs.declare import shapes_of
+from lookalike.towers.resnet import RESNETS
 
 # (expansion, channels, repeats, stride): table 2 of Sandler et al., 2018.
 PAPER = [(1, 16, 1, 1), (6, 24, 2, 2), (6, 32, 3, 2), (6, 64, 4, 2), (6, 96, 3, 1), (6, 160, 3, 2), (6, 320, 1, 1)]
 
 SIGLIP: dict[str, Any] = {"class_token": False, "positions": "patches", "norm_pre": False, "patch_bias": True}
 DINO: dict[str, Any] = {"norm_pre": False, "layer_scale": True, "patch_bias": True}
+EVA: dict[str, Any] = {"patch_bias": True, "norm_pre": False, "qkv_bias": "query_value"}
+EVA |= {"rope": "scaled", "rope_grid": 16}
 DINO3: dict[str, Any] = {"positions": "none", "rope": "centred", "qkv_bias": "query_value"}
 
 
@@ -40,7 +45,7 @@ def test_mobilenet_v2_is_the_papers_table():
 
 
 def count(config: Tower) -> int:
-    return sum(math.prod(shape) for name, shape in config.shapes().items() if not name.endswith((".mean", ".variance")))
+    return sum(math.prod(s) for name, s in shapes_of(config).items() if not name.endswith((".mean", ".variance")))
 
 
 @pytest.mark.parametrize(
@@ -74,6 +79,24 @@ CONVNEXT = {"tiny": 28_589_128, "small": 50_223_688, "base": 88_591_464, "large"
 def test_efficientnets_have_the_published_sizes(name: str):
     config = EFFICIENTNETS[name]
     assert count(config) + 1000 * (config.features + 1) == EFFICIENT[name]
+
+
+# As timm lists them, with a classifier of 1,000 classes.
+RESNET = {"18": 11_689_512, "34": 21_797_672, "50": 25_557_032, "101": 44_549_160, "152": 60_192_808}
+MOBILENET_V4 = {"small": 3_774_024, "medium": 9_715_512, "large": 32_590_864}
+
+
+@pytest.mark.parametrize(
+    ("config", "parameters"),
+    [
+        *((RESNETS[name], count) for name, count in RESNET.items()),
+        *((MOBILENETS_V4[name], count) for name, count in MOBILENET_V4.items()),
+        # eva02_base_patch14_448
+        (ViTConfig(448, 14, 768, 12, 12, 2048, "swiglu", **EVA, norm_mlp=True, norm_pooled=True), 87_117_544),
+    ],
+)
+def test_towers_have_the_sizes_that_timm_lists(config: Tower, parameters: int):
+    assert count(config) + 1000 * (config.features + 1) == parameters
 
 
 @pytest.mark.parametrize("name", sorted(CONVNEXT))
@@ -134,7 +157,7 @@ def test_the_convnet_stays_small():
 )
 def test_patches_that_fit(size: int, patch: int, stride: int | None, side: int):
     config = ViTConfig(size, patch, 32, 1, 2, 8, "gelu", stride=stride, registers=3)
-    assert (config.grid, config.tokens, config.shapes()["position"]) == (side, side**2 + 4, (side**2 + 1, 32))
+    assert (config.grid, config.tokens, shapes_of(config)["position"]) == (side, side**2 + 4, (side**2 + 1, 32))
 
 
 @pytest.mark.parametrize(
@@ -147,6 +170,7 @@ def test_patches_that_fit(size: int, patch: int, stride: int | None, side: int):
         ({"pool_heads": 5}, "among 5 heads"),
         ({"rope": "centred", "heads": 16}, "heads of a multiple of 4, not 2"),
         ({"class_token": False}, "not `all`"),
+        ({"rope": "scaled"}, "the side of the grid"),
         ({"activation": "swiglu", "pool_heads": 2}, "no MLP with SwiGLU"),
     ],
 )

@@ -142,7 +142,7 @@ def test_half_precision_and_rematerialised_blocks_reach_the_tower(made, tmp_path
     options = {"model": str(tmp_path / "model"), "steps": 2, "dtype": "bfloat16", "remat": True}
     encoder = train(pixels(made, tmp_path / "run", **options))
     assert ("bfloat16", True) in built
-    assert (encoder.dtype, encoder.tower.remat) == ("float32", False)
+    assert (encoder.dtype, encoder.remat) == ("float32", False)
     assert {t.dtype for t in encoder.tensors().values()} == {np.dtype(np.float32)}
     _, before = read_model(tmp_path / "model")
     assert np.abs(encoder.tensors()["tower.blocks.mlp.up.weight"] - before["tower.blocks.mlp.up.weight"]).max() > 1e-4

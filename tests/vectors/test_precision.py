@@ -18,7 +18,7 @@ from lookalike.vectors.runtime import load
 @pytest.fixture
 def vit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
     """A small ViT whose products count as large, on a processor that multiplies bytes."""
-    monkeypatch.setattr("lookalike.towers.graphs.graph.LARGE", 1)
+    monkeypatch.setattr("lookalike.towers.programs.graph.LARGE", 1)
     monkeypatch.setattr("lookalike.vectors.runtime.multiplies_bytes", lambda: True)
     tower = ViTConfig(32, 8, 64, 2, 2, 128, activation="gelu")
     preprocess = Preprocess(32, "squash", 32, "bicubic", (0.5, 0.5, 0.5), (0.25, 0.25, 0.25))

@@ -91,7 +91,7 @@ def _pull(config: Config) -> None:
     """Read, adapt, write."""
     path, card = _found(config.source, config.revision)
     from lookalike.encoders.config import write_model
-    from lookalike.towers.cost import parameters
+    from lookalike.towers.programs.declare import parameters
 
     encoder, tensors, more = _read(path, config.size, config.stride)
     published = encoder, tensors
@@ -101,7 +101,7 @@ def _pull(config: Config) -> None:
     write_model(config.out, encoder, tensors, card | more, text)
     if kind_of(path) == "export":
         note(f"`{config.source}` is an export: its tower was read, and not what the encoder had behind it")
-    tower, count = type(encoder.tower).__name__.removesuffix("Config"), parameters(encoder.tower.shapes())
+    tower, count = type(encoder.tower).__name__.removesuffix("Config"), parameters(encoder.tower)
     millions = f"{count / 1e6:.{1 if count >= 1e5 else 3}f} M parameters"
     note(
         f"`{config.out}`: {tower}, {millions}, {encoder.preprocess.size} px, "

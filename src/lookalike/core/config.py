@@ -36,6 +36,7 @@ def option(
     metavar: str | None = None,
     name: str | None = None,
     was: str | None = None,
+    added: bool = False,
 ) -> Any:
     """A dataclass field that says how it looks on the command line.
 
@@ -47,8 +48,11 @@ def option(
         metavar: What the help calls the value: "COLL".
         name: The flag's name where the field can't have it (`--for` is no field's name).
         was: The name that files written by earlier versions have for it.
+        added: Whether such files lack it. It is then written only where it is not the default, so that what has a
+            fingerprint keeps it.
     """
     metadata = {"lookalike": {"positional": positional, "short": short, "metavar": metavar, "name": name, "was": was}}
+    metadata["lookalike"]["added"] = added
     if default_factory is not dataclasses.MISSING:
         return dataclasses.field(default_factory=default_factory, metadata=metadata)
     return dataclasses.field(default=default, metadata=metadata)
@@ -266,7 +270,11 @@ def _sorted(choices: re.Match[str]) -> str:
 def to_json(value: Any) -> Any:
     """`value` as what `json` writes; a dataclass becomes an object that names its class under "type"."""
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
-        fields = {field.name: to_json(getattr(value, field.name)) for field in dataclasses.fields(value)}
+        fields = {
+            field.name: to_json(getattr(value, field.name))
+            for field in dataclasses.fields(value)
+            if not (_added(field) and getattr(value, field.name) == field.default)
+        }
         return {"type": type(value).__name__, **fields}
     if isinstance(value, (tuple, list)):
         return [to_json(item) for item in value]
@@ -328,11 +336,17 @@ def _object(kind: Any, data: Any, where: str) -> Any:
     unknown = sorted(set(data) - set(names) - {"type"})
     if unknown:
         raise UsageError(f"{place} has no field `{unknown[0]}`.{did_you_mean(unknown[0], names)}")
-    missing = [name for name in names if name not in data]
+    missing = [name for name in names if name not in data and not _added(fields[name])]
     if missing:
         raise UsageError(f"{place} lacks {', '.join(f'`{name}`' for name in missing)}.")
     hints = typing.get_type_hints(kind)
-    return kind(**{name: from_json(hints[name], data[name], f"{where}.{name}".lstrip(".")) for name in names})
+    given = (name for name in names if name in data)
+    return kind(**{name: from_json(hints[name], data[name], f"{where}.{name}".lstrip(".")) for name in given})
+
+
+def _added(field: dataclasses.Field[Any]) -> bool:
+    """Whether files of earlier versions lack the field; see `option`."""
+    return bool(field.metadata.get("lookalike", {}).get("added", False))
 
 
 def _tags(kind: Any) -> tuple[str, ...]:

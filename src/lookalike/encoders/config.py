@@ -9,7 +9,7 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 import numpy as np
 
@@ -26,22 +26,23 @@ from lookalike.towers import ConvNetConfig as ConvNetConfig
 from lookalike.towers import ConvNeXtConfig as ConvNeXtConfig
 from lookalike.towers import EfficientNetConfig as EfficientNetConfig
 from lookalike.towers import MobileNetV2Config as MobileNetV2Config
-from lookalike.towers import Shapes as Shapes
 from lookalike.towers import SwinConfig as SwinConfig
 from lookalike.towers import Tower as Tower
 from lookalike.towers import ViTConfig as ViTConfig
+from lookalike.towers.ops import Pooling as Pooling
+from lookalike.towers.programs.declare import Shapes as Shapes
+from lookalike.towers.programs.declare import Tensor, bias, declare, matrix
 
 if TYPE_CHECKING:
     from lookalike.encoders.text_side import TextSide
+
+T = TypeVar("T")
 
 Tensors = dict[str, np.ndarray]
 """Tensor name -> float32 array."""
 
 FORMAT = 1
 """Version of the directory's form, written to `config.json`."""
-
-Pooling = Literal["class", "mean", "gem", "attention"]
-"""How tokens become features; see `EncoderConfig.pooling`."""
 
 
 @dataclass(frozen=True)
@@ -61,9 +62,11 @@ class ProjectionConfig:
         if self.kind == "identity" and self.features != self.dimension:
             raise EncoderError(f"An identity projection can't turn {self.features} numbers into {self.dimension}.")
 
-    def shapes(self) -> Shapes:
+    def declare(self) -> dict[str, Tensor]:
         """Every tensor."""
-        return {} if self.kind == "identity" else {"weight": (self.features, self.dimension), "bias": (self.dimension,)}
+        if self.kind == "identity":
+            return {}
+        return {"weight": matrix(self.features, self.dimension), "bias": bias(self.dimension)}
 
 
 @dataclass(frozen=True)
@@ -101,8 +104,18 @@ class EncoderConfig:
 
 def tensor_shapes(config: EncoderConfig) -> Shapes:
     """Name and shape of every tensor of the encoder; all are float32."""
-    tower = {f"tower.{name}": shape for name, shape in config.tower.shapes().items()}
-    return tower | {f"projection.{name}": shape for name, shape in config.projection.shapes().items()}
+    return {name: tensor.shape for name, tensor in declared(config).items()}
+
+
+def declared(config: EncoderConfig) -> dict[str, Tensor]:
+    """Every tensor of the encoder by its name: its shape, how it starts, whether it learns and decays."""
+    tower = {f"tower.{name}": tensor for name, tensor in declare(config.tower).items()}
+    return tower | {f"projection.{name}": tensor for name, tensor in config.projection.declare().items()}
+
+
+def below(part: Literal["tower", "projection"], tensors: Mapping[str, T]) -> dict[str, T]:
+    """The tensors of one part, by their names in it."""
+    return {name.removeprefix(f"{part}."): t for name, t in tensors.items() if name.startswith(f"{part}.")}
 
 
 def check_tensors(shapes: Shapes, tensors: Mapping[str, np.ndarray], where: str) -> None:

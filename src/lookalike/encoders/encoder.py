@@ -4,7 +4,7 @@ import math
 from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import equinox as eqx
 import jax
@@ -13,16 +13,12 @@ import numpy as np
 from jaxtyping import Array, Float, Float32, PRNGKeyArray, UInt8
 
 from lookalike.encoders.config import (
-    ConvNetConfig,
-    ConvNeXtConfig,
-    EfficientNetConfig,
     EncoderConfig,
-    MobileNetV2Config,
     Shapes,
-    SwinConfig,
     Tensors,
-    ViTConfig,
+    below,
     check_tensors,
+    declared,
     features_fingerprint_of,
     fingerprint_of,
     read_model,
@@ -31,28 +27,22 @@ from lookalike.encoders.config import (
 )
 from lookalike.encoders.projection import Projection
 from lookalike.encoders.text_side import TextSide
-from lookalike.towers.kinds import kind_of
-from lookalike.towers.modules.convnet import ConvNet
-from lookalike.towers.modules.convnext import ConvNeXt
-from lookalike.towers.modules.efficientnet import EfficientNet
-from lookalike.towers.modules.mobilenet import MobileNetV2
-from lookalike.towers.modules.swin import Swin
-from lookalike.towers.modules.vit import ViT
-
-Dtype = Literal["float32", "bfloat16"]
-
-TowerModule = ViT | MobileNetV2 | ConvNet | ConvNeXt | EfficientNet | Swin
-"""What `Tower` describes, in JAX."""
+from lookalike.towers.programs.declare import Tensor
+from lookalike.towers.programs.jax import Dtype as Dtype
+from lookalike.towers.programs.jax import features
 
 
 class Encoder(eqx.Module):
     """All that turns images into embeddings. Its arrays are the parameters, float32; nothing here is jitted."""
 
-    tower: TowerModule
+    tower: dict[str, Array]
+    """Named as `declare(config.tower)` names them."""
     projection: Projection
     config: EncoderConfig = eqx.field(static=True)
     dtype: Dtype = eqx.field(static=True)
     """What the tower computes in; norms, softmax and the projection stay float32."""
+    remat: bool = eqx.field(static=True)
+    """Whether a gradient computes stacked blocks twice; see `from_parts`."""
 
     @classmethod
     def load(cls, path: str | Path, dtype: Dtype = "float32", remat: bool = False) -> "Encoder":
@@ -69,7 +59,7 @@ class Encoder(eqx.Module):
             config: The encoder's config.
             tensors: NumPy or JAX arrays, float32; exactly those of `tensor_shapes(config)`.
             dtype: What the tower computes in.
-            remat: Whether a gradient computes the blocks of a ViT, Swin or ConvNeXt twice instead of keeping what is
+            remat: Whether a gradient computes the stacked blocks of a tower twice instead of keeping what is
                 inside them: memory then grows with the tokens between blocks alone, for about a third more time. Other
                 towers: no effect.
         """
@@ -79,16 +69,18 @@ class Encoder(eqx.Module):
     @classmethod
     def _of(cls, config: EncoderConfig, tensors: Mapping[str, Any], dtype: Dtype, remat: bool) -> "Encoder":
         arrays = {name: jnp.asarray(tensor) for name, tensor in tensors.items()}
-        return cls(_tower(config, _below("tower", arrays), remat), _projection(config, arrays), config, dtype)
+        projection = Projection.of(config.projection, below("projection", arrays))
+        return cls(below("tower", arrays), projection, config, dtype, remat)
 
     @classmethod
     def init(cls, config: EncoderConfig, key: PRNGKeyArray, dtype: Dtype = "float32") -> "Encoder":
         """A new encoder with random weights, a pure function of `config` and `key`."""
-        return cls.from_parts(config, init_tensors(tensor_shapes(config), key), dtype)
+        return cls.from_parts(config, init_tensors(declared(config), key), dtype)
 
     def features(self, images: UInt8[Array | np.ndarray, "B S S 3"]) -> Float32[Array, "B F"]:
         """Pooled output of the tower for images that `config.preprocess` made; the images alone, not mirrored."""
-        return jax.vmap(self._features)(self.normalise(images)).astype(jnp.float32)
+        x, config = self.normalise(images), self.config
+        return features(config.tower, config.pooling, self.tower, x, self.dtype, self.remat).astype(jnp.float32)
 
     def project(self, features: Float[Array | np.ndarray, "B F"]) -> Float32[Array, "B D"]:
         """Embeddings of unit length from features."""
@@ -110,12 +102,10 @@ class Encoder(eqx.Module):
 
     def tensors(self) -> Tensors:
         """Every tensor by its name on disk, on the host."""
-        paths, _ = jax.tree_util.tree_flatten_with_path((self.tower, self.projection))
-        names = ("tower", "projection")
-        return {
-            f"{names[path[0].idx]}.{jax.tree_util.keystr(path[1:], simple=True, separator='.')}": np.asarray(leaf)
-            for path, leaf in paths
-        }
+        parts = {"weight": self.projection.weight, "bias": self.projection.bias}
+        named = {f"projection.{name}": part for name, part in parts.items() if part is not None}
+        named |= {f"tower.{name}": tensor for name, tensor in self.tower.items()}
+        return {name: np.asarray(tensor) for name, tensor in named.items()}
 
     def save(self, path: str | Path, card: dict[str, Any] | None = None, text: TextSide | None = None) -> None:
         """Write a model directory, whole or not at all; see `write_model`."""
@@ -131,78 +121,27 @@ class Encoder(eqx.Module):
         """Hash of what makes the features, 64 hex digits."""
         return features_fingerprint_of(self.config, self.tensors())
 
-    def _features(self, image: Float[Array, "S S 3"]) -> Float[Array, " F"]:
-        return self.tower(image, self.config.pooling)
 
-
-def init_tensors(shapes: Shapes, key: PRNGKeyArray) -> dict[str, Float32[Array, "..."]]:
-    """Random tensors of these names and shapes.
-
-    Kernels and matrices are normal with variance 2 / fan-in for kernels (He et al., 2015) and 1 / fan-in for
-    matrices; positions and learned tokens have deviation 0.02; norms and scales start as the identity, biases at 0.
-    """
-    return _drawn(tuple(shapes.items()), key)
+def init_tensors(declared: Mapping[str, Tensor], key: PRNGKeyArray) -> dict[str, Float32[Array, "..."]]:
+    """Random tensors as they are declared: each normal around its start, with its deviation."""
+    return _drawn(tuple(declared.items()), key)
 
 
 @partial(jax.jit, static_argnums=0)
-def _drawn(shapes: tuple[tuple[str, tuple[int, ...]], ...], key: PRNGKeyArray) -> dict[str, Float32[Array, "..."]]:
+def _drawn(declared: tuple[tuple[str, Tensor], ...], key: PRNGKeyArray) -> dict[str, Float32[Array, "..."]]:
     """All of `init_tensors` from one draw: a generator for each tensor takes many times as long to compile."""
-    scales = [_scale(name, shape) for name, shape in shapes]
-    sizes = [math.prod(shape) if scale else 0 for (_, shape), scale in zip(shapes, scales, strict=True)]
+    sizes = [math.prod(tensor.shape) if tensor.deviation else 0 for _, tensor in declared]
     normal, start, tensors = jax.random.normal(key, (sum(sizes),), jnp.float32), 0, {}
-    for (name, shape), scale, size in zip(shapes, scales, sizes, strict=True):
-        if scale:
-            tensors[name] = scale * normal[start : start + size].reshape(shape)
+    for (name, tensor), size in zip(declared, sizes, strict=True):
+        if tensor.deviation:
+            tensors[name] = tensor.deviation * normal[start : start + size].reshape(tensor.shape)
         else:
-            tensors[name] = jnp.full(shape, _constant(name), jnp.float32)
+            tensors[name] = jnp.full(tensor.shape, tensor.start, jnp.float32)
         start += size
     return tensors
-
-
-def _constant(name: str) -> float:
-    """Where a new tensor starts that is not random; a logit scale is kept as its logarithm and starts at 10."""
-    if kind_of(name) == "temperature":
-        return math.log(10)
-    return 0.0 if name.endswith((".bias", ".mean")) else 1.0
-
-
-def _scale(name: str, shape: tuple[int, ...]) -> float | None:
-    """Standard deviation of a new tensor, or None for one that starts as a constant."""
-    match kind_of(name):
-        case "token":
-            return 0.02
-        case "kernel":
-            return math.sqrt(2 / math.prod(shape[-4:-1]))
-        case "matrix":
-            return math.sqrt(1 / shape[-2])
-    return None
 
 
 def _check(shapes: Shapes, tensors: Mapping[str, Any]) -> None:
     """`check_tensors`, but for traced arrays, which have a shape and a dtype and no values yet."""
     if not any(isinstance(tensor, jax.core.Tracer) for tensor in tensors.values()):
         check_tensors(shapes, {name: np.asarray(tensor) for name, tensor in tensors.items()}, "these tensors")
-
-
-def _below(prefix: str, tensors: Mapping[str, Array]) -> dict[str, Array]:
-    return {name.removeprefix(f"{prefix}."): t for name, t in tensors.items() if name.startswith(f"{prefix}.")}
-
-
-def _tower(config: EncoderConfig, tensors: dict[str, Array], remat: bool) -> TowerModule:
-    match config.tower:
-        case ViTConfig():
-            return ViT.of(config.tower, tensors, remat)
-        case MobileNetV2Config():
-            return MobileNetV2.of(config.tower, tensors)
-        case ConvNetConfig():
-            return ConvNet.of(config.tower, tensors)
-        case ConvNeXtConfig():
-            return ConvNeXt.of(config.tower, tensors, remat)
-        case EfficientNetConfig():
-            return EfficientNet.of(config.tower, tensors)
-        case SwinConfig():
-            return Swin.of(config.tower, tensors, remat)
-
-
-def _projection(config: EncoderConfig, tensors: dict[str, Array]) -> Projection:
-    return Projection.of(config.projection, _below("projection", tensors))

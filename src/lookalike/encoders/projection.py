@@ -7,7 +7,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from lookalike.encoders.config import ProjectionConfig
-from lookalike.towers.modules.layers import l2_normalize
+from lookalike.towers.programs.layers import l2_normalize
 
 
 class Projection(eqx.Module):
@@ -19,7 +19,7 @@ class Projection(eqx.Module):
 
     @classmethod
     def of(cls, config: ProjectionConfig, tensors: Mapping[str, Array]) -> "Projection":
-        """From tensors named as `config.shapes()` names them."""
+        """From tensors named as `config.declare()` names them."""
         return cls(tensors.get("weight"), tensors.get("bias"), config)
 
     def __call__(self, features: Float[Array, " F"]) -> Float[Array, " D"]:

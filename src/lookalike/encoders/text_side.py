@@ -24,6 +24,7 @@ from lookalike.encoders.config import (
     read_safetensors,
     write_safetensors,
 )
+from lookalike.towers.programs.declare import shapes_of
 from lookalike.towers.text import TextConfig
 
 FOLDER = "text"
@@ -39,7 +40,7 @@ class TextSide:
 
     config: TextConfig
     tensors: Tensors
-    """Those of `config.shapes()`."""
+    """Those of `shapes_of(config)`."""
     tokenizer: str
     """The content of `tokenizer.json`."""
     image: str
@@ -47,11 +48,11 @@ class TextSide:
 
     def write(self, directory: Path) -> None:
         """Write `text/` into a model directory that is being made."""
-        check_tensors(self.config.shapes(), self.tensors, f"{directory / FOLDER}")
+        check_tensors(shapes_of(self.config), self.tensors, f"{directory / FOLDER}")
         folder = directory / FOLDER
         folder.mkdir()
         write_json(folder / "config.json", {"format": FORMAT, "image": self.image, **to_json(self.config)})
-        write_safetensors(folder / "model.safetensors", self.config.shapes(), self.tensors)
+        write_safetensors(folder / "model.safetensors", shapes_of(self.config), self.tensors)
         (folder / "tokenizer.json").write_text(self.tokenizer, encoding="utf-8")
 
 
@@ -79,7 +80,7 @@ def read_text(path: str | Path) -> TextSide | None:
     config, image = described
     folder = Path(path) / FOLDER
     tensors = read_safetensors(folder / "model.safetensors")
-    check_tensors(config.shapes(), tensors, str(folder))
+    check_tensors(shapes_of(config), tensors, str(folder))
     return TextSide(config, tensors, read_tokenizer_file(path), image)
 
 

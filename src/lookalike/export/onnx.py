@@ -13,11 +13,11 @@ from onnx import GraphProto, ModelProto, TensorProto, helper
 from lookalike.core import ort
 from lookalike.core.errors import EncoderError
 from lookalike.core.shapes import Vectors
-from lookalike.encoders.config import EncoderConfig
+from lookalike.encoders.config import EncoderConfig, below
 from lookalike.export.parts import Export, Target, Written, opening
 from lookalike.export.pixels import preprocessing
-from lookalike.towers.graphs import build
-from lookalike.towers.graphs.graph import Graph, int64, move_weights
+from lookalike.towers.programs.graph import Graph, int64, move_weights
+from lookalike.towers.programs.onnx import build
 
 _LARGEST = 2**31 - 2**20
 """Bytes that one file can hold; larger weights go beside it."""
@@ -58,7 +58,8 @@ def assemble(export: Export) -> ModelProto:
         EncoderError: 8 bits are wanted, and the tower has no matrix that is large enough for them.
     """
     config = export.config
-    model = build(config, export.tensors, export.int8)
+    tower = below("tower", export.tensors)
+    model = build(config.tower, config.pooling, config.preprocess, tower, export.int8)
     if export.int8 and not any(node.op_type == "MatMulInteger" for node in model.graph.node):
         raise EncoderError(
             f"A {type(config.tower).__name__.removesuffix('Config')} of this size has no matrices that 8 bits would "

@@ -17,7 +17,7 @@ from onnx import ModelProto, TensorProto
 
 from lookalike.imaging.preprocess import Preprocess
 from lookalike.imaging.resample import Arithmetic, weights
-from lookalike.towers.graphs.graph import Graph
+from lookalike.towers.programs.graph import Graph
 
 INT64, FLOAT, DOUBLE, BOOL = TensorProto.INT64, TensorProto.FLOAT, TensorProto.DOUBLE, TensorProto.BOOL
 _CONSTANTS: dict[int, Any] = {INT64: np.int64, FLOAT: np.float32, DOUBLE: np.float64}

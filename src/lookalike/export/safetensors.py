@@ -13,6 +13,7 @@ from lookalike.export.published import PROJECTION, kind, read_back, write_projec
 from lookalike.export.transformers import family_of
 from lookalike.published.layouts import WEIGHTS
 from lookalike.published.table import Layout, Published, export_tensors, gather
+from lookalike.towers.programs.declare import shapes_of
 
 
 def write(export: Export, directory: Path) -> Written:
@@ -55,14 +56,14 @@ def layout_of(config: EncoderConfig, card: Mapping[str, Any]) -> str | None:
 
 def _holds(layout: Layout, config: EncoderConfig) -> bool:
     try:
-        return {key.ours for key in layout.keys(config.tower)} == set(config.tower.shapes())
+        return {key.ours for key in layout.keys(config.tower)} == set(shapes_of(config.tower))
     except AttributeError:  # a table is made for towers of its own kind
         return False
 
 
 def _gathered(layout: Layout, config: EncoderConfig, directory: Path) -> Tensors:
     with Published(directory, "model.safetensors", layout.renamed) as published:
-        shapes, keys = config.tower.shapes(), layout.keys(config.tower)
+        shapes, keys = shapes_of(config.tower), layout.keys(config.tower)
         found = gather(published, keys, shapes, layout.prefixes[0], layout.ignored)
     return {f"tower.{name}": tensor for name, tensor in found.items()}
 

@@ -15,6 +15,7 @@ from lookalike.export.parts import Export, Target, Written
 from lookalike.export.published import write_layout, write_processor, write_tensors
 from lookalike.export.transformers import family_of
 from lookalike.towers import ViTConfig
+from lookalike.towers.programs.declare import shapes_of
 
 _MODULES = "sentence_transformers.base.modules"
 _KEYS = {"module_input_name": "sentence_embedding", "module_output_name": "sentence_embedding"}
@@ -41,7 +42,7 @@ def write(export: Export, directory: Path) -> Written:
             f"{config.pooling!r}.",
             hint="`--to onnx` takes every encoder",
         )
-    tower = {name: export.tensors[f"tower.{name}"] for name in bare.tower.shapes()}
+    tower = {name: export.tensors[f"tower.{name}"] for name in shapes_of(bare.tower)}
     named = {f"tower.{name}": tensor for name, tensor in tower.items()}
     _, found = write_layout(family.layout, described | {"dtype": "float32"}, bare, named, directory)
     modules = [{"idx": 0, "name": "0", "path": "", "type": f"{_MODULES}.transformer.Transformer"}]

@@ -31,6 +31,7 @@ from lookalike.published.layouts import WEIGHTS, timm_convnext, timm_efficientne
 from lookalike.published.processors import from_timm
 from lookalike.published.table import scatter
 from lookalike.towers import ConvNeXtConfig, EfficientNetConfig, SwinConfig, ViTConfig
+from lookalike.towers.programs.declare import shapes_of
 
 _SWINS = ("swin_tiny_patch4_window7_224", "swinv2_tiny_window8_256")
 
@@ -251,9 +252,9 @@ def _fits(layout: str, described: dict[str, Any], config: EncoderConfig) -> bool
     """Whether every tensor has a place, and the importer reads the same tower."""
     rules, tower = WEIGHTS[layout], config.tower
     keys = rules.keys(tower)
-    if {key.ours for key in keys} != set(tower.shapes()) or not rules.matches(described):
+    if {key.ours for key in keys} != set(shapes_of(tower)) or not rules.matches(described):
         return False
-    empty = {name: np.broadcast_to(np.float32(0), shape) for name, shape in tower.shapes().items()}
+    empty = {name: np.broadcast_to(np.float32(0), shape) for name, shape in shapes_of(tower).items()}
     shapes = {name: array.shape for name, array in scatter(keys, empty, "").items()}
     with tempfile.TemporaryDirectory() as scratch:
         try:

@@ -26,6 +26,7 @@ from lookalike.export.published import (
 )
 from lookalike.published.layouts import WEIGHTS
 from lookalike.towers import ViTConfig
+from lookalike.towers.programs.declare import shapes_of
 
 
 def write(export: Export, directory: Path) -> Written:
@@ -72,7 +73,7 @@ def family_of(config: EncoderConfig) -> tuple[Family, Described]:
 def _fits(family: Family, config: EncoderConfig, described: Described, directory: Path) -> bool:
     """Whether the layout has a place for every tensor, and its importer reads the same tower from `described`."""
     layout, tower = WEIGHTS[family.layout], config.tower
-    if {key.ours for key in layout.keys(tower)} != set(tower.shapes()):
+    if {key.ours for key in layout.keys(tower)} != set(shapes_of(tower)):
         return False
     # What a head's size is, the importer sees in the tensors alone.
     head = tower.head if isinstance(tower, ViTConfig) else None

@@ -13,8 +13,8 @@ from pathlib import Path
 from lookalike.core.files import read_json
 from lookalike.core.journal import table
 from lookalike.towers import ConvNeXtConfig, MobileNetV2Config, SwinConfig, Tower, ViTConfig
-from lookalike.towers.cost import operations, parameters
 from lookalike.towers.efficientnet import EFFICIENTNETS
+from lookalike.towers.programs.declare import operations, parameters
 
 LICENSES: dict[str, str] = {
     "apache-2.0": "",
@@ -52,11 +52,11 @@ class Preset:
     @property
     def parameters(self) -> int:
         """Numbers in the tower, projection included, text tower not."""
-        return parameters(self.tower.shapes())
+        return parameters(self.tower)
 
     @property
     def operations(self) -> int:
-        """Floating-point operations for one image; see `towers.cost`."""
+        """Floating-point operations for one image; see `declare.operations`."""
         return operations(self.tower, self.size)
 
 

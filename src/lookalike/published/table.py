@@ -19,6 +19,7 @@ from lookalike.core.files import read_json
 from lookalike.encoders.config import EncoderConfig, Shapes, Tensors, check_tensors, tensor_shapes
 from lookalike.imaging.preprocess import Preprocess
 from lookalike.published.fit import adapt, resized
+from lookalike.towers.programs.declare import shapes_of
 
 Change = Callable[[np.ndarray], np.ndarray]
 
@@ -119,7 +120,7 @@ def import_model(
         theirs = {name.removeprefix(prefix): shape for name, shape in published.shapes.items()}
         with understood(path, layout.files[0]):
             config = layout.read(path, described, theirs)
-            keys, shapes = layout.keys(config.tower), config.tower.shapes()
+            keys, shapes = layout.keys(config.tower), shapes_of(config.tower)
         gathered = gather(published, keys, shapes, prefix, layout.ignored)
         tensors = {f"tower.{name}": tensor for name, tensor in gathered.items()}
     check_tensors(tensor_shapes(config), tensors, str(path))

@@ -1,9 +1,14 @@
-"""The shape of the small tower that learns from scratch."""
+"""A small convolutional tower for training from scratch on a laptop's CPU.
+
+Plain kernels, because XLA on a CPU runs them near matrix speed; one large kernel first, because a second layer at full
+resolution costs as much as all the rest; group norms, because they need neither running statistics nor large batches.
+"""
 
 from dataclasses import dataclass
 
 from lookalike.core.errors import EncoderError
-from lookalike.towers.parts import Bottleneck, Conv, Shapes, affine
+from lookalike.towers.ops import Conv, Ops, Pooling, Value
+from lookalike.towers.parts import Bottleneck, run
 
 
 @dataclass(frozen=True)
@@ -34,7 +39,7 @@ class ConvNetConfig:
             raise EncoderError(f"ConvNet widths {self.widths} can't be split into {self.groups} groups.")
 
     @property
-    def poolings(self) -> tuple[str, ...]:
+    def poolings(self) -> tuple[Pooling, ...]:
         """What may make features of its tokens."""
         return ("mean", "gem")
 
@@ -53,19 +58,13 @@ class ConvNetConfig:
         blocks: list[Bottleneck] = []
         for i, (width, depth) in enumerate(zip(self.widths, self.depths, strict=True)):
             kernel, stride, inputs = (3, 2, self.widths[i - 1]) if i else (self.stem_kernel, self.stem_stride, 3)
-            blocks.append(
-                Bottleneck((Conv(f"stages.{i}.down", inputs, width, kernel, stride, active=False),), residual=False)
-            )
+            down = Conv(f"stages.{i}.down", inputs, width, kernel, stride, active=False)
+            blocks.append(Bottleneck((down,), residual=False, active=True))
             for j in range(depth):
-                blocks.append(
-                    Bottleneck((Conv(f"stages.{i}.blocks.{j}", width, width, 3, active=False),), residual=True)
-                )
+                conv = Conv(f"stages.{i}.blocks.{j}", width, width, 3, active=False)
+                blocks.append(Bottleneck((conv,), residual=True, active=True))
         return tuple(blocks)
 
-    def shapes(self) -> Shapes:
-        """Every tensor: a kernel and a norm for each convolution."""
-        shapes: Shapes = {}
-        for conv in (conv for block in self.plan() for conv in block.convs):
-            shapes[f"{conv.name}.conv.weight"] = (conv.kernel, conv.kernel, conv.inputs, conv.outputs)
-            shapes |= affine(f"{conv.name}.norm", (conv.outputs,))
-        return shapes
+    def forward(self, ops: Ops, image: Value, pooling: Pooling) -> Value:
+        """The features of one normalised image."""
+        return ops.pool(run(ops, self.plan(), image, "relu", self.eps, self.groups), pooling)

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 
 from lookalike.core.errors import EncoderError
-from lookalike.towers.parts import Shapes, affine, linear
+from lookalike.towers.ops import Conv, Ops, Pooling, Value
 
 EXPANSION = 4
 """Width inside a block, as a multiple of the map's; the same in every published model."""
@@ -35,7 +35,7 @@ class ConvNeXtConfig:
             raise EncoderError(f"A ConvNeXt's kernels have an odd side, not {self.kernel}.")
 
     @property
-    def poolings(self) -> tuple[str, ...]:
+    def poolings(self) -> tuple[Pooling, ...]:
         """What may make features of its tokens: the last norm is made for their mean."""
         return ("mean",)
 
@@ -49,24 +49,21 @@ class ConvNeXtConfig:
         """Numbers in the pooled features (F)."""
         return self.widths[-1]
 
-    def sides(self, size: int) -> tuple[int, ...]:
-        """Side of the map in each stage, in tokens, for images of `size` pixels."""
-        return tuple(size // self.patch // 2**i for i in range(len(self.widths)))
-
-    def shapes(self) -> Shapes:
-        """Every tensor; those below `blocks.` are stacked over the blocks of a stage."""
-        shapes: Shapes = {}
+    def forward(self, ops: Ops, image: Value, pooling: Pooling) -> Value:
+        """The features of one normalised image."""
+        x = image
         for i, (width, depth) in enumerate(zip(self.widths, self.depths, strict=True)):
-            # The first stage norms its patches, the others what becomes their patches of 2 x 2.
-            inputs, normed = (3 * self.patch**2, width) if i == 0 else (4 * self.widths[i - 1], self.widths[i - 1])
-            shapes |= {**linear(f"stages.{i}.patch", inputs, width), **affine(f"stages.{i}.norm", (normed,))}
-            block = {
-                "depthwise.conv.weight": (self.kernel, self.kernel, 1, width),
-                "depthwise.bias": (width,),
-                **affine("norm", (width,)),
-                **linear("mlp.up", width, EXPANSION * width),
-                **linear("mlp.down", EXPANSION * width, width),
-                **({"scale": (width,)} if self.layer_scale else {}),
-            }
-            shapes |= {f"stages.{i}.blocks.{name}": (depth, *shape) for name, shape in block.items()}
-        return shapes | affine("norm_post", (self.features,))
+            with ops.scope(f"stages.{i}"):
+                if i == 0:
+                    x = ops.norm("norm", ops.linear("patch", ops.cut(x, self.patch), width), self.eps)
+                else:
+                    x = ops.linear("patch", ops.cut(ops.norm("norm", x, self.eps), 2), width)
+                x = ops.see(ops.repeat("blocks", depth, [self._block], x))
+        return ops.norm("norm_post", ops.pool(x, pooling), self.last_eps)
+
+    def _block(self, ops: Ops, x: Value) -> Value:
+        """Look around, norm, two linear layers, scale; added to the input."""
+        y = ops.conv(Conv("depthwise", x.width, x.width, self.kernel, depthwise=True, bias=True), x)
+        y = ops.activate(ops.linear("mlp.up", ops.norm("norm", y, self.eps), EXPANSION * x.width), "gelu")
+        y = ops.linear("mlp.down", y, x.width)
+        return ops.add(x, ops.scale("scale", y) if self.layer_scale else y)

@@ -1,12 +1,13 @@
-"""The shape of EfficientNet, both versions."""
+"""EfficientNet, both versions (Tan and Le, arXiv 1905.11946 and 2104.00298)."""
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import ceil
 from typing import Literal
 
 from lookalike.core.errors import EncoderError
-from lookalike.towers.parts import NORM_PARTS, Bottleneck, Conv, Padding, Shapes, linear
+from lookalike.towers.ops import Conv, Ops, Padding, Pooling, Value
+from lookalike.towers.parts import Bottleneck, divisible, run
 
 
 @dataclass(frozen=True)
@@ -57,7 +58,7 @@ class EfficientNetConfig:
             raise EncoderError("An EfficientNet needs stages with blocks, channels, and kernels of an odd side.")
 
     @property
-    def poolings(self) -> tuple[str, ...]:
+    def poolings(self) -> tuple[Pooling, ...]:
         """What may make features of its tokens."""
         return ("mean", "gem")
 
@@ -76,19 +77,12 @@ class EfficientNetConfig:
         """Stage of each block, and its place there, both counted from 0."""
         return tuple((i, j) for i, stage in enumerate(self.stages) for j in range(stage.repeats))
 
-    def shapes(self) -> Shapes:
-        """Every tensor."""
-        shapes: Shapes = {}
-        for block in self.plan():
-            for conv in block.convs:
-                inputs = 1 if conv.depthwise else conv.inputs
-                shapes[f"{conv.name}.conv.weight"] = (conv.kernel, conv.kernel, inputs, conv.outputs)
-                shapes |= {f"{conv.name}.norm.{part}": (conv.outputs,) for part in NORM_PARTS}
-            if block.squeeze:
-                name, inside = squeeze_name(block), block.convs[-1].inputs
-                shapes |= linear(f"{name}.reduce", inside, block.squeeze)
-                shapes |= linear(f"{name}.expand", block.squeeze, inside)
-        return shapes
+    def forward(self, ops: Ops, image: Value, pooling: Pooling) -> Value:
+        """The features of one normalised image."""
+        stem, first, *rest = self.plan()
+        # The first depthwise kernel reads float32: of published weights, bfloat16 before it costs most of the cosine.
+        x = ops.usual(run(ops, (stem, first), ops.full(image), "silu", self.eps))
+        return ops.pool(run(ops, rest, x, "silu", self.eps), pooling)
 
     def _blocks(self) -> Iterator[Bottleneck]:
         inputs = self.stem
@@ -101,11 +95,6 @@ class EfficientNetConfig:
             squeeze = max(1, int(inputs * stage.squeeze)) if stage.squeeze else 0
             yield Bottleneck(convs, residual, squeeze)
             inputs = stage.channels
-
-
-def squeeze_name(block: Bottleneck) -> str:
-    """What the names of a block's squeeze-and-excitation start with."""
-    return f"{block.convs[0].name.rpartition('.')[0]}.squeeze"
 
 
 def _convs(name: str, stage: Stage, inputs: int, stride: int, padding: Padding) -> tuple[Conv, ...]:
@@ -135,19 +124,11 @@ _B = tuple(  # table 1 of Tan and Le, 2019: repeats, kernel, stride, expansion, 
 )
 
 
-def scaled(channels: float, divisor: int = 8) -> int:
-    """The multiple of `divisor` nearest to `channels` that is not more than a tenth below it."""
-    near = max(divisor, int(channels + divisor / 2) // divisor * divisor)
-    return near + divisor if near < 0.9 * channels else near
-
-
 def version_1(width: float, depth: float) -> EfficientNetConfig:
     """The first version, from the factors of its channels and of its blocks: (1, 1) is B0, (2, 3.1) is B7."""
-    stages = tuple(
-        Stage(s.kind, ceil(depth * s.repeats), s.kernel, s.stride, s.expansion, scaled(width * s.channels), s.squeeze)
-        for s in _B
-    )
-    return EfficientNetConfig(stages, scaled(width * 32), scaled(width * 1280))
+    rows = ((s, ceil(depth * s.repeats), divisible(width * s.channels)) for s in _B)
+    stages = tuple(replace(s, repeats=repeats, channels=channels) for s, repeats, channels in rows)
+    return EfficientNetConfig(stages, divisible(width * 32), divisible(width * 1280))
 
 
 def version_2(*rows: tuple[int, int, int, int]) -> EfficientNetConfig:

@@ -1,9 +1,10 @@
-"""The shape of MobileNetV2."""
+"""MobileNetV2 (Sandler et al., 2018, arXiv 1801.04381)."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from lookalike.towers.parts import NORM_PARTS, Bottleneck, Conv, Padding, Shapes
+from lookalike.towers.ops import Conv, Ops, Padding, Pooling, Value
+from lookalike.towers.parts import Bottleneck, divisible, run
 
 
 @dataclass(frozen=True)
@@ -30,7 +31,7 @@ class MobileNetV2Config:
     """Added to the variance in every batch norm."""
 
     @property
-    def poolings(self) -> tuple[str, ...]:
+    def poolings(self) -> tuple[Pooling, ...]:
         """What may make features of its tokens."""
         return ("mean", "gem")
 
@@ -50,14 +51,12 @@ class MobileNetV2Config:
         last = Conv("last", self._channels(320), self.features, kernel=1)
         return (Bottleneck((stem,), False), *self._bottlenecks(), Bottleneck((last,), False))
 
-    def shapes(self) -> Shapes:
-        """Every tensor."""
-        shapes: Shapes = {}
-        for conv in (conv for block in self.plan() for conv in block.convs):
-            inputs = 1 if conv.depthwise else conv.inputs
-            shapes[f"{conv.name}.conv.weight"] = (conv.kernel, conv.kernel, inputs, conv.outputs)
-            shapes |= {f"{conv.name}.norm.{part}": (conv.outputs,) for part in NORM_PARTS}
-        return shapes
+    def forward(self, ops: Ops, image: Value, pooling: Pooling) -> Value:
+        """The features of one normalised image."""
+        stem, first, *rest = self.plan()
+        # The first depthwise kernel reads float32: of published weights, bfloat16 before it costs most of the cosine.
+        x = ops.usual(run(ops, (stem, first), ops.full(image), "relu6", self.eps))
+        return ops.pool(run(ops, rest, x, "relu6", self.eps), pooling)
 
     def _bottlenecks(self) -> Iterator[Bottleneck]:
         outputs = [16, *[24] * 2, *[32] * 3, *[64] * 4, *[96] * 3, *[160] * 3, 320]  # table 2 of the paper
@@ -73,7 +72,7 @@ class MobileNetV2Config:
             inputs = self._channels(wanted)
 
     def _bottleneck(self, name: str, inputs: int, outputs: int, stride: int, dilation: int, first: bool) -> Bottleneck:
-        inside = inputs if first else self._divisible(round(inputs * self.expansion))
+        inside = inputs if first else divisible(round(inputs * self.expansion), self.divisor, self.minimum)
         expand = (Conv(f"{name}.expand", inputs, inside, kernel=1),) if not (first and self.first_is_expansion) else ()
         return Bottleneck(
             (
@@ -89,9 +88,4 @@ class MobileNetV2Config:
         return "same" if self.same_padding else "symmetric"
 
     def _channels(self, count: int) -> int:
-        return self._divisible(round(count * self.multiplier))
-
-    def _divisible(self, count: int) -> int:
-        """The nearest multiple of `divisor` that is not more than a tenth below `count`."""
-        near = max(self.minimum, int(count + self.divisor / 2) // self.divisor * self.divisor)
-        return near + self.divisor if near < 0.9 * count else near
+        return divisible(round(count * self.multiplier), self.divisor, self.minimum)

@@ -1,35 +1,12 @@
-"""What the shapes of towers are made of: names of tensors, convolutions and the zeros around them."""
+"""Towers of convolutions: a plan of blocks, and the one forward of all plans."""
 
+from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Literal
 
-Shapes = dict[str, tuple[int, ...]]
-"""Tensor name -> shape."""
+from lookalike.towers.ops import Activation, Conv, Ops, Value
 
 NORM_PARTS = ("weight", "bias", "mean", "variance")
 """What a batch norm consists of."""
-
-Padding = Literal["symmetric", "same", "late"]
-"""Which zeros surround a map that a convolution enters; see `pads`."""
-
-
-@dataclass(frozen=True)
-class Conv:
-    """One convolution of a plan, with the norm behind it."""
-
-    name: str
-    """Its tensors are `<name>.conv.weight` and `<name>.norm.*`."""
-    inputs: int
-    outputs: int
-    kernel: int
-    stride: int = 1
-    dilation: int = 1
-    depthwise: bool = False
-    """Each channel has its own kernel, [kernel, kernel, 1, outputs]."""
-    padding: Padding = "symmetric"
-    """Zeros around what enters."""
-    active: bool = True
-    """Whether the tower's activation follows the norm."""
 
 
 @dataclass(frozen=True)
@@ -40,34 +17,45 @@ class Bottleneck:
     residual: bool
     squeeze: int = 0
     """Channels in the middle of a squeeze-and-excitation before the last convolution; 0: there is none."""
+    shortcut: Conv | None = None
+    """What the input passes before it is added."""
+    active: bool = False
+    """Whether the tower's activation follows the sum."""
 
 
-def pads(length: int, kernel: int, stride: int, dilation: int, padding: Padding) -> tuple[int, int]:
-    """Zeros before and after one side of a map that a convolution enters.
+def run(ops: Ops, plan: Iterable[Bottleneck], x: Value, activation: Activation, eps: float, groups: int = 0) -> Value:
+    """A map through the blocks of a plan; with batch norms, or group norms of so many groups."""
 
-    Args:
-        length: Of the side, in pixels.
-        kernel: Side of the kernel, in taps.
-        stride: Step, in pixels.
-        dilation: Distance between taps, in pixels.
-        padding: symmetric: equally many, as in torch. same: as many as the published TensorFlow weights expect, the
-            odd one at the end: the sum follows from the undilated kernel and is then dilated (transformers'
-            `apply_tf_padding`). late: one less before than after, whatever the length; with stride 2 the same as
-            "same" for even lengths.
-    """
-    if padding == "symmetric":
-        return ((kernel - 1) // 2 * dilation,) * 2
-    if padding == "late":
-        return (kernel // 2 - 1) * dilation, kernel // 2 * dilation
-    spare = max(kernel - (length % stride or stride), 0)
-    return spare // 2 * dilation, (spare - spare // 2) * dilation
+    def layer(conv: Conv, x: Value) -> Value:
+        x = ops.conv(conv, x)
+        name = f"{conv.name}.norm"
+        x = ops.group_norm(name, x, groups, eps) if groups else ops.batch_norm(name, x, eps)
+        return ops.activate(x, activation) if conv.active else x
 
-
-def affine(name: str, shape: tuple[int, ...]) -> Shapes:
-    """Scale and shift of a norm."""
-    return {f"{name}.weight": shape, f"{name}.bias": shape}
+    for block in plan:
+        y = x
+        for conv in block.convs:
+            if block.squeeze and conv is block.convs[-1]:
+                y = _squeezed(ops, squeeze_name(block), y, block.squeeze)
+            y = layer(conv, y)
+        if block.residual:
+            y = ops.add(x if block.shortcut is None else layer(block.shortcut, x), y)
+        x = ops.see(ops.activate(y, activation) if block.active else y)
+    return x
 
 
-def linear(name: str, inputs: int, outputs: int) -> Shapes:
-    """A matrix [inputs outputs] and its bias."""
-    return {f"{name}.weight": (inputs, outputs), f"{name}.bias": (outputs,)}
+def _squeezed(ops: Ops, name: str, x: Value, inside: int) -> Value:
+    """Squeeze-and-excitation: every channel times a number that the whole map decides (Hu et al., 2018)."""
+    gate = ops.activate(ops.linear(f"{name}.reduce", ops.pool(x, "mean"), inside), "silu")
+    return ops.multiply(x, ops.activate(ops.linear(f"{name}.expand", gate, x.width), "sigmoid"))
+
+
+def squeeze_name(block: Bottleneck) -> str:
+    """What the names of a block's squeeze-and-excitation start with."""
+    return f"{block.convs[0].name.rpartition('.')[0]}.squeeze"
+
+
+def divisible(channels: float | int, divisor: int = 8, minimum: int | None = None) -> int:
+    """The multiple of `divisor` nearest to `channels` that is not more than a tenth below it."""
+    near = max(minimum or divisor, int(channels + divisor / 2) // divisor * divisor)
+    return near + divisor if near < 0.9 * channels else near

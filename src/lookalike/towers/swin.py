@@ -1,16 +1,11 @@
-"""The shape of both versions of the Swin transformer, and what in its windows depends on sizes alone."""
+"""Both versions of the Swin transformer."""
 
 from dataclasses import dataclass
+from functools import partial
 from typing import Literal
 
-import numpy as np
-from jaxtyping import Float32, Int
-
 from lookalike.core.errors import EncoderError
-from lookalike.towers.parts import Shapes, affine, linear
-
-POSITION_WIDTH = 512
-"""Width inside the MLP that makes the second version's position bias; the same in every published model."""
+from lookalike.towers.ops import Ops, Pooling, Value, Windows
 
 EPS_BETWEEN = 1e-5
 """Added to the variance in the norms behind the patches and in the merging, which no published config can change."""
@@ -68,7 +63,7 @@ class SwinConfig:
         return tuple(self.width * 2**i for i in range(self.stages))
 
     @property
-    def poolings(self) -> tuple[str, ...]:
+    def poolings(self) -> tuple[Pooling, ...]:
         """What may make features of its tokens."""
         return ("mean",)
 
@@ -99,67 +94,33 @@ class SwinConfig:
             return side, 0
         return self.windows[stage], self.shifts[stage]
 
-    def shapes(self) -> Shapes:
-        """Every tensor; those of a stage's blocks are stacked over its depth."""
-        shapes: Shapes = {**linear("patch", 3 * self.patch**2, self.width), **affine("norm_patch", (self.width,))}
-        for i, width in enumerate(self.widths):
-            for name, shape in self._block(i).items():
-                shapes[f"stages.{i}.blocks.{name}"] = (self.depths[i], *shape)
-            if i < self.stages - 1:
-                shapes |= affine(f"stages.{i}.merge.norm", (4 * width if self.version == 1 else 2 * width,))
-                shapes[f"stages.{i}.merge.reduction.weight"] = (4 * width, 2 * width)
-        return shapes | affine("norm_post", (self.features,))
+    def forward(self, ops: Ops, image: Value, pooling: Pooling) -> Value:
+        """The features of one normalised image; what it lacks to a whole patch is filled with its mean."""
+        x = ops.linear("patch", ops.cut(image, self.patch, pad=True), self.width)
+        x = ops.norm("norm_patch", x, EPS_BETWEEN)
+        for i, depth in enumerate(self.depths):
+            side, shift = self.window(i, x.side)
+            blocks = [partial(self._block, stage=i, side=side, shift=by) for by in (0, shift)]
+            with ops.scope(f"stages.{i}"):
+                x = ops.repeat("blocks", depth, blocks, ops.see(x))
+                x = self._merge(ops, x) if i < self.stages - 1 else x
+        return ops.pool(ops.norm("norm_post", x, self.eps), pooling)
 
-    def _block(self, stage: int) -> Shapes:
-        width, heads, hidden = self.widths[stage], self.heads[stage], int(self.expansion * self.widths[stage])
-        offsets = (2 * self.windows[stage] - 1) ** 2
-        own: Shapes = {
-            "attention.qkv.bias": (2 * width,),  # keys have none
-            "attention.logit_scale": (heads,),
-            **linear("attention.position.up", 2, POSITION_WIDTH),
-            "attention.position.down.weight": (POSITION_WIDTH, heads),
-        }
+    def _block(self, ops: Ops, x: Value, stage: int, side: int, shift: int) -> Value:
+        """Attention in windows, then the MLP, each added to its input, with a norm before (1) or behind it (2)."""
+        first, trained = self.version == 1, self.trained_windows[stage] if self.trained_windows else side
+        windows = Windows(self.heads[stage], side, shift, self.windows[stage] if first else 0, trained)
+        y = ops.norm("norm1", x, self.eps) if first else x
+        y = ops.linear("attention.out", ops.attend_windows("attention", y, windows), x.width)
+        x = ops.add(x, y if first else ops.norm("norm1", y, self.eps))
+        y = ops.norm("norm2", x, self.eps) if first else x
+        y = ops.activate(ops.linear("mlp.up", y, int(self.expansion * x.width)), "gelu")
+        y = ops.linear("mlp.down", y, x.width)
+        return ops.see(ops.add(x, y if first else ops.norm("norm2", y, self.eps)))
+
+    def _merge(self, ops: Ops, x: Value) -> Value:
+        """Four neighbours, down first, become one token: norm and matrix in version 1, matrix and norm in version 2."""
+        x = ops.cut(x, 2, pad=True, down=True)
         if self.version == 1:
-            own = {"attention.qkv.bias": (3 * width,), "attention.table": (offsets, heads)}
-        return {
-            **affine("norm1", (width,)),
-            "attention.qkv.weight": (width, 3 * width),
-            **own,
-            **linear("attention.out", width, width),
-            **affine("norm2", (width,)),
-            **linear("mlp.up", width, hidden),
-            **linear("mlp.down", hidden, width),
-        }
-
-
-def pairs(window: int, reach: int) -> Int[np.ndarray, "T T"]:
-    """For each two tokens of a window, where their offset stands in a table of all offsets below `reach`."""
-    down, right = np.divmod(np.arange(window**2), window)
-    rows = down[:, None] - down[None] + reach - 1
-    return rows * (2 * reach - 1) + right[:, None] - right[None] + reach - 1
-
-
-def log_offsets(window: int, trained: int) -> Float32[np.ndarray, "O 2"]:
-    """All offsets (down, right) in a window, in the logarithmic scale of the second version's paper, section 3.3.
-
-    Args:
-        window: Its side, in tokens.
-        trained: Side of the windows in which the position MLP was trained, in tokens; their largest offset counts 1.
-    """
-    steps = np.arange(1 - window, window) * 8 / max(trained - 1, 1)
-    steps = np.sign(steps) * np.log2(np.abs(steps) + 1) / 3
-    return np.stack(np.meshgrid(steps, steps, indexing="ij"), axis=-1).reshape(-1, 2).astype(np.float32)
-
-
-def regions(side: int, window: int, shift: int) -> Int[np.ndarray, "M T"]:
-    """Number of the part of the map that each token of each window comes from; only tokens of one part may attend.
-
-    Args:
-        side: Of the padded map, in tokens; a multiple of `window`.
-        window: Its side, in tokens.
-        shift: By how many tokens the map was rolled, so that the last windows hold what was at both ends.
-    """
-    place = np.arange(side)
-    part = (place >= side - window).astype(np.int64) + (place >= side - shift) if shift else np.zeros_like(place)
-    cells = (3 * part[:, None] + part[None]).reshape(side // window, window, side // window, window)
-    return cells.swapaxes(1, 2).reshape(-1, window**2)
+            return ops.linear("merge.reduction", ops.norm("merge.norm", x, EPS_BETWEEN), x.width // 2, bias=False)
+        return ops.norm("merge.norm", ops.linear("merge.reduction", x, x.width // 2, bias=False), EPS_BETWEEN)

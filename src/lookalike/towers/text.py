@@ -1,10 +1,10 @@
-"""The shape of a text tower. How a text becomes tokens is the business of its `tokenizer.json`."""
+"""A text tower. How a text becomes tokens is the business of its `tokenizer.json`."""
 
 from dataclasses import dataclass
 from typing import Literal
 
 from lookalike.core.errors import EncoderError
-from lookalike.towers.parts import Shapes, affine, linear
+from lookalike.towers.ops import Attention, Ops, Value, Where
 
 
 @dataclass(frozen=True)
@@ -27,7 +27,7 @@ class TextConfig:
     """gelu: the exact one. gelu_tanh: its approximation (SigLIP). quick_gelu: x * sigmoid(1.702 x) (OpenAI's CLIP)."""
     causal: bool
     """Whether a token looks only at itself and those before it."""
-    read: Literal["highest", "end", "last"]
+    read: Where
     """Which token the text is read from. highest: that with the highest id, the first of several (CLIP, whose mark of
     the end is its last token). end: the first with the id `end`; the first of all where there is none. last: the last
     of the context, padding or not (SigLIP)."""
@@ -56,22 +56,15 @@ class TextConfig:
         """Whether a text must be filled up to the whole context; else what follows its end changes nothing."""
         return not self.causal or self.read == "last"
 
-    def shapes(self) -> Shapes:
-        """Every tensor; those below `blocks.` are stacked over the layers."""
-        layers, width = self.layers, self.width
-        block = {
-            **affine("norm1", (width,)),
-            **linear("attention.qkv", width, 3 * width),
-            **linear("attention.out", width, width),
-            **affine("norm2", (width,)),
-            **linear("mlp.up", width, self.hidden),
-            **linear("mlp.down", self.hidden, width),
-        }
-        return {
-            "token": (self.vocabulary, width),
-            "position": (self.context, width),
-            **{f"blocks.{name}": (layers, *shape) for name, shape in block.items()},
-            **affine("norm_post", (width,)),
-            **({"head.weight": (width, self.head)} if self.head else {}),
-            **({"head.bias": (self.head,)} if self.head and self.head_bias else {}),
-        }
+    def forward(self, ops: Ops, ids: Value) -> Value:
+        """The features of one text, not of unit length; its tokens are filled up where `whole` says so."""
+        x = ops.see(ops.embed(ids, self.vocabulary, self.context, self.width))
+        x = ops.repeat("blocks", self.layers, [self._block], x)
+        x = ops.norm("norm_post", ops.read(x, ids, self.read, self.end), self.eps)
+        return ops.linear("head", x, self.head, self.head_bias) if self.head else x
+
+    def _block(self, ops: Ops, x: Value) -> Value:
+        y = ops.attend("attention", ops.norm("norm1", x, self.eps), Attention(self.heads, causal=self.causal))
+        x = ops.add(x, ops.linear("attention.out", y, self.width))
+        y = ops.activate(ops.linear("mlp.up", ops.norm("norm2", x, self.eps), self.hidden), self.activation)
+        return ops.see(ops.add(x, ops.linear("mlp.down", y, self.width)))

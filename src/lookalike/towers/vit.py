@@ -1,17 +1,15 @@
 """The shape of a vision transformer, with the options in which the published families differ."""
 
 from dataclasses import dataclass
+from functools import partial
 from typing import Literal
 
-import numpy as np
-from jaxtyping import Float32
-
+from lookalike.core.config import option
 from lookalike.core.errors import EncoderError
-from lookalike.towers.parts import Shapes, affine, linear
+from lookalike.towers.ops import Attention, Biases, Ops, Pooling, Positions, Rope, Value
 
 Activation = Literal["gelu", "gelu_tanh", "quick_gelu", "swiglu"]
-"""gelu: the exact one, x * Phi(x). gelu_tanh: its approximation by tanh (SigLIP). quick_gelu: x * sigmoid(1.702 x)
-(OpenAI's CLIP). swiglu: silu(a) * b, where the MLP's first layer gives a and b (DINOv2 giant)."""
+"""As in `ops.Activation`. swiglu: silu(a) * b, where the MLP's first layer gives a and b (DINOv2 giant)."""
 
 Resampling = Literal["bicubic", "bicubic_antialias", "bilinear", "bilinear_antialias"]
 """A filter as `torch.nn.functional.interpolate` has it, with `align_corners=False`."""
@@ -48,17 +46,17 @@ class ViTConfig:
     """Whether a class token stands before the patches."""
     registers: int = 0
     """Further learned tokens that belong to no patch (Darcet et al., 2023); TIPS uses one as a second class token."""
-    positions: Literal["all", "patches", "none"] = "all"
+    positions: Positions = "all"
     """Which tokens a learned position is added to; all: class token and patches, never the registers."""
     resampling: Resampling = "bicubic"
     """How the family's reference brings learned positions to another grid; `weights.adapt` follows it."""
-    rope: Literal["none", "centred", "counted"] = "none"
+    rope: Literal["none", "centred", "counted", "scaled"] = "none"
     """Whether queries and keys of patches are turned by their place (rotary positions in two dimensions). centred:
     places run from -1 to 1 and turn by 2 pi (DINOv3). counted: places are 0, 1, 2..., or 1, 2... behind a class token
-    (Perception Encoder)."""
+    (Perception Encoder). scaled: 0, 1, 2... of a grid of `rope_grid`, whatever the tower's own (EVA-02)."""
     rope_theta: float = 100.0
     """The base of the rotary frequencies."""
-    qkv_bias: Literal["all", "query_value", "none"] = "all"
+    qkv_bias: Biases = "all"
     """Which of query, key and value have a bias."""
     layer_scale: bool = False
     """Whether the output of attention and MLP is scaled by a learned number for each channel (Touvron et al., 2021)."""
@@ -74,6 +72,12 @@ class ViTConfig:
     """Size of the projection behind the pooling, as in CLIP; None leaves it out."""
     head_bias: bool = False
     """Whether the projection has a bias, as in timm's files."""
+    rope_grid: int = option(default=0, added=True)
+    """Side of the grid in which `scaled` rotary positions count, in patches."""
+    norm_attention: bool = option(default=False, added=True)
+    """Whether a norm stands before the last matrix of attention (EVA-02)."""
+    norm_mlp: bool = option(default=False, added=True)
+    """Whether a norm stands before the last matrix of the MLP (EVA-02)."""
 
     def __post_init__(self) -> None:
         if not 0 < self.step <= self.patch <= self.size:
@@ -85,6 +89,8 @@ class ViTConfig:
                 raise EncoderError(f"A ViT of width {self.width} can't be split among {heads} heads.")
         if self.rope != "none" and self.width // self.heads % 4:
             raise EncoderError(f"Rotary positions need heads of a multiple of 4, not {self.width // self.heads}.")
+        if (self.rope == "scaled") != (self.rope_grid > 0):
+            raise EncoderError("Scaled rotary positions, and no others, need the side of the grid that they count in.")
         if self.positions == "all" and not self.class_token:
             raise EncoderError("A ViT without a class token has positions for `patches` or `none`, not `all`.")
         if self.norm_pooled and self.pool_heads:
@@ -115,7 +121,7 @@ class ViTConfig:
         return self.prefix + self.grid**2
 
     @property
-    def poolings(self) -> tuple[str, ...]:
+    def poolings(self) -> tuple[Pooling, ...]:
         """What may make features of its tokens. Not gem: tokens leave a norm with either sign, and the generalised
         mean takes positive numbers.
         """
@@ -135,64 +141,53 @@ class ViTConfig:
         """Numbers in the pooled features (F)."""
         return self.head or self.width
 
-    def shapes(self) -> Shapes:
-        """Every tensor; those below `blocks.` are stacked over the layers."""
-        layers, width = self.layers, self.width
-        positions = {"all": self.grid**2 + 1, "patches": self.grid**2, "none": 0}[self.positions]
-        return {
-            "patch.weight": (3 * self.patch**2, width),
-            **({"patch.bias": (width,)} if self.patch_bias else {}),
-            **({"class_token": (width,)} if self.class_token else {}),
-            **({"registers": (self.registers, width)} if self.registers else {}),
-            **({"position": (positions, width)} if positions else {}),
-            **(affine("norm_pre", (width,)) if self.norm_pre else {}),
-            **{f"blocks.{name}": (layers, *shape) for name, shape in self._block().items()},
-            **affine("norm_post", (width,)),
-            **(self._pool() if self.pool_heads else {}),
-            **({"head.weight": (width, self.head)} if self.head else {}),
-            **({"head.bias": (self.head,)} if self.head and self.head_bias else {}),
-        }
+    def forward(self, ops: Ops, image: Value, pooling: Pooling) -> Value:
+        """The features of one normalised image."""
+        x = ops.linear("patch", ops.cut(image, self.patch, self.step), self.width, self.patch_bias)
+        x = ops.tokens(x, self.class_token, self.registers, self.positions)
+        x = ops.see(ops.norm("norm_pre", x, self.eps) if self.norm_pre else x)
+        # Behind the last block only the class token is looked at, where it alone makes the features.
+        last = partial(self._block, first=True) if pooling == "class" else None
+        x = ops.repeat("blocks", self.layers, [self._block], x, last)
+        if pooling == "mean":
+            x = ops.part(x, self.prefix, self.tokens)
+        if pooling == "attention":
+            x = self._attention_pool(ops, ops.norm("norm_post", x, self.eps))
+        elif self.norm_pooled:
+            x = ops.norm("norm_post", ops.pool(x, pooling), self.eps)
+        else:
+            x = ops.pool(ops.norm("norm_post", ops.part(x, 0, 1) if pooling == "class" else x, self.eps), pooling)
+        return ops.linear("head", x, self.head, self.head_bias) if self.head else x
 
-    def rotations(self) -> tuple[Float32[np.ndarray, "P d"], Float32[np.ndarray, "P d"]]:
-        """(cosine, sine) of the angles by which rotary positions turn each token, [P, width / heads / 2].
+    def _block(self, ops: Ops, x: Value, first: bool = False) -> Value:
+        how = Attention(self.heads, self.qkv_bias, self._rope, first=first)
+        y = ops.attend("attention", ops.norm("norm1", x, self.eps), how)
+        y = ops.norm("attention.norm", y, self.eps) if self.norm_attention else y
+        y = ops.linear("attention.out", y, self.width)
+        x = ops.add(ops.part(x, 0, 1) if first else x, ops.scale("scale1", y) if self.layer_scale else y)
+        y = self._mlp(ops, "mlp", ops.norm("norm2", x, self.eps), self.hidden)
+        return ops.see(ops.add(x, ops.scale("scale2", y) if self.layer_scale else y))
 
-        Number i of a head turns with number i + width / heads / 2. The first half of the angles belongs to the row, the
-        second to the column; tokens before the patches stay as they are.
-        """
-        quarter = self.width // self.heads // 4
-        speeds = self.rope_theta ** -(np.arange(quarter) / quarter)
-        places = np.arange(self.grid, dtype=np.float64)
-        if self.rope == "centred":
-            places = 2 * np.pi * (2 * (places + 0.5) / self.grid - 1)
-        elif self.class_token:
-            places = places + 1
-        along = places[:, None] * speeds
-        rows, columns = np.repeat(along, self.grid, axis=0), np.tile(along, (self.grid, 1))
-        angles = np.concatenate([np.zeros((self.prefix, 2 * quarter)), np.concatenate([rows, columns], axis=1)])
-        return np.cos(angles).astype(np.float32), np.sin(angles).astype(np.float32)
+    def _mlp(self, ops: Ops, name: str, x: Value, hidden: int) -> Value:
+        if self.activation == "swiglu":
+            y = ops.gated(f"{name}.up", x, hidden)
+        else:
+            y = ops.activate(ops.linear(f"{name}.up", x, hidden), self.activation)
+        y = ops.norm(f"{name}.norm", y, self.eps) if self.norm_mlp else y
+        return ops.linear(f"{name}.down", y, self.width)
 
-    def _block(self) -> Shapes:
-        width = self.width
-        biases = {"all": 3, "query_value": 2, "none": 0}[self.qkv_bias]
-        return {
-            **affine("norm1", (width,)),
-            "attention.qkv.weight": (width, 3 * width),
-            **({"attention.qkv.bias": (biases * width,)} if biases else {}),
-            **linear("attention.out", width, width),
-            **({"scale1": (width,)} if self.layer_scale else {}),
-            **affine("norm2", (width,)),
-            **linear("mlp.up", width, self.hidden * (2 if self.activation == "swiglu" else 1)),
-            **linear("mlp.down", self.hidden, width),
-            **({"scale2": (width,)} if self.layer_scale else {}),
-        }
+    def _attention_pool(self, ops: Ops, x: Value) -> Value:
+        """A learned probe asks all tokens, and an MLP is added to the answer (Zhai et al., 2022; SigLIP)."""
+        assert self.pool_heads
+        with ops.scope("pool"):
+            x = ops.linear("attention.out", ops.probe("probe", "attention", x, self.pool_heads), self.width)
+            y = self._mlp(ops, "mlp", ops.norm("norm", x, self.eps), self.pool_hidden or self.hidden)
+            return ops.add(x, y)
 
-    def _pool(self) -> Shapes:
-        width, hidden = self.width, self.pool_hidden or self.hidden
-        return {
-            "pool.probe": (width,),
-            **linear("pool.attention.qkv", width, 3 * width),
-            **linear("pool.attention.out", width, width),
-            **affine("pool.norm", (width,)),
-            **linear("pool.mlp.up", width, hidden),
-            **linear("pool.mlp.down", hidden, width),
-        }
+    @property
+    def _rope(self) -> Rope | None:
+        if self.rope == "none":
+            return None
+        if self.rope == "scaled":
+            return Rope("counted", self.rope_theta, self.grid, self.prefix, shared=self.rope_grid)
+        return Rope(self.rope, self.rope_theta, self.grid, self.prefix, start=int(self.class_token))

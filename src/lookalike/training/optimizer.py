@@ -1,12 +1,9 @@
 """From the optimiser's config to an Optax chain."""
 
-from typing import Any
-
 import jax
 import optax
 from jaxtyping import PyTree
 
-from lookalike.towers.kinds import decays
 from lookalike.training.config import AdamW
 from lookalike.training.state import Learner
 
@@ -54,9 +51,5 @@ def _part_of(learner: Learner) -> PyTree[str]:
 
 
 def _decays(part: PyTree) -> PyTree[bool]:
-    """Which leaves decay, by the last words of their paths, which are the tensors' names."""
-
-    def decaying(path: tuple[Any, ...], _leaf: object) -> bool:
-        return decays(jax.tree_util.keystr(path[1:], simple=True, separator="."))
-
-    return jax.tree_util.tree_map_with_path(decaying, part)
+    """True for kernels and weights: what has two axes or more."""
+    return jax.tree.map(lambda leaf: leaf.ndim > 1, part)

@@ -24,7 +24,6 @@ from lookalike.encoders.encoder import Dtype, Encoder
 from lookalike.imaging.augment import Crop
 from lookalike.imaging.preprocess import Preprocess
 from lookalike.losses.centers import Centers, centers_at_means
-from lookalike.towers.kinds import kind_of
 from lookalike.training.checkpoint import Facts
 from lookalike.training.config import HeadConfig, Lda, Pca, PcaConfig, PixelsConfig, Random, Start
 from lookalike.training.pca import Projection, lda, pca, within_classes
@@ -128,8 +127,8 @@ def head_task(config: HeadConfig) -> Task:
     features, mirrored = cached_features(config.model, collection, rows.ids, config.mirror)
     mean = combine(features, mirrored)
     weight, bias = _start(config.start, mean, rows.label, config.dimension, config.seed)
-    size = np.sqrt(np.square(l2_normalize(mean) @ weight + bias).sum(axis=1).mean()) or np.float32(1.0)
-    weight, bias = weight / size, bias / size  # so that a learning rate means the same for each; features may be zeros
+    size = np.float32(np.sqrt(np.square(l2_normalize(mean) @ weight + bias).sum(axis=1).mean()))
+    weight, bias = weight / size, bias / size  # directions are all that counts, and so a rate means the same for each
     steps, groups = _steps(config, len(rows.ids)), group(rows.label)
 
     def stream(start: int) -> Generator[FeatureBatch, None, None]:
@@ -264,13 +263,17 @@ def _facts(rows: Rows, encoder: Encoder, steps: int) -> Facts:
 
 
 def _fixed(encoder: Encoder) -> Tensors:
-    return {name: jnp.asarray(t) for name, t in encoder.tensors().items() if kind_of(name) == "statistic"}
+    return {name: jnp.asarray(t) for name, t in encoder.tensors().items() if _is_statistic(name)}
 
 
 def _trained(encoder: Encoder) -> Tensors:
     """The tower's tensors that learn, by name: all but the stored statistics of batch norms."""
     tensors = encoder.tensors().items()
-    return {name: jnp.asarray(t) for name, t in tensors if name.startswith("tower.") and kind_of(name) != "statistic"}
+    return {name: jnp.asarray(t) for name, t in tensors if name.startswith("tower.") and not _is_statistic(name)}
+
+
+def _is_statistic(name: str) -> bool:
+    return name.endswith((".norm.mean", ".norm.variance"))
 
 
 def _projection(encoder: Encoder) -> Tensors:

@@ -23,7 +23,7 @@ import numpy as np
 from lookalike.core.errors import StorageError
 from lookalike.core.files import clear_partial, fingerprint, new_directory
 from lookalike.core.journal import note
-from lookalike.encoders.config import EncoderConfig, features_fingerprint_of, fingerprint_of
+from lookalike.encoders.config import EncoderConfig, below, features_fingerprint_of, fingerprint_of
 from lookalike.encoders.text_side import FOLDER
 from lookalike.towers.text import TextConfig
 from lookalike.vectors.precision import LEAST_COSINE, lowest_cosine
@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 MOST_BYTES = 4 * 2**30
 """What the cache may hold besides the newest graph; beyond that the least recently used go."""
 
-_BUILDER = Path(__file__).parents[1] / "towers" / "graphs"
+_BUILDER = Path(__file__).parents[1] / "towers"
 
 
 @dataclass(frozen=True)
@@ -146,21 +146,22 @@ def _shortened(directory: Path, config: EncoderConfig, tensors: Mapping[str, np.
 def write_graph(directory: Path, config: EncoderConfig, tensors: Mapping[str, np.ndarray], int8: bool = False) -> Path:
     """Write the tower's graph into `directory`; returns the path of `tower.onnx`."""
     # This brings the onnx library: a third of a second that a later start does not spend.
-    from lookalike.towers.graphs import build
+    from lookalike.towers.programs.onnx import build
 
-    return _write(directory, build(config, tensors, int8))
+    graph = build(config.tower, config.pooling, config.preprocess, below("tower", tensors), int8)
+    return _write(directory, graph)
 
 
 def write_text_graph(directory: Path, config: TextConfig, tensors: Mapping[str, np.ndarray]) -> Path:
     """Write the text tower's graph into `directory`; returns the path of `tower.onnx`."""
-    from lookalike.towers.graphs.text import build_text
+    from lookalike.towers.programs.onnx import build_text
 
     return _write(directory, build_text(config, tensors))
 
 
 def _write(directory: Path, model: "onnx.ModelProto") -> Path:
     """The graph, and its weights in a file of their own: a message of the format holds 2 GB at most."""
-    from lookalike.towers.graphs.graph import move_weights
+    from lookalike.towers.programs.graph import move_weights
 
     path = directory / "tower.onnx"
     move_weights(model, directory / "tower.bin")
@@ -178,7 +179,7 @@ def _entry(model: Path, int8: bool) -> Path:
         home = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
     except RuntimeError as error:  # a user without an entry in passwd, as in containers
         raise FileNotFoundError("this user has no home directory, and XDG_CACHE_HOME is not set") from error
-    code = (file.read_bytes() for file in sorted(_BUILDER.glob("*.py")))
+    code = (file.read_bytes() for file in sorted(_BUILDER.rglob("*.py")))
     return Path(home) / "lookalike" / fingerprint(*code, *stamps)[:32]
 
 

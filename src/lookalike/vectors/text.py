@@ -2,8 +2,8 @@
 
 import tempfile
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from jaxtyping import Float32
@@ -88,19 +88,14 @@ class JaxTexts:
     """The text tower on JAX's first device: one program for one fixed shape, texts filled up to the whole context."""
 
     def __init__(self, side: TextSide) -> None:
-        import equinox as eqx
         import jax
         import jax.numpy as jnp
 
-        from lookalike.towers.modules.text import TextTower
+        from lookalike.towers.programs.jax import text_features
 
         self._config = side.config
-        self._tower = TextTower.of(side.config, {name: jnp.asarray(tensor) for name, tensor in side.tensors.items()})
-
-        def features(tower: Any, ids: Any) -> Any:
-            return jax.vmap(tower)(ids)
-
-        self._run = eqx.filter_jit(features)
+        self._tensors = {name: jnp.asarray(tensor) for name, tensor in side.tensors.items()}
+        self._run = jax.jit(partial(text_features, side.config))
 
     def each(self, _name: str, items: Sequence[np.ndarray]) -> Float32[np.ndarray, "N F"]:
         """The features of texts, given by their ids, each of its own length."""
@@ -110,7 +105,7 @@ class JaxTexts:
             ids = np.zeros((BATCH, self._config.context), np.int32)  # what follows the end of a text changes nothing
             for row, item in zip(ids, some, strict=False):
                 row[: len(item)] = item
-            parts.append(np.asarray(self._run(self._tower, ids))[: len(some)])
+            parts.append(np.asarray(self._run(self._tensors, ids))[: len(some)])
         return np.concatenate(parts)
 
 

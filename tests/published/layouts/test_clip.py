@@ -15,7 +15,7 @@ from lookalike.encoders.config import EncoderConfig, Tensors
 from lookalike.encoders.encoder import Encoder
 from lookalike.published.layouts import WEIGHTS, read_published
 from lookalike.published.table import export_tensors
-from lookalike.towers.modules.vit import ViT
+from lookalike.towers.programs.jax import seen
 
 pytestmark = pytest.mark.reference("torch", "transformers")
 
@@ -70,11 +70,8 @@ def reference_blocks(model: Any, images: np.ndarray) -> list[np.ndarray]:
 
 def our_blocks(config: EncoderConfig, tensors: Tensors, images: np.ndarray) -> list[np.ndarray]:
     def run(encoder: Encoder, images: jax.Array) -> list[jax.Array]:
-        tower = encoder.tower
-        assert isinstance(tower, ViT)
-        first = jax.vmap(tower.embed)(encoder.normalise(images))
-        _, rest = jax.lax.scan(lambda x, block: (jax.vmap(block)(x),) * 2, first, tower.blocks)
-        return [first, *rest, encoder.features(images)]
+        shown = jax.vmap(lambda image: seen(config.tower, config.pooling, encoder.tower, image))
+        return [*shown(encoder.normalise(images)), encoder.features(images)]
 
     quick = jax.jit(run, compiler_options={"xla_backend_optimization_level": 0})  # what is compiled runs once
     return [np.asarray(b) for b in quick(Encoder.from_parts(config, tensors), jax.numpy.asarray(images))]

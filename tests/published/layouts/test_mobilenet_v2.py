@@ -13,12 +13,13 @@ import pytest
 from safetensors.numpy import load_file, save_file
 
 from lookalike.core.errors import EncoderError
-from lookalike.encoders.config import EncoderConfig, Tensors
+from lookalike.encoders.config import EncoderConfig, MobileNetV2Config, Tensors, below
 from lookalike.encoders.encoder import Encoder
 from lookalike.published.layouts import WEIGHTS, read_published
 from lookalike.published.table import export_tensors
-from lookalike.towers.modules.mobilenet import MobileNetV2
-from lookalike.towers.modules.pooling import pool
+from lookalike.towers.ops import Value
+from lookalike.towers.parts import Bottleneck, run
+from lookalike.towers.programs.jax import Jax
 
 PROCESSOR = {"size": {"shortest_edge": 256}, "crop_size": {"height": 224, "width": 224}, "resample": 2}
 PROCESSOR |= {"image_mean": [0.5, 0.4, 0.3], "image_std": [0.5, 0.4, 0.3]}
@@ -64,15 +65,24 @@ def reference_maps(model: Any, images: np.ndarray, config: EncoderConfig) -> lis
 def worst(config: EncoderConfig, tensors: Tensors, theirs: list[np.ndarray]) -> float:
     """Largest difference behind any block that is given their map, as a share of that map's largest value."""
 
-    def run(tower: MobileNetV2, maps: list[jax.Array]) -> list[jax.Array]:
-        first = jax.vmap(lambda x: tower.blocks[0](tower.stem(x)))(maps[0])
-        rest = [jax.vmap(block)(x) for block, x in zip(tower.blocks[1:], maps[1:-2], strict=True)]
-        features = jax.vmap(lambda x: pool(tower.last(x).reshape(-1, tower.config.features), "mean"))(maps[-2])
-        return [first, *rest, features]
+    tower = config.tower
+    assert isinstance(tower, MobileNetV2Config)
+    stem, first, *blocks, last = tower.plan()
 
-    tower = Encoder.from_parts(config, tensors).tower
-    assert isinstance(tower, MobileNetV2)
-    ours = [np.asarray(m) for m in eqx.filter_jit(run)(tower, [jnp.asarray(m) for m in theirs])]
+    def through(ops: Jax, plan: list[Bottleneck], maps: jax.Array) -> jax.Array:
+        def one(x: jax.Array) -> jax.Array:
+            y = run(ops, plan, Value(x.reshape(-1, x.shape[2]), x.shape[0] ** 2, x.shape[2]), "relu6", tower.eps)
+            return y.data.reshape(y.side, y.side, -1)
+
+        return jax.vmap(one)(maps)
+
+    def all_blocks(tensors: dict[str, jax.Array], maps: list[jax.Array]) -> list[jax.Array]:
+        ops = Jax(tensors, jnp.float32, remat=False)
+        rest = [through(ops, [block], x) for block, x in zip(blocks, maps[1:-2], strict=True)]
+        return [through(ops, [stem, first], maps[0]), *rest, through(ops, [last], maps[-2]).mean(axis=(1, 2))]
+
+    own = {name: jnp.asarray(t) for name, t in below("tower", tensors).items()}
+    ours = [np.asarray(m) for m in jax.jit(all_blocks)(own, [jnp.asarray(m) for m in theirs])]
     assert [a.shape for a in ours] == [b.shape for b in theirs[1:]]
     return max(float(np.abs(a - b).max() / np.abs(b).max()) for a, b in zip(ours, theirs[1:], strict=True))
 

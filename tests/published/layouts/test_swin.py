@@ -4,6 +4,7 @@ import dataclasses
 import json
 from collections.abc import Callable
 from functools import reduce
+from math import isqrt
 from pathlib import Path
 from typing import Any
 
@@ -18,9 +19,11 @@ from lookalike.encoders.config import EncoderConfig, Tensors
 from lookalike.encoders.encoder import Encoder
 from lookalike.published.layouts import WEIGHTS, read_published
 from lookalike.published.table import export_tensors
-from lookalike.towers.modules import attention, swin
-from lookalike.towers.modules.pooling import pool
-from lookalike.towers.modules.swin import Swin
+from lookalike.towers import swin
+from lookalike.towers.programs import jax as program
+from lookalike.towers.programs import layers
+from lookalike.towers.programs.jax import features as features_of
+from lookalike.towers.programs.jax import seen
 
 MEAN, STD = [0.5, 0.4, 0.3], [0.2, 0.3, 0.4]
 SMALL: dict[str, Any] = {"embed_dim": 16, "depths": [3, 2], "num_heads": [2, 4]}
@@ -96,18 +99,9 @@ def our_maps(config: EncoderConfig, tensors: Tensors, images: np.ndarray) -> lis
     """The same, one block after the other."""
 
     def run(encoder: Encoder, images: jax.Array) -> list[jax.Array]:
-        tower = encoder.tower
-        assert isinstance(tower, Swin)
-        found = [x := jax.vmap(tower.embed)(encoder.normalise(images))]
-        for i, stage in enumerate(tower.stages):
-            window, shift = tower.config.window(i, x.shape[1])
-            for layer in range(tower.config.depths[i]):
-                block = jax.tree.map(lambda a, layer=layer: a[layer], stage.blocks)
-                sides = (window, layer % 2 * shift)
-                found.append(x := jax.vmap(lambda x, block=block, sides=sides: block(x, *sides))(x))
-            if stage.merge is not None:
-                found.append(x := jax.vmap(stage.merge)(x))
-        return [*found, jax.vmap(lambda x: pool(tower.norm_post(x.reshape(-1, x.shape[2])), "mean"))(x)]
+        shown = jax.vmap(lambda image: seen(config.tower, "mean", encoder.tower, image))
+        maps = (x.reshape(len(x), isqrt(x.shape[1]), -1, x.shape[2]) for x in shown(encoder.normalise(images)))
+        return [*maps, encoder.features(images)]
 
     return [np.asarray(x) for x in quickly_compiled(run, Encoder.from_parts(config, tensors), jnp.asarray(images))]
 
@@ -161,20 +155,20 @@ def interchanged(tensors: Tensors, name: str) -> Tensors:
 
 
 Mutation = Callable[[pytest.MonkeyPatch, EncoderConfig, Tensors], tuple[EncoderConfig, Tensors]]
-roll, apart = jnp.roll, swin._apart
+roll, regions, activated = jnp.roll, program.regions, layers.activated
 
 MUTATIONS: dict[str, Mutation] = {
-    "no mask": lambda patch, c, t: patch.setattr(swin, "_apart", lambda parts: 0 * apart(parts)) or (c, t),
+    "no mask": lambda patch, c, t: patch.setattr(program, "regions", lambda *sizes: 0 * regions(*sizes)) or (c, t),
     "other way": lambda patch, c, t: (
-        patch.setattr(swin.jnp, "roll", lambda x, by, axis: roll(x, (-by[0], -by[1]), axis)) or (c, t)
+        patch.setattr(program.jnp, "roll", lambda x, by, axis: roll(x, (-by[0], -by[1]), axis)) or (c, t)
     ),
     "order of merging": lambda _, c, t: (c, interchanged(t, "tower.stages.0.merge.reduction.weight")),
     "eps": lambda _, c, t: (with_eps(c, 1e-5), t),
     "eps of the patches": lambda patch, c, t: patch.setattr(swin, "EPS_BETWEEN", 1e-3) or (c, t),
-    "GELU": lambda patch, c, t: patch.setattr(attention, "gelu", lambda x, _: x * jax.nn.sigmoid(1.702 * x)) or (c, t),
+    "GELU": lambda patch, c, t: patch.setattr(layers, "activated", lambda x, _: activated(x, "quick_gelu")) or (c, t),
 }
 OF_VERSION_2: dict[str, Mutation] = {
-    "no cosine": lambda patch, c, t: patch.setattr(swin, "_direction", lambda x: x) or (c, t),
+    "no cosine": lambda patch, c, t: patch.setattr(layers, "direction", lambda x: x) or (c, t),
     "no scale": lambda _, c, t: (c, t | {n: 0 * a for n, a in t.items() if n.endswith("logit_scale")}),
     "position MLP": lambda _, c, t: (
         dataclasses.replace(c, tower=dataclasses.replace(c.tower, trained_windows=(6, 6))),
@@ -212,8 +206,7 @@ def test_features_and_gradients_equal_transformers(tmp_path: Path, version: int)
     (theirs * torch.from_numpy(weights)).sum().backward()
 
     def value(tensors: dict[str, jax.Array], x: jax.Array) -> tuple[jax.Array, jax.Array]:
-        tower = Swin.of(config.tower, {name.removeprefix("tower."): t for name, t in tensors.items()})
-        features = jax.vmap(lambda x: tower(x, "mean"))(x)
+        features = features_of(config.tower, "mean", {name.removeprefix("tower."): t for name, t in tensors.items()}, x)
         return (features * weights[None]).sum(), features
 
     prepared = jnp.asarray(entered.detach().permute(0, 2, 3, 1).numpy())

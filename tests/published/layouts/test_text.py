@@ -6,10 +6,10 @@ with torch's own attention, apart from our code.
 
 import dataclasses
 import json
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -22,8 +22,8 @@ from lookalike.encoders.tokenizer import Tokenizer
 from lookalike.imaging.preprocess import Preprocess
 from lookalike.published.layouts.text import TEXTS, export_text, read_published_text, read_text_of
 from lookalike.published.tokenizers import NoTextError
-from lookalike.towers.graphs.text import build_text
-from lookalike.towers.modules.text import TextTower
+from lookalike.towers.programs.jax import text_features, text_seen
+from lookalike.towers.programs.onnx import build_text
 from lookalike.towers.text import TextConfig
 
 SMALL = {"hidden_size": 48, "intermediate_size": 80, "num_hidden_layers": 3, "num_attention_heads": 4}
@@ -90,16 +90,15 @@ def their_states(model: Any, ids: np.ndarray, mask: np.ndarray | None = None) ->
         return [h.numpy() for h in out.hidden_states] + [head(out.pooler_output).numpy()]
 
 
-@eqx.filter_jit
-def states(tower: TextTower, ids: jax.Array) -> list[jax.Array]:
-    first = jax.vmap(tower.embed)(ids)
-    _, rest = jax.lax.scan(lambda x, block: (jax.vmap(block)(x),) * 2, first, tower.blocks)
-    return [first, *rest, jax.vmap(tower)(ids)]
+@partial(jax.jit, static_argnums=(0, 3))
+def states(config: TextConfig, tensors: dict[str, jax.Array], ids: jax.Array, dtype: Any) -> list[jax.Array]:
+    shown = jax.vmap(lambda ids: text_seen(config, tensors, ids))(ids)
+    return [*shown, text_features(config, tensors, ids, dtype)]
 
 
 def our_states(config: TextConfig, tensors: Any, ids: np.ndarray, dtype: Any = "float32") -> list[np.ndarray]:
-    tower = TextTower.of(config, {name: jnp.asarray(t) for name, t in tensors.items()}, dtype)
-    return [np.asarray(s) for s in states(tower, jnp.asarray(ids, jnp.int32))]
+    arrays = {name: jnp.asarray(t) for name, t in tensors.items()}
+    return [np.asarray(s) for s in states(config, arrays, jnp.asarray(ids, jnp.int32), dtype)]
 
 
 def of_graph(config: TextConfig, tensors: Any, ids: np.ndarray) -> np.ndarray:
@@ -196,18 +195,18 @@ def test_gradients_equal_torch(tmp_path, saved, clip_pieces, kind):
     (out * torch.from_numpy(along)).sum().backward()
     text = model.text_model
 
-    @eqx.filter_jit
-    @eqx.filter_grad
-    def slopes(tower: TextTower) -> jax.Array:
-        return (jax.vmap(tower)(jnp.asarray(ids, jnp.int32)) * along).sum()
+    @jax.jit
+    @jax.grad
+    def gradients(tensors: dict[str, jax.Array]) -> jax.Array:
+        return (text_features(config, tensors, jnp.asarray(ids, jnp.int32)) * along).sum()
 
-    ours = slopes(TextTower.of(config, {name: jnp.asarray(t) for name, t in tensors.items()}))
+    ours = gradients({name: jnp.asarray(t) for name, t in tensors.items()})
     pairs = [
-        (ours.token, text.embeddings.token_embedding.weight.grad.numpy()),
-        (ours.position, text.embeddings.position_embedding.weight.grad.numpy()),
-        (ours.blocks.up.weight[1], text.encoder.layers[1].mlp.fc1.weight.grad.numpy().T),
-        (ours.blocks.out.bias[0], text.encoder.layers[0].self_attn.out_proj.bias.grad.numpy()),
-        (ours.norm_post.weight, text.final_layer_norm.weight.grad.numpy()),
+        (ours["token"], text.embeddings.token_embedding.weight.grad.numpy()),
+        (ours["position"], text.embeddings.position_embedding.weight.grad.numpy()),
+        (ours["blocks.mlp.up.weight"][1], text.encoder.layers[1].mlp.fc1.weight.grad.numpy().T),
+        (ours["blocks.attention.out.bias"][0], text.encoder.layers[0].self_attn.out_proj.bias.grad.numpy()),
+        (ours["norm_post.weight"], text.final_layer_norm.weight.grad.numpy()),
     ]
     for mine, theirs in pairs:
         assert np.abs(np.asarray(mine) - theirs).max() <= 1e-3 * np.abs(theirs).max()
@@ -237,7 +236,7 @@ def test_pictures_and_texts_meet_as_in_transformers(tmp_path, saved, clip_pieces
         out = model(input_ids=torch.from_numpy(ids), pixel_values=pixels)
         logits = out.logits_per_image - (model.logit_bias if kind == "SiglipModel" else 0)
         expected = (logits / model.logit_scale.exp()).numpy()
-    pictures = np.asarray(eqx.filter_jit(lambda e, x: e.features(x))(Encoder.from_parts(config, tensors), images))
+    pictures = np.asarray(jax.jit(lambda e, x: e.features(x))(Encoder.from_parts(config, tensors), images))
     texts = of_graph(side.config, side.tensors, ids)
     found = pictures @ texts.T / np.linalg.norm(pictures, axis=1)[:, None] / np.linalg.norm(texts, axis=1)
     np.testing.assert_allclose(found, expected, atol=1e-5)

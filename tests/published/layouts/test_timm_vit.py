@@ -18,15 +18,16 @@ import pytest
 from safetensors.numpy import load_file, save_file
 
 from lookalike.core.errors import EncoderError
-from lookalike.encoders.config import EncoderConfig, Tensors
+from lookalike.encoders.config import EncoderConfig, Tensors, below
 from lookalike.encoders.encoder import Encoder
 from lookalike.imaging.preprocess import Preprocess
 from lookalike.published.fit import adapt
 from lookalike.published.layouts import WEIGHTS, read_published
 from lookalike.published.layouts.timm_families import family_of
 from lookalike.published.table import export_tensors
-from lookalike.towers.graphs import build
-from lookalike.towers.modules.vit import ViT
+from lookalike.towers.programs.jax import features as features_of
+from lookalike.towers.programs.jax import seen
+from lookalike.towers.programs.onnx import build
 
 MEAN, STD = [0.5, 0.4, 0.45], [0.25, 0.3, 0.2]
 WIDTH, HEADS, LAYERS, PATCH, GRID, HIDDEN = 48, 4, 2, 6, 4, 80
@@ -310,8 +311,8 @@ def ours(config: EncoderConfig, tensors: Tensors, images: np.ndarray) -> tuple[n
 
     @quick
     def run(tensors: dict[str, jax.Array], pixels: jax.Array) -> tuple[jax.Array, jax.Array]:
-        tower = ViT.of(config.tower, tensors)
-        return jax.vmap(tower.states)(pixels), jax.vmap(lambda x: tower(x, config.pooling))(pixels)
+        states = jax.vmap(lambda x: jnp.stack(seen(config.tower, config.pooling, tensors, x)))(pixels)
+        return states, features_of(config.tower, config.pooling, tensors, pixels)
 
     named = {name.removeprefix("tower."): jnp.asarray(tensor) for name, tensor in tensors.items()}
     states, features = run(named, jnp.asarray(normalised(images)))
@@ -320,7 +321,8 @@ def ours(config: EncoderConfig, tensors: Tensors, images: np.ndarray) -> tuple[n
 
 def by_graph(config: EncoderConfig, tensors: Tensors, images: np.ndarray) -> np.ndarray:
     """Our features as ONNX Runtime computes them: nothing to compile."""
-    session = onnxruntime.InferenceSession(build(config, tensors).SerializeToString())
+    graph = build(config.tower, config.pooling, config.preprocess, below("tower", tensors))
+    session = onnxruntime.InferenceSession(graph.SerializeToString())
     (features,) = session.run(None, {"images": images})
     return np.asarray(features)
 
@@ -431,7 +433,8 @@ def test_slopes_equal_those_of_the_slow_forward(tmp_path: Path, name: str):
     _, _, expected = read_published(tmp_path / "slopes")  # slopes are laid out as what they belong to
 
     def loss(tensors: dict[str, jax.Array], image: jax.Array) -> jax.Array:
-        return jnp.vdot(ViT.of(config.tower, tensors)(image, config.pooling), jnp.asarray(along, jnp.float32))
+        found = features_of(config.tower, config.pooling, tensors, image[None])[0]
+        return jnp.vdot(found, jnp.asarray(along, jnp.float32))
 
     named = {n.removeprefix("tower."): jnp.asarray(a) for n, a in imported.items()}
     found, of_image = quick(jax.grad(loss, argnums=(0, 1)))(named, jnp.asarray(image))

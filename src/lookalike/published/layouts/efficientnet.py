@@ -9,7 +9,8 @@ from lookalike.core.errors import EncoderError
 from lookalike.encoders.config import NORM_PARTS, EfficientNetConfig, EncoderConfig, ProjectionConfig
 from lookalike.published.processors import from_transformers
 from lookalike.published.table import KERNEL, POINT, Key, Layout
-from lookalike.towers.efficientnet import Stage, scaled, squeeze_name
+from lookalike.towers.efficientnet import Stage
+from lookalike.towers.parts import divisible, squeeze_name
 
 # What a config leaves out has these values (EfficientNetConfig of transformers).
 _DEFAULTS: dict[str, Any] = {
@@ -82,13 +83,13 @@ def _read(path: Path, described: dict[str, Any], _: Mapping[str, tuple[int, ...]
                 kernel=kernel,
                 stride=stride,
                 expansion=expansion,
-                channels=scaled(width * channels, divisor),
+                channels=divisible(width * channels, divisor),
                 squeeze=float(data["squeeze_expansion_ratio"]),
             )
             for repeats, kernel, stride, expansion, channels, _ in zip(*(data[key] for key in _LISTS), strict=True)
         ),
-        stem=scaled(width * 32, divisor),
-        features=scaled(width * 1280, divisor),
+        stem=divisible(width * 32, divisor),
+        features=divisible(width * 1280, divisor),
         padding="late",
         symmetric=tuple(data["depthwise_padding"]),
         first_residual=False,
@@ -111,9 +112,9 @@ def _refuse(path: Path, data: dict[str, Any], width: float, divisor: int) -> Non
         foreign.append(f"strides={data['strides']}")
     if len({len(data[key]) for key in _LISTS}) != 1:
         foreign.append(f"lists of different lengths ({', '.join(_LISTS)})")
-    enter = [scaled(width * channels, divisor) for channels in data["in_channels"]]
-    leave = [scaled(width * channels, divisor) for channels in (32, *data["out_channels"])]
-    if enter != leave[:-1] or data["hidden_dim"] != scaled(width * 1280, divisor):
+    enter = [divisible(width * channels, divisor) for channels in data["in_channels"]]
+    leave = [divisible(width * channels, divisor) for channels in (32, *data["out_channels"])]
+    if enter != leave[:-1] or data["hidden_dim"] != divisible(width * 1280, divisor):
         foreign.append(
             f"in_channels={data['in_channels']}, out_channels={data['out_channels']}, hidden_dim={data['hidden_dim']}"
         )

@@ -16,6 +16,7 @@ from lookalike.encoders.text_side import TextSide, meets
 from lookalike.published.layouts.rows import linear, norm
 from lookalike.published.table import MATRIX, Key, Published, described_by, gather, part, scatter, understood
 from lookalike.published.tokenizers import Clean, NoTextError, read_tokenizer, tokenizer_class
+from lookalike.towers.programs.declare import shapes_of
 from lookalike.towers.text import TextConfig
 
 _QKV = ("q_proj", "k_proj", "v_proj")
@@ -102,9 +103,9 @@ def _import(layout: TextLayout, path: Path, described: dict[str, Any]) -> tuple[
         with understood(path, layout.files[0]):
             config = layout.read(path, described, theirs)
             tokenizer = read_tokenizer(path, config, layout.clean(path, described), layout.side)
-            keys, shapes = layout.keys(config), config.shapes()
+            keys, shapes = layout.keys(config), shapes_of(config)
         tensors = gather(published, keys, shapes, prefix, layout.ignored)
-    check_tensors(config.shapes(), tensors, str(path))
+    check_tensors(shapes_of(config), tensors, str(path))
     return config, tensors, tokenizer
 
 

@@ -12,7 +12,8 @@ from lookalike.published.layouts.efficientnet import conv_and_norm, points
 from lookalike.published.layouts.timm_families import refuse_changed
 from lookalike.published.processors import from_timm
 from lookalike.published.table import Key, Layout
-from lookalike.towers.efficientnet import EFFICIENTNETS, squeeze_name
+from lookalike.towers.efficientnet import EFFICIENTNETS
+from lookalike.towers.parts import squeeze_name
 
 _PARTS = {  # names of a block's kernels, in order; its norms are counted
     ("expand",): ("conv",),

@@ -1,15 +1,13 @@
 """An ONNX graph while it is made: nodes and constants by name, and the layers that towers share."""
 
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import onnx
-from jaxtyping import Float32
 from onnx import TensorProto, helper, numpy_helper
 from onnx.external_data_helper import set_external_data
-
-from lookalike.imaging.preprocess import Preprocess
 
 OPSET = 23
 """The first with the Attention operator."""
@@ -19,8 +17,24 @@ _PAGE = 4096  # bytes; what can be mapped into memory begins at a multiple
 LEAST_GELU = -0.171
 """No GELU, exact or approximate, gives less; its minimum is -0.16997."""
 
+LEAST_SILU = -0.279
+"""No SiLU gives less; its minimum is -0.27846."""
+
 LARGE = 2**16
 """Numbers in a matrix from which eight bits are worth their rounding."""
+
+
+@dataclass(frozen=True)
+class Node:
+    """A value of a graph, and what is known of it."""
+
+    name: str
+    form: Literal["rows", "tokens", "maps", "image"]
+    """rows: [B*P F]. tokens: [B P F]. maps: [B F S S]. image: [B S S F]."""
+    pixels: bool = False
+    """Whether it is uint8, all 256 levels: exact in float32, and not to be rounded."""
+    least: float | None = None
+    """Nothing in it is less."""
 
 
 class Graph:
@@ -29,7 +43,7 @@ class Graph:
     def __init__(self, int8: bool = False) -> None:
         """With `int8`, large matrix products go by whole numbers of eight bits; see `linear`."""
         self._int8 = int8
-        self._whole: dict[str, tuple[str, str]] = {}
+        self._whole: dict[tuple[str, float | None], tuple[str, str]] = {}
         self._nodes: list[onnx.NodeProto] = []
         self._constants: list[np.ndarray] = []
 
@@ -66,7 +80,7 @@ class Graph:
 
     def _rounded(self, x: str, least: float | None) -> tuple[str, np.ndarray, str]:
         """The rows of `x` as bytes, which byte is zero, and the size of each row's step."""
-        if x not in self._whole:  # queries, keys and values are made from the same rows
+        if (x, least) not in self._whole:  # queries, keys and values are made from the same rows
             end = np.array([-1], np.int64)
             if least is None:  # bytes without a sign, since that is what processors multiply
                 span, levels = self.op("ReduceMax", self.op("Abs", x), end, keepdims=1), 127
@@ -78,13 +92,18 @@ class Graph:
             if least is not None:
                 start = self.op("Add", self.op("Mul", steps, np.array(-least, np.float32)), np.array(0.5, np.float32))
             rows = self.op("Cast", self.op("Add", self.op("Mul", x, steps), start), to=TensorProto.UINT8)
-            self._whole[x] = rows, self.op("Mul", span, np.array(1 / levels, np.float32))
-        rows, step = self._whole[x]
+            self._whole[x, least] = rows, self.op("Mul", span, np.array(1 / levels, np.float32))
+        rows, step = self._whole[x, least]
         return rows, np.array(128 if least is None else 0, np.uint8), step
 
     def norm(self, x: str, weight: np.ndarray, bias: np.ndarray, eps: float) -> str:
         """Layer norm over the last axis."""
         return self.op("LayerNormalization", x, weight, bias, axis=-1, epsilon=eps)
+
+    def lengths(self, x: str, start: int, end: int, *rest: int) -> str:
+        """The shape of `x` from axis `start` to `end`, and other lengths behind it."""
+        own = self.op("Shape", x, start=start, end=end)
+        return self.op("Concat", own, np.array(rest, np.int64), axis=0)
 
     def model(
         self,
@@ -126,13 +145,6 @@ def move_weights(model: onnx.ModelProto, file: Path) -> None:
                 stream.write(bytes(-stream.tell() % _PAGE))
                 set_external_data(tensor, file.name, offset, len(tensor.raw_data))
                 tensor.ClearField("raw_data")
-
-
-def colors(preprocess: Preprocess) -> tuple[Float32[np.ndarray, " 3"], Float32[np.ndarray, " 3"]]:
-    """(mean, scale) so that the normalised image is `(x - mean) * scale` for `x` in 0 to 255."""
-    mean = 255 * np.array(preprocess.mean, np.float64)
-    scale = 1 / (255 * np.array(preprocess.std, np.float64))
-    return mean.astype(np.float32), scale.astype(np.float32)
 
 
 def int64(*values: list[int]) -> tuple[np.ndarray, ...]:

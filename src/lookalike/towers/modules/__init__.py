@@ -1,1 +1,0 @@
-"""Towers in JAX."""

@@ -1,0 +1,199 @@
+"""What towers compute in JAX, one image at a time: no batch axis, the caller says `jax.vmap`.
+
+Parameters are float32. A layer computes in the dtype of what it is given, norms and softmax always in float32.
+"""
+
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+from jaxtyping import Array, Float, Float32
+
+from lookalike.towers.ops import Activation, Padding, Pooling, pads
+
+Rotations = tuple[Float32[Array, "P d"], Float32[Array, "P d"]]
+"""Cosine and sine for each token and half of a head's numbers; see `tables.rotations`."""
+
+
+def layer_norm(
+    x: Float[Array, "P F"], weight: Float[Array, " F"], bias: Float[Array, " F"], eps: float
+) -> Float[Array, "P F"]:
+    """Mean 0 and variance 1 over the last axis, then scale and shift; every row by itself."""
+    x32 = x.astype(jnp.float32)
+    centred = x32 - x32.mean(axis=-1, keepdims=True)
+    variance = jnp.square(centred).mean(axis=-1, keepdims=True)
+    return (centred * lax.rsqrt(variance + eps) * weight[None] + bias[None]).astype(x.dtype)
+
+
+def group_norm(
+    x: Float[Array, "P C"], weight: Float[Array, " C"], bias: Float[Array, " C"], groups: int, eps: float
+) -> Float[Array, "P C"]:
+    """Mean 0 and variance 1 over all places and a group of channels, then scale and shift.
+
+    Centred before it is squared: of flat maps the difference of two mean squares is all rounding.
+    """
+    size = x.shape[1] // groups
+    x32 = x.astype(jnp.float32)
+    centred = x32 - jnp.repeat(x32.reshape(-1, groups, size).mean(axis=(0, 2)), size)[None]
+    variance = jnp.square(centred).reshape(-1, groups, size).mean(axis=(0, 2))
+    scale = weight * jnp.repeat(lax.rsqrt(variance + eps), size)
+    return (centred * scale[None] + bias[None]).astype(x.dtype)
+
+
+def batch_norm(
+    x: Float[Array, "P C"],
+    weight: Float[Array, " C"],
+    bias: Float[Array, " C"],
+    mean: Float[Array, " C"],
+    variance: Float[Array, " C"],
+    eps: float,
+) -> Float[Array, "P C"]:
+    """By stored statistics, which do not learn; every place by itself."""
+    mean, variance = lax.stop_gradient((mean, variance))
+    scale = weight * lax.rsqrt(variance + eps)
+    return (x.astype(jnp.float32) * scale[None] + (bias - mean * scale)[None]).astype(x.dtype)
+
+
+def activated(x: Float[Array, "P M"], kind: Activation) -> Float[Array, "P M"]:
+    """Number by number; see `ops.Activation`."""
+    match kind:
+        case "quick_gelu":
+            return x * jax.nn.sigmoid(1.702 * x)
+        case "gelu" | "gelu_tanh":
+            return jax.nn.gelu(x, approximate=kind == "gelu_tanh")
+        case "relu6":
+            return jnp.clip(x, 0, 6)
+    result: Array = {"relu": jax.nn.relu, "silu": jax.nn.silu, "sigmoid": jax.nn.sigmoid}[kind](x)
+    return result
+
+
+def pooled(x: Float[Array, "P F"], kind: Pooling) -> Float[Array, " F"]:
+    """One token of all: the first, the mean, or the generalised mean with p = 3; averaged in float32."""
+    if kind == "class":
+        return x[0]
+    if kind == "mean":
+        return x.astype(jnp.float32).mean(axis=0).astype(x.dtype)
+    positive = jnp.maximum(x.astype(jnp.float32), 1e-6)
+    return jnp.cbrt((positive**3).mean(axis=0)).astype(x.dtype)
+
+
+def weighted(scores: Float32[Array, "*h Q K"], v: Float[Array, "*h K d"]) -> Float[Array, "*h Q d"]:
+    """The mean of the values, weighted by the softmax of the scores.
+
+    Divided by the sum of the weights only behind their product with the values, which is smaller than they are: on a
+    CPU memory takes the time, and a batch of ViT-B/16 passes in three quarters of it.
+    """
+    weights = jnp.exp(scores - lax.stop_gradient(scores.max(axis=-1, keepdims=True)))
+    mean = (weights.astype(v.dtype) @ v).astype(jnp.float32) / weights.sum(axis=-1, keepdims=True)
+    return mean.astype(v.dtype)
+
+
+def attention(
+    q: Float[Array, "Q h d"], k: Float[Array, "K h d"], v: Float[Array, "K h d"], causal: bool = False
+) -> Float[Array, "Q F"]:
+    """What each query gathers; the softmax is float32."""
+    q, k, v = (part.swapaxes(0, 1) for part in (q * q.shape[-1] ** -0.5, k, v))
+    scores = (q @ k.mT).astype(jnp.float32)
+    if causal:  # a token sees itself, so that no row is empty
+        scores = jnp.where(jnp.tril(jnp.ones(scores.shape[1:], bool))[None], scores, -jnp.inf)
+    return weighted(scores, v).swapaxes(0, 1).reshape(q.shape[1], -1)
+
+
+def rotated(x: Float[Array, "P h D"], rotations: Rotations) -> Float[Array, "P h D"]:
+    """Queries or keys of all heads, number i of a head turned with number i + D / 2 (Su et al., 2021); in float32."""
+    cosine, sine = (part[:, None] for part in rotations)
+    first, second = jnp.split(x.astype(jnp.float32), 2, axis=-1)
+    return jnp.concatenate([first * cosine - second * sine, second * cosine + first * sine], axis=-1).astype(x.dtype)
+
+
+def direction(x: Float[Array, "M T h d"]) -> Float[Array, "M T h d"]:
+    """Each head's numbers at length 1; zeros stay zeros."""
+    x32 = x.astype(jnp.float32)
+    length = jnp.sum(x32 * x32, axis=-1, keepdims=True)
+    return (x32 * lax.rsqrt(jnp.maximum(length, 1e-24))).astype(x.dtype)
+
+
+def l2_normalize(x: Float[Array, " D"]) -> Float[Array, " D"]:
+    """`x` at length 1, in float32; zeros stay zeros, with a finite gradient."""
+    x32 = x.astype(jnp.float32)
+    return x32 * lax.rsqrt(jnp.maximum(jnp.sum(x32 * x32), 1e-24))
+
+
+def convolution(
+    x: Float[Array, "H W C"],
+    weight: Float[Array, "h w I O"],
+    stride: int = 1,
+    dilation: int = 1,
+    padding: Padding = "symmetric",
+) -> Float[Array, "H2 W2 O"]:
+    """Convolve one map; each channel by itself if the kernel is [height, width, 1, channels].
+
+    Args:
+        x: The map.
+        weight: The kernel, [height, width, in, out].
+        stride: Step in both directions, in pixels.
+        dilation: Distance between the kernel's taps, in pixels.
+        padding: Zeros around the map; see `pads`.
+    """
+    around = [pads(length, weight.shape[0], stride, dilation, padding) for length in x.shape[:2]]
+    if weight.shape[2] == 1 and x.shape[2] > 1:  # its weights stay float32, for they are few and matter most
+        return _depthwise(jnp.pad(x, (*around, (0, 0))), weight[:, :, 0], stride, dilation)
+    maps = lax.conv_general_dilated(
+        x[None],
+        weight.astype(x.dtype),
+        (stride, stride),
+        around,
+        rhs_dilation=(dilation, dilation),
+        dimension_numbers=("NHWC", "HWIO", "NHWC"),
+    )
+    return maps[0]
+
+
+@partial(jax.custom_vjp, nondiff_argnums=(2, 3))
+def _depthwise(x: Float[Array, "H W C"], weight: Float[Array, "h w C"], stride: int, dilation: int) -> Array:
+    """A depthwise convolution without padding, as a sum of shifted maps that XLA fuses into one pass.
+
+    XLA's own grouped convolution on a CPU took 4 to 45 times as long, forward and backward, for kernels of 3 to 7
+    taps. The gradients are written by hand: those that JAX derives from 49 slices took 4 to 5 times as long to run and
+    2 to 3 times as long to compile.
+    """
+    side, channels = weight.shape[0], x.shape[2]
+    height, width = ((length - (side - 1) * dilation - 1) // stride + 1 for length in x.shape[:2])
+    total = jnp.zeros((height, width, channels), jnp.float32)
+    for row in range(side):
+        for column in range(side):
+            y0, x0 = row * dilation, column * dilation
+            end = (y0 + (height - 1) * stride + 1, x0 + (width - 1) * stride + 1, channels)
+            shifted = lax.slice(x, (y0, x0, 0), end, (stride, stride, 1))
+            total = total + shifted.astype(jnp.float32) * weight[row, column][None, None]
+    return total.astype(x.dtype)
+
+
+def _depthwise_forward(x: Array, weight: Array, stride: int, dilation: int) -> tuple[Array, tuple[Array, Array]]:
+    return _depthwise(x, weight, stride, dilation), (x, weight)
+
+
+def _depthwise_backward(stride: int, dilation: int, kept: tuple[Array, Array], gradient: Array) -> tuple[Array, Array]:
+    """Gradients of the map and of the weights.
+
+    The map's is a depthwise convolution again, with the kernel turned round, of the gradient at its places in the map.
+    A tap's is the sum over all places of gradient times shifted map.
+    """
+    (x, weight), side = kept, kept[1].shape[0]
+    height, width, channels = gradient.shape
+    reach, seen = (side - 1) * dilation, ((height - 1) * stride + 1, (width - 1) * stride + 1)
+    around = [(reach, length - n, stride - 1) for length, n in zip(x.shape[:2], seen, strict=True)]
+    spread = lax.pad(gradient, jnp.zeros((), gradient.dtype), (*around, (0, 0, 0)))
+
+    def tap(place: Array, taps: Array) -> Array:
+        row, column = place // side, place % side
+        shifted = lax.dynamic_slice(x, (row * dilation, column * dilation, 0), (*seen, channels))[::stride, ::stride]
+        total = (shifted.astype(jnp.float32) * gradient.astype(jnp.float32)).sum(axis=(0, 1))
+        return taps.at[row, column].set(total)
+
+    taps = lax.fori_loop(0, side * side, tap, jnp.zeros(weight.shape, jnp.float32))
+    return _depthwise(spread, weight[::-1, ::-1], 1, dilation), taps.astype(weight.dtype)
+
+
+_depthwise.defvjp(_depthwise_forward, _depthwise_backward)
