@@ -9,7 +9,6 @@ from lookalike.core.files import kind_of
 
 if TYPE_CHECKING:
     from lookalike.data.collection import Collection
-    from lookalike.imaging.preprocess import Preprocess
     from lookalike.vectors.runtime import Embedder
 
 
@@ -28,6 +27,8 @@ class Config:
     """The model directory to embed with."""
     out: str = option(metavar="COLL")
     """The collection to make or to bring up to date; SOURCE itself, if that is one, to make it searchable in place."""
+    exclude: tuple[str, ...] = option(default=(), metavar="PATTERN")
+    """Leave out folders and files of these names or paths within SOURCE: `thumbs`, `*.png`, `2019/*/raw`."""
 
 
 def main(config: Config) -> None:
@@ -41,7 +42,7 @@ def main(config: Config) -> None:
 
     embedder = load(config.model)  # first: it may be what is wrong
     if kind_of(config.source) != "collection":
-        _prepare(config.source, config.out, embedder.config.preprocess)
+        _prepare(config, embedder.config.preprocess.resize)
     elif Path(config.source).resolve() != Path(config.out).resolve():
         follow(Collection.open(config.source), config.out, "index")
     collection = Collection.open(config.out)
@@ -51,13 +52,13 @@ def main(config: Config) -> None:
     note(f"`{config.out}` can be searched: {len(collection):,} images, {made.new:,} newly embedded")
 
 
-def _prepare(source: str, out: str, preprocess: "Preprocess") -> None:
+def _prepare(config: Config, pixels: int) -> None:
     from lookalike.core.files import read_card
     from lookalike.core.journal import note
     from lookalike.data.prepare import SIZE, prepare
 
-    options = {"size": max(SIZE, preprocess.resize), **read_card(out).get("options", {})}
-    note(prepare([source], out, **options).sentence(out))
+    options = {"size": max(SIZE, pixels), **read_card(config.out).get("options", {})}
+    note(prepare([config.source], config.out, **options, exclude=config.exclude).sentence(config.out))
 
 
 def _note_model(collection: "Collection", path: str, embedder: "Embedder", column: str) -> None:

@@ -13,7 +13,8 @@ class Config:
 
     In a folder the path says all: FOLDER/label/image, or FOLDER/domain/label/image; deeper folders belong to the
     label. An image right in FOLDER has no label. Where the path gives no domain, it is FOLDER's name. Left out are
-    names that begin with a dot, files that are not images, and links that lead in a circle.
+    names that begin with a dot, files that are not images, what systems keep there (thumbnails, trash), and links that
+    lead in a circle.
 
     A table has a column `path`, relative to the file or a member of the .tar of the same name beside it. It may have
     label, domain, split (train, val, test), is_query, is_gallery and group; further columns are kept to filter by.
@@ -35,6 +36,8 @@ class Config:
     """Share of the labels that become split `test` where the source gives no split (the others: `train`)."""
     workers: int = 0
     """Processes that decode; 0: one a core."""
+    exclude: tuple[str, ...] = option(default=(), metavar="PATTERN")
+    """Leave out folders and files of these names or paths within SOURCE: `thumbs`, `*.png`, `2019/*/raw`."""
 
 
 def main(config: Config) -> None:
@@ -42,8 +45,7 @@ def main(config: Config) -> None:
     from lookalike.core.journal import note
     from lookalike.data.prepare import prepare
 
-    report = prepare(
-        config.sources, config.out, size=config.size, limit=config.limit, test=config.test, workers=config.workers
-    )
+    options = {name: getattr(config, name) for name in ("size", "limit", "test", "workers", "exclude")}
+    report = prepare(config.sources, config.out, **options)
     print(report.table())
     note(report.sentence(config.out))

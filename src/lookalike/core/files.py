@@ -223,21 +223,30 @@ def sync_directory(path: Path) -> None:
 def locked(directory: str | Path, verb: str) -> Iterator[None]:
     """Hold `directory` alone while writing; a second writer gets StorageError at once instead of waiting.
 
-    The lock is the kernel's (flock), so that a killed process leaves none behind.
+    The lock is the kernel's (flock), so that a killed process leaves none behind. A directory that is new and in which
+    a block that failed wrote nothing goes again.
     """
     directory = Path(directory)
+    lock, new = directory / ".lock", not directory.exists()
     with storage_errors(directory):
         directory.mkdir(parents=True, exist_ok=True)
-        handle = os.open(directory / ".lock", os.O_RDWR | os.O_CREAT, 0o644)
+        handle = os.open(lock, os.O_RDWR | os.O_CREAT, 0o666)
     try:
         try:
             fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
+            if not os.path.samestat(os.fstat(handle), lock.stat()):  # another's, that has just gone
+                raise BlockingIOError
+        except (BlockingIOError, FileNotFoundError) as error:
             raise StorageError(
                 f"Another process is writing to `{directory}`, so `lookalike {verb}` did not start.",
                 hint="wait until it ends, or stop it, and give the same command again",
             ) from error
-        yield
+        try:
+            yield
+        except BaseException:
+            if new and os.listdir(directory) == [lock.name]:
+                shutil.rmtree(directory, ignore_errors=True)
+            raise
     finally:
         os.close(handle)
 

@@ -8,9 +8,12 @@
 Other rooms add entries of their own (`index` adds `model`), and each keeps those of the others.
 """
 
+from collections import Counter
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any
+
+import pyarrow as pa
 
 from lookalike import __version__
 from lookalike.core.errors import CollectionError
@@ -93,18 +96,30 @@ def note_small(collection: Collection, pixels: int, model: str) -> None:
 def counts_of(collection: Collection) -> dict[str, dict[str, int]]:
     """Domain -> split -> rows; "none" stands for a row without one."""
     counts: dict[str, dict[str, int]] = {}
-    grouped = collection.table(["domain", "split"]).group_by(["domain", "split"]).aggregate([([], "count_all")])
-    for row in sorted(grouped.to_pylist(), key=lambda row: (row["domain"] or "", row["split"] or "")):
-        counts.setdefault(row["domain"] or "none", {})[row["split"] or "none"] = row["count_all"]
+    for (domain, split), rows in sorted(_grouped(collection, "domain", "split").items(), key=_by_name):
+        counts.setdefault(domain or "none", {})[split or "none"] = rows
     return counts
+
+
+def _by_name(entry: tuple[tuple[Any, ...], int]) -> list[str]:
+    return [name or "" for name in entry[0]]
+
+
+def _grouped(collection: Collection, *columns: str) -> Counter[tuple[Any, ...]]:
+    """How many rows have each combination of values in these columns."""
+    found: Counter[tuple[Any, ...]] = Counter()
+    for batch in collection.scan(columns, batch_rows=2**16):
+        grouped = pa.table(batch).group_by(list(columns)).aggregate([([], "count_all")])
+        for row in grouped.to_pylist():
+            found[tuple(row[column] for column in columns)] += row["count_all"]
+    return found
 
 
 def _licences(collection: Collection) -> dict[str, int]:
     """Rows per licence, if the sources have such a column."""
     for name in ("licence", "license"):
         if name in collection.columns:
-            found = collection.table([name])[name].value_counts().to_pylist()
-            return {str(entry["values"]): entry["counts"] for entry in found if entry["values"] is not None}
+            return {str(value): rows for (value,), rows in _grouped(collection, name).items() if value is not None}
     return {}
 
 

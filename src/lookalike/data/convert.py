@@ -14,11 +14,12 @@ import os
 import signal
 import threading
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
 from dataclasses import dataclass
+from itertools import chain, islice
 from multiprocessing import connection, get_context, parent_process
 
 from lookalike.core.errors import ImageError
@@ -82,19 +83,20 @@ def convert(task: Task, size: int) -> Outcome:
     return Converted(stored.data, stored.width, stored.height, digest)
 
 
-def convert_all(tasks: Sequence[Task], size: int, workers: int = 0) -> Iterator[Outcome]:
+def convert_all(tasks: Iterable[Task], size: int, workers: int = 0) -> Iterator[Outcome]:
     """Outcomes in the order of `tasks`, from `workers` processes (0: one a core); in this process if one suffices.
 
     At most 2 * workers + 2 chunks of `CHUNK` images are in flight or waiting, however slow the reader is.
     """
-    workers = min(workers or cores(), -(-len(tasks) // WORTH))
+    tasks, workers = iter(tasks), workers or cores()
+    first = list(islice(tasks, workers * WORTH))
+    tasks, workers = chain(first, tasks), min(workers, -(-len(first) // WORTH))
     if workers <= 1:
         yield from (convert(task, size) for task in tasks)
         return
     with _Workers(workers) as many, _Workers(1) as careful:
         waiting: deque[tuple[Sequence[Task], Future[list[Outcome]]]] = deque()
-        for start in range(0, len(tasks), CHUNK):
-            chunk = tasks[start : start + CHUNK]
+        while chunk := list(islice(tasks, CHUNK)):
             waiting.append((chunk, many.submit(chunk, size)))
             if len(waiting) >= 2 * workers + 2:
                 yield from _outcomes(*waiting.popleft(), careful, size)

@@ -8,26 +8,30 @@ An id is given when an image is converted, good or bad, in the order of the list
 good ones of the same batch. So whatever a kill leaves behind, ids that are free follow in the same order, and the
 rows come out as if nothing had happened.
 
-Memory: about 1.5 KB per image of the listing, and `BATCH_MOST` stored images.
+Memory: about 50 bytes an image of the listing, which lies on the disk, and `BATCH_MOST` stored images.
 """
 
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
+from itertools import tee
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
-from jaxtyping import Int64
+from jaxtyping import Bool, Int64, UInt8
 
 from lookalike.core.errors import CollectionError, UsageError
 from lookalike.core.files import locked, read_card, refuse_unless
 from lookalike.core.journal import progress
+from lookalike.core.shapes import Ids
 from lookalike.data.card import Report, check_options, counts_of, finish_card, first_card
 from lookalike.data.collection import Collection, committed
 from lookalike.data.convert import Converted, Failed, Outcome, Task, convert_all
-from lookalike.data.sources import SourceRow
-from lookalike.data.sources.listing import Listing, common_type, list_images
+from lookalike.data.follow import same_values
+from lookalike.data.sources.kinds import common_type
+from lookalike.data.sources.listed import place_of
+from lookalike.data.sources.listing import Listing, list_images
 
 SIZE = 256
 """Shorter side of a stored image, in pixels, if nobody says another."""
@@ -49,6 +53,7 @@ def prepare(
     limit: int | None = None,
     test: float = 0.0,
     workers: int = 0,
+    exclude: Sequence[str] = (),
 ) -> Report:
     """Make or continue the collection `out` from `sources`.
 
@@ -60,6 +65,8 @@ def prepare(
         test: Share of the labels that become split `test` where the source gives no split, the others `train`; 0
             gives no splits.
         workers: Processes that decode; 0: one a core.
+        exclude: Patterns (`*` any text, `?` a letter) of what is left out: names of folders or files, or their paths
+            within a source. Rows that they fit are marked as gone.
 
     Raises:
         SourceError: A source is missing, empty, or says something impossible.
@@ -70,61 +77,94 @@ def prepare(
     _check_numbers(size, limit, test, workers)
     refuse_unless(out, ("missing", "empty", "collection"), "collection")
     options = {"size": size, "test": test}
-    card = read_card(out)
-    check_options(out, card.get("options", options), options)
-    entries = {entry["name"]: entry for entry in card.get("sources", [])}
-    listing = list_images(sources, {name: entry["path"] for name, entry in entries.items()}, test)
-    with locked(out, "prepare"):
-        collection = _open_or_create(out, listing)
-        collection.update_card(
-            {**(card or first_card(options)), "sources": list({**entries, **listing.sources}.values())}
-        )
-        known, bad = _known(collection, listing), _current_errors(collection, listing)
-        batch = _Batch(collection, tuple(listing.columns.names), used=set(bad.values()))
-        todo = _todo(batch, list(listing.rows.values())[:limit], known, bad)
-        _convert(batch, todo, known, size, workers)
-        gone = _gone_ids(collection, listing, limit)
-        collection.mark_gone(gone)
-        report = replace(batch.report, gone=len(gone), counts=counts_of(collection), errors=len(collection.errors()))
-        finish_card(collection, report)
+    with locked(out, "prepare"):  # before the card is read: another process may be writing it
+        card = read_card(out)
+        check_options(out, card.get("options", options), options)
+        entries = {entry["name"]: entry for entry in card.get("sources", [])}
+        known = {name: entry["path"] for name, entry in entries.items()}
+        with list_images(sources, known, test, out, exclude) as listing:
+            collection = _open_or_create(out, listing)
+            named = {"sources": list({**entries, **listing.sources}.values())}
+            collection.update_card(named if card else {**first_card(options), **named})
+            return _update(collection, listing, len(listing) if limit is None else limit, size, workers)
+
+
+def _update(collection: Collection, listing: Listing, limit: int, size: int, workers: int) -> Report:
+    shown = _latest(collection, listing)
+    used, known = _current_errors(collection, listing)
+    bad = np.zeros(len(listing), bool)
+    bad[list(known)] = True
+    plan = _plan(collection, listing, shown, bad, limit)
+    batch = _Batch(collection, tuple(listing.columns.names), shown, used)
+    _convert(batch, listing, plan, size, workers)
+    gone = _gone_ids(collection, listing, shown)
+    collection.mark_gone(gone)
+    report = replace(batch.report, gone=len(gone), counts=counts_of(collection), errors=len(collection.errors()))
+    finish_card(collection, report)
     return report
 
 
 # ---------------------------------------------------------------------- what there is to do
 
 
-@dataclass(frozen=True, slots=True)
-class _Known:
-    """The latest row of an image in the listing."""
-
-    id: int
-    sha256: bytes | None
-    """Of its bytes, if the stamp is another one now; None: the image is the same."""
-    told: bool
-    """Whether the row says of it what the listing says."""
+_NOTHING, _EDIT, _READ = 0, 1, 2
 
 
-def _todo(
-    batch: "_Batch", rows: Sequence[SourceRow], known: dict[str, "_Known"], bad: dict[str, int]
-) -> list[SourceRow]:
-    """The rows whose bytes must be read. Those that are known by their stamp need an edit at most."""
-    todo: list[SourceRow] = []
-    for row in rows:
-        before = known.get(row.source)
-        if before is not None and before.sha256 is None:
-            if not before.told:
-                batch.edits.append((before.id, row))
-        elif row.source not in bad:
-            todo.append(row)
-    return todo
+def _latest(collection: Collection, listing: Listing) -> Ids:
+    """The id of the latest row of each image of the listing, gone or not; -1 where there is none."""
+    shown = np.full(len(listing), -1, np.int64)
+    for batch in collection.scan(["id", "source"], batch_rows=2**14, gone=True):
+        places = listing.names.find(batch["source"].to_pylist())
+        shown[places[places >= 0]] = batch["id"].to_numpy()[places >= 0]
+    return shown
 
 
-def _convert(batch: "_Batch", todo: list[SourceRow], known: dict[str, _Known], size: int, workers: int) -> None:
-    tasks = [Task(row.place, known[row.source].sha256 if row.source in known else None) for row in todo]
-    with progress("prepare", "images", len(tasks)) as bar:
+def _plan(
+    collection: Collection, listing: Listing, shown: Ids, bad: Bool[np.ndarray, "N"], limit: int
+) -> UInt8[np.ndarray, "N"]:
+    """What is to be done for each image; in `shown` an image that became unreadable loses its row."""
+    plan = np.zeros(len(listing), np.uint8)
+    for start, batch in _within(listing, limit):
+        part = slice(start, start + len(batch))
+        known = shown[part] >= 0
+        read, edit = ~known, np.zeros(len(batch), bool)
+        if known.any():
+            there = batch.filter(pa.array(known))
+            same = [*DESCRIPTION, *listing.columns.names]
+            stored = collection.take(shown[part][known], ["stamp", "gone", *same])
+            changed = ~_equal(stored, there, ["stamp"])
+            read[known] = changed
+            edit[known] = ~changed & ~(_equal(stored, there, same) & ~stored["gone"].to_numpy())
+        shown[part][read & bad[part]] = -1
+        plan[part] = np.where(edit, _EDIT, np.where(read & ~bad[part], _READ, _NOTHING))
+    return plan
+
+
+def _within(listing: Listing, limit: int) -> Iterator[tuple[int, pa.RecordBatch]]:
+    """The first `limit` images of the listing."""
+    for start, batch in listing.batches():
+        if start >= limit:
+            return
+        yield start, batch.slice(0, limit - start)
+
+
+def _equal(stored: pa.Table, listed: pa.RecordBatch, names: Sequence[str]) -> Bool[np.ndarray, "M"]:
+    same = np.ones(len(stored), bool)
+    for name in names:
+        column = stored[name].combine_chunks()
+        same &= np.asarray(same_values(column, listed[name].cast(column.type)))
+    return same
+
+
+def _convert(batch: "_Batch", listing: Listing, plan: UInt8[np.ndarray, "N"], size: int, workers: int) -> None:
+    count = int((plan == _READ).sum())
+    # Conversion runs ahead of what is committed: `tee` holds the rows between, a few chunks.
+    rows, ahead = tee(_images(batch, listing, plan))
+    with progress("prepare", "images", count) as bar:
         try:
-            for row, outcome in zip(todo, convert_all(tasks, size, workers), strict=True):
-                batch.add(row, outcome, known.get(row.source))
+            tasks = (Task(place_of(row.to_pylist()[0]), digest) for _, row, digest in ahead)
+            for (position, row, _), outcome in zip(rows, convert_all(tasks, size, workers), strict=True):
+                batch.add(position, row, outcome)
                 bar.advance()
                 if batch.due():
                     batch.flush()
@@ -134,31 +174,61 @@ def _convert(batch: "_Batch", todo: list[SourceRow], known: dict[str, _Known], s
     batch.flush()
 
 
+def _images(
+    batch: "_Batch", listing: Listing, plan: UInt8[np.ndarray, "N"]
+) -> Iterator[tuple[int, pa.RecordBatch, bytes | None]]:
+    """The images to read: position, row of the listing, SHA-256 of the bytes that are known. Edits go to `batch`."""
+    for start, listed in listing.batches():
+        part = plan[start : start + len(listed)]
+        for i in np.flatnonzero(part == _EDIT).tolist():
+            batch.edit(start + i, listed.slice(i, 1))
+        read = np.flatnonzero(part == _READ)
+        digests = batch.digests(start + read)
+        for i in read.tolist():
+            yield start + i, listed.slice(i, 1), digests.get(start + i)
+
+
 @dataclass
 class _Batch:
     """Rows, errors and edits that wait for the next commit."""
 
     collection: Collection
     extra: tuple[str, ...]
+    shown: Ids
+    """The id of the row of each image, which follows what is added."""
     used: set[int]
     """Ids of the errors table."""
     report: Report = field(default_factory=Report)
-    good: list[tuple[int, SourceRow, Converted]] = field(default_factory=list)
-    bad: list[tuple[int, SourceRow, Failed]] = field(default_factory=list)
-    edits: list[tuple[int, SourceRow]] = field(default_factory=list)
+    good: list[tuple[int, pa.RecordBatch, Converted]] = field(default_factory=list)
+    bad: list[tuple[int, pa.RecordBatch, Failed]] = field(default_factory=list)
+    edits: list[tuple[int, pa.RecordBatch]] = field(default_factory=list)
 
     def __post_init__(self) -> None:
         self._next = self.collection.next_id
         self._begun = time.monotonic()
 
-    def add(self, row: SourceRow, outcome: Outcome, known: _Known | None) -> None:
+    def add(self, position: int, row: pa.RecordBatch, outcome: Outcome) -> None:
         """Put the outcome of one image where it belongs."""
         if isinstance(outcome, Converted):
-            self.good.append((self._new_id(), row, outcome))
+            self.shown[position] = self._new_id()
+            self.good.append((int(self.shown[position]), row, outcome))
         elif isinstance(outcome, Failed):
+            self.shown[position] = -1
             self.bad.append((self._new_id(), row, outcome))
-        elif known is not None:
-            self.edits.append((known.id, row))
+        else:
+            self.edit(position, row)
+
+    def edit(self, position: int, row: pa.RecordBatch) -> None:
+        """Set what the listing says of an image that has its row."""
+        self.edits.append((int(self.shown[position]), row))
+        if len(self.edits) >= 8 * BATCH_MOST:
+            self.flush()
+
+    def digests(self, positions: Ids) -> dict[int, bytes]:
+        """SHA-256 of the bytes of those of these images that have rows, by position."""
+        positions = positions[self.shown[positions] >= 0]
+        found = self.collection.take(self.shown[positions], ["sha256"])["sha256"].to_pylist()
+        return dict(zip(positions.tolist(), found, strict=True))
 
     def due(self) -> bool:
         """Whether it is time to commit."""
@@ -191,82 +261,72 @@ class _Batch:
         self._next += 1
         return self._next - 1
 
-    def _errors(self, bad: list[tuple[int, SourceRow, Failed]]) -> pa.Table:
-        return pa.Table.from_pylist(
-            [
-                {"id": number, "source": row.source, "reason": failed.reason, "stamp": row.place.stamp}
-                for number, row, failed in bad
-            ]
-        )
+    def _errors(self, bad: list[tuple[int, pa.RecordBatch, Failed]]) -> pa.Table:
+        rows = pa.Table.from_batches([row for _, row, _ in bad])
+        reasons = [failed.reason for _, _, failed in bad]
+        ids = [number for number, _, _ in bad]
+        return pa.table({"id": ids, "source": rows["source"], "reason": reasons, "stamp": rows["stamp"]})
 
-    def _rows(self, good: list[tuple[int, SourceRow, Converted]]) -> pa.Table:
+    def _rows(self, good: list[tuple[int, pa.RecordBatch, Converted]]) -> pa.Table:
         columns: dict[str, list[Any]] = {
             "image": [converted.data for _, _, converted in good],
             "width": [converted.width for _, _, converted in good],
             "height": [converted.height for _, _, converted in good],
             "sha256": [converted.sha256 for _, _, converted in good],
-            "source": [row.source for _, row, _ in good],
         }
-        return self._table([(number, row) for number, row, _ in good], columns)
+        return self._table([(number, row) for number, row, _ in good], columns, "source")
 
-    def _table(self, rows: list[tuple[int, SourceRow]], columns: dict[str, list[Any]]) -> pa.Table:
-        """`columns`, and those that any edit sets: descriptions, stamp, not gone."""
-        described = [_description(row, self.extra) for _, row in rows]
-        columns = {
-            "id": [number for number, _ in rows],
-            **columns,
-            **{name: [d[i] for d in described] for i, name in enumerate((*DESCRIPTION, *self.extra))},
-            "gone": [False] * len(rows),
-            "stamp": [row.place.stamp for _, row in rows],
-        }
+    def _table(self, rows: list[tuple[int, pa.RecordBatch]], columns: dict[str, list[Any]], *names: str) -> pa.Table:
+        """`columns`, the listing's `names`, and what any edit sets: descriptions, stamp, not gone."""
+        listed = pa.Table.from_batches([row for _, row in rows]).combine_chunks()
+        columns = {"id": [number for number, _ in rows], "gone": [False] * len(rows), **columns}
         schema = self.collection.schema
-        return pa.table({name: pa.array(values, schema.field(name).type) for name, values in columns.items()})
+        return pa.table(
+            {
+                **{name: pa.array(values, schema.field(name).type) for name, values in columns.items()},
+                **{n: listed[n].cast(schema.field(n).type) for n in (*names, *DESCRIPTION, *self.extra, "stamp")},
+            }
+        )
 
 
-def _description(row: SourceRow, extra: tuple[str, ...]) -> tuple[Any, ...]:
-    return (*(getattr(row, name) for name in DESCRIPTION), *(row.extra.get(name) for name in extra))
-
-
-def _known(collection: Collection, listing: Listing) -> dict[str, _Known]:
-    columns = ("id", "source", "stamp", "sha256", "gone", *DESCRIPTION, *listing.columns.names)
-    known: dict[str, _Known] = {}
-    for batch in collection.scan(columns, gone=True):
-        for values in zip(*(batch[name].to_pylist() for name in columns), strict=True):
-            number, source, stamp, sha256, gone, *description = values
-            if (row := listing.rows.get(source)) is not None:
-                told = not gone and tuple(description) == _description(row, tuple(listing.columns.names))
-                known[row.source] = _Known(number, None if stamp == row.place.stamp else sha256, told)
-    return known
-
-
-def _current_errors(collection: Collection, listing: Listing) -> dict[str, int]:
-    """Source -> id of the errors table; what changed or left since is forgotten first."""
-    current: dict[str, int] = {}
-    stale: list[int] = []
-    for error in collection.errors().to_pylist():
-        if listing.covers(error["source"]) and listing.stamp(error["source"]) != error["stamp"]:
-            stale.append(error["id"])
-        else:
-            current[error["source"]] = error["id"]
+def _current_errors(collection: Collection, listing: Listing) -> tuple[set[int], set[int]]:
+    """Ids of the errors table, and positions in the listing that it is about; what changed or left is dropped first."""
+    errors = collection.errors()
+    ids, names, stamps = (errors[name].to_pylist() for name in ("id", "source", "stamp"))
+    places = listing.names.find(names).tolist()
+    now = _stamps(listing, np.unique(places)) if ids else {}
+    stale = [
+        number
+        for number, name, stamp, place in zip(ids, names, stamps, places, strict=True)
+        if (place >= 0 or listing.covers(name)) and now.get(place) != stamp
+    ]
     collection.drop_errors(np.array(stale, np.int64))
-    return current
+    left = set(ids) - set(stale)
+    return left, {place for number, place in zip(ids, places, strict=True) if number in left and place >= 0}
 
 
-def _gone_ids(collection: Collection, listing: Listing, limit: int | None) -> Int64[np.ndarray, "N"]:
+def _stamps(listing: Listing, places: Ids) -> dict[int, str]:
+    """The stamps of the images at these rising positions."""
+    found: dict[int, str] = {}
+    for start, batch in listing.batches():
+        first, last = np.searchsorted(places, (start, start + len(batch)))
+        inside = places[first:last]
+        found |= zip(inside.tolist(), batch["stamp"].take(pa.array(inside - start)).to_pylist(), strict=True)
+    return found
+
+
+def _gone_ids(collection: Collection, listing: Listing, shown: Ids) -> Int64[np.ndarray, "M"]:
     """Rows of these sources that are not, or no longer, what the listing says."""
-    reach = set(list(listing.rows)[:limit])
-    latest: dict[str, int] = {}
-    gone: set[int] = set()
-    for batch in collection.scan(["id", "source", "stamp"]):
-        for number, source, stamp in zip(*(batch[c].to_pylist() for c in ("id", "source", "stamp")), strict=True):
-            if not listing.covers(source):
-                continue
-            if source in latest:  # an image that changed: its new row stands further down
-                gone.add(latest[source])
-            latest[source] = number
-            if source not in listing.rows or (source in reach and listing.stamp(source) != stamp):
-                gone.add(number)
-    return np.array(sorted(gone), np.int64)
+    gone = [np.empty(0, np.int64)]
+    for batch in collection.scan(["id", "source"], batch_rows=2**14):
+        ids, names = batch["id"].to_numpy(), batch["source"].to_pylist()
+        places = listing.names.find(names)
+        wrong = np.zeros(len(ids), bool)
+        wrong[places >= 0] = shown[places[places >= 0]] != ids[places >= 0]
+        for i in np.flatnonzero(places < 0).tolist():
+            wrong[i] = listing.covers(names[i])
+        gone.append(ids[wrong])
+    return np.concatenate(gone)
 
 
 # ---------------------------------------------------------------------- before the work

@@ -1,13 +1,17 @@
 import os
 import pickle
+import subprocess
+import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import PIL.Image
 import pytest
 
 from lookalike.core.errors import ImageError, SourceError
-from lookalike.data.sources import SourceRow, layout_of, open_source
+from lookalike.data.sources import layout_of, open_source
+from lookalike.data.sources.listed import LISTED, Source, place_of
 
 
 def image(path: Path, format: str = "JPEG", seed: int = 0) -> bytes:
@@ -17,8 +21,17 @@ def image(path: Path, format: str = "JPEG", seed: int = 0) -> bytes:
     return path.read_bytes()
 
 
-def listed(path: Path) -> list[SourceRow]:
-    return list(open_source(str(path)))
+def rows(source: Source) -> list[SimpleNamespace]:
+    """What a source says, image by image."""
+    return [
+        SimpleNamespace(**row, place=place_of(row), extra={n: row[n] for n in row if n not in LISTED.names})
+        for batch in source
+        for row in batch.to_pylist()
+    ]
+
+
+def listed(path: Path, *exclude: str) -> list[SimpleNamespace]:
+    return rows(open_source(str(path), exclude))
 
 
 def told(path: Path) -> list[tuple[str, str | None, str | None]]:
@@ -48,9 +61,9 @@ def test_the_path_says_domain_and_label(tmp_path: Path) -> None:
 def test_the_folder_has_the_same_name_however_it_is_given(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     image(tmp_path / "photos" / "mug" / "1.jpg")
     monkeypatch.chdir(tmp_path / "photos" / "mug")
-    assert [row.domain for row in open_source("..")] == ["photos"]
-    assert [row.domain for row in open_source("../../photos/")] == ["photos"]
-    assert [row.domain for row in open_source(".")] == ["mug"]
+    assert [row.domain for row in listed(Path(".."))] == ["photos"]
+    assert [row.domain for row in rows(open_source("../../photos/"))] == ["photos"]
+    assert [row.domain for row in listed(Path("."))] == ["mug"]
 
 
 def test_rows_have_all_roles_and_readable_places(tmp_path: Path) -> None:
@@ -142,15 +155,86 @@ def test_what_is_no_source_is_said(tmp_path: Path) -> None:
     assert ".csv" in caught.value.hint
 
 
-def test_a_folder_that_can_not_be_read_stops(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_folder_that_can_not_be_read_costs_its_images_and_a_note(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     image(tmp_path / "photos" / "mug" / "1.jpg")
+    image(tmp_path / "photos" / "cup" / "1.jpg")
     real = os.scandir
 
     def refuse(path: str) -> object:  # chmod would not stop root
-        if str(path).endswith("mug"):
+        if str(path).endswith(refused):
             raise PermissionError(13, "Permission denied", path)
         return real(path)
 
+    refused = "mug"
     monkeypatch.setattr(os, "scandir", refuse)
-    with pytest.raises(SourceError, match="mug` can't be read: Permission denied"):
+    source = open_source(str(tmp_path / "photos"))
+    assert [row.source for row in rows(source)] == ["cup/1.jpg"]
+    assert source.unread == ["mug/"]
+    assert "mug`, which can't be read (Permission denied)" in capsys.readouterr().err
+    refused = "photos"
+    with pytest.raises(SourceError, match="photos` can't be read: Permission denied"):
         listed(tmp_path / "photos")
+
+
+def test_what_systems_keep_among_the_photos_is_left_out(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for folder in (
+        "2023/@eaDir/1.jpg",
+        "#recycle",
+        "@Recycle",
+        "$RECYCLE.BIN",
+        "__MACOSX",
+        "a/System Volume Information",
+    ):
+        image(tmp_path / "nas" / folder / "1.jpg")
+    image(tmp_path / "nas" / "2023" / "1.jpg")
+    image(tmp_path / "nas" / "@home" / "#1.jpg")
+    assert [row.source for row in listed(tmp_path / "nas")] == ["2023/1.jpg", "@home/#1.jpg"]
+    assert "@eaDir`, which the system keeps for itself" in capsys.readouterr().err
+    assert len(listed(tmp_path / "nas" / "#recycle")) == 1  # given by name it is meant
+
+
+def test_patterns_leave_folders_and_files_out(tmp_path: Path) -> None:
+    for name in ("a/1.jpg", "a/small/1.jpg", "b/small/2.jpg", "b/x.png", "Ku\u0308che/1.jpg"):
+        image(tmp_path / name)
+    for patterns, left in (
+        (("small",), ["Ku\u0308che/1.jpg", "a/1.jpg", "b/x.png"]),
+        (("a/small", "*.png"), ["Ku\u0308che/1.jpg", "a/1.jpg", "b/small/2.jpg"]),
+        (("a/", "b/*"), ["Ku\u0308che/1.jpg"]),
+        (("K\u00fcche", "[ab]"), []),
+    ):
+        if left:
+            assert [row.source for row in listed(tmp_path, *patterns)] == left
+        else:
+            with pytest.raises(SourceError, match="holds no images"):
+                listed(tmp_path, *patterns)
+
+
+def test_a_class_is_one_in_any_form_of_unicode(tmp_path: Path) -> None:
+    image(tmp_path / "Ku\u0308che" / "1.jpg")
+    image(tmp_path / "K\u00fcche" / "1.jpg")
+    assert sorted((row.source, row.label) for row in listed(tmp_path)) == [
+        ("Ku\u0308che/1.jpg", "K\u00fcche"), ("K\u00fcche/1.jpg", "K\u00fcche"),
+    ]  # fmt: skip
+
+
+def test_what_is_no_source_names_the_remedy(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "it's.tsv").write_text("path\tlabel\na.jpg\t007\n")
+    (tmp_path / "metadata.jsonl").write_text('{"file_name": "a.jpg", "label": "007"}\n')
+    for name, made in (("it's.tsv", "it's.csv"), ("metadata.jsonl", "metadata.parquet")):
+        with pytest.raises(SourceError) as caught:
+            layout_of(str(tmp_path / name))
+        command = caught.value.hint.partition("python -c ")[2]
+        subprocess.run(f"{sys.executable} -c {command}", shell=True, check=True)
+        image(tmp_path / "a.jpg")
+        assert [(row.source, row.label) for row in rows(open_source(str(tmp_path / made)))] == [("a.jpg", "007")]
+    (tmp_path / "spark").mkdir()
+    (tmp_path / "spark" / "part-0.snappy.parquet").write_bytes(b"PAR1")
+    (tmp_path / "spark" / "_SUCCESS").write_bytes(b"")
+    with pytest.raises(SourceError) as caught:
+        listed(tmp_path / "spark")
+    assert "spark/*.parquet" in caught.value.hint
+    capsys.readouterr()
+    listed(tmp_path)
+    assert "metadata.jsonl` is not read" in capsys.readouterr().err

@@ -1,10 +1,18 @@
+import os
+import tempfile
+from dataclasses import dataclass
 from pathlib import Path
+from types import SimpleNamespace
 
 import pyarrow as pa
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from lookalike.core.errors import SourceError
-from lookalike.data.sources.listing import Listing, list_images
+from lookalike.data.sources.listing import Listing
+from lookalike.data.sources.listing import list_images as listing_of
+from lookalike.data.sources.names import Names
 
 
 @pytest.fixture
@@ -15,7 +23,25 @@ def place(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def known(listing: Listing) -> dict[str, str]:
+@dataclass
+class Listed:
+    """A listing, read whole."""
+
+    rows: dict[str, SimpleNamespace]
+    sources: dict[str, dict[str, str]]
+    columns: pa.Schema
+    listing: Listing
+
+
+def list_images(paths: list[str], known: dict[str, str], test: float, *exclude: str) -> Listed:
+    with tempfile.TemporaryDirectory() as place, listing_of(paths, known, test, place, exclude) as listing:
+        assert os.listdir(place) == []  # nothing is left, however the process ends
+        rows = {row["source"]: SimpleNamespace(**row) for _, batch in listing.batches() for row in batch.to_pylist()}
+        assert listing.names.find(list(rows)).tolist() == list(range(len(listing)))
+        return Listed(rows, listing.sources, listing.columns, listing)
+
+
+def known(listing: Listed) -> dict[str, str]:
     return {name: entry["path"] for name, entry in listing.sources.items()}
 
 
@@ -27,8 +53,8 @@ def test_sources_of_the_same_name_are_told_apart_and_stay_so(place: Path) -> Non
     assert list(list_images([two], known(first), 0.0).rows) == ["photos-2/mug/1.jpg"]
     assert list(list_images([two], {}, 0.0).rows) == ["photos/mug/1.jpg"]
     assert first.sources["photos-2"] == {"name": "photos-2", "path": two, "layout": "folder"}
-    assert first.covers("photos-2/gone.jpg")
-    assert not first.covers("photo/mug/1.jpg")
+    assert first.listing.covers("photos-2/gone.jpg")
+    assert not first.listing.covers("photo/mug/1.jpg")
 
 
 def test_a_source_that_moved_keeps_its_name(place: Path) -> None:
@@ -43,7 +69,7 @@ def test_a_source_given_twice_is_refused(place: Path) -> None:
 
 
 def test_columns_of_tables_are_joined(place: Path) -> None:
-    def tables(*texts: str) -> Listing:
+    def tables(*texts: str) -> Listed:
         for i, text in enumerate(texts):
             (place / "two" / f"t{i}.csv").write_text(text)
         return list_images([str(place / "two" / f"t{i}.csv") for i in range(len(texts))], {}, 0.0)
@@ -61,3 +87,27 @@ def test_labels_are_split_only_where_the_source_gives_no_split(place: Path) -> N
     assert [row.split for row in rows] == ["val", "test"]
     rows = list_images([str(place / "two" / "t.csv")], {}, 0.0).rows.values()
     assert [row.split for row in rows] == ["val", None]
+
+
+def test_images_of_one_name_are_refused(place: Path) -> None:
+    name = b"two/\xe9.jpg"
+    (place / os.fsdecode(name)).write_bytes(b"x")
+    (place / "two" / r"\xe9.jpg").write_bytes(b"x")
+    with pytest.raises(SourceError, match=r"both called `\\xe9.jpg`"):
+        list_images([str(place / "two")], {}, 0.0)
+
+
+@given(st.lists(st.text(max_size=3)), st.lists(st.text(max_size=3)))
+def test_names_are_found_where_they_stand(names: list[str], others: list[str]) -> None:
+    found = Names()
+    found.add(names[:2])
+    found.add(names[2:])
+    last = {name: i for i, name in enumerate(names)}
+    wanted = [*names, *others]
+    assert found.find(wanted).tolist() == [last.get(name, -1) for name in wanted]
+    again = [i for i, name in enumerate(names) if name in names[:i]]
+    twice = found.repeated()
+    assert (twice is None) == (not again)
+    if twice is not None:
+        assert twice[1] == again[0]
+        assert twice[0] == names.index(names[again[0]])

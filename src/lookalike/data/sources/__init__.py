@@ -1,21 +1,27 @@
-"""Layouts that images come in: each yields `SourceRow`s, in an order that is the same every time.
+"""Layouts that images come in: each yields rows as in `listed`, in an order that is the same every time.
 
     folder  images in a directory, its subdirectories naming domains and labels
     table   a CSV or Parquet file with a column `path`
 
-A new layout is one file with `open_source(path) -> Source`, one line in `SOURCES`, and one in `layout_of`.
-`tar` finds members for a table; `listing` makes several sources one.
+A new layout is one file with `open_source(path, exclude) -> Source`, one line in `SOURCES`, and one in `layout_of`.
+`tar` finds members for a table; `listing` makes several sources one; `names` holds names by the million.
 """
 
 import os
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+import shlex
+import unicodedata
+from collections.abc import Sequence
+from dataclasses import dataclass
 from difflib import get_close_matches
+from fnmatch import fnmatchcase
 from importlib import import_module
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 from lookalike.core.errors import ImageError, SourceError
+
+if TYPE_CHECKING:
+    from lookalike.data.sources.listed import Source
 
 SOURCES = {
     "folder": "lookalike.data.sources.folder",
@@ -54,37 +60,6 @@ class Place:
         return data
 
 
-@dataclass(frozen=True, slots=True)
-class SourceRow:
-    """One image as its source describes it."""
-
-    source: str
-    """The path or member, as the source names it."""
-    place: Place
-    label: str | None = None
-    domain: str | None = None
-    split: str | None = None
-    is_query: bool = True
-    is_gallery: bool = True
-    group: str | None = None
-    extra: dict[str, Any] = field(default_factory=dict)
-    """Values of the further columns."""
-
-
-@dataclass(frozen=True)
-class Source:
-    """An open source: iterate for its rows."""
-
-    path: str
-    layout: str
-    rows: Callable[[], Iterator[SourceRow]]
-    columns: dict[str, Any] = field(default_factory=dict)
-    """Further columns: name -> Arrow type."""
-
-    def __iter__(self) -> Iterator[SourceRow]:
-        return self.rows()
-
-
 def layout_of(path: str) -> str:
     """Key of `SOURCES` for what lies at `path`; SourceError if nothing does, or nothing of a known layout."""
     place = Path(path)
@@ -93,23 +68,67 @@ def layout_of(path: str) -> str:
     if place.suffix.lower() in (".csv", ".parquet") and place.is_file():
         return "table"
     if not place.exists():
-        names = [p.name for p in place.parent.iterdir()] if place.parent.is_dir() else []
-        close = get_close_matches(place.name, names, 1)
+        close = get_close_matches(place.name, names_in(place.parent), 1)
         raise SourceError(
             f"There is nothing at `{path}`.",
             hint=f"did you mean `{place.with_name(close[0])}`?" if close else "give a folder, a CSV or a Parquet file",
         )
-    hint = "give a folder of images, or a .csv or .parquet file with a column `path`"
-    if place.suffix.lower() == ".tar":
-        hint = f"give the table beside it, `{place.with_suffix('.csv')}`, whose column `path` names members of the tar"
-    raise SourceError(f"`{path}` is no source of images that is known here.", hint=hint)
+    raise SourceError(f"`{path}` is no source of images that is known here.", hint=_remedy(place))
 
 
-def open_source(path: str) -> Source:
-    """The source at `path`, checked as far as that goes without reading images; SourceError says what is wrong."""
+def names_in(folder: Path) -> list[str]:
+    """Names in `folder`; none if it can't be read."""
+    try:
+        return os.listdir(folder)
+    except OSError:
+        return []
+
+
+def _remedy(place: Path) -> str:
+    """How to make a source of a file that is none."""
+    match place.suffix.lower():
+        case ".tar":
+            return (
+                f"give the table beside it, `{place.with_suffix('.csv')}`, whose column `path` names members of the tar"
+            )
+        case ".tsv" | ".tab":
+            code = (
+                f"import csv; csv.writer(open({str(place.with_suffix('.csv'))!r}, 'w', newline='')).writerows("
+                f"csv.reader(open({str(place)!r}, newline=''), delimiter='\\t'))"
+            )
+            return f"write it with commas: python -c {shlex.quote(code)}"
+        case ".jsonl" | ".ndjson":
+            code = (
+                f"import pyarrow.json as j, pyarrow.parquet as p; t = j.read_json({str(place)!r}); "
+                "p.write_table(t.rename_columns(['path' if n == 'file_name' else n for n in t.column_names]), "
+                f"{str(place.with_suffix('.parquet'))!r})"
+            )
+            return f"make a Parquet file of it: python -c {shlex.quote(code)}"
+    return "give a folder of images, or a .csv or .parquet file with a column `path`"
+
+
+def open_source(path: str, exclude: Sequence[str] = ()) -> "Source":
+    """The source at `path`, without what a pattern of `exclude` fits; SourceError says what is wrong with it.
+
+    What can be seen without reading images is checked, some of it only when the source is iterated.
+    """
     layout = layout_of(path)
-    source: Source = import_module(SOURCES[layout]).open_source(path)
+    source: Source = import_module(SOURCES[layout]).open_source(path, exclude)
     return source
+
+
+def excluded(name: str, patterns: Sequence[str]) -> bool:
+    """Whether a pattern fits the last part of the path `name`, or all of it; `*` fits slashes too."""
+    return any(
+        fnmatchcase(nfc(part), nfc(pattern.rstrip("/")))
+        for pattern in patterns
+        for part in (name, name.rpartition("/")[2])
+    )
+
+
+def nfc(name: str) -> str:
+    """A name in the composed form of Unicode, in which the same words are the same text."""
+    return unicodedata.normalize("NFC", name)
 
 
 def text(name: str) -> str:

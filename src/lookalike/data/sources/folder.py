@@ -9,19 +9,28 @@ So a subfolder with both images and folders is a label for the ones and a domain
 images never changes what others are.
 
 A file is an image by its suffix, or by its first bytes if the suffix is not an image's; other files are left
-out, with a note. Names that begin with a dot are left out. Links are followed, except one that leads back to a
-folder it lies in. A name that is not UTF-8 is written with backslashes (`\xff`), and the file is still found.
+out, with a note. Names that begin with a dot are left out, and what systems keep among the user's folders
+(thumbnails, trash, snapshots). A folder that can't be read costs its images and a note. Links are followed, except
+one that leads back to a folder it lies in. Labels and domains are in the composed form of Unicode (NFC): a name is
+one class wherever its folder was made. A name that is not UTF-8 is written with backslashes (`\xff`), and the file
+is still found.
 """
 
 import os
+import shlex
 import stat
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from functools import partial
+from itertools import islice
 from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
 
 from lookalike.core.errors import SourceError
 from lookalike.core.journal import note
-from lookalike.data.sources import Place, Source, SourceRow, absolute, stamp_of, text
+from lookalike.data.sources import absolute, excluded, names_in, nfc, stamp_of, text
+from lookalike.data.sources.listed import BATCH, LISTED, Source
 from lookalike.imaging.formats import HEAD, kind_of
 
 SUFFIXES = frozenset(
@@ -32,56 +41,85 @@ SUFFIXES = frozenset(
     )
 )
 
+_NOT_OURS = frozenset(
+    (
+        *("@eadir", "#recycle", "#snapshot", "@recycle", "@recently-snapshot", "@__thumb", "@tmp", "@sharebin"),
+        *("$recycle.bin", "recycler", "system volume information", "found.000", "lost+found", "__macosx"),
+        *("network trash folder", "temporary items"),
+    )
+)
+"""Folders that systems and their trash keep among the user's: Synology, QNAP, Windows, Linux, macOS."""
+_METADATA = ("metadata.jsonl", "metadata.csv", "metadata.parquet")
 
-def open_source(path: str) -> Source:
+
+def open_source(path: str, exclude: Sequence[str] = ()) -> Source:
     """The folder at `path` as a source."""
-    return Source(path=path, layout="folder", rows=partial(_rows, path))
+    unread: list[str] = []
+    return Source(path, "folder", partial(_batches, path, exclude, unread), unread=unread)
 
 
-def _rows(root: str) -> Iterator[SourceRow]:
-    name = absolute(root).name or "root"
-    found, left_out = 0, 0
-    for entry, parts in _walk(root, (), frozenset()):
+def _batches(root: str, exclude: Sequence[str], unread: list[str]) -> Iterator[pa.RecordBatch]:
+    found = 0
+    rows = _rows(root, exclude, unread)
+    while some := list(islice(rows, BATCH)):
+        found += len(some)
+        yield pa.RecordBatch.from_pylist(some, LISTED)
+    if not found:
+        hint = "images lie in it, or in label/ or domain/label/ folders inside it: .jpg, .png, .webp and the like"
+        if any(name.lower().endswith(".parquet") for name in names_in(Path(root))):
+            hint = f"a table is one file: name each, `lookalike prepare {shlex.quote(root)}/*.parquet --out COLL`"
+        raise SourceError(f"`{root}` holds no images.", hint=hint)
+
+
+def _rows(root: str, exclude: Sequence[str], unread: list[str]) -> Iterator[dict[str, Any]]:
+    name = nfc(text(absolute(root).name or "root"))
+    left_out = 0
+    for entry, parts in _walk(root, (), frozenset(), exclude, unread):
         if not _is_image(entry):
             left_out += 1
+            if entry.name in _METADATA:
+                note(f"`{text(entry.path)}` is not read: a table with a column `path` is a source of its own")
             continue
-        found += 1
-        *folders, _ = parts
-        yield SourceRow(
-            source=text("/".join(parts)),
-            place=Place(entry.path, _stamp(entry)),
-            label=text(folders[min(len(folders), 2) - 1]) if folders else None,
-            domain=text(folders[0] if len(folders) >= 2 else name),
-        )
+        *folders, _ = (text(part) for part in parts)
+        yield {
+            "source": "/".join(map(text, parts)),
+            "place.path": os.fsencode(entry.path),
+            "stamp": _stamp(entry),
+            "label": nfc(folders[min(len(folders), 2) - 1]) if folders else None,
+            "domain": nfc(folders[0]) if len(folders) >= 2 else name,
+            "is_query": True,
+            "is_gallery": True,
+        }
     if left_out:
         note(f"files of `{root}` that are not images, left out: {left_out:,}")
-    if not found:
-        raise SourceError(
-            f"`{root}` holds no images.",
-            hint="images lie in it, or in label/ or domain/label/ folders inside it: .jpg, .png, .webp and the like",
-        )
 
 
 def _walk(
-    folder: str, parts: tuple[str, ...], above: frozenset[tuple[int, int]]
+    folder: str, parts: tuple[str, ...], above: frozenset[tuple[int, int]], exclude: Sequence[str], unread: list[str]
 ) -> Iterator[tuple["os.DirEntry[str]", tuple[str, ...]]]:
     """Files below `folder` with their path from the root, in the order of names; `above`: the folders around it."""
     try:
         status = Path(folder).stat()
         entries = sorted(os.scandir(folder), key=lambda entry: entry.name)
     except OSError as error:
-        raise SourceError(f"The folder `{text(folder)}` can't be read: {error.strerror}.") from error
+        if not parts:
+            raise SourceError(f"The folder `{text(folder)}` can't be read: {error.strerror}.") from error
+        note(f"left out `{text(folder)}`, which can't be read ({error.strerror}); images known from there stay")
+        unread.append("/".join(map(text, parts)) + "/")
+        return
     here = above | {(status.st_dev, status.st_ino)}
     for entry in entries:
-        if entry.name.startswith("."):
-            continue
         below = (*parts, entry.name)
+        if entry.name.startswith(".") or excluded(text("/".join(below)), exclude):
+            continue
         if not _is_folder(entry):
             yield entry, below
-        elif (identity := _identity(entry)) in here:
+        elif entry.name.lower() in _NOT_OURS:
+            note(f"left out `{text(entry.path)}`, which the system keeps for itself")
+        elif _identity(entry) in here:
             note(f"left out `{text(entry.path)}`, a link to a folder that it lies in")
-        elif identity is not None:
-            yield from _walk(entry.path, below, here)
+        else:
+            yield from _walk(entry.path, below, here, exclude, unread)
 
 
 def _is_folder(entry: "os.DirEntry[str]") -> bool:
@@ -91,8 +129,11 @@ def _is_folder(entry: "os.DirEntry[str]") -> bool:
         return False
 
 
-def _identity(entry: "os.DirEntry[str]") -> tuple[int, int]:
-    status = entry.stat()
+def _identity(entry: "os.DirEntry[str]") -> tuple[int, int] | None:
+    try:
+        status = entry.stat()
+    except OSError:  # it has just gone
+        return None
     return status.st_dev, status.st_ino
 
 
