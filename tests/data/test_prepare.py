@@ -12,6 +12,8 @@ from typing import Any
 
 import numpy as np
 import PIL.Image
+import pyarrow as pa
+import pyarrow.parquet
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -370,6 +372,102 @@ def test_an_interrupt_keeps_what_was_done(
     assert len(decodes) == 20 + 1  # the one on the way when the interrupt came
     prepare([str(photos)], str(tmp_path / "whole"))
     assert everything(tmp_path / "shop") == everything(tmp_path / "whole")
+
+
+# ---------------------------------------------------------------------- beside others, and at size
+
+
+def test_a_second_writer_between_listing_and_writing_is_refused(
+    photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What it wrote would be written over: the card of the first is that from before."""
+    out = str(tmp_path / "shop")
+    other = tmp_path / "other" / "b"
+    image(other / "cup" / "0.jpg", seed=1)
+    prepare([str(photos)], out)
+    real = module.list_images
+
+    def slow(*arguments: Any) -> Any:
+        monkeypatch.setattr(module, "list_images", real)
+        with pytest.raises(StorageError, match="Another process is writing"):
+            prepare([str(other)], out)
+        return real(*arguments)
+
+    monkeypatch.setattr(module, "list_images", slow)
+    prepare([str(photos)], out)
+    prepare([str(other)], out)
+    assert [entry["name"] for entry in Collection.open(out).card["sources"]] == ["photos", "b"]
+    image(tmp_path / "third" / "b" / "cup" / "9.jpg", seed=2)
+    assert prepare([str(tmp_path / "third" / "b")], out).gone == 0
+    assert list(sources(Path(out)))[-2:] == ["b/cup/0.jpg", "b-2/cup/9.jpg"]
+
+
+def test_images_of_a_folder_that_can_not_be_read_stay(
+    photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out = tmp_path / "shop"
+    prepare([str(photos)], str(out))
+    before = everything(out)
+    real = os.scandir
+
+    def refuse(path: str) -> Any:  # chmod would not stop root
+        if str(path).endswith("cup"):
+            raise PermissionError(13, "Permission denied", path)
+        return real(path)
+
+    monkeypatch.setattr(os, "scandir", refuse)
+    report = prepare([str(photos)], str(out))
+    assert (report.gone, report.rows, report.errors) == (0, 16, 4)
+    assert everything(out) == before
+
+
+def test_what_is_excluded_later_goes_and_comes_back(photos: Path, tmp_path: Path, decodes: list[bytes]) -> None:
+    out = str(tmp_path / "shop")
+    prepare([str(photos)], out)
+    decodes.clear()
+    report = prepare([str(photos)], out, exclude=["cup", "jug/1*"])
+    assert (report.gone, report.rows, report.errors) == (5, 11, 3)
+    report = prepare([str(photos)], out)
+    assert (report.edited, report.rows, report.errors) == (5, 16, 4)
+    assert len(decodes) == 1  # the one that is no image
+
+
+MEMORY = """
+import resource, sys
+from lookalike.data.prepare import prepare
+
+report = prepare([sys.argv[1]], sys.argv[2], limit=20, workers=1)
+print(report.rows, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024)
+"""
+
+
+@pytest.fixture(scope="module")
+def million(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Tables of a million images, which are a thousand files, and of a thousand of them."""
+    place = tmp_path_factory.mktemp("million")
+    (place / "real").mkdir()
+    for i in range(1000):
+        PIL.Image.new("RGB", (4, 4), (i % 256, i // 256, 0)).save(place / "real" / f"{i:03}.png")
+    (place / "photos").mkdir()
+    for i in range(1000):
+        (place / "photos" / f"label{i:03}").symlink_to(place / "real")
+    paths = [f"photos/label{i:03}/{k:03}.png" for i in range(1000) for k in range(1000)]
+    table = pa.table({"path": paths, "note": [f"note {i}" for i in range(len(paths))], "price": np.arange(len(paths))})
+    pyarrow.parquet.write_table(table.slice(0, 1000), place / "few.parquet")
+    pyarrow.parquet.write_table(table, place / "many.parquet")
+    return place
+
+
+def test_memory_hardly_grows_with_the_listing(million: Path) -> None:
+    """10 million rows within 1 GB: what a million add to a thousand, ten times, and the program itself."""
+    peaks = []
+    for source in ("few.parquet", "many.parquet"):
+        command = [sys.executable, "-c", MEMORY, str(million / source), str(million / f"{source}.coll")]
+        done = subprocess.run(command, capture_output=True, text=True, check=True)
+        rows, peak = map(int, done.stdout.split())
+        assert rows == 20
+        peaks.append(peak)
+    assert peaks[0] + 10 * (peaks[1] - peaks[0]) < 1000, peaks
 
 
 # ---------------------------------------------------------------------- refusals

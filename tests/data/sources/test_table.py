@@ -1,15 +1,26 @@
 import datetime
+import json
 import os
 import tarfile
+import tempfile
+from decimal import Decimal
 from pathlib import Path
 from types import SimpleNamespace
 
+import PIL.Image
 import pyarrow as pa
+import pyarrow.csv
 import pyarrow.parquet
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from lookalike.core.errors import SourceError
-from lookalike.data.sources import open_source
+from lookalike.core.files import json_text
+from lookalike.data.collection import Collection
+from lookalike.data.prepare import prepare
+from lookalike.data.sources import csv_table, open_source
+from lookalike.data.sources.kinds import stored_type
 from lookalike.data.sources.listed import LISTED, Source, place_of
 
 
@@ -206,3 +217,113 @@ def test_a_broken_parquet_or_tar_is_told(shop: Path) -> None:
     with pytest.raises(SourceError, match="can't be read as a tar") as caught:
         csv(shop, "path\na.jpg\n")
     assert "uncompressed" in caught.value.hint
+
+
+def test_blanks_behind_commas_are_no_part_of_names_and_texts(shop: Path) -> None:
+    a, b = csv(shop, "label, path, note, split\n007, a.jpg, x , train\n NA, c d.jpg,, \n")
+    assert (a.source, a.label, a.split, a.extra) == ("a.jpg", "007", "train", {"note": "x"})
+    assert (b.source, b.label, b.split, b.extra) == ("c d.jpg", "NA", None, {"note": None})
+    (a,) = csv(shop, "path,label,note\na.jpg, x, y\n")
+    assert (a.label, a.extra) == ("x", {"note": " y"})
+
+
+FORMS = [("Ku\u0308che/\u00e9.jpg", "K\u00fcche/e\u0301.jpg"), ("K\u00fcche/1.jpg", "Ku\u0308che/1.jpg")]
+
+
+@pytest.mark.parametrize(("stored", "named"), FORMS)
+def test_names_are_found_in_any_form_of_unicode(shop: Path, stored: str, named: str) -> None:
+    (shop / stored).parent.mkdir()
+    (shop / stored).write_bytes(b"as a file")
+    (row,) = csv(shop, f"path,label\n{named},K\u00fcche\n")
+    assert (row.source, row.place.read()) == (named, b"as a file")
+    with tarfile.open(shop / "shop.tar", "w", format=tarfile.PAX_FORMAT) as archive:
+        archive.add(shop / stored, stored)
+        archive.add(shop / "a.jpg", "a.jpg")
+    for name in (named, stored):
+        (row,) = csv(shop, f"path,label\n{name},Ku\u0308che\n")
+        assert (row.place.path, row.place.read()) == (str(shop / "shop.tar"), b"as a file")
+        assert row.label == "K\u00fcche"
+
+
+def test_back_slashes_are_told(shop: Path) -> None:
+    assert refused(shop, "path\ndeep\\é.jpg\n")[1] == "write it with slashes: `deep/é.jpg`"
+
+
+def test_patterns_leave_rows_out_and_their_images_need_not_be_there(shop: Path) -> None:
+    (shop / "shop.csv").write_text("path\na.jpg\nthumbs/x.jpg\ndeep/é.jpg\n")
+    assert [row.source for row in rows(open_source(str(shop / "shop.csv"), ["thumbs", "d*/*"]))] == ["a.jpg"]
+    with pytest.raises(SourceError, match="line 3: there is no file"):
+        rows(open_source(str(shop / "shop.csv"), ["deep"]))
+
+
+KINDS = {
+    "half": pa.array([1.5, None, -2.0], pa.float32()).cast(pa.float16()),
+    "big": pa.array([2**63, None, 0], pa.uint64()),
+    "exact": pa.array([Decimal("1.50"), None, Decimal("-2.25")], pa.decimal128(9, 2)),
+    "took": pa.array([1_000, None, 5_000_000_000], pa.duration("ns")),
+    "at": pa.array([1_000, None, 7_000], pa.time64("ns")),
+    "when": pa.array([10**15, None, 0], pa.timestamp("ns", "UTC")),
+    "words": pa.array(["x", None, ""], pa.large_string()),
+    "raw": pa.array([b"\xff", None, b""], pa.binary()),
+    "kind": pa.array(["k", None, "k"]).dictionary_encode(),
+    "box": pa.array([[1.0, 2.0], None, [3.0, 4.0]], pa.list_(pa.float32(), 2)),
+    "tags": pa.array([["a", None], None, []], pa.large_list(pa.string())),
+    "shot": pa.array([{"iso": 100}, None, {"iso": None}], pa.struct([("iso", pa.int32())])),
+    "more": pa.array([[("k", "v")], None, []], pa.map_(pa.string(), pa.string())),
+    "none": pa.nulls(3),
+    "_rowid": pa.array([3, None, 1]),
+    "offset": pa.array([3, None, 1]),
+}
+
+
+@pytest.mark.parametrize("name", KINDS)
+def test_columns_of_any_type_are_stored_shown_and_found_unchanged(shop: Path, name: str) -> None:
+    paths = ["a.jpg", "b.jpg", "c d.jpg"]
+    for i, path in enumerate(paths):
+        PIL.Image.new("RGB", (9, 9 + i)).save(shop / path)
+    pyarrow.parquet.write_table(pa.table({"path": paths, name: KINDS[name]}), shop / "shop.parquet")
+    kept = {"_rowid": "source__rowid"}.get(name, name)
+    coarse = {"took": pa.duration("us"), "at": pa.time64("us"), "when": pa.timestamp("us", "UTC")}
+    expected = KINDS[name].cast(coarse.get(name, KINDS[name].type)).to_pylist()
+    for _ in range(2):
+        report = prepare([str(shop / "shop.parquet")], str(shop / "out"))
+        found = Collection.open(shop / "out").table([kept])[kept].to_pylist()
+        assert found == expected
+        json.loads(json_text(found))
+    assert (report.added, report.edited, report.rows) == (0, 0, 3)
+
+
+def test_a_type_that_is_not_stored_is_refused_by_name(shop: Path) -> None:
+    assert stored_type(pa.month_day_nano_interval()) is None
+    assert stored_type(pa.list_(pa.month_day_nano_interval())) is None
+    for name, column in (("label", [["a"]]), ("path", [{"bytes": b"", "path": "a.jpg"}]), ("path", [b"\xff\xd8"])):
+        table = {"path": ["a.jpg"], name: column}
+        pyarrow.parquet.write_table(pa.table(table), shop / "shop.parquet")
+        with pytest.raises(SourceError, match=f"Column `{name}` of .* expected is text") as caught:
+            rows(open_source(str(shop / "shop.parquet")))
+        assert ("datasets" in caught.value.hint) == (name == "path")
+    pyarrow.parquet.write_table(pa.table({"image": [{"bytes": b"", "path": "a.jpg"}]}), shop / "shop.parquet")
+    with pytest.raises(SourceError, match="no column `path`") as caught:
+        open_source(str(shop / "shop.parquet"))
+    assert "holds the images themselves" in caught.value.hint
+
+
+cells = st.sampled_from(
+    ["", "1", "-20", "2.5", "1e3", "nan", "x", "2020-01-02", "2020-01-02 03:04:05", "NA", "12:30:00"]
+)
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.lists(st.tuples(cells, cells), min_size=1, max_size=12))
+def test_a_type_does_not_depend_on_the_blocks_in_which_a_table_is_read(values: list[tuple[str, str]]) -> None:
+    with tempfile.TemporaryDirectory() as place, pytest.MonkeyPatch.context() as patch:
+        patch.setattr(csv_table, "BLOCK", 64)
+        file = Path(place, "t.csv")
+        file.write_text("path,a,b\n" + "".join(f"{i:03}.jpg,{a},{b}\n" for i, (a, b) in enumerate(values)))
+        found = csv_table.columns_of(file, frozenset(["path"]))
+        whole = pyarrow.csv.read_csv(  # Arrow's own view of the whole columns
+            file, convert_options=pyarrow.csv.ConvertOptions(null_values=[""], strings_can_be_null=True)
+        )
+        assert found == whole.schema
+        got = pa.Table.from_batches(list(csv_table.batches_of(file, found)), found)
+        assert str(got.to_pylist()) == str(whole.to_pylist())  # NaN is not equal to itself
