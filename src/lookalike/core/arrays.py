@@ -14,8 +14,9 @@ def l2_normalize(vectors: Float[np.ndarray, "N D"]) -> Float32[np.ndarray, "N D"
     found = np.zeros(vectors.shape, np.float32)
     for first in range(0, len(vectors), _BLOCK):
         block = vectors[first : first + _BLOCK].astype(np.float64)
-        _, power = np.frexp(np.abs(block).max(axis=1, keepdims=True, initial=0))
-        block = np.ldexp(block, -power)
+        if vectors.dtype == np.float64:  # the squares of all others have room
+            _, power = np.frexp(np.abs(block).max(axis=1, keepdims=True, initial=0))
+            block = np.ldexp(block, -power)
         lengths = np.linalg.norm(block, axis=1, keepdims=True)
         with np.errstate(invalid="ignore"):  # what is not finite becomes NaN
             found[first : first + _BLOCK] = np.divide(block, lengths, out=block, where=lengths > 0)

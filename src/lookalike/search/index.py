@@ -96,9 +96,11 @@ class ExactIndex:
         collection = Collection.open(path)
         column = column or _column(collection)
         ids, vectors = collection.vectors(column, partial=True)
-        vectors = l2_normalize(vectors)
-        finite = np.isfinite(vectors.sum(axis=1))
-        if not finite.all():
+        with np.errstate(over="ignore"):
+            lengths = np.einsum("nd,nd->n", vectors, vectors)
+        if not (np.abs(lengths - 1) < 1e-5).all():  # else they are as an encoder made them
+            vectors = l2_normalize(vectors)
+            finite = np.isfinite(vectors.sum(axis=1))
             ids, vectors = ids[finite], vectors[finite]
         if len(collection) and not len(ids):
             raise CollectionError(
