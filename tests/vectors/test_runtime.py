@@ -145,7 +145,7 @@ def test_without_antialiasing_a_jpeg_is_decoded_whole(tmp_path: Path, parts: Cal
         assert np.array_equal(of_file, of_array) is not antialias
 
 
-def test_what_can_not_be_embedded_is_named(model: str, tmp_path: Path) -> None:
+def test_what_can_not_be_embedded_is_named(model: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     embedder = load(model, "onnx")
     (tmp_path / "text.jpg").write_text("not an image")
     with pytest.raises(ImageError, match=r"text\.jpg`: Not an image"):
@@ -179,8 +179,10 @@ def test_what_can_not_be_embedded_is_named(model: str, tmp_path: Path) -> None:
     ):
         with pytest.raises(UsageError, match="takes a list of images"):
             unusual(embedder, alone)
+    capsys.readouterr()
     with pytest.raises(EncoderError, match="no model directory"):
         load(tmp_path / "absent")
+    assert capsys.readouterr().err == ""
 
 
 START = """

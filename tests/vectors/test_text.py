@@ -94,9 +94,9 @@ def test_jax_gives_the_same(tmp_path, write_text_model):
 
 def test_the_graph_is_kept(tmp_path, write_text_model, monkeypatch):
     model = write_text_model(tmp_path / "m")
-    assert cache.find_text(model) is None
+    assert cache.find(Path(model) / "text", int8=False) is None
     first = load_text(model).embed(TEXTS)
-    assert cache.find_text(model) is not None
+    assert cache.find(Path(model) / "text", int8=False) is not None
     monkeypatch.setattr("lookalike.vectors.text.read_text", lambda _: pytest.fail("tensors were read again"))
     assert np.array_equal(load_text(model).embed(TEXTS), first)
 

@@ -24,7 +24,6 @@ from lookalike.core.errors import StorageError
 from lookalike.core.files import clear_partial, fingerprint, new_directory
 from lookalike.core.journal import note
 from lookalike.encoders.config import EncoderConfig, below, features_fingerprint_of, fingerprint_of
-from lookalike.encoders.text_side import FOLDER
 from lookalike.towers.text import TextConfig
 from lookalike.vectors.precision import LEAST_COSINE, lowest_cosine
 
@@ -74,59 +73,43 @@ def find(model: str | Path, int8: bool) -> tuple[Known, Path] | None:
     return known, entry / "tower.onnx"
 
 
-def keep(
-    model: str | Path, known: Known, config: EncoderConfig, tensors: Mapping[str, np.ndarray], int8: bool
-) -> tuple[Known, Path] | None:
-    """Build the graph of the model directory `model`, whose config and tensors these are, and keep it.
+def graph_of(model: str | Path, int8: bool, make: Callable[[Path], Known]) -> tuple[Known, Path, bool]:
+    """The graph of the model directory `model`: kept, or made now and kept.
 
-    With `int8` it runs in eight bits if that is close enough to float32. None, and a word on stderr, if the cache can't
-    be written.
+    Args:
+        model: A model directory, or its text side.
+        int8: Whether the graph may run in eight bits.
+        make: Writes it into a directory, and says what is known of it then.
+
+    Returns:
+        What is known of it, its file, and whether that is temporary: of a cache that can't be written, with a word on
+        stderr.
     """
-    return _kept(Path(model), int8, lambda directory: fill(directory, known, config, tensors, int8))
-
-
-def fill(directory: Path, known: Known, config: EncoderConfig, tensors: Mapping[str, np.ndarray], int8: bool) -> Known:
-    """Write the tower's graph into `directory`, in eight bits if `int8` and close enough; what is known of it then."""
-    write_graph(directory, config, tensors)
-    return replace(known, cosine=_shortened(directory, config, tensors)) if int8 else known
-
-
-def find_text(model: str | Path) -> Path | None:
-    """The graph of the text side of the model directory `model`; None if none is kept, or the files have changed."""
-    found = find(Path(model) / FOLDER, int8=False)
-    return None if found is None else found[1]
-
-
-def keep_text(model: str | Path, image: str, config: TextConfig, tensors: Mapping[str, np.ndarray]) -> Path | None:
-    """Build the graph of the text side of `model`, which belongs to the image features `image`, and keep it.
-
-    None, and a word on stderr, if the cache can't be written.
-    """
-
-    def fill_text(directory: Path) -> Known:
-        write_text_graph(directory, config, tensors)
-        return Known("", image)  # nothing asks for the fingerprint of a text side
-
-    kept = _kept(Path(model) / FOLDER, False, fill_text)
-    return None if kept is None else kept[1]
-
-
-def _kept(model: Path, int8: bool, fill: Callable[[Path], Known]) -> tuple[Known, Path] | None:
-    """A new entry, whole or not at all; `fill` writes the graph into a directory. None if the cache refuses."""
+    if found := find(model, int8):
+        return *found, False
     try:
-        entry = _entry(model, int8)
+        entry = _entry(Path(model), int8)
         if entry.exists() and not (entry / "known.json").exists():  # half deleted
             shutil.rmtree(entry, ignore_errors=True)
         with new_directory(entry, "graph") as directory:
-            known = fill(directory)
+            known = make(directory)
             (directory / "known.json").write_text(json.dumps(asdict(known)))
     except (OSError, StorageError) as error:
-        found = find(model, int8)  # another process may have been quicker, with the same content
-        if found is None:
-            note(f"the graph of `{model}` is not kept for the next time: {getattr(error, 'message', error)}")
-        return found
+        if found := find(model, int8):  # another process was quicker, with the same content
+            return *found, False
+        directory = Path(tempfile.mkdtemp(prefix="lookalike-"))
+        known = make(directory)  # what is wrong with the model is said by this, and first
+        note(f"the graph of `{model}` is not kept for the next time: {getattr(error, 'message', error)}")
+        return known, directory / "tower.onnx", True
     _prune(entry)
-    return known, entry / "tower.onnx"
+    return known, entry / "tower.onnx", False
+
+
+def fill(directory: Path, config: EncoderConfig, tensors: Mapping[str, np.ndarray], int8: bool) -> Known:
+    """Write the tower's graph into `directory`, in eight bits if `int8` and close enough; what is known of it then."""
+    known = known_of(config, tensors)
+    write_graph(directory, config, tensors)
+    return replace(known, cosine=_shortened(directory, config, tensors)) if int8 else known
 
 
 def _shortened(directory: Path, config: EncoderConfig, tensors: Mapping[str, np.ndarray]) -> float | None:

@@ -59,17 +59,12 @@ def load(
 
         return Embedder.of(Encoder.load(path, "bfloat16" if precision == "bfloat16" else "float32"), "jax", batch)
     int8 = precision == "int8"
-    found = cache.find(path, int8)
-    if found is None:
-        config, tensors = read_model(path)
-        known = cache.known_of(config, tensors)
-        found = cache.keep(path, known, config, tensors, int8)
-        if found is None:
-            return _in_passing(config, known, tensors, batch, int8)
-    else:
-        config, tensors = read_config(path), _projection(path)
-    known, graph = found
-    return Embedder(config, known, tensors, OnnxEngine(graph, config.tower.features, batch=batch))
+    known, graph, temporary = cache.graph_of(
+        path, int8, lambda directory: cache.fill(directory, *read_model(path), int8)
+    )
+    config = read_config(path)
+    engine = OnnxEngine(graph, config.tower.features, batch=batch, temporary=temporary)
+    return Embedder(config, known, _projection(path), engine)
 
 
 class Embedder:
@@ -95,7 +90,9 @@ class Embedder:
         known = cache.known_of(config, tensors)
         if _chosen(runtime) == "jax":
             return cls(config, known, tensors, JaxEngine(encoder, batch=batch))
-        return _in_passing(config, known, tensors, batch, int8=False)
+        graph = cache.write_graph(Path(tempfile.mkdtemp(prefix="lookalike-")), config, tensors)
+        engine = OnnxEngine(graph, config.tower.features, batch=batch, temporary=True)
+        return cls(config, known, tensors, engine)
 
     @property
     def dimension(self) -> int:
@@ -234,16 +231,6 @@ def _chosen(runtime: Runtime) -> Literal["jax", "onnx"]:
     for place in (space.submodule_search_locations or ()) if space else ():
         plugins += os.listdir(place)
     return "jax" if accelerated(os.environ.get("JAX_PLATFORMS", ""), plugins, os.path.exists) else "onnx"
-
-
-def _in_passing(
-    config: EncoderConfig, known: cache.Known, tensors: Mapping[str, np.ndarray], batch: int, int8: bool
-) -> Embedder:
-    """An embedder whose graph lives as long as itself."""
-    directory = Path(tempfile.mkdtemp(prefix="lookalike-"))
-    known = cache.fill(directory, known, config, tensors, int8)
-    engine = OnnxEngine(directory / "tower.onnx", config.tower.features, batch=batch, temporary=True)
-    return Embedder(config, known, tensors, engine)
 
 
 def _projection(path: str | Path) -> dict[str, np.ndarray]:

@@ -1,6 +1,5 @@
 """Texts to vectors in the space of an encoder's embeddings, for encoders that still have their text side."""
 
-import tempfile
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
@@ -116,12 +115,9 @@ def _side(path: str | Path) -> TextSide:
 
 
 def _onnx(path: str | Path, config: TextConfig, image: str) -> OnnxEngine:
-    """The graph from the cache, or built now."""
-    graph, temporary = cache.find_text(path), False
-    if graph is None:
-        tensors = _side(path).tensors
-        graph = cache.keep_text(path, image, config, tensors)
-        if graph is None:
-            graph, temporary = Path(tempfile.mkdtemp(prefix="lookalike-")), True
-            graph = cache.write_text_graph(graph, config, tensors)
+    def make(directory: Path) -> cache.Known:
+        cache.write_text_graph(directory, config, _side(path).tensors)
+        return cache.Known("", image)  # nothing asks for the fingerprint of a text side
+
+    _, graph, temporary = cache.graph_of(Path(path) / FOLDER, False, make)
     return OnnxEngine(graph, config.features, batch=BATCH, temporary=temporary)
