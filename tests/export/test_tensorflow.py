@@ -165,6 +165,19 @@ def test_a_wrong_operator_is_refused(tmp_path: Path, clip, monkeypatch: pytest.M
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.reference("tensorflow")
+@pytest.mark.parametrize(("kernel", "stride", "pad"), [(3, 2, 1), (2, 2, 0)])
+def test_the_largest_of_a_window(kernel: int, stride: int, pad: int):
+    x = np.random.default_rng(0).normal(size=(2, 3, 9, 9)).astype(np.float32) - 5  # zeros around would be larger
+    found = tensorflow.OPERATORS["MaxPool"](
+        tensorflow.load(), x, kernel_shape=[kernel] * 2, strides=[stride] * 2, pads=[pad] * 4
+    ).numpy()
+    padded = np.pad(x, [(0, 0), (0, 0), (pad, pad), (pad, pad)], constant_values=-np.inf)
+    for i, j in np.ndindex(found.shape[2:]):
+        window = padded[:, :, i * stride : i * stride + kernel, j * stride : j * stride + kernel]
+        np.testing.assert_array_equal(found[:, :, i, j], window.max(axis=(2, 3)))
+
+
 def loaded(directory: Path):
     """The signature of what was written: images to vectors."""
     if (file := directory / "model.tflite").exists():

@@ -100,31 +100,19 @@ def preparation(preprocess: Preprocess) -> str:
             f"def prepared(path):\n    return {preprocess}(np.asarray(opened(path)))\n"
         )
     size, side = preprocess.size, preprocess.resize
-    ways = {
-        "squash": f"size = {side}, {side}",
-        "crop": f"size = [{side} * length // min(image.size) for length in image.size]",
-        "pad": f"size = [max(1, round(length / (max(image.size) / {side}))) for length in image.size]",
+    sides = {
+        "squash": f"({side}, {side})",
+        "crop": f"[{side} * length // min(image.size) for length in image.size]",
+        "pad": f"[max(1, round(length / (max(image.size) / {side}))) for length in image.size]",
     }
-    half = "spare // 2" if preprocess.rounding == "floor" else "round(spare / 2)"
-    start = (
-        half
-        if preprocess.mode == "crop" and preprocess.rounding == "floor"
-        else f"{half} if spare > 0 else -(-spare // 2)"
+    start = "spare // 2" if preprocess.rounding == "floor" else "round(spare / 2)"
+    if preprocess.mode != "crop" or preprocess.rounding == "even":
+        start += " if spare > 0 else -(-spare // 2)"
+    fill = preprocess.fill if preprocess.mode == "pad" else (0, 0, 0)
+    return (
+        f"{OPENED}\ndef prepared(path):\n    image = opened(path)\n    size = {sides[preprocess.mode]}\n"
+        f"    image = image.resize(size, Image.Resampling.{preprocess.interpolation.upper()})\n"
+        f"    left, top = ({start} for spare in (length - {size} for length in image.size))\n"
+        f"    square = Image.new('RGB', ({size}, {size}), {fill})\n"
+        "    square.paste(image, (-left, -top))\n    return np.asarray(square)\n"
     )
-    lines = [
-        OPENED,
-        "def prepared(path):",
-        "    image = opened(path)",
-        f"    {ways[preprocess.mode]}",
-        f"    image = image.resize(size, Image.Resampling.{preprocess.interpolation.upper()})",
-        f"    left, top = ({start} for spare in (length - {size} for length in image.size))",
-    ]
-    if preprocess.mode == "pad":
-        lines += [
-            f"    square = Image.new('RGB', ({size}, {size}), {preprocess.fill})",
-            "    square.paste(image, (-left, -top))",
-            "    return np.asarray(square)",
-        ]
-    else:
-        lines.append(f"    return np.asarray(image.crop((left, top, left + {size}, top + {size})))")
-    return "\n".join(lines) + "\n"

@@ -154,44 +154,46 @@ def _pad(tf: Any, x: Any, pads: Any, *_: Any, **__: Any) -> Any:
     return tf.pad(x, pads.reshape(2, -1).T)
 
 
+def _max_pool(tf: Any, x: Any, *, kernel_shape: Any, strides: Any, pads: Any) -> Any:
+    y = tf.transpose(x, [0, 2, 3, 1])
+    y = tf.pad(y, [[0, 0], [pads[0], pads[2]], [pads[1], pads[3]], [0, 0]], constant_values=np.finfo(np.float32).min)
+    return tf.transpose(tf.nn.max_pool2d(y, kernel_shape, strides, "VALID"), [0, 3, 1, 2])
+
+
+def _named(name: str) -> Callable[..., Any]:
+    return lambda tf, *inputs, **attributes: getattr(tf, name)(*inputs, **attributes)
+
+
 def _reduced(name: str) -> Callable[..., Any]:
     return lambda tf, x, axes, keepdims=1: getattr(tf, name)(x, axis=axes.tolist(), keepdims=bool(keepdims))
 
 
+# Operators that are functions of TensorFlow: ONNX's name, its name.
+_SAME = """
+Abs abs, Add add, And logical_and, Clip clip_by_value, Equal equal, Expand broadcast_to, Floor floor,
+GreaterOrEqual greater_equal, Identity identity, Less less, LessOrEqual less_equal, MatMul matmul, Max maximum,
+Min minimum, Mul multiply, Pow pow, Range range, Round round, Sigmoid sigmoid, Sin sin, Squeeze squeeze, Sub
+subtract, Transpose transpose, Where where
+"""
+
 OPERATORS: Mapping[str, Callable[..., Any]] = {
-    "Abs": lambda tf, x: tf.abs(x),
-    "Add": lambda tf, x, y: tf.add(x, y),
-    "And": lambda tf, x, y: tf.logical_and(x, y),
+    **{operator: _named(name) for operator, name in (pair.split() for pair in _SAME.split(","))},
     "Attention": _attention,
     "Cast": lambda tf, x, to: tf.cast(x, _KINDS[to]),
-    "Clip": lambda tf, x, low, high: tf.clip_by_value(x, low, high),
     "Concat": lambda tf, *parts, axis: tf.concat(parts, axis),
     "Conv": _conv,
     "Div": _div,
-    "Equal": lambda tf, x, y: tf.equal(x, y),
-    "Expand": lambda tf, x, shape: tf.broadcast_to(x, shape),
     "Flatten": lambda tf, x, axis: tf.reshape(x, [-1, np.prod(x.shape[axis:])]),
-    "Floor": lambda tf, x: tf.floor(x),
     "Gather": lambda tf, x, at, axis=0: tf.gather(x, at, axis=axis),
     "Gelu": lambda tf, x, approximate=b"none": tf.nn.gelu(x, approximate == b"tanh"),
     "Gemm": lambda tf, x, weight, bias=None: tf.matmul(x, weight) if bias is None else tf.matmul(x, weight) + bias,
     "GlobalAveragePool": lambda tf, x: tf.reduce_mean(x, [2, 3], keepdims=True),
-    "GreaterOrEqual": lambda tf, x, y: tf.greater_equal(x, y),
-    "Identity": lambda tf, x: tf.identity(x),
     "InstanceNormalization": lambda tf, x, weight, bias, epsilon: (
         _normed(tf, x, [2], epsilon) * weight[:, None] + bias[:, None]
     ),
     "LayerNormalization": lambda tf, x, weight, bias, axis, epsilon: _normed(tf, x, [axis], epsilon) * weight + bias,
-    "Less": lambda tf, x, y: tf.less(x, y),
-    "LessOrEqual": lambda tf, x, y: tf.less_equal(x, y),
     "LpNormalization": lambda tf, x, axis, **_: tf.math.divide_no_nan(x, tf.norm(x, axis=axis, keepdims=True)),
-    "MatMul": lambda tf, x, y: tf.matmul(x, y),
-    "Max": lambda tf, x, y: tf.maximum(x, y),
-    "Min": lambda tf, x, y: tf.minimum(x, y),
-    "Mul": lambda tf, x, y: tf.multiply(x, y),
     "Pad": _pad,
-    "Pow": lambda tf, x, y: tf.pow(x, y),
-    "Range": lambda tf, start, end, step: tf.range(start, end, step),
     "ReduceL2": lambda tf, x, axes, keepdims: tf.sqrt(tf.reduce_sum(x * x, axes.tolist(), keepdims=bool(keepdims))),
     "ReduceMax": _reduced("reduce_max"),
     "ReduceMean": _reduced("reduce_mean"),
@@ -199,15 +201,9 @@ OPERATORS: Mapping[str, Callable[..., Any]] = {
     "Relu": lambda tf, x: tf.nn.relu(x),
     "Reshape": _reshape,
     "RotaryEmbedding": _rotary,
-    "Round": lambda tf, x: tf.round(x),
     "Shape": lambda tf, x, start=0, end=None: tf.shape(x, tf.int64)[start:end],
-    "Sigmoid": lambda tf, x: tf.sigmoid(x),
-    "Sin": lambda tf, x: tf.sin(x),
     "Slice": _slice,
-    "Squeeze": lambda tf, x: tf.squeeze(x),
-    "Sub": lambda tf, x, y: tf.subtract(x, y),
-    "Transpose": lambda tf, x, perm: tf.transpose(x, perm),
     "Unsqueeze": lambda tf, x, axes: tf.expand_dims(x, int(axes[0])),
-    "Where": lambda tf, condition, x, y: tf.where(condition, x, y),
+    "MaxPool": _max_pool,
 }
 """Operator -> what computes it; the first argument is the module tensorflow."""

@@ -32,36 +32,21 @@ _CACHE = 2**19  # numbers converted to float32 at once, so that they stay in the
 # OpenBLAS starts threads for products of more multiplications than this; prepare has a process per core already.
 _SINGLE_THREAD = 2**18
 
-_Blocks = tuple[list[int], Float32[np.ndarray, "blocks A B"]]
+_Blocks = tuple[list[int], Float32[np.ndarray, "blocks A B"]]  # where each block's window starts, its weights
 
 
 class Arithmetic(NamedTuple):
     """What filters and geometry need beside operators, of an array library or of a graph that is being made."""
 
     where: Callable[..., Any]
-    sinc: Callable[[Any], Any]
-    """sin(pi x) / (pi x)."""
-    round: Callable[[Any], Any]
-    """Halves to the even number."""
-    whole: Callable[[Any], Any]
-    """As int64."""
-    real: Callable[[Any], Any]
-    """As float32 or finer."""
-    double: Callable[[Any], Any]
-    """As float64."""
+    sinc: Callable[[Any], Any]  # sin(pi x) / (pi x)
+    round: Callable[[Any], Any]  # halves to the even number
+    whole: Callable[[Any], Any]  # as int64
+    real: Callable[[Any], Any]  # as float32 or finer
+    double: Callable[[Any], Any]  # as float64
 
 
 NUMPY = Arithmetic(np.where, np.sinc, np.round, np.int64, np.float64, np.float64)
-
-
-class Taps(NamedTuple):
-    """Along one side: the pixels that each output looks at, and what each of them gives."""
-
-    first: Int64[np.ndarray, " n"]
-    last: Int64[np.ndarray, " n"]
-    """One past the last."""
-    weights: Float64[np.ndarray, "n taps"]
-    """Of the pixels from `first` on; zero from `last` on."""
 
 
 def kernel(t: Any, interpolation: Filter, antialias: bool, xp: Arithmetic = NUMPY) -> Any:
@@ -83,11 +68,12 @@ def taps(
     antialias: bool = True,
     span: float | None = None,
     window: tuple[int, int] | None = None,
-) -> Taps:
-    """The weights along one side, as Pillow has them (`precompute_coeffs`), or torch without antialiasing.
+) -> tuple[Int64[np.ndarray, " n"], Int64[np.ndarray, " n"], Float64[np.ndarray, "n taps"]]:
+    """For each output along a side: the first pixel it looks at, one past the last, and what each of them gives.
 
-    Antialiased, the filter widens where the image shrinks, is cut at the border and brought to sum 1. Without, it keeps
-    its width, and what lies beyond the border has the border's colour: pixels then begin below 0 or end above `length`.
+    Antialiased as in Pillow (`precompute_coeffs`): the filter widens where the image shrinks, is cut at the border and
+    brought to sum 1. Without, as in torch: the filter keeps its width, and pixels beyond the border (below 0, from
+    `length` on) are to have the border's colour.
 
     Args:
         length: Pixels along the side.
@@ -109,7 +95,7 @@ def taps(
     pixels = first[:, None] + np.arange(int((last - first).max()))
     shares = kernel(np.abs((pixels - center[:, None] + 0.5) / stretch), interpolation, antialias)
     shares = shares * (pixels < last[:, None])
-    return Taps(first, last, shares / shares.sum(axis=1, keepdims=True) if antialias else shares)
+    return first, last, shares / shares.sum(axis=1, keepdims=True) if antialias else shares
 
 
 def matrix(length: int, resized: int, interpolation: Filter, antialias: bool) -> Float64[np.ndarray, "resized length"]:
@@ -151,22 +137,14 @@ def weights(
     return found * inside, inside
 
 
-def resize(
-    image: Image,
-    height: int,
-    width: int,
-    box: tuple[float, float, float, float] | None = None,
-    interpolation: Filter = "bicubic",
-) -> UInt8[np.ndarray, "height width 3"]:
-    """`image`, or the part of it inside `box`, resampled by Pillow with antialias to [height width 3].
+Box = tuple[float, float, float, float]
+"""left, top, right, bottom in pixels; fractions are allowed."""
 
-    Args:
-        image: uint8 [H W 3].
-        height: Of the result, in pixels.
-        width: Of the result, in pixels.
-        box: left, top, right, bottom in pixels of `image`; fractions are allowed.
-        interpolation: The filter.
-    """
+
+def resize(
+    image: Image, height: int, width: int, box: Box | None = None, interpolation: Filter = "bicubic"
+) -> UInt8[np.ndarray, "height width 3"]:
+    """`image` [H W 3], or the part of it inside `box`, resampled by Pillow with antialias; sizes in pixels."""
     kind = Pillow.Resampling[interpolation.upper()]
     return np.asarray(Pillow.fromarray(image).resize((width, height), kind, box=box), np.uint8)
 
@@ -258,7 +236,7 @@ def _bytes(values: Float32[np.ndarray, "..."]) -> UInt8[np.ndarray, "..."]:
 
 @lru_cache(maxsize=8)
 def _blocks(size: int, new_size: int, length: float) -> _Blocks:
-    """The band matrix [new_size size] cut into blocks of outputs: where each block's window starts, its weights."""
+    """The band matrix [new_size size] cut into blocks of outputs."""
     first, last, shares = taps(size, new_size, span=length)
     blocks = -(-new_size // _BLOCK)
     heads = np.arange(blocks) * _BLOCK
