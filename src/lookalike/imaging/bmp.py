@@ -50,6 +50,9 @@ def read_bmp(data: bytes, _: int | None) -> Raster:
         many = 4 if size >= 56 or packing == _ALPHA_FIELDS else 3
         masks = (*struct.unpack_from(f"<{many}I", data, 54), 0)[:4]
 
+    if masks[3] and not (np.frombuffer(body, f"<u{bits // 8}" if bits != 24 else np.uint8) & masks[3]).any():
+        masks = (*masks[:3], 0)  # no alpha anywhere: it was not meant
+
     def rows(first: int, after: int) -> Rows:
         part = np.ascontiguousarray(lines[first:after, : width * bits // 8]).reshape(after - first, width, bits // 8)
         values = np.zeros(part.shape[:2], np.uint32)

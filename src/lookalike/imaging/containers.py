@@ -121,9 +121,9 @@ def read_webp(data: bytes, _: int | None) -> Raster:
         body = b"WEBP" + b"".join(kept)
         data = b"RIFF" + struct.pack("<I", len(body)) + body
         width, height = (1 + int.from_bytes(told[b"VP8X"][at : at + 3], "little") for at in (4, 7))
-        check_size(width, height, 4)
+        check_size(width, height, 16)
     image = open_as("WEBP", data)
-    check_size(image.width, image.height, 4)
+    check_size(image.width, image.height, 16)  # its library keeps two canvases
     turned = exif(told.get(b"EXIF", b""))
     return from_pillow(load(image), told.get(b"ICCP") or turned[1], turned[0])
 
@@ -158,7 +158,7 @@ def read_avif(data: bytes, _: int | None) -> Raster:
     """
     data, properties = _avif_head(data)
     image = open_as("AVIF", data)
-    check_size(image.width, image.height, 8)
+    check_size(image.width, image.height, 10)
     turned = exif(image.info.get("exif", b""))[0]
     color: Color | None = image.info.get("icc_profile")
     codes = next((body for name, body in properties if name == b"colr" and body[:4] == b"nclx" and len(body) >= 8), b"")

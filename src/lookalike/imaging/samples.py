@@ -116,7 +116,7 @@ class Samples:
     def _values(self, start: int, stop: int) -> Shaped[np.ndarray, "n W S"]:
         """The samples of some rows, of each plane that is needed."""
         each = self._count if len(self._planes) == 1 and self._page.value(284, 1) != 2 else 1
-        parts = [self._unpacked(plane[start:stop], each) for plane in self._planes]
+        parts = [self._unpacked(plane(start, stop), each) for plane in self._planes]
         return parts[0] if len(parts) == 1 else np.concatenate(parts, axis=2)
 
     def _unpacked(self, lines: UInt8[np.ndarray, "n across bytes"], each: int) -> Shaped[np.ndarray, "n W S"]:

@@ -5,6 +5,7 @@ libtiff unpacks any compression that loses nothing, if the page is presented to 
 
 import io
 import struct
+from collections.abc import Callable
 
 import numpy as np
 import PIL.TiffImagePlugin
@@ -14,20 +15,22 @@ from lookalike.core.errors import ImageError
 from lookalike.imaging.codec import load
 from lookalike.imaging.tags import Directory
 
+Lines = Callable[[int, int], UInt8[np.ndarray, "n across bytes"]]
 
-def lines_of(data: bytes, page: Directory, plane: int, planes: int, bits: int) -> UInt8[np.ndarray, "h across bytes"]:
-    """The bytes of each row of a plane; of a tiled page those of each tile that the row crosses."""
+
+def lines_of(data: bytes, page: Directory, plane: int, planes: int, bits: int) -> Lines:
+    """The bytes of the rows of a plane, from one to before another; of a tiled page those of each tile in a row."""
     width, height = page.value(256, 0), page.value(257, 0)
-    each = page.value(277, 1) if planes == 1 else 1
+    count = page.value(277, 1) if planes == 1 else 1
     tiled = 322 in page.tags
     segment_width, segment_height = (
         (page.value(322, 0), page.value(323, 0)) if tiled else (width, page.value(278, height))
     )
     segment_height = segment_height if tiled else min(segment_height, height)
-    if min(segment_width, segment_height) < 1 or (tiled and segment_width * each * bits % 8):
+    if min(segment_width, segment_height) < 1 or (tiled and segment_width * count * bits % 8):
         raise ImageError(f"The TIFF has segments of {segment_width} x {segment_height} pixels, which can't be.")
     across, down = -(-width // segment_width), -(-height // segment_height)
-    length = -(-segment_width * each * bits // 8)
+    length = -(-segment_width * count * bits // 8)
     many = across * down
     starts = page.values(324 if tiled else 273)[plane * many : (plane + 1) * many]
     if len(starts) < many:
@@ -44,12 +47,15 @@ def lines_of(data: bytes, page: Directory, plane: int, planes: int, bits: int) -
             f"The TIFF image is damaged or truncated: not all of its {width:,} x {height:,} pixels are there."
         )
     if compression == 1:
-        return _stored(data, page, starts, (down, across, segment_height, length), height)
-    tags = {256: across * length, 257: height, 258: 8, 259: compression, 262: 1, 266: page.value(266, 1), 277: 1}
-    tags |= {322: length, 323: segment_height} if tiled else {278: segment_height}
+        lines = _stored(data, page, starts, (down, across, segment_height, length), height)
+        return lambda start, stop: lines[start:stop]
+    each, kind = (4, 5) if length % 4 == 0 else (1, 1)  # as inks there are fewer pixels, of which Pillow has a limit
+    tags = {256: across * length // each, 257: height, 258: 8, 259: compression, 262: kind, 277: each}
+    tags |= {322: length // each, 323: segment_height} if tiled else {278: segment_height}
+    tags[266] = page.value(266, 1)
     parts = [data[start : start + count] for start, count in zip(starts, counts, strict=True)]
     image = load(PIL.TiffImagePlugin.TiffImageFile(io.BytesIO(_file(tags, parts))))
-    return np.asarray(image).reshape(height, across, length)
+    return lambda start, stop: np.asarray(image.crop((0, start, image.width, stop))).reshape(-1, across, length)
 
 
 def _stored(

@@ -6,11 +6,14 @@ what these bytes mean is decided here: depth, format, predictor, planes, photome
 and subsampled YCbCr go to Pillow as they are. What is not understood is refused in words.
 """
 
+import io
 import re
 import struct
 from collections.abc import Iterator
 
 import numpy as np
+import PIL.Image
+import PIL.ImageChops
 
 from lookalike.core.errors import ImageError
 from lookalike.imaging.codec import from_pillow, load, open_as
@@ -35,9 +38,10 @@ def read_tiff(data: bytes, _: int | None) -> Raster:
     subsampled = photometric == 6 and page.values(530) != (1, 1)
     if compression in _BY_PILLOW or (subsampled and compression in _PLAIN and compression != 1):
         check_size(width, height, 4)
+        image = load(open_as("TIFF", _first_page(data, page)))
         if compression == 3:
-            _check_fax(data, page)
-        return from_pillow(load(open_as("TIFF", _first_page(data, page))), color)  # turned by Pillow already
+            _check_fax(data, page, image)
+        return from_pillow(image, color)  # turned by Pillow already
     if compression not in _PLAIN or photometric not in INKS or subsampled:
         raise ImageError(
             f"The TIFF has samples of a kind that is not read (compression {compression}, photometric {photometric}): "
@@ -71,18 +75,35 @@ def _pages(data: bytes) -> Iterator[Directory]:
         page = directory(data, page.after, page.order) if page.after else Directory()
 
 
-def _check_fax(data: bytes, page: Directory) -> None:
-    """Refuse a Group 3 page that has lost an end of line: libtiff is silent, and moves what is below up."""
-    table = bytes(int(f"{i:08b}"[::-1], 2) for i in range(256)) if page.value(266, 1) == 2 else None
-    rows, ends = 0, False
+def _check_fax(data: bytes, page: Directory, image: PIL.Image.Image) -> None:
+    """Refuse a Group 3 page with rows that are lost or torn, of which libtiff does not tell.
+
+    A row has one code in Group 3, so a row that is whole is what its pixels are encoded to. Where most rows are not,
+    the encoder had other habits.
+    """
+    lines, height = _fax_lines(data, page), page.value(257, 0)
+    torn = height - len(lines) if lines else 0
+    if torn <= 0 and not page.value(292, 0) & 1 and page.value(274, 1) == 1 and lines:
+        counts = []
+        for form in (image, PIL.ImageChops.invert(image)):
+            again = io.BytesIO()
+            form.save(again, "TIFF", compression="group3")
+            wanted = _fax_lines(again.getvalue(), first(again.getvalue()))
+            counts.append(sum(a != b for a, b in zip(lines, wanted, strict=False)))
+        torn = min(counts) if 2 * min(counts) < height else 0
+    if torn > 0:
+        raise ImageError(f"The TIFF image is damaged or truncated: {torn:,} of its {height:,} rows are torn or lost.")
+
+
+def _fax_lines(data: bytes, page: Directory) -> list[bytes]:
+    """The codes of each row, as digits; none if nothing marks the ends of rows."""
+    turned = bytes(int(f"{i:08b}"[::-1], 2) for i in range(256)) if page.value(266, 1) == 2 else None
+    lines: list[bytes] = []
     for start, count in zip(page.values(273), page.values(279), strict=False):
-        packed = np.frombuffer(data[start : start + count].translate(table), np.uint8)
-        lines = re.split(b"0{11,}1", (np.unpackbits(packed) + 48).tobytes())
-        rows, ends = rows + sum(len(line) > 1 for line in lines), ends or len(lines) > 1
-    if ends and rows < page.value(257, 0):
-        raise ImageError(
-            f"The TIFF image is damaged or truncated: {rows:,} of its {page.value(257, 0):,} rows are there."
-        )
+        packed = np.frombuffer(data[start : start + count].translate(turned), np.uint8)
+        parts = re.split(b"0{11,}1", (np.unpackbits(packed) + 48).tobytes())
+        lines += [part.rstrip(b"0") for part in parts if len(part) > 1] if len(parts) > 1 else []
+    return lines
 
 
 def _first_page(data: bytes, page: Directory) -> bytes:
