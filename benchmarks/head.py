@@ -67,7 +67,7 @@ def ours() -> Step:
         mirror=False,
         optimizer=AdamW(learning_rate=RATE, centers_learning_rate=RATE, weight_decay=0.01, warmup=0.0),
     )
-    optimizer = make_optimizer(config.optimizer, 10**9)
+    optimizer = make_optimizer(config.optimizer, 10**9, {"projection.weight"})
     projection = {"weight": jnp.asarray(weight), "bias": jnp.zeros(arguments.dimension)}
     state = first_state(Learner({}, projection, Centers(jnp.asarray(centers[:, None]))), optimizer)
     step = make_step(head_objective(config), optimizer, 0)

@@ -1,12 +1,10 @@
 """The page is well-formed, tells the numbers it was given, and keeps foreign text harmless."""
 
 import base64
+from dataclasses import replace
 from html.parser import HTMLParser
 
-import pytest
-
-from lookalike.demo.chart import bars, curve
-from lookalike.demo.page import Example, Hit, Page, Score, render
+from lookalike.demo.page import Example, Hit, Page, Score, to_html
 
 VOID = {"meta", "img", "br"}
 
@@ -60,38 +58,45 @@ def read(text: str) -> Reader:
 
 
 def test_page_is_well_formed_and_tells_its_numbers() -> None:
-    text = " ".join(read(render(make_page())).text)
+    text = " ".join(read(to_html(make_page())).text)
     for part in ("0.725", "+0.375", "-0.050", "480 drawn images", "other 20", "same · 0.91", "other · -0.25", "64 s"):
         assert part in text, part
 
 
 def test_images_are_inside_the_page_with_words_for_those_who_do_not_see_them() -> None:
-    images = read(render(make_page())).images
+    images = read(to_html(make_page())).images
     assert [base64.b64decode(str(i["src"]).split(",")[1]) for i in images] == [b"query", b"one", b"two"]
     assert [i["alt"] for i in images] == ["query: mugs/plain", "mugs/plain", "toys/bear"]
 
 
 def test_page_needs_no_network() -> None:
-    text = render(make_page())
+    text = to_html(make_page())
     assert "http" not in text
     assert "<script" not in text
 
 
-def test_labels_are_escaped() -> None:
-    label = "'><script>alert(1)</script>"
-    page = render(make_page(label))
-    assert "<script" not in page
-    assert read(page).images[1]["alt"] == label
+def test_names_from_outside_are_escaped() -> None:
+    """Labels come from folders, domains from tables, commands from paths."""
+    hostile = """'"><script>alert(1)</script>&{{ 7 * 7 }}"""
+    page = make_page(hostile)
+    page = replace(
+        page,
+        own=[hostile],
+        seconds=[(hostile, hostile, 1.0)],
+        scores=[replace(score, name=hostile, per_domain={hostile: 0.5}) for score in page.scores],
+    )
+    text = to_html(page)
+    assert "<script" not in text
+    reader = read(text)
+    assert reader.images[1]["alt"] == hostile
+    assert " ".join(reader.text).count(hostile) >= 9  # as what it says, wherever it stands
 
 
 def test_bars_are_as_long_as_their_values() -> None:
-    drawing = bars({"one": {"mugs": 0.25}, "two": {"mugs": 1.0}}, "a chart")
-    assert "width='140.0'" in drawing  # a quarter of 560
-    assert "width='560.0'" in drawing
-    with pytest.raises(ValueError, match="not for 4"):
-        bars({str(i): {"mugs": 0.5} for i in range(4)}, "too many")
+    text = to_html(make_page())
+    for value in (0.3, 0.31, 0.2, 0.5, 0.7, 0.75):
+        assert f'width="{560 * value:.1f}" height="14"' in text
 
 
-def test_curve_rises_with_the_value() -> None:
-    drawing = curve([(0, 0.0), (10, 1.0)], "a curve")
-    assert "points='44.0,210.0 684.0,10.0'" in drawing
+def test_the_curve_rises_with_the_value() -> None:
+    assert 'points="44.0,140.0 684.0,65.0 "' in to_html(make_page())

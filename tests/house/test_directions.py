@@ -25,7 +25,7 @@ TABLE = {
     "evaluation": {"core", "data", "vectors", "search"},
     "pages": {"core", "imaging", "data", "search"},
     "recipes": {"core", "imaging", "data", "towers", "losses", "training.config"},
-    "demo": {"core", "imaging", "data"},
+    "demo": {"core", "imaging", "data", "pages"},
     "export": {"core", "imaging", "towers", "encoders", "published"},
 }
 FREE = {"commands"}  # wires siblings, reads argv, prints, exits

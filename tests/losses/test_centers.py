@@ -40,6 +40,16 @@ def test_centers_start_at_the_class_means(count):
     np.testing.assert_array_equal(weight, centers_at_means(rows, label, count, seed=3).weight)
 
 
+def test_a_class_whose_images_take_each_other_away_has_a_center_all_the_same():
+    rows = np.random.default_rng(3).normal(size=(8, 5)).astype(np.float32)
+    rows /= np.linalg.norm(rows, axis=1, keepdims=True)
+    rows, label = np.concatenate([rows, -rows[:4]]), np.array([0, 1, 2, 3, 4, 4, 4, 4, 0, 1, 2, 3], np.int32)
+    weight = np.asarray(centers_at_means(rows, label, 1, seed=0).weight)
+    lengths = np.linalg.norm(weight[:, 0], axis=1)
+    assert (lengths > 0.2).all()
+    assert np.isfinite(weight).all()
+
+
 def test_unit_is_finite_at_zero():
     value, slope = jax.value_and_grad(lambda x: l2_normalize(x).sum())(jnp.zeros(3))
     assert value == 0

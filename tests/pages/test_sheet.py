@@ -3,13 +3,16 @@
 import base64
 import io
 from html.parser import HTMLParser
+from importlib import resources
 
 import numpy as np
 import PIL.Image
 import pytest
+from jinja2 import UndefinedError
 
 from lookalike.core.errors import UsageError
 from lookalike.imaging.decode import encode_jpeg
+from lookalike.pages.render import render
 from lookalike.pages.sheet import CELL_HEIGHT, CELL_WIDTH, Found, Line, to_html, to_png, write_sheet
 
 COLORS = {"red": (220, 30, 30), "green": (30, 180, 60), "blue": (40, 60, 210)}
@@ -98,3 +101,14 @@ def test_other_suffixes_are_refused(tmp_path):
 def test_no_query_at_all_still_makes_a_sheet():
     assert PIL.Image.open(io.BytesIO(to_png([]))).size[0] > 0
     assert "0 queries" in to_html([])
+
+
+def test_a_value_that_a_template_lacks_is_an_error_and_not_an_empty_place():
+    with pytest.raises(UndefinedError):
+        render("sheet.html")
+
+
+def test_templates_are_in_the_package():
+    """Beside the code, where the build takes every file of the package into the wheel."""
+    names = {path.name for path in resources.files("lookalike.pages").joinpath("templates").iterdir()}
+    assert names == {"demo.html", "sheet.html"}

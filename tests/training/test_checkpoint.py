@@ -14,7 +14,7 @@ from lookalike.core.files import storage_errors
 from lookalike.losses.centers import Centers
 from lookalike.losses.margins import ArcFace, CosFace
 from lookalike.training.checkpoint import Checkpoints, opened_run
-from lookalike.training.config import AdamW, HeadConfig
+from lookalike.training.config import AdamW, HeadConfig, PcaConfig
 from lookalike.training.optimizer import make_optimizer
 from lookalike.training.state import Learner, first_state
 
@@ -25,7 +25,9 @@ def state(step=0, seed=0):
     rng = np.random.default_rng(seed)
     weight, centers = (jnp.asarray(rng.normal(size=s), jnp.float32) for s in [(4, 2), (3, 1, 2)])
     learner = Learner({}, {"weight": weight, "bias": jnp.zeros(2)}, Centers(centers))
-    return first_state(learner, make_optimizer(AdamW(), 10))._replace(step=jnp.asarray(step, jnp.int32))
+    return first_state(learner, make_optimizer(AdamW(), 10, {"projection.weight"}))._replace(
+        step=jnp.asarray(step, jnp.int32)
+    )
 
 
 def test_saved_and_restored_bit_for_bit(tmp_path):
@@ -54,6 +56,22 @@ def test_the_last_two_are_kept_and_scraps_do_no_harm(tmp_path):
         assert int(checkpoints.latest(state()).step) == 3
 
 
+def test_what_is_not_finite_is_neither_saved_nor_taken_up(tmp_path, monkeypatch):
+    bad = state(9)
+    bad.learner.projection["weight"] = bad.learner.projection["weight"].at[1, 0].set(jnp.inf)
+    with closing(Checkpoints(tmp_path, FACTS)) as checkpoints:
+        checkpoints.save(state(5))
+        with pytest.raises(RunError, match="diverged: behind step 9"):
+            checkpoints.save(bad)
+        with monkeypatch.context() as patch:  # as versions before did
+            patch.setattr("lookalike.training.checkpoint._finite", lambda state: True)
+            checkpoints.save(bad)
+    with closing(Checkpoints(tmp_path, FACTS)) as checkpoints:
+        assert int(checkpoints.latest(state()).step) == 5
+        checkpoints.save(state(9))
+        assert int(checkpoints.latest(state()).step) == 9
+
+
 def test_other_data_is_refused(tmp_path):
     with closing(Checkpoints(tmp_path, FACTS)) as checkpoints:
         checkpoints.save(state(1))
@@ -77,6 +95,43 @@ def test_another_config_is_refused_by_field(tmp_path):
             pass
     (tmp_path / "run").rename(tmp_path / "moved")
     with opened_run(replace(config, out=str(tmp_path / "moved"))):
+        pass
+
+
+def test_another_spelling_of_the_same_place_is_the_same(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "c").mkdir()
+    config = HeadConfig(data="c", model="m", out="run")
+    with opened_run(config) as run:
+        (run / "metrics.jsonl").write_text('{"step": 0}\n')
+    for data in ("./c", str(tmp_path / "c"), "c/../c/"):
+        with opened_run(replace(config, data=data)):
+            pass
+    with pytest.raises(RunError, match="started with data 'c', and this command says 'd'"):
+        with opened_run(replace(config, data="d")):
+            pass
+    (run / "checkpoints" / "12").mkdir(parents=True)  # its facts tell what lies in `d`
+    with opened_run(replace(config, data="d", model="n")):
+        pass
+    (run / "model").mkdir()
+    with pytest.raises(RunError, match="started with data"), opened_run(replace(config, data="d")):
+        pass
+
+
+def test_a_config_of_the_version_before_is_the_same_by_its_values(tmp_path):
+    config = HeadConfig(data="a", model="b", out=str(tmp_path / "run"))
+    with opened_run(config) as run:
+        saved = json.loads((run / "config.json").read_text())
+        saved["keep"] = {**saved.pop("distill"), "type": "Neighbours"}
+        saved["optimizer"]["rate"] = saved["optimizer"].pop("learning_rate")
+        (run / "config.json").write_text(json.dumps(saved))
+        (run / "metrics.jsonl").write_text('{"step": 0}\n')
+    with opened_run(config):
+        pass
+    with pytest.raises(RunError, match=r"optimizer\.learning_rate 0\.0001, and this command says 0\.5"):
+        with opened_run(replace(config, optimizer=replace(config.optimizer, learning_rate=0.5))):
+            pass
+    with pytest.raises(RunError, match="type 'HeadConfig'"), opened_run(PcaConfig(out=str(tmp_path / "run"))):
         pass
 
 

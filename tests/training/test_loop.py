@@ -1,5 +1,6 @@
 """The whole story: what a run leaves, that it goes on where it was stopped, and that it is a function of its config."""
 
+import contextlib
 import json
 import os
 import shutil
@@ -13,13 +14,16 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from lookalike.core.errors import CollectionError, RunError
+from lookalike.core.errors import CollectionError, RunError, UsageError
 from lookalike.core.files import kind_of, read_card, write_json
+from lookalike.core.mesh import make_mesh
 from lookalike.encoders.encoder import Encoder
 from lookalike.recipes import RECIPES
 from lookalike.training.config import Lda, Pca, PcaConfig, Random
 from lookalike.training.loop import train
 from lookalike.training.pca import lda, pca
+from lookalike.training.scores import Scores
+from lookalike.training.tasks import head_task
 
 
 def lines(run):
@@ -151,6 +155,93 @@ def test_stopped_by_hand_it_goes_on_bit_for_bit(made, tmp_path, monkeypatch):
     train(replace(config, out=str(tmp_path / "whole")))
     assert weights(tmp_path / "stopped") == weights(tmp_path / "whole")
     assert lines(tmp_path / "stopped") == lines(tmp_path / "whole")
+
+
+def nan_at(step):
+    """`head_task`, with features that are not finite in the batch of this step."""
+
+    def task(config):
+        made = head_task(config)
+
+        def batches(start):
+            for at, batch in enumerate(made.batches(start), start + 1):
+                yield batch._replace(features=batch.features * np.nan) if at == step else batch
+
+        return replace(made, batches=batches)
+
+    return task
+
+
+@pytest.mark.parametrize("at", [13, 14, 15, 16, 20])
+def test_a_run_that_diverges_stops_and_its_last_good_state_stays(made, tmp_path, monkeypatch, at):
+    config = made.head(tmp_path / "run", steps=20, save_every=7, log_every=5)
+    with monkeypatch.context() as patch:
+        patch.setattr("lookalike.training.loop.head_task", nan_at(at))
+        for _ in range(2):
+            with pytest.raises(RunError, match=f"diverged: behind step {at} the loss"):
+                train(config)
+            saved = {path.name for path in (tmp_path / "run" / "checkpoints").iterdir()}
+            assert saved == {str(step) for step in (7, 14) if step < at}
+    assert not (tmp_path / "run" / "model").exists()
+    assert "NaN" not in (tmp_path / "run" / "metrics.jsonl").read_text()
+    train(config)  # whatever it was, it is gone
+    train(replace(config, out=str(tmp_path / "whole")))
+    assert weights(tmp_path / "run") == weights(tmp_path / "whole")
+
+
+def test_learning_rates_beyond_reason_end_in_a_sentence_or_a_finite_model(made, tmp_path):
+    config = made.head(tmp_path / "run", steps=30, save_every=10, start=Random())
+    rates = replace(config.optimizer, learning_rate=1e38, centers_learning_rate=1e38, warmup=0.0)
+    with contextlib.suppress(RunError):
+        encoder = train(replace(config, optimizer=rates))
+        assert all(np.isfinite(tensor).all() for tensor in encoder.tensors().values())
+
+
+@pytest.mark.parametrize("moment", ["before", "behind"])
+def test_killed_while_it_measures_it_measures_again_and_not_twice(made, tmp_path, monkeypatch, moment):
+    """Between the checkpoint and the measurement of one step, and between the last measurement and the model."""
+    config = made.head(tmp_path / "whole", steps=6, save_every=2, evaluate_every=2, log_every=1)
+    train(config, dimension_of)
+    stopped, real = replace(config, out=str(tmp_path / "stopped")), Scores.measure
+
+    def killed(self, step, which, encoder):
+        if moment == "behind":
+            real(self, step, which, encoder)
+        if (step, which) == (4 if moment == "before" else 6, "trained"):
+            raise InterruptedError
+        if moment == "before":
+            real(self, step, which, encoder)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Scores, "measure", killed)
+        with pytest.raises(InterruptedError):
+            train(stopped, dimension_of)
+    train(stopped, dimension_of)
+    assert lines(tmp_path / "stopped") == lines(tmp_path / "whole")
+
+
+def test_a_batch_that_the_devices_can_not_share_is_refused(made, tmp_path, devices):
+    with pytest.raises(UsageError, match="`--batch` is 100; expected a multiple of 8") as refused:
+        train(made.head(tmp_path / "run", batch=100), mesh=make_mesh(devices))
+    assert refused.value.hint == "--batch 104"
+
+
+@pytest.mark.parametrize("seed", [-1, 2**32, 2**63, 2**200])
+def test_seeds_that_there_are(made, tmp_path, seed):
+    with pytest.raises(UsageError, match="`--seed` is"):
+        made.head(tmp_path / "run", seed=seed)
+    for name, value in (("epochs", float("nan")), ("epochs", float("inf")), ("batch", 0)):
+        with pytest.raises(UsageError, match=f"`--{name}` is"):
+            made.head(tmp_path / "run", **{name: value})
+
+
+def test_features_that_are_zero_are_no_reason_to_fail(made, tmp_path, monkeypatch):
+    nothing = np.zeros((72, 16), np.float32)
+    monkeypatch.setattr("lookalike.training.tasks.cached_features", lambda *_: (nothing, nothing))
+    encoder = train(made.head(tmp_path / "random", start=Random(), steps=2))
+    assert all(np.isfinite(tensor).all() for tensor in encoder.tensors().values())
+    with pytest.raises(RunError, match="point the same way"):
+        train(made.head(tmp_path / "pca"))
 
 
 CHILD = "import sys; from lookalike.commands import main; sys.exit(main(['train', 'head', *sys.argv[1:]]))"

@@ -126,3 +126,73 @@ def test_too_little_to_learn_from():
         lda(features(60, 100), np.arange(60) % 20, 8, shrinkage=0.0)
     with pytest.raises(RunError, match="point the same way"):
         pca(np.full((50, 8), 3, np.float32), 2)
+
+
+def poor(kind, width=24, seed=0):
+    """Features that say little, and labels: each by another way of having fewer directions than rows."""
+    rng = np.random.default_rng(seed)
+    rows, label = np.abs(rng.normal(size=(60, width))) + 1, np.arange(60) % 12
+    made = {
+        "one image a class": (rows, np.arange(60)),
+        "repeats": (rows[np.arange(60) // 6], np.arange(60) // 12),
+        "repeats of the class": (rows[label], label),
+        "two images": (rows[np.arange(60) % 2], np.arange(60) % 2),
+        "a line": (rows[:1] + np.linspace(0, 1, 60)[:, None] * rows[1:2], label),
+        "some zeros": (rows * (np.arange(60) % 3 > 0)[:, None], label),
+        "dead features": (rows * (np.arange(width) < 5), label),
+        "far from zero": (rows + 1e4, label),
+    }
+    features, label = made[kind]
+    return features.astype(np.float32), label
+
+
+POOR = [
+    "one image a class",
+    "repeats",
+    "repeats of the class",
+    "two images",
+    "a line",
+    "some zeros",
+    "dead features",
+    "far from zero",
+]
+
+
+@pytest.mark.parametrize("within", [0.0, 0.5, 1.0])
+@pytest.mark.parametrize("kind", POOR)
+def test_directions_that_no_image_takes_are_not_blown_up(kind, within):
+    """Whatever the power, no direction weighs more than the least in which the images differ.
+
+    The variance in that direction is told apart from rounding by hand: exactly, in float64.
+    """
+    x, label = poor(kind)
+    metric = within_classes(x, label, within, 0.0) if within else np.eye(x.shape[1])
+    assert np.isfinite(metric).all()
+    exact = x.astype(np.float64)
+    exact = exact / np.maximum(np.linalg.norm(exact, axis=1, keepdims=True), 1e-30) @ metric
+    variance = np.linalg.eigvalsh(np.cov(exact.T, bias=True))[::-1]
+    genuine = variance[variance > 1e-6 * variance[0]][:16]
+    plain, _ = pca(x, 16, 0.0, metric)
+    for power in (-1.0, -0.25, 0.5):
+        weight, bias = pca(x, 16, power, metric)
+        assert np.isfinite(weight).all()
+        assert np.isfinite(bias).all()
+        grown = np.linalg.norm(weight, axis=0) / np.linalg.norm(plain, axis=0)
+        assert grown.max() <= 1.02 * max(genuine[-1] ** power, genuine[0] ** power)
+
+
+@pytest.mark.parametrize("kind", POOR)
+def test_lda_learns_or_says_why_not(kind):
+    x, label = poor(kind)
+    alone = kind in ("one image a class", "repeats of the class", "two images")
+    dimension = 1 if kind == "two images" else 3
+    if alone:
+        with pytest.raises(RunError, match=r"No class has two images that differ \(60 images of"):
+            lda(x, label, dimension)
+        return
+    weight, bias = lda(x, label, dimension)
+    assert np.isfinite(weight).all()
+    assert np.isfinite(bias).all()
+    if kind != "far from zero":
+        with pytest.raises(RunError, match="can't be inverted"):
+            lda(x[:20], np.arange(20) % 5, dimension, shrinkage=0.0)

@@ -47,7 +47,7 @@ def batch(step, rows=16):
 
 def run(steps, mesh, **changes):
     values = config(**changes)
-    optimizer = make_optimizer(values.optimizer, STEPS)
+    optimizer = make_optimizer(values.optimizer, STEPS, {"projection.weight"})
     step = make_step(head_objective(values), optimizer, seed=3)
     state, losses = place(first_state(learner(values.centers), optimizer), mesh), []
     for i in range(steps):
@@ -82,7 +82,7 @@ def test_one_device_and_eight(devices):
 
 def test_the_old_state_is_given_up():
     values = config()
-    optimizer = make_optimizer(values.optimizer, STEPS)
+    optimizer = make_optimizer(values.optimizer, STEPS, {"projection.weight"})
     step = make_step(head_objective(values), optimizer, seed=3)
     before = first_state(learner(), optimizer)
     after, _ = step(before, batch(0))
@@ -118,7 +118,7 @@ def test_one_step_as_torch_would_take_it():
         centers=1,
         optimizer=AdamW(learning_rate=1e-2, centers_learning_rate=1e-2, weight_decay=0.0, warmup=0.0),
     )
-    optimizer = make_optimizer(values.optimizer, 10**6)
+    optimizer = make_optimizer(values.optimizer, 10**6, {"projection.weight"})
     step = make_step(head_objective(values), optimizer, seed=0)
     start, given = learner(1), batch(0)._replace(mirrored=None)
     weight, centers = (np.asarray(x) for x in (start.projection["weight"], start.centers.weight[:, 0]))

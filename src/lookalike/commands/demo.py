@@ -55,7 +55,7 @@ class Config:
 def main(config: Config) -> None:
     """The whole way: draw, prepare, train, evaluate, index, search, tell."""
     from lookalike.core.journal import note
-    from lookalike.demo.page import render
+    from lookalike.demo.page import to_html
 
     out, clock = Path(config.out), Clock()
     _occupy(out, config)
@@ -65,7 +65,7 @@ def main(config: Config) -> None:
         print(table)
         return
     page = out / "index.html"
-    write_bytes(page, render(_told(out, table, clock)).encode())
+    write_bytes(page, to_html(_told(out, table, clock)).encode())
     note(f"\nThe page is `{page}`: open it in a browser. The same with a folder of your own photos:\n")
     print("\n".join(_OWN))
 

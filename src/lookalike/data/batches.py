@@ -1,4 +1,4 @@
-"""Collection + sampling + augmentation -> batches of pixels, prepared ahead by threads, from any step on.
+"""Collection + sampling + augmentation -> batches of pixels, prepared ahead on all cores, from any step on.
 
 What a batch holds depends on (seed, step) alone. Threads suffice: decoding and resizing leave Python's lock.
 """
@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Protocol, runtime_checkable
 import numpy as np
 from jaxtyping import Int, Int32, Int64, UInt8
 
+from lookalike.core.machine import cores
 from lookalike.core.shapes import Image
 from lookalike.data import sampling
 from lookalike.imaging.augment import Augment, apply
@@ -53,7 +54,6 @@ def batches(
     sample: sampling.Sample,
     size: int,
     augments: Sequence[Augment],
-    threads: int = 2,
 ) -> Generator[Batch, None, None]:
     """Batches of step `start`, `start` + 1 and so on, without end; closing the iterator stops its threads.
 
@@ -67,7 +67,6 @@ def batches(
         sample: All rows equally often, or all classes.
         size: Side of the images, in pixels; what `augments` leave at another size is cut square and resized.
         augments: Applied in this order.
-        threads: How many prepare batches at the same time.
 
     Raises:
         ImageError, CollectionError: As they came up in a thread, at the step that they belong to.
@@ -83,7 +82,7 @@ def batches(
             images[item] = _square(apply(augments, sampling.generator(seed, step, item), image), size)
         return Batch(step, images, labels[rows].astype(np.int32))
 
-    return _ahead(make, start, threads)
+    return _ahead(make, start, cores())
 
 
 def _ahead(make: Callable[[int], Batch], start: int, threads: int) -> Generator[Batch, None, None]:

@@ -9,6 +9,9 @@ from jaxtyping import Array, Float, Float32, Int32
 # Squared lengths are not taken below this, so that the zero vector has a unit form (itself) and a slope.
 _LEAST_SQUARE = 1e-12
 
+# Sums of unit vectors below this length a vector are rounding, and tell no direction.
+_OPPOSED = 1e-6
+
 # How far further centers of a class start from its mean, as the length of the noise beside a unit vector.
 _SPREAD = 0.3
 
@@ -37,7 +40,7 @@ class Centers(eqx.Module):
 def centers_at_means(
     embedding: Float32[np.ndarray, "N D"], label: Int32[np.ndarray, "N"], count: int, seed: int
 ) -> Centers:
-    """Centers that start at the mean embedding of each class.
+    """Centers that start at the mean embedding of each class; at random where its images take each other away.
 
     Args:
         embedding: Embeddings of the training images, of unit length.
@@ -48,7 +51,10 @@ def centers_at_means(
     classes, dimension = int(label.max()) + 1, embedding.shape[1]
     total = np.zeros((classes, dimension), np.float64)
     np.add.at(total, label, embedding)
-    mean = total / np.maximum(np.linalg.norm(total, axis=1, keepdims=True), 1e-12)
+    lengths = np.linalg.norm(total, axis=1, keepdims=True)
+    opposed = lengths < _OPPOSED * np.bincount(label, minlength=classes)[:, None]
+    drawn = np.random.default_rng((seed, classes)).standard_normal((classes, dimension)) / dimension**0.5
+    mean = np.where(opposed, drawn, total / np.where(opposed, 1.0, lengths))
     noise = np.random.default_rng(seed).standard_normal((classes, count, dimension)) * (_SPREAD / dimension**0.5)
     noise[:, 0] = 0.0
     return Centers(jnp.asarray(mean[:, None, :] + noise, jnp.float32))

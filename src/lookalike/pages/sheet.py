@@ -3,8 +3,6 @@
 Both show a line a query: the query on the left, its matches in order with label, score and a bar of the score.
 """
 
-import base64
-import html
 import io
 import textwrap
 from collections.abc import Sequence
@@ -21,6 +19,7 @@ from lookalike.core.files import write_bytes
 from lookalike.core.shapes import Image
 from lookalike.imaging.decode import decode, encode_jpeg
 from lookalike.imaging.resample import resize
+from lookalike.pages.render import render
 
 SUFFIXES = (".png", ".html")
 SHARP = 400
@@ -163,60 +162,7 @@ def _cut(text: str, font: ImageFont.FreeTypeFont | ImageFont.ImageFont) -> str:
 
 # ---------------------------------------------------------------------------------------------- HTML
 
-STYLE = """
-:root{color-scheme:light dark;--paper:#f3f2ee;--card:#fff;--edge:#dddad2;--ink:#1f2328;--pale:#6b7078;--accent:#2f6f4f}
-@media(prefers-color-scheme:dark){:root{--paper:#16181b;--card:#212428;--edge:#373b41;--ink:#eceae4;--pale:#a0a5ad;
---accent:#6fbf93}}
-*{box-sizing:border-box}body{margin:0;padding:1.75rem;background:var(--paper);color:var(--ink);
-font:15px/1.35 system-ui,sans-serif}
-h1{font-size:1.1rem;font-weight:600;margin:0 0 1.25rem}
-section{display:flex;gap:2rem;margin-bottom:1.75rem;align-items:flex-start}
-ol{display:grid;grid-template-columns:repeat(auto-fill,minmax(10rem,1fr));gap:.8rem;list-style:none;margin:0;padding:0;
-flex:1;min-width:0}
-li{min-width:0}
-figure{margin:0;padding:.65rem;background:var(--card);border:1px solid var(--edge);border-radius:.5rem}
-.query{flex:none;width:12.5rem;position:sticky;top:1rem;border:2px solid var(--accent)}
-img{display:block;width:100%;height:10rem;object-fit:contain}
-figcaption{margin-top:.5rem}b,small{display:block;overflow:hidden;text-overflow:ellipsis;white-space:nowrap}
-b{font-weight:600;display:-webkit-box;-webkit-box-orient:vertical;-webkit-line-clamp:2;white-space:normal;
-overflow-wrap:anywhere}small{color:var(--pale)}.query small{color:var(--accent)}
-.bar{display:block;height:.3rem;margin-top:.4rem;border-radius:.15rem;background:var(--edge);overflow:hidden}
-.bar i{display:block;height:100%;background:var(--accent)}
-@media(max-width:40rem){section{flex-direction:column;gap:.8rem}.query{position:static}ol{width:100%}}
-"""
-
 
 def to_html(lines: Sequence[Line]) -> str:
     """The sheet as an HTML document with all images inside it."""
-    title = f"{len(lines)} {'query' if len(lines) == 1 else 'queries'} and what was found"
-    return (
-        '<!doctype html>\n<html lang="en"><meta charset="utf-8">'
-        '<meta name="viewport" content="width=device-width,initial-scale=1">'
-        f"<title>{title}</title><style>{STYLE}</style><h1>{title}</h1>\n{''.join(map(_section, lines))}</html>\n"
-    )
-
-
-def _section(line: Line) -> str:
-    name, path = html.escape(line.name), html.escape(line.path)
-    query = _image(encode_jpeg(_fitted(line.query, SHARP)), f"query: {line.name}")
-    found = "".join(f"<li>{_match(rank, match)}</li>" for rank, match in enumerate(line.found, 1))
-    return (
-        f'<section><figure class="query">{query}<figcaption><b title="{path}">{name}</b><small>query</small>'
-        f"</figcaption></figure><ol>{found or '<li>no match</li>'}</ol></section>\n"
-    )
-
-
-def _match(rank: int, match: Found) -> str:
-    title, caption = html.escape(match.title), html.escape(match.caption)
-    return (
-        f"<figure>{_image(match.image, f'match {rank}: {match.title}')}"
-        f'<figcaption><b title="{title}">{title}</b>'
-        f'<small title="{caption}">{match.score:.3f} &middot; {caption}</small>'
-        f'<span class="bar"><i style="width:{100 * max(0.0, min(1.0, match.score)):.1f}%"></i></span>'
-        "</figcaption></figure>"
-    )
-
-
-def _image(jpeg: bytes, alt: str) -> str:
-    data = base64.b64encode(jpeg).decode()
-    return f'<img src="data:image/jpeg;base64,{data}" alt="{html.escape(alt)}">'
+    return render("sheet.html", lines=[(line, encode_jpeg(_fitted(line.query, SHARP))) for line in lines])

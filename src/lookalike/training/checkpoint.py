@@ -10,12 +10,14 @@ import errno
 import shutil
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from os.path import realpath
 from pathlib import Path
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 
-from lookalike.core.config import to_json
+from lookalike.core.config import from_json, to_json
 from lookalike.core.errors import RunError
 from lookalike.core.files import locked, new_directory, read_json, refuse_unless, write_json
 from lookalike.training.config import TrainConfig
@@ -43,7 +45,7 @@ def opened_run(config: TrainConfig) -> Iterator[Path]:
             (directory / "metrics.jsonl").touch()
     with locked(out, "train"):
         if _begun(out):
-            _same(out, read_json(out / "config.json"), to_json(config))
+            _same(out, read_json(out / "config.json"), config)
         else:  # what was refused before its first step may be asked again in other words
             write_json(out / "config.json", to_json(config))
         yield out
@@ -60,10 +62,16 @@ class Checkpoints:
         self._manager = ocp.CheckpointManager((directory / "checkpoints").absolute(), options=options)
 
     def save(self, state: State) -> None:
-        """Write `state` unless its step is there already; a killed write leaves no checkpoint."""
+        """Write `state` unless its step is there already; a killed write leaves no checkpoint.
+
+        Raises:
+            RunError: A number in it is not finite; the states saved before stay.
+        """
         step = int(state.step)
         if step in self._manager.all_steps():
             return
+        if not _finite(state):
+            raise diverged(self._run, step)
         items = self._ocp.args.Composite(
             state=self._ocp.args.StandardSave(state), facts=self._ocp.args.JsonSave(self._facts)
         )
@@ -73,20 +81,21 @@ class Checkpoints:
         self._manager.save(step, args=items, force=True)
 
     def latest(self, like: State) -> State | None:
-        """The last state saved, placed as `like` is; None if there is none.
+        """The last state saved that is finite, placed as `like` is; None if there is none.
 
         Raises:
             RunError: It was saved for other data or another model.
         """
-        step = self._manager.latest_step()
-        if step is None:
-            return None
-        facts = self._manager.restore(step, args=self._ocp.args.Composite(facts=self._ocp.args.JsonRestore()))["facts"]
-        self._same_facts(facts)
+        args = self._ocp.args
         shapes = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=x.sharding), like)
-        items = self._ocp.args.Composite(state=self._ocp.args.StandardRestore(shapes))
-        restored: State = self._manager.restore(step, args=items)["state"]
-        return restored
+        for step in sorted(self._manager.all_steps(), reverse=True):
+            self._same_facts(self._manager.restore(step, args=args.Composite(facts=args.JsonRestore()))["facts"])
+            items = args.Composite(state=args.StandardRestore(shapes))
+            restored: State = self._manager.restore(step, args=items)["state"]
+            if _finite(restored):
+                return restored
+            self._manager.delete(step)  # versions before saved what had diverged
+        return None
 
     def close(self) -> None:
         """Let go of Orbax's threads."""
@@ -101,20 +110,44 @@ class Checkpoints:
                 )
 
 
+def _finite(state: State) -> bool:
+    return all(bool(jnp.isfinite(leaf).all()) for leaf in jax.tree.leaves(state))
+
+
+def diverged(run: Path, step: int) -> RunError:
+    """What is said of a run whose numbers are no longer finite."""
+    return RunError(
+        f"Training diverged: behind step {step} the loss or a weight is not finite. Nothing of it is saved in `{run}`.",
+        hint="`--out ANOTHER` with a lower `--optimizer.learning-rate`, or with `--optimizer.clip 1`, starts again",
+    )
+
+
 def _begun(out: Path) -> bool:
     """Whether anything in `out` follows from its config: metrics, a checkpoint, the encoder."""
+    return _saved(out) or (out / "model").exists() or (out / "metrics.jsonl").stat().st_size > 0
+
+
+def _saved(out: Path) -> bool:
+    """Whether there is a checkpoint; a killed write's scraps have no number for a name."""
     checkpoints = out / "checkpoints"
-    saved = checkpoints.is_dir() and any(checkpoints.iterdir())
-    return saved or (out / "model").exists() or (out / "metrics.jsonl").stat().st_size > 0
+    return checkpoints.is_dir() and any(path.name.isdigit() for path in checkpoints.iterdir())
 
 
-def _same(out: Path, saved: dict[str, Any], asked: dict[str, Any]) -> None:
-    """RunError, naming the first field that differs; where the run lies may differ, as directories get moved."""
-    before, now = _leaves(saved), _leaves(asked)
+def _same(out: Path, saved: dict[str, Any], config: TrainConfig) -> None:
+    """RunError, naming the first field that differs from what was `saved`, in the words of whichever version.
+
+    Where the run lies may differ, as directories get moved; so may the paths of its data and its model, if they lead
+    to the same place, or if there is a checkpoint whose facts tell that what lies there is the same.
+    """
+    told = saved.get("type") == type(config).__name__
+    before, now = _leaves(to_json(from_json(type(config), saved)) if told else saved), _leaves(to_json(config))
+    resumed = _saved(out) and not (out / "model").exists()
     for name in [*now, *(name for name in before if name not in now)]:
-        if name != "out" and before.get(name) != now.get(name):
+        was, asked = before.get(name), now.get(name)
+        moved = name in ("data", "model") and was and asked and (resumed or realpath(was) == realpath(asked))
+        if name != "out" and was != asked and not moved:
             raise RunError(
-                f"Run `{out}` was started with {name} {before.get(name)!r}, and this command says {now.get(name)!r}.",
+                f"Run `{out}` was started with {name} {was!r}, and this command says {asked!r}.",
                 hint="`--out ANOTHER` starts a new run; the first command given again goes on with this one",
             )
 

@@ -16,6 +16,9 @@ from lookalike.losses.geometry import SimilarityDistillation
 from lookalike.losses.margins import ArcFace, Margin
 from lookalike.towers import ConvNetConfig
 
+SEEDS = 2**32
+"""How many seeds there are: JAX takes 32 bits and leaves further ones out, so that larger seeds would repeat."""
+
 
 @dataclass(frozen=True)
 class Pca:
@@ -154,6 +157,8 @@ class _Steps(_Run):
     def __post_init__(self) -> None:
         _at_least(self, 1, "dimension", "centers", "batch", "save_every", "log_every")
         _at_least(self, 0, "steps", "seed", "evaluate_every", "epochs")
+        if self.seed >= SEEDS:
+            raise UsageError(f"`--seed` is {self.seed}; expected less than {SEEDS}, as seeds have 32 bits.")
         if not 0 <= self.dropout < 1:
             raise UsageError(f"`--dropout` is {self.dropout}; expected 0 or more, and less than 1.")
 
@@ -194,7 +199,7 @@ class PixelsConfig(_Steps):
 
 def _at_least(config: _Run, least: int, *names: str) -> None:
     for name in names:
-        if getattr(config, name) < least:
+        if not least <= getattr(config, name) < math.inf:
             flag = f"--{name.replace('_', '-')}"
             raise UsageError(f"`{flag}` is {getattr(config, name)}; expected {least} or more.", hint=f"{flag} {least}")
 

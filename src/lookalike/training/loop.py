@@ -1,5 +1,6 @@
 """Training: the whole story. A run is a function of its config; killed, the same command goes on where it stopped."""
 
+import math
 import signal
 import threading
 from collections.abc import Iterator
@@ -10,17 +11,18 @@ from typing import Any
 
 from jax.sharding import Mesh
 
+from lookalike.core.errors import UsageError
 from lookalike.core.files import read_card, storage_errors
 from lookalike.core.journal import Journal, note, progress, read_metrics
 from lookalike.core.mesh import make_mesh, place, put_batch
 from lookalike.encoders.encoder import Encoder
 from lookalike.encoders.text_side import TextSide, read_text
-from lookalike.training.checkpoint import Checkpoints, opened_run
+from lookalike.training.checkpoint import Checkpoints, diverged, opened_run
 from lookalike.training.config import HeadConfig, PcaConfig, PixelsConfig, TrainConfig
 from lookalike.training.optimizer import make_optimizer
 from lookalike.training.scores import Evaluate, Scores
 from lookalike.training.state import first_state
-from lookalike.training.step import make_step
+from lookalike.training.step import Metrics, make_step
 from lookalike.training.tasks import closed_form, head_task, pixels_task
 
 
@@ -101,31 +103,34 @@ def _solve(config: PcaConfig, run: Path, evaluate: Evaluate | None) -> Encoder:
 
 def _fit(config: HeadConfig | PixelsConfig, run: Path, evaluate: Evaluate | None, mesh: Mesh) -> Encoder:
     """Step by step."""
+    _divided(config.batch, mesh)
     task = head_task(config) if isinstance(config, HeadConfig) else pixels_task(config)
-    optimizer = make_optimizer(config.optimizer, task.steps)
+    optimizer = make_optimizer(config.optimizer, task.steps, task.decays)
     step = make_step(task.objective, optimizer, config.seed)
     state = place(first_state(task.learner, optimizer), mesh)
     with closing(Checkpoints(run, task.facts)) as checkpoints:
         state = checkpoints.latest(state) or state
         start = int(state.step)
         said, drawn = progress("train", "steps", task.steps, start), closing(task.batches(start))
+        before: Metrics = {}
         with Journal(run, start) as journal, said as bar, drawn as batches:
             scores = Scores(journal, evaluate)
             if start == 0:
                 scores.measure(0, "untouched", task.untouched)
                 scores.measure(0, "start", task.encoder(state.learner))
             try:
-                for done, batch in zip(range(start + 1, task.steps + 1), batches, strict=False):
-                    last = done == task.steps
+                for done in range(start, task.steps):
+                    if done and config.evaluate_every and done % config.evaluate_every == 0:
+                        scores.measure(done, "trained", task.encoder(state.learner))  # a killed run may lack the last
                     with _whole():
-                        state, metrics = step(state, put_batch(batch, mesh))
-                        if last or done % config.log_every == 0:
-                            journal.metrics(done, {name: float(value) for name, value in metrics.items()})
-                        if last or done % config.save_every == 0:
+                        state, metrics = step(state, put_batch(next(batches), mesh))
+                        _finite(run, done, before)  # looked at while the next step runs
+                        before, last = metrics, done + 1 == task.steps
+                        if last or (done + 1) % config.log_every == 0:
+                            journal.metrics(done + 1, _finite(run, done + 1, metrics))
+                        if last or (done + 1) % config.save_every == 0:
                             checkpoints.save(state)
                     bar.advance()
-                    if not last and config.evaluate_every and done % config.evaluate_every == 0:
-                        scores.measure(done, "trained", task.encoder(state.learner))
             except KeyboardInterrupt:
                 checkpoints.save(state)
                 note(f"\nsaved after step {int(state.step)} of {task.steps}")
@@ -133,6 +138,24 @@ def _fit(config: HeadConfig | PixelsConfig, run: Path, evaluate: Evaluate | None
             encoder = task.encoder(state.learner)
             scores.measure(task.steps, "trained", encoder)
     return encoder
+
+
+def _finite(run: Path, step: int, metrics: Metrics) -> dict[str, float]:
+    """The metrics of a step, on the host; RunError where one is not finite."""
+    found = {name: float(value) for name, value in metrics.items()}
+    if not all(map(math.isfinite, found.values())):
+        raise diverged(run, step)
+    return found
+
+
+def _divided(batch: int, mesh: Mesh) -> None:
+    """UsageError where the devices can't share a batch evenly."""
+    if batch % mesh.size:
+        even = -(-batch // mesh.size) * mesh.size
+        raise UsageError(
+            f"`--batch` is {batch}; expected a multiple of {mesh.size}, as many as there are devices.",
+            hint=f"--batch {even}",
+        )
 
 
 @contextmanager

@@ -1,5 +1,9 @@
 """From the optimiser's config to an Optax chain."""
 
+from collections.abc import Set
+from functools import partial
+from typing import Any
+
 import jax
 import optax
 from jaxtyping import PyTree
@@ -8,8 +12,11 @@ from lookalike.training.config import AdamW
 from lookalike.training.state import Learner
 
 
-def make_optimizer(config: AdamW, steps: int) -> optax.GradientTransformation:
-    """Adam with decoupled decay for a `Learner`, each part at its own learning rate, one schedule over `steps`."""
+def make_optimizer(config: AdamW, steps: int, decays: Set[str]) -> optax.GradientTransformation:
+    """Adam with decoupled decay for a `Learner`, each part at its own learning rate, one schedule over `steps`.
+
+    `decays` names the tensors that weight decay is for, as encoders name them.
+    """
     peaks = {
         "tower": config.tower_learning_rate,
         "projection": config.learning_rate,
@@ -18,7 +25,7 @@ def make_optimizer(config: AdamW, steps: int) -> optax.GradientTransformation:
     parts = {
         part: optax.chain(
             optax.scale_by_adam(),
-            optax.add_decayed_weights(config.weight_decay if part != "centers" else 0.0, _decays),
+            optax.add_decayed_weights(config.weight_decay if part != "centers" else 0.0, partial(_decaying, decays)),
             optax.scale_by_learning_rate(schedule(peak, config.warmup, steps)),
         )
         for part, peak in peaks.items()
@@ -50,6 +57,11 @@ def _part_of(learner: Learner) -> PyTree[str]:
     return Learner(*(jax.tree.map(lambda _, name=name: name, part) for name, part in learner._asdict().items()))
 
 
-def _decays(part: PyTree) -> PyTree[bool]:
-    """True for kernels and weights: what has two axes or more."""
-    return jax.tree.map(lambda leaf: leaf.ndim > 1, part)
+def _decaying(decays: Set[str], learner: Learner) -> PyTree[bool]:
+    """Which leaves decay: tensors of the tower are named in full, those of the other parts by their place in it."""
+
+    def decaying(path: tuple[Any, ...], _leaf: object) -> bool:
+        names = [str(getattr(key, "key", getattr(key, "name", ""))) for key in path]
+        return (names[-1] if names[0] == "tower" else ".".join(names)) in decays
+
+    return jax.tree_util.tree_map_with_path(decaying, learner)

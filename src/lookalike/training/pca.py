@@ -13,8 +13,8 @@ from lookalike.core.arrays import l2_normalize
 from lookalike.core.errors import RunError
 
 _BLOCK = 4096  # rows whose products are summed in float32; sums over blocks are float64
-_LEAST = 1e-10  # variances are not taken below this share of the largest
-_EQUAL = 1e-12  # a variance that is rounding: rows of unit length are exact to 1e-7
+_NOISE = 1e-6  # share of the largest variance below which one is rounding: that of float32 products is 1e-7
+_EQUAL = 1e-12  # a sum of variances that is rounding: rows of unit length are exact to 1e-7
 
 Projection = tuple[Float32[np.ndarray, "F D"], Float32[np.ndarray, "D"]]
 
@@ -31,7 +31,8 @@ def pca(
         features: Any lengths; they are divided out.
         dimension: D, how many directions are kept, the greatest variance first.
         power: Each direction is multiplied by its variance to this power: 0 leaves distances as they are, -1/2
-            gives all directions equal weight (whitening), -1/8 a little more weight to the lesser ones.
+            gives all directions equal weight (whitening), -1/8 a little more weight to the lesser ones. Directions
+            in which the features don't differ, as where images are repeated, count as the least in which they do.
         metric: Features are multiplied by this symmetric matrix before anything else (but for their lengths); see
             `within_classes`.
 
@@ -46,11 +47,11 @@ def pca(
     )
     mean = _mean(features)
     scatter = _scatter(features, np.broadcast_to(mean, (1, width)))
-    variance, vectors = np.linalg.eigh(scatter if metric is None else metric @ scatter @ metric)
-    variance, vectors = variance[::-1][:dimension], _signed(vectors[:, ::-1][:, :dimension])
-    if variance[0] < _EQUAL:
+    if np.trace(scatter) < _EQUAL:
         raise RunError("The features of all images point the same way, so that no direction tells them apart.")
-    weight = vectors * np.maximum(variance, _LEAST * variance[0]) ** power
+    variance, vectors = np.linalg.eigh(scatter if metric is None else metric @ scatter @ metric)
+    rank = _rank(variance if metric is None else np.linalg.eigvalsh(scatter))  # the same in every metric
+    weight = _signed(vectors[:, ::-1][:, :dimension]) * _power(variance[::-1], rank, power)[:dimension]
     return _projection(weight if metric is None else metric @ weight, mean)
 
 
@@ -67,10 +68,15 @@ def within_classes(
         label: The class of each row, 0 to C - 1.
         power: 0 (no change) to 1.
         shrinkage: s in (1 - s) S + s tr(S) / F, 0 to 1.
+
+    Returns:
+        Symmetric; the identity where no class has two images that differ, which leaves nothing to even out.
     """
     within, _ = _within(features, label, shrinkage)
+    if np.trace(within) < _EQUAL:
+        return np.eye(len(within))
     variance, vectors = np.linalg.eigh(within)
-    return (vectors * np.maximum(variance, _LEAST * variance[-1]) ** (-power / 2)) @ vectors.T
+    return (vectors * _power(variance[::-1], _rank(variance), -power / 2)[::-1]) @ vectors.T
 
 
 def lda(
@@ -88,7 +94,8 @@ def lda(
         shrinkage: s, 0 to 1.
 
     Raises:
-        RunError: There are too few classes for `dimension` directions, or too little shrinkage for so few images.
+        RunError: There are too few classes for `dimension` directions, no class has two images that differ, or
+            too little shrinkage for so few of them.
     """
     rows, width = features.shape
     classes = int(label.max()) + 1
@@ -96,17 +103,33 @@ def lda(
     mean = _mean(features)
     shrunk, means = _within(features, label, shrinkage)
     between = (means - mean) * np.sqrt(np.bincount(label, minlength=classes) / rows)[:, None]
-    # Between is of low rank: in the metric of `shrunk` its directions are the singular vectors of C x F numbers.
-    try:
-        lower = np.linalg.cholesky(shrunk)
-    except np.linalg.LinAlgError as error:
+    if np.trace(shrunk) < _EQUAL:
+        raise RunError(
+            f"No class has two images that differ ({rows} images of {classes} classes), so there is no spread within "
+            "classes to measure by.",
+            hint="give more images of a class, or train with `pca`, which needs no labels",
+        )
+    variance, vectors = np.linalg.eigh(shrunk)
+    if _rank(variance) < width:
         raise RunError(
             f"The covariance within classes can't be inverted: {rows} images of {width} features, shrinkage "
             f"{shrinkage}.",
             hint="give a `shrinkage` above 0 and up to 1, 0.7 for instance",
-        ) from error
-    right = np.linalg.svd(np.linalg.solve(lower, between.T), full_matrices=False)[0][:, :dimension]
-    return _projection(_signed(np.linalg.solve(lower.T, right)), mean)
+        )
+    # Between is of low rank: in the metric of `shrunk` its directions are the singular vectors of C x F numbers.
+    whitening = vectors / np.sqrt(variance)
+    right = np.linalg.svd(whitening.T @ between.T, full_matrices=False)[0][:, :dimension]
+    return _projection(_signed(whitening @ right), mean)
+
+
+def _rank(variance: Float64[np.ndarray, "F"]) -> int:
+    """How many variances are more than rounding."""
+    return int(np.count_nonzero(variance > _NOISE * variance.max()))
+
+
+def _power(variance: Float64[np.ndarray, "F"], rank: int, power: float) -> Float64[np.ndarray, "F"]:
+    """Falling variances to a power; those beyond `rank`, which inverse powers would raise, count as the last of it."""
+    return np.maximum(variance, variance[rank - 1]) ** power
 
 
 def _enough(enough: bool, what: str, found: str) -> None:

@@ -14,13 +14,13 @@ class Scores:
 
     def __init__(self, journal: Journal, evaluate: Evaluate | None) -> None:
         self._journal, self._evaluate = journal, evaluate
-        self._untouched = next(
-            (line for line in read_metrics(journal.path.parent) if line.get("encoder") == "untouched"), {}
-        )
+        lines = [line for line in read_metrics(journal.path.parent) if "encoder" in line]
+        self._done = {(line["step"], line["encoder"]) for line in lines}
+        self._untouched = next((line for line in lines if line["encoder"] == "untouched"), {})
 
     def measure(self, step: int, which: str, encoder: Encoder) -> None:
-        """Score `encoder` as of `step`; `which` is "untouched", "start" or "trained"."""
-        if self._evaluate is None:
+        """Score `encoder` as of `step`, unless that was done; `which` is "untouched", "start" or "trained"."""
+        if self._evaluate is None or (step, which) in self._done:
             return
         found = {name: float(value) for name, value in self._evaluate(encoder).items()}
         dimension = encoder.config.projection.dimension

@@ -19,7 +19,7 @@ from lookalike.core.shapes import Ids
 from lookalike.data.batches import batches
 from lookalike.data.collection import Collection
 from lookalike.data.sampling import group, positions
-from lookalike.encoders.config import EncoderConfig, ProjectionConfig
+from lookalike.encoders.config import EncoderConfig, ProjectionConfig, declared
 from lookalike.encoders.encoder import Dtype, Encoder
 from lookalike.imaging.augment import Crop
 from lookalike.imaging.preprocess import Preprocess
@@ -59,6 +59,8 @@ class Task:
     """The endless stream of batches behind a number of steps; a function of config and step."""
     steps: int
     facts: Facts
+    decays: frozenset[str]
+    """Names of the tensors that weight decay is for."""
     encoder: Callable[[Learner], Encoder]
     """The encoder that a learner is."""
 
@@ -127,8 +129,8 @@ def head_task(config: HeadConfig) -> Task:
     features, mirrored = cached_features(config.model, collection, rows.ids, config.mirror)
     mean = combine(features, mirrored)
     weight, bias = _start(config.start, mean, rows.label, config.dimension, config.seed)
-    size = np.float32(np.sqrt(np.square(l2_normalize(mean) @ weight + bias).sum(axis=1).mean()))
-    weight, bias = weight / size, bias / size  # directions are all that counts, and so a rate means the same for each
+    size = np.sqrt(np.square(l2_normalize(mean) @ weight + bias).sum(axis=1).mean()) or np.float32(1.0)
+    weight, bias = weight / size, bias / size  # so that a learning rate means the same for each; features may be zeros
     steps, groups = _steps(config, len(rows.ids)), group(rows.label)
 
     def stream(start: int) -> Generator[FeatureBatch, None, None]:
@@ -144,6 +146,7 @@ def head_task(config: HeadConfig) -> Task:
         stream,
         steps,
         _facts(rows, untouched, steps),
+        frozenset({"projection.weight"}),
         lambda learner: projected(untouched, learner.projection["weight"], learner.projection["bias"], config.mirror),
     )
 
@@ -184,6 +187,7 @@ def pixels_task(config: PixelsConfig) -> Task:
         stream,
         steps,
         _facts(rows, untouched, steps),
+        frozenset(name for name, tensor in declared(first.config).items() if tensor.decays),
         lambda learner: _assembled(first.config, fixed, learner.tower, learner.projection),
     )
 
@@ -263,17 +267,14 @@ def _facts(rows: Rows, encoder: Encoder, steps: int) -> Facts:
 
 
 def _fixed(encoder: Encoder) -> Tensors:
-    return {name: jnp.asarray(t) for name, t in encoder.tensors().items() if _is_statistic(name)}
+    known = declared(encoder.config)
+    return {name: jnp.asarray(t) for name, t in encoder.tensors().items() if not known[name].trained}
 
 
 def _trained(encoder: Encoder) -> Tensors:
     """The tower's tensors that learn, by name: all but the stored statistics of batch norms."""
-    tensors = encoder.tensors().items()
-    return {name: jnp.asarray(t) for name, t in tensors if name.startswith("tower.") and not _is_statistic(name)}
-
-
-def _is_statistic(name: str) -> bool:
-    return name.endswith((".norm.mean", ".norm.variance"))
+    known, tensors = declared(encoder.config), encoder.tensors().items()
+    return {name: jnp.asarray(t) for name, t in tensors if name.startswith("tower.") and known[name].trained}
 
 
 def _projection(encoder: Encoder) -> Tensors:
