@@ -111,5 +111,5 @@ def test_images_are_kept_at_the_size_that_the_model_reads(shop, tmp_path, monkey
         else:
             assert "stores images at 256 px" in words
             assert "--size 300" in words
-    assert main(["embed", str(model), str(shop.collection)]) == 0
-    assert "--size 300" in capsys.readouterr().err
+    assert main(["index", str(shop.collection), "--model", str(model), "--out", str(shop.collection)]) == 0
+    assert "--size 300" not in capsys.readouterr().err  # nothing was embedded

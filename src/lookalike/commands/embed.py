@@ -25,7 +25,6 @@ class Config:
 def main(config: Config) -> None:
     """Fill the columns, and print the name of the one that holds the embeddings."""
     from lookalike.core.errors import UsageError
-    from lookalike.data.card import note_small
     from lookalike.data.collection import Collection
     from lookalike.vectors.column import ensure_embeddings
     from lookalike.vectors.runtime import load
@@ -36,5 +35,4 @@ def main(config: Config) -> None:
     embedder = load(config.model, config.runtime, config.batch)
     if embedder.cosine is not None:
         note(f"in eight bits: cosine {embedder.cosine:.4f} and more with float32, which `--runtime onnx` takes")
-    note_small(collection, embedder.config.preprocess.resize, config.model)
     print(ensure_embeddings(embedder, collection).column)

@@ -34,7 +34,6 @@ class Config:
 def main(config: Config) -> None:
     """Prepare if there is a source, embed what lacks vectors, note the encoder."""
     from lookalike.core.journal import note
-    from lookalike.data.card import note_small
     from lookalike.data.collection import Collection
     from lookalike.data.follow import follow
     from lookalike.vectors.column import ensure_embeddings
@@ -46,7 +45,6 @@ def main(config: Config) -> None:
     elif Path(config.source).resolve() != Path(config.out).resolve():
         follow(Collection.open(config.source), config.out, "index")
     collection = Collection.open(config.out)
-    note_small(collection, embedder.config.preprocess.resize, config.model)
     made = ensure_embeddings(embedder, collection)
     _note_model(collection, config.model, embedder, made.column)
     note(f"`{config.out}` can be searched: {len(collection):,} images, {made.new:,} newly embedded")

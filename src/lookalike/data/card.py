@@ -83,12 +83,12 @@ def check_options(out: str, recorded: dict[str, Any], wanted: dict[str, Any]) ->
             )
 
 
-def note_small(collection: Collection, pixels: int, model: str) -> None:
-    """Say that `model` reads images of `pixels` px and the collection keeps smaller ones, if that is so."""
+def note_small(collection: Collection, pixels: int) -> None:
+    """Say that a model reads images of `pixels` px and the collection keeps smaller ones, if that is so."""
     stored = collection.card.get("options", {}).get("size")
     if stored is not None and stored < pixels:
         note(
-            f"`{collection.path}` stores images at {stored} px and `{model}` reads {pixels} px: they are enlarged; "
+            f"`{collection.path}` stores images at {stored} px and the model reads {pixels} px: they are enlarged; "
             f"`lookalike prepare SOURCE --size {pixels} --out NEW` keeps what it can see"
         )
 

@@ -21,6 +21,7 @@ from lookalike.core.errors import CollectionError, ImageError
 from lookalike.core.files import storage_errors
 from lookalike.core.journal import progress
 from lookalike.core.shapes import Ids
+from lookalike.data.card import note_small
 from lookalike.data.collection import Collection
 from lookalike.vectors.runtime import Embedder, Kind, Precision, prepared
 
@@ -144,6 +145,7 @@ def _fill_features(embedder: Embedder, collection: Collection, names: Sequence[s
     batches = _batches(work, embedder.engine.batch)
     total = len(np.unique(np.concatenate([part.missing for part in work])))
     if batches:
+        note_small(collection, embedder.config.preprocess.resize)
         with progress("embed", "images", total, total - sum(len(ids) for ids, _ in batches)) as bar:
             for (ids, columns), images in zip(batches, _images(embedder, collection, batches), strict=True):
                 for part in columns:
