@@ -8,16 +8,16 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
-from onnx import GraphProto, ModelProto, TensorProto, helper
+from onnx import ModelProto
 
 from lookalike.core import ort
 from lookalike.core.errors import EncoderError
 from lookalike.core.shapes import Vectors
 from lookalike.encoders.config import EncoderConfig, below
 from lookalike.export.parts import Export, Target, Written, opening
-from lookalike.export.pixels import preprocessing
+from lookalike.export.pixels import squares
 from lookalike.towers.programs.graph import Graph, int64, move_weights
-from lookalike.towers.programs.onnx import build
+from lookalike.towers.programs.onnx import record
 
 _LARGEST = 2**31 - 2**20
 """Bytes that one file can hold; larger weights go beside it."""
@@ -57,32 +57,28 @@ def assemble(export: Export) -> ModelProto:
     Raises:
         EncoderError: 8 bits are wanted, and the tower has no matrix that is large enough for them.
     """
-    config = export.config
-    tower = below("tower", export.tensors)
-    model = build(config.tower, config.pooling, config.preprocess, tower, export.int8)
+    config, tensors, g = export.config, export.tensors, Graph(export.int8)
+    side, images = config.preprocess.size, "images"
+    shape: list[str | int] = ["B", "H", "W", 3] if export.preprocess else ["B", side, side, 3]
+    if export.preprocess:
+        images = squares(g, images, config.preprocess)
+    if config.mirror:  # images, and behind them their mirror images
+        mirrored = g.op("Slice", images, *int64([-1], [np.iinfo(np.int64).min], [2], [-1]))
+        images = g.op("Concat", images, mirrored, axis=0)
+    x = record(g, images, config.tower, config.pooling, config.preprocess, below("tower", tensors))
+    if config.mirror:
+        x = g.op("ReduceMean", g.shaped(x, 2, -1, config.tower.features), *int64([0]), keepdims=0)
+    if config.projection.l2_normalize_input:
+        x = _normalized(g, x)
+    if config.projection.kind == "linear":
+        x = g.linear(x, tensors["projection.weight"], tensors["projection.bias"], exact=True)
+    model = g.model(_normalized(g, x), shape, ["B", config.projection.dimension], name="vectors")
     if export.int8 and not any(node.op_type == "MatMulInteger" for node in model.graph.node):
         raise EncoderError(
             f"A {type(config.tower).__name__.removesuffix('Config')} of this size has no matrices that 8 bits would "
             "make smaller or faster.",
             hint="leave out `--int8`",
         )
-    graph, given = model.graph, "images"
-    nodes = list(graph.node)
-    del graph.node[:]
-    if export.preprocess:
-        before = preprocessing(config.preprocess)
-        graph.input[0].CopyFrom(before.graph.input[0])
-        given = _joined(graph, before.graph, "before", {"images": "images"})
-    if config.mirror:
-        given = _joined(graph, _with_mirror().graph, "mirror", {"images": given})
-    for node in nodes:
-        node.input[:] = [given if name == "images" else name for name in node.input]
-    graph.node.extend(nodes)
-    vectors = _joined(graph, _projection(config, export), "after", {"images": "features"})
-    graph.node.append(helper.make_node("Identity", [vectors], ["vectors"]))
-    dimension = config.projection.dimension
-    graph.output[0].CopyFrom(helper.make_tensor_value_info("vectors", TensorProto.FLOAT, ["B", dimension]))
-    graph.name = "encoder"
     return model
 
 
@@ -103,49 +99,7 @@ def run(config: EncoderConfig, tensors: Mapping[str, np.ndarray], images: Sequen
     return vectors
 
 
-def _joined(graph: GraphProto, part: GraphProto, prefix: str, inputs: dict[str, str]) -> str:
-    """Append the nodes and constants of `part` under new names; returns that of its output."""
-
-    def named(name: str) -> str:
-        return inputs.get(name) or (f"{prefix}_{name}" if name else "")
-
-    for node in part.node:
-        copy = graph.node.add()
-        copy.CopyFrom(node)
-        copy.name = named(node.name)
-        copy.input[:] = [named(name) for name in node.input]
-        copy.output[:] = [named(name) for name in node.output]
-    for tensor in part.initializer:
-        copy = graph.initializer.add()
-        copy.CopyFrom(tensor)
-        copy.name = named(tensor.name)
-    return named(part.output[0].name)
-
-
-def _with_mirror() -> ModelProto:
-    """Images, and behind them their mirror images: `images` [B S S 3] -> `features` [2B S S 3]."""
-    g = Graph()
-    first, beyond, axis, step = int64([-1], [np.iinfo(np.int64).min], [2], [-1])
-    both = g.op("Concat", "images", g.op("Slice", "images", first, beyond, axis, step), axis=0)
-    return g.model(both, ["B", "S", "S", 3], ["M", "S", "S", 3])
-
-
-def _projection(config: EncoderConfig, export: Export) -> GraphProto:
-    """Features (of images, and behind them of their mirror images) to embeddings of unit length."""
-    g, x = Graph(), "images"
-    if config.mirror:
-        halves = g.op("Reshape", x, np.array([2, -1, config.tower.features], np.int64))
-        x = g.op("ReduceMean", halves, np.array([0], np.int64), keepdims=0)
-    if config.projection.l2_normalize_input:
-        x = _unit(g, x)
-    if config.projection.kind == "linear":
-        x = g.linear(x, export.tensors["projection.weight"], export.tensors["projection.bias"])
-    model = g.model(_unit(g, x), ["B", config.tower.features], ["B", config.projection.dimension])
-    graph: GraphProto = model.graph
-    return graph
-
-
-def _unit(g: Graph, x: str) -> str:
+def _normalized(g: Graph, x: str) -> str:
     """Rows at length 1. Divided by their largest number first, so that no square overflows; zeros stay zeros."""
     axis = np.array([1], np.int64)
     most = g.op("Max", g.op("ReduceMax", g.op("Abs", x), axis, keepdims=1), np.array(1e-30, np.float32))

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from onnx import ModelProto, TensorProto
+from onnx import TensorProto
 
 from lookalike.imaging.preprocess import Preprocess
 from lookalike.imaging.resample import Arithmetic, weights
@@ -23,14 +23,13 @@ INT64, FLOAT, DOUBLE, BOOL = TensorProto.INT64, TensorProto.FLOAT, TensorProto.D
 _CONSTANTS: dict[int, Any] = {INT64: np.int64, FLOAT: np.float32, DOUBLE: np.float64}
 
 
-def preprocessing(preprocess: Preprocess) -> ModelProto:
-    """The graph `images` uint8 [B H W 3] -> `features` uint8 [B S S 3], as `preprocess` computes them."""
-    g, size = Graph(), preprocess.size
-    shape = g.op("Shape", "images")
+def squares(g: Graph, images: str, preprocess: Preprocess) -> str:
+    """Add to a graph that has `images` uint8 [B H W 3] what makes uint8 [B S S 3] of them, as `preprocess` does."""
+    shape = g.op("Shape", images)
     height, width = (Value(g, g.op("Gather", shape, np.array([axis])), INT64) for axis in (1, 2))
     sides = zip((height, width), preprocess.resized(height, width, ONNX), strict=True)
     (down, seen_y), (across, seen_x) = (_matrix(g, preprocess, length, resized) for length, resized in sides)
-    x = Value(g, g.op("Cast", g.op("Transpose", "images", perm=[0, 3, 1, 2]), to=FLOAT), FLOAT)
+    x = Value(g, g.op("Cast", g.op("Transpose", images, perm=[0, 3, 1, 2]), to=FLOAT), FLOAT)
     x = x.op("MatMul", x, across.op("Transpose", across, perm=[1, 0]))
     if preprocess.antialias:
         x = _rounded(x, up=True)
@@ -38,10 +37,7 @@ def preprocessing(preprocess: Preprocess) -> ModelProto:
     if preprocess.mode == "pad" and any(preprocess.fill):
         seen = x.op("MatMul", seen_y, seen_x.op("Transpose", seen_x, perm=[1, 0]))
         x = x + (1 - seen) * np.array(preprocess.fill)[:, None, None]
-    squares = g.op("Transpose", g.op("Cast", x.name, to=TensorProto.UINT8), perm=[0, 2, 3, 1])
-    model = g.model(squares, ["B", "H", "W", 3], ["B", size, size, 3])
-    model.graph.output[0].type.tensor_type.elem_type = TensorProto.UINT8
-    return model
+    return g.op("Transpose", g.op("Cast", x.name, to=TensorProto.UINT8), perm=[0, 2, 3, 1])
 
 
 def _operator(kind: str, result: int | None = None, swapped: bool = False) -> Callable[["Value", Any], "Value"]:

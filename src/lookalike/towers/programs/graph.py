@@ -111,14 +111,15 @@ class Graph:
         shape: list[str | int],
         features: list[str | int],
         given: tuple[str, int] = ("images", TensorProto.UINT8),
+        name: str = "features",
     ) -> onnx.ModelProto:
-        """The whole, with one input (name and kind `given`, of `shape`) and one output, of shape `features`."""
-        self._nodes.append(helper.make_node("Identity", [output], ["features"]))
+        """The whole, with one input (name and kind `given`, of `shape`) and one output, `name`, of shape `features`."""
+        self._nodes.append(helper.make_node("Identity", [output], [name]))
         graph = helper.make_graph(
             self._nodes,
             "tower",
             [helper.make_tensor_value_info(*given, shape)],
-            [helper.make_tensor_value_info("features", TensorProto.FLOAT, features)],
+            [helper.make_tensor_value_info(name, TensorProto.FLOAT, features)],
         )
         model = helper.make_model(
             graph, opset_imports=[helper.make_opsetid("", OPSET)], ir_version=11, producer_name="lookalike"

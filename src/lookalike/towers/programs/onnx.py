@@ -53,10 +53,17 @@ def build(
         int8: Whether large matrix products go by whole numbers of eight bits: a third of the time on processors that
             have instructions for it, for a cosine of about .9996 (ViT-B/16).
     """
-    side = preprocess.size
-    ops = Onnx(fold(tower, pooling, preprocess, tensors), int8, colors(preprocess)[0])
-    x = tower.forward(ops, Value(Node("images", "image", pixels=True), side**2, 3), pooling)
-    return ops.graph.model(ops.rows(x), ["B", side, side, 3], ["B", x.width])
+    graph, side = Graph(int8), preprocess.size
+    features = record(graph, "images", tower, pooling, preprocess, tensors)
+    return graph.model(features, ["B", side, side, 3], ["B", tower.features])
+
+
+def record(
+    graph: Graph, images: str, tower: "Tower", pooling: Pooling, preprocess: Preprocess, tensors: Tensors
+) -> str:
+    """Add the tower to a graph that has `images` uint8 [B S S 3]; their features [B F]."""
+    ops = Onnx(graph, fold(tower, pooling, preprocess, tensors), colors(preprocess)[0])
+    return ops.rows(tower.forward(ops, Value(Node(images, "image", pixels=True), preprocess.size**2, 3), pooling))
 
 
 def build_text(config: TextConfig, tensors: Tensors) -> onnx.ModelProto:
@@ -64,7 +71,7 @@ def build_text(config: TextConfig, tensors: Tensors) -> onnx.ModelProto:
 
     T is any number of tokens up to the context; texts filled up to the same T may go together.
     """
-    ops = Onnx(tensors)
+    ops = Onnx(Graph(), tensors)
     x = config.forward(ops, Value(Node("ids", "rows"), 0, 1))
     return ops.graph.model(ops.rows(x), ["B", "T"], ["B", config.features], ("ids", TensorProto.INT64))
 
@@ -72,10 +79,10 @@ def build_text(config: TextConfig, tensors: Tensors) -> onnx.ModelProto:
 class Onnx(Ops):
     """Records nodes; a value stays in its form until an operator needs another."""
 
-    def __init__(self, tensors: Tensors, int8: bool = False, mean: Sequence[float] | np.ndarray = (0, 0, 0)) -> None:
+    def __init__(self, graph: Graph, tensors: Tensors, mean: Sequence[float] | np.ndarray = (0, 0, 0)) -> None:
         """`mean` is what an image is centred by where zeros surround it, [3]."""
         super().__init__()
-        self.graph, self.tensors, self.mean = Graph(int8), tensors, np.asarray(mean, np.float32)
+        self.graph, self.tensors, self.mean = graph, tensors, np.asarray(mean, np.float32)
         self._at: int | None = None
         self._text = ""  # shape [B T F] of the tokens of texts
 
