@@ -115,7 +115,7 @@ class Parity:
         if half:
             assert cosines(self.ours(config, tensors, "bfloat16")[-1], theirs[-1]).min() >= 0.999
 
-    def check_pictures(self, path: Path, config: EncoderConfig, tensors: Tensors, blocks: Blocks) -> None:
+    def check_images(self, path: Path, config: EncoderConfig, tensors: Tensors, blocks: Blocks) -> None:
         """Images of odd sizes, not square: their image processor and model against our preprocessing and encoder."""
         import torch
         from transformers import AutoImageProcessor

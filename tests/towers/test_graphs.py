@@ -166,3 +166,16 @@ def test_eight_bits_are_as_close_as_their_steps(monkeypatch: pytest.MonkeyPatch,
     error = np.abs(found - (x.astype(np.float64) @ weight + bias))
     assert (error <= bound).all()
     assert error.max() > 1e-4
+
+
+def test_the_same_rows_are_rounded_anew_where_more_is_known_of_them(monkeypatch: pytest.MonkeyPatch) -> None:
+    """With and without a least number there are other steps and another zero; one may not stand for the other."""
+    monkeypatch.setattr("lookalike.towers.programs.graph.LARGE", 1)
+    rng = np.random.default_rng(0)
+    x, weight = np.abs(rng.normal(size=(9, 40))).astype(np.float32), rng.normal(size=(40, 7)).astype(np.float32)
+    graph = Graph(int8=True)
+    both = [graph.linear("images", weight, None, least=least) for least in (None, 0.0)]
+    made = graph.model(graph.op("Concat", *both, axis=1), ["B", 40], ["B", 14])
+    made.graph.input[0].type.tensor_type.elem_type = onnx.TensorProto.FLOAT
+    (found,) = ReferenceEvaluator(made).run(None, {"images": x})
+    np.testing.assert_allclose(found, np.tile(x @ weight, (1, 2)), atol=0.2)

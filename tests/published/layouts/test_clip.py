@@ -132,7 +132,7 @@ def test_gradients_and_half_precision(parity: Any, tmp_path: Path):
         return list(out.hidden_states), out.image_embeds
 
     parity.check(config, tensors, run)
-    parity.check_pictures(tmp_path, config, tensors, run)
+    parity.check_images(tmp_path, config, tensors, run)
     named = {
         "class_token": (model.vision_model.embeddings.class_embedding, lambda g: g),
         "norm_pre.weight": (model.vision_model.pre_layrnorm.weight, lambda g: g),
