@@ -56,7 +56,7 @@ def draw(out: Path, seed: int = 0, products: int = 60, views: int = 8) -> Path:
         with storage_errors(folder):
             folder.mkdir(parents=True, exist_ok=True)
         for view in range(views):
-            image = picture(product, art, np.random.default_rng([seed, view, *product.name.encode()]))
+            image = drawn(product, art, np.random.default_rng([seed, view, *product.name.encode()]))
             file = folder / f"{product.name}-{view + 1:02}.jpg"
             with storage_errors(file):
                 file.write_bytes(_jpeg(image))
@@ -82,7 +82,7 @@ def catalogue(seed: int, products: int) -> list[tuple[Product, str]]:
     return found
 
 
-def picture(product: Product, art: Image.Image, rng: np.random.Generator, size: int = SIZE) -> Image.Image:
+def drawn(product: Product, art: Image.Image, rng: np.random.Generator, size: int = SIZE) -> Image.Image:
     """One image of a product: RGB, size x size; `art` is `print_art(product)`."""
     view = View(
         yaw=float(np.clip(rng.normal(0, 0.42), -0.85, 0.85)),

@@ -19,7 +19,9 @@ from lookalike.imaging.raster import Raster, Rows
 # Python keeps warning filters per process, and so is stderr; without the lock, threads could leave each other's behind.
 _shared = threading.Lock()
 _TORN = re.compile(rb"^Fax\w*Decode")  # libtiff goes on after these, with rows that are torn
-_LIBTIFF = re.compile(rb"^\w+(: Warning, |: ).*")
+_LIBTIFF = re.compile(
+    rb"^(tempfile\.tif|MissingRequired|EstimateStrip\w*|_?TIFF\w*|\w*(Fax|LZW|ZIP|JPEG|Pack|LZMA|ZSTD|WebP)\w*): "
+)
 
 
 def open_as(kind: str, data: bytes) -> PIL.Image.Image:

@@ -60,8 +60,9 @@ def decode(data: bytes, at_least: int | None = None) -> Image:
         raster = read_image(data, at_least)
         pixels, color, _ = flat(raster, at_least)
         pixels = _turned(to_srgb(pixels, color), raster.orientation)
-        image = np.broadcast_to(pixels, (*pixels.shape[:2], 3))
-        return image if image.flags.writeable and image.flags.c_contiguous else np.array(image, order="C")
+        if pixels.shape[2] == 3 and pixels.flags.writeable:
+            return pixels
+        return np.array(np.broadcast_to(pixels, (*pixels.shape[:2], 3)), order="C")
 
 
 def store(data: bytes, size: int) -> Stored:

@@ -17,7 +17,7 @@ from jaxtyping import UInt8
 from lookalike.core.errors import ImageError
 from lookalike.imaging.codec import load, open_as
 from lookalike.imaging.color import Color
-from lookalike.imaging.raster import Raster, check_size, whole
+from lookalike.imaging.raster import Raster, check_size
 from lookalike.imaging.tags import exif
 
 _JFIF = b"\xff\xe0\x00\x10JFIF\0\1\1\0\0\1\0\1\0\0"
@@ -42,7 +42,7 @@ def read_jpeg(data: bytes, at_least: int | None) -> Raster:
         pixels = np.asarray(load(image))
         pixels = pixels[:, :, None] if pixels.ndim == 2 else pixels
     kept = data[: _end(data, len(head))] if pixels.shape[2] < 4 else None
-    return Raster(width, height, whole(pixels), color, turned, scale, kept)
+    return Raster(width, height, lambda a, b: (pixels[a:b], None), color, turned, scale, whole=True, kept=kept)
 
 
 def _turbo(image: PIL.Image.Image, data: bytes, scale: int) -> UInt8[np.ndarray, "H W C"] | None:

@@ -43,6 +43,8 @@ class Raster:
     """As EXIF counts: 1 is upright."""
     scale: int = 1
     """By what the decoder reduced the rows already."""
+    whole: bool = False
+    """Whether all rows are in memory as they are, and cost nothing."""
     kept: bytes | None = None
     """A whole JPEG of these pixels, without metadata, where the file holds one."""
 
@@ -50,13 +52,6 @@ class Raster:
     def rows_there(self) -> tuple[int, int]:
         """Height and width of what `rows` gives."""
         return -(-self.height // self.scale), -(-self.width // self.scale)
-
-
-def whole(
-    pixels: UInt8[np.ndarray, "h W C"], alpha: UInt8[np.ndarray, "h W"] | None = None
-) -> Callable[[int, int], Rows]:
-    """Rows of an image that is in memory."""
-    return lambda start, stop: (pixels[start:stop], None if alpha is None else alpha[start:stop])
 
 
 def check_size(width: int, height: int, depth: int = 0) -> None:
@@ -84,7 +79,7 @@ def flat(raster: Raster, at_least: int | None) -> tuple[UInt8[np.ndarray, "h w C
     """
     height, width = raster.rows_there
     factor = max(1, min(width, height) // at_least) if at_least and width * height > _LARGE else 1
-    step = max(1, _BLOCK // (width * factor)) * factor
+    step = height if raster.whole and factor == 1 else max(1, _BLOCK // (width * factor)) * factor
     made: UInt8[np.ndarray, "h w C"] | None = None
     color = raster.color
     for start in range(0, height, step):
