@@ -37,7 +37,6 @@ import jax.numpy as jnp
 import numpy as np
 import torch
 
-from lookalike.losses.centers import Centers
 from lookalike.losses.margins import ArcFace
 from lookalike.training.config import AdamW, HeadConfig
 from lookalike.training.optimizer import make_optimizer
@@ -69,7 +68,7 @@ def ours() -> Step:
     )
     optimizer = make_optimizer(config.optimizer, 10**9, {"projection.weight"})
     projection = {"weight": jnp.asarray(weight), "bias": jnp.zeros(arguments.dimension)}
-    state = first_state(Learner({}, projection, Centers(jnp.asarray(centers[:, None]))), optimizer)
+    state = first_state(Learner({}, projection, {"weight": jnp.asarray(centers[:, None])}), optimizer)
     step = make_step(head_objective(config), optimizer, 0)
     batch = FeatureBatch(jnp.asarray(features), None, jnp.asarray(label))
 

@@ -43,7 +43,6 @@ if not torch.cuda.is_available() and arguments.device == "cuda":
     note("no GPU that torch can use: nothing was measured")
     sys.exit(0)
 
-import equinox as eqx
 import jax
 import jax.numpy as jnp
 
@@ -83,7 +82,7 @@ def in_torch(model: Callable[..., Any], images: torch.Tensor, dtype: torch.dtype
 
 def in_lookalike(encoder: Encoder, images: np.ndarray) -> Run:
     encoder, batch = jax.device_put((encoder, images))
-    features = eqx.filter_jit(lambda encoder, batch: encoder.features(batch))
+    features = jax.jit(lambda encoder, batch: encoder.features(batch))
     return lambda: jax.block_until_ready(features(encoder, batch))
 
 

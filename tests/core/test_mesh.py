@@ -1,7 +1,5 @@
-import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.sharding import PartitionSpec
 
 from lookalike.core.mesh import make_mesh, place, put_batch
 
@@ -17,14 +15,3 @@ def test_a_batch_is_split_and_the_rest_copied(devices):
     np.testing.assert_array_equal(batch["x"], np.arange(48.0).reshape(16, 3))
     tree = place({"a": jnp.ones((8, 2))}, mesh)
     assert all(shard.data.shape == (8, 2) for shard in tree["a"].addressable_shards)
-
-
-def test_the_first_rule_that_fits_decides(devices):
-    mesh = make_mesh(devices)
-    tree = {"centers": {"weight": jnp.arange(16.0)[:, None]}, "projection": {"weight": jnp.ones((8, 2))}}
-    rules = ((r"^centers\.", PartitionSpec("data")), (r"weight$", PartitionSpec()))
-    placed = place(tree, mesh, rules)
-    assert {shard.data.shape for shard in placed["centers"]["weight"].addressable_shards} == {(2, 1)}
-    assert {shard.data.shape for shard in placed["projection"]["weight"].addressable_shards} == {(8, 2)}
-    total = jax.jit(lambda t: t["centers"]["weight"].sum())(placed)
-    assert float(total) == 120.0

@@ -3,7 +3,6 @@
 import dataclasses
 from pathlib import Path
 
-import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -54,19 +53,19 @@ def new(tower: Tower, mirror: bool = False) -> Encoder:
 @pytest.mark.parametrize("tower", TOWERS)
 def test_tensors_are_those_of_the_table_and_survive_the_disk(tmp_path: Path, tower: Tower):
     encoder = new(tower)
-    tensors = encoder.tensors()
+    tensors = encoder.tensors
     assert {name: t.shape for name, t in tensors.items()} == tensor_shapes(encoder.config)
     assert {t.dtype for t in tensors.values()} == {np.dtype(np.float32)}
     encoder.save(tmp_path / "m", {"name": "m"})
     again = Encoder.load(tmp_path / "m")
     assert again.config == encoder.config
     assert again.fingerprint == encoder.fingerprint
-    assert all(np.array_equal(t, tensors[name]) for name, t in again.tensors().items())
+    assert all(np.array_equal(t, tensors[name]) for name, t in again.tensors.items())
     assert jax.tree.structure(again) == jax.tree.structure(encoder)
     assert operations(tower, encoder.config.preprocess.size) > 0  # what it costs is known
 
 
-@eqx.filter_jit
+@jax.jit
 def both(encoder: Encoder, images: jax.Array) -> tuple[jax.Array, jax.Array]:
     return encoder.features(images), encoder(images)
 
@@ -96,7 +95,7 @@ def test_mirror_is_the_mean_of_both_ways_to_look():
 def test_it_compiles_once_per_shape_and_gives_an_image_the_same_vector_in_any_batch():
     encoder, compiled = new(TOWERS[2]), []
 
-    @eqx.filter_jit
+    @jax.jit
     def embed(encoder: Encoder, images: jax.Array) -> jax.Array:
         compiled.append(images.shape)
         return encoder(images)
@@ -109,7 +108,7 @@ def test_it_compiles_once_per_shape_and_gives_an_image_the_same_vector_in_any_ba
 
 def test_wrong_parts_are_refused():
     encoder = new(TOWERS[0])
-    tensors = encoder.tensors()
+    tensors = dict(encoder.tensors)
     del tensors["tower.position"]
     with pytest.raises(EncoderError, match=r"`tower\.position` is missing"):
         Encoder.from_parts(encoder.config, tensors)
@@ -119,4 +118,4 @@ def test_parameters_are_every_array_and_the_config_is_none_of_them():
     encoder = new(TOWERS[1])
     assert len(jax.tree.leaves(encoder)) == len(tensor_shapes(encoder.config))
     other = dataclasses.replace(encoder.config, mirror=True)
-    assert jax.tree.structure(encoder) != jax.tree.structure(Encoder.from_parts(other, encoder.tensors()))
+    assert jax.tree.structure(encoder) != jax.tree.structure(Encoder.from_parts(other, encoder.tensors))

@@ -68,13 +68,13 @@ def make(
         tensors["projection.bias"][:] = 0
     if by_graph:
         return Case(config, tensors, onnx.run(config, tensors, parity.drawn_images()))
-    import equinox as eqx
+    import jax
     import jax.numpy as jnp
 
     from lookalike.encoders.encoder import Encoder
 
     images = np.stack([prepare(image) for image in parity.drawn_images()])
-    run = eqx.filter_jit(lambda encoder, images: encoder(images))
+    run = jax.jit(lambda encoder, images: encoder(images))
     return Case(config, tensors, np.asarray(run(Encoder.from_parts(config, tensors), jnp.asarray(images))))
 
 

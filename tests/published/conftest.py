@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from lookalike.encoders.config import EncoderConfig, Tensors
+from lookalike.encoders.config import EncoderConfig, Tensors, below
 from lookalike.encoders.encoder import Encoder
 from lookalike.towers.programs.declare import shapes_of
 from lookalike.towers.programs.jax import features, seen
@@ -30,7 +30,7 @@ _quick = partial(jax.jit, compiler_options={"xla_backend_optimization_level": 0}
 @_quick
 def _ours(encoder: Encoder, images: jax.Array) -> tuple[list[jax.Array], jax.Array]:
     config = encoder.config
-    shown = jax.vmap(lambda image: seen(config.tower, config.pooling, encoder.tower, image))
+    shown = jax.vmap(lambda image: seen(config.tower, config.pooling, below("tower", encoder.tensors), image))
     return shown(encoder.normalise(images)), encoder.features(images)
 
 
@@ -169,7 +169,7 @@ class Parity:
         (features * torch.from_numpy(along)).sum().backward()
         encoder = Encoder.from_parts(config, tensors)
         images = encoder.normalise(jnp.asarray(self.images(config)))
-        found, image = _gradients(config, encoder.tower, images, jnp.asarray(along))
+        found, image = _gradients(config, below("tower", encoder.tensors), images, jnp.asarray(along))
         pairs = [(image, pixels.grad.numpy().transpose(0, 2, 3, 1))]
         pairs += [(found[name], turned(their.grad.numpy())) for name, (their, turned) in named.items()]
         for ours, theirs in pairs:

@@ -11,7 +11,6 @@ import pytest
 
 from lookalike.core.errors import RunError, StorageError
 from lookalike.core.files import storage_errors
-from lookalike.losses.centers import Centers
 from lookalike.losses.margins import ArcFace, CosFace
 from lookalike.training.checkpoint import Checkpoints, opened_run
 from lookalike.training.config import AdamW, HeadConfig, PcaConfig
@@ -24,7 +23,7 @@ FACTS = {"classes": 3, "model": "ab"}
 def state(step=0, seed=0):
     rng = np.random.default_rng(seed)
     weight, centers = (jnp.asarray(rng.normal(size=s), jnp.float32) for s in [(4, 2), (3, 1, 2)])
-    learner = Learner({}, {"weight": weight, "bias": jnp.zeros(2)}, Centers(centers))
+    learner = Learner({}, {"weight": weight, "bias": jnp.zeros(2)}, {"weight": centers})
     return first_state(learner, make_optimizer(AdamW(), 10, {"projection.weight"}))._replace(
         step=jnp.asarray(step, jnp.int32)
     )

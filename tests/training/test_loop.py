@@ -41,7 +41,7 @@ def l2_normalize(x):
 def dimension_of(encoder):
     return {
         "numbers": float(encoder.config.projection.dimension),
-        "norm": float(np.abs(encoder.tensors().get("projection.weight", 0)).sum()),
+        "norm": float(np.abs(encoder.tensors.get("projection.weight", 0)).sum()),
     }
 
 
@@ -69,7 +69,7 @@ def test_lda_and_the_mean_with_mirror_images(made, tmp_path):
     pairs = [("toys", "tools")[c % 2] + str(c) for c in made.label[rows]]
     label = np.unique(pairs, return_inverse=True)[1]
     weight, _ = lda((made.features + made.mirrored)[rows] / 2, label, 4, 0.5)
-    np.testing.assert_allclose(encoder.tensors()["projection.weight"], weight, atol=1e-4)
+    np.testing.assert_allclose(encoder.tensors["projection.weight"], weight, atol=1e-4)
     assert encoder.config.mirror
 
 
@@ -92,7 +92,7 @@ def test_only_the_rows_asked_for(made, tmp_path):
     )
     encoder = train(config)
     weight, _ = pca(made.features[(made.split == "train") & (made.label % 2 == 0)], 4)
-    np.testing.assert_allclose(encoder.tensors()["projection.weight"], weight, atol=1e-5)
+    np.testing.assert_allclose(encoder.tensors["projection.weight"], weight, atol=1e-5)
     with pytest.raises(CollectionError, match="0 rows of 0 classes to learn from"):
         train(replace(config, out=str(tmp_path / "none"), where="domain = 'cars'"))
 
@@ -194,7 +194,7 @@ def test_learning_rates_beyond_reason_end_in_a_sentence_or_a_finite_model(made, 
     rates = replace(config.optimizer, learning_rate=1e38, centers_learning_rate=1e38, warmup=0.0)
     with contextlib.suppress(RunError):
         encoder = train(replace(config, optimizer=rates))
-        assert all(np.isfinite(tensor).all() for tensor in encoder.tensors().values())
+        assert all(np.isfinite(tensor).all() for tensor in encoder.tensors.values())
 
 
 @pytest.mark.parametrize("moment", ["before", "behind"])
@@ -239,7 +239,7 @@ def test_features_that_are_zero_are_no_reason_to_fail(made, tmp_path, monkeypatc
     nothing = np.zeros((72, 16), np.float32)
     monkeypatch.setattr("lookalike.training.tasks.cached_features", lambda *_: (nothing, nothing))
     encoder = train(made.head(tmp_path / "random", start=Random(), steps=2))
-    assert all(np.isfinite(tensor).all() for tensor in encoder.tensors().values())
+    assert all(np.isfinite(tensor).all() for tensor in encoder.tensors.values())
     with pytest.raises(RunError, match="point the same way"):
         train(made.head(tmp_path / "pca"))
 

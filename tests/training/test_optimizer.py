@@ -5,7 +5,6 @@ import optax
 import pytest
 
 from lookalike.encoders.encoder import init_tensors
-from lookalike.losses.centers import Centers
 from lookalike.towers import ConvNetConfig, ConvNeXtConfig, SwinConfig, ViTConfig
 from lookalike.towers.programs.declare import declare
 from lookalike.training.config import AdamW
@@ -31,7 +30,7 @@ def parts():
     return Learner(
         {"tower.conv.weight": ones, "tower.norm.bias": jnp.ones(2)},
         {"weight": ones, "bias": jnp.ones(2)},
-        Centers(jnp.ones((4, 1, 2))),
+        {"weight": jnp.ones((4, 1, 2))},
     )
 
 
@@ -51,7 +50,7 @@ def test_each_part_at_its_own_rate():
     )
     after = moved(config, parts())
     np.testing.assert_allclose(after.projection["weight"], 1 - 0.01, rtol=1e-5)
-    np.testing.assert_allclose(after.centers.weight, 1 - 0.02, rtol=1e-5)
+    np.testing.assert_allclose(after.centers["weight"], 1 - 0.02, rtol=1e-5)
     np.testing.assert_allclose(after.tower["tower.norm.bias"], 1 - 0.03, rtol=1e-5)
 
 
@@ -59,16 +58,11 @@ def test_decay_takes_kernels_and_weights_alone():
     config = AdamW(
         learning_rate=0.01, centers_learning_rate=0.01, tower_learning_rate=0.01, weight_decay=0.5, warmup=0.0
     )
-    zero = Learner(
-        *(
-            type(p)(jnp.zeros_like(p.weight)) if isinstance(p, Centers) else {k: 0 * v for k, v in p.items()}
-            for p in parts()
-        )
-    )
+    zero = Learner(*({k: 0 * v for k, v in p.items()} for p in parts()))
     after = moved(config, zero)
     np.testing.assert_allclose(after.projection["weight"], 1 - 0.005, rtol=1e-5)
     np.testing.assert_allclose(after.tower["tower.conv.weight"], 1 - 0.005, rtol=1e-5)
-    for still in (after.projection["bias"], after.tower["tower.norm.bias"], after.centers.weight):
+    for still in (after.projection["bias"], after.tower["tower.norm.bias"], after.centers["weight"]):
         np.testing.assert_array_equal(still, np.ones(still.shape))
 
 
@@ -145,7 +139,7 @@ def test_a_gradient_is_cut_before_adam_sees_it():
         np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-9)
     length = np.sqrt(sum(float((leaf**2).sum()) for leaf in jax.tree.leaves(short)))
     moments = [leaf for leaf in jax.tree.leaves(found[0][1]) if leaf.shape == (4, 1, 2)]  # of the centers
-    np.testing.assert_allclose(moments[0], 0.1 * short.centers.weight / length, rtol=1e-5)
+    np.testing.assert_allclose(moments[0], 0.1 * short.centers["weight"] / length, rtol=1e-5)
 
 
 def test_a_long_gradient_is_cut():

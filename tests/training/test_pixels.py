@@ -96,7 +96,7 @@ def test_statistics_of_batch_norms_do_not_learn(made, tmp_path):
     after = task.encoder(moved)
     assert after.config == replace(config, projection=ProjectionConfig("linear", 1280, 4))
     for name, tensor in tensors.items():
-        assert np.array_equal(after.tensors()[name], tensor) == (name in still), name
+        assert np.array_equal(after.tensors[name], tensor) == (name in still), name
 
 
 def test_a_given_tower_is_tuned(made, tmp_path):
@@ -112,7 +112,7 @@ def test_a_given_tower_starts_at_pca_with_centers_at_the_means(made, tmp_path):
     rows = made.split == "train"
     embedding = np.asarray(first.project(jnp.asarray(made.features[rows])))
     assert np.abs(embedding.mean(axis=0)).max() < 0.2
-    centers = np.asarray(task.learner.centers.weight[:, 0])
+    centers = np.asarray(task.learner.centers["weight"][:, 0])
     assert centers.shape == (9, 4)
     own = embedding @ centers.T  # every class mean is its own nearest center
     pairs = [("toys", "tools")[c % 2] + str(c) for c in made.label[rows]]
@@ -122,6 +122,7 @@ def test_a_given_tower_starts_at_pca_with_centers_at_the_means(made, tmp_path):
 
 
 def test_half_precision_and_rematerialised_blocks_reach_the_tower(made, tmp_path, monkeypatch):
+    import lookalike.encoders.encoder as encoder_module
     from lookalike.encoders.encoder import Encoder
 
     tower = ViTConfig(16, 8, 12, 2, 3, 20, "gelu")
@@ -132,17 +133,17 @@ def test_half_precision_and_rematerialised_blocks_reach_the_tower(made, tmp_path
         ProjectionConfig("identity", 12, 12),
     )
     Encoder.init(config, jax.random.key(0)).save(tmp_path / "model")
-    built, real = [], Encoder.from_parts.__func__
+    built, real = [], encoder_module.features
 
-    def watched(cls, config, tensors, dtype="float32", remat=False):
+    def watched(tower, pooling, tensors, images, dtype, remat):
         built.append((dtype, remat))
-        return real(cls, config, tensors, dtype, remat)
+        return real(tower, pooling, tensors, images, dtype, remat)
 
-    monkeypatch.setattr(Encoder, "from_parts", classmethod(watched))
+    monkeypatch.setattr(encoder_module, "features", watched)
     options = {"model": str(tmp_path / "model"), "steps": 2, "dtype": "bfloat16", "remat": True}
     encoder = train(pixels(made, tmp_path / "run", **options))
     assert ("bfloat16", True) in built
     assert (encoder.dtype, encoder.remat) == ("float32", False)
-    assert {t.dtype for t in encoder.tensors().values()} == {np.dtype(np.float32)}
+    assert {t.dtype for t in encoder.tensors.values()} == {np.dtype(np.float32)}
     _, before = read_model(tmp_path / "model")
-    assert np.abs(encoder.tensors()["tower.blocks.mlp.up.weight"] - before["tower.blocks.mlp.up.weight"]).max() > 1e-4
+    assert np.abs(encoder.tensors["tower.blocks.mlp.up.weight"] - before["tower.blocks.mlp.up.weight"]).max() > 1e-4

@@ -9,7 +9,6 @@ import numpy as np
 import pytest
 
 from lookalike.core.mesh import make_mesh, place, put_batch
-from lookalike.losses.centers import Centers
 from lookalike.losses.geometry import SimilarityDistillation
 from lookalike.losses.margins import ArcFace, CosFace
 from lookalike.training.config import AdamW, HeadConfig
@@ -36,7 +35,7 @@ def learner(count=2, seed=0):
     rng = np.random.default_rng(seed)
     weight, centers = rng.normal(size=(12, 4)), rng.normal(size=(6, count, 4))
     projection = {"weight": jnp.asarray(weight, jnp.float32), "bias": jnp.zeros(4)}
-    return Learner({}, projection, Centers(jnp.asarray(centers, jnp.float32)))
+    return Learner({}, projection, {"weight": jnp.asarray(centers, jnp.float32)})
 
 
 def batch(step, rows=16):
@@ -121,7 +120,7 @@ def test_one_step_as_torch_would_take_it():
     optimizer = make_optimizer(values.optimizer, 10**6, {"projection.weight"})
     step = make_step(head_objective(values), optimizer, seed=0)
     start, given = learner(1), batch(0)._replace(mirrored=None)
-    weight, centers = (np.asarray(x) for x in (start.projection["weight"], start.centers.weight[:, 0]))
+    weight, centers = (np.asarray(x) for x in (start.projection["weight"], start.centers["weight"][:, 0]))
     state = first_state(start, optimizer)
     for _ in range(3):
         state, metrics = step(state, given)
@@ -140,4 +139,4 @@ def test_one_step_as_torch_would_take_it():
         adam.step()
     assert float(metrics["loss"]) == pytest.approx(loss.item(), rel=1e-5)
     np.testing.assert_allclose(state.learner.projection["weight"], w.detach(), atol=1e-4)
-    np.testing.assert_allclose(state.learner.centers.weight[:, 0], c.detach(), atol=1e-4)
+    np.testing.assert_allclose(state.learner.centers["weight"][:, 0], c.detach(), atol=1e-4)

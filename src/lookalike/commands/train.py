@@ -7,7 +7,6 @@ from functools import cache
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from jaxtyping import UInt8
 
 from lookalike.core.errors import UsageError
 from lookalike.core.shapes import Ids, Vectors
@@ -110,20 +109,22 @@ def _from_features(config: TrainConfig, ids: Ids) -> Callable[[Encoder], Vectors
 
 
 def _from_images(collection: Collection, ids: Ids) -> Callable[[Encoder], Vectors]:
-    """Embeddings of the rows `ids` from their images, which are kept in memory as the tower takes them."""
-    import equinox as eqx
+    """Embeddings of the rows `ids` from their images, read a batch at a time; an encoder is compiled once."""
+    import jax
 
+    from lookalike.encoders.encoder import Encoder
     from lookalike.imaging.decode import decode
+    from lookalike.vectors.runtime import prepared
 
-    embed = eqx.filter_jit(lambda encoder, images: encoder(images))
-    cached: list[UInt8[np.ndarray, "B S S 3"]] = []
+    embed = jax.jit(Encoder.__call__)
 
     def vectors_of(encoder: Encoder) -> Vectors:
-        if not cached:
-            data = collection.take(ids, ["image"])["image"].to_pylist()
-            images = np.stack([encoder.config.preprocess(decode(image)) for image in data])
-            padded = np.concatenate([images, np.zeros((-len(ids) % _BATCH, *images.shape[1:]), np.uint8)])
-            cached.extend(padded.reshape(-1, _BATCH, *images.shape[1:]))
-        return np.concatenate([np.asarray(embed(encoder, batch)) for batch in cached])[: len(ids)]
+        places = range(0, len(ids), _BATCH)
+        data = (collection.take(ids[i : i + _BATCH], ["image"])["image"].to_pylist() for i in places)
+        parts = []
+        for images in prepared(data, lambda image: encoder.config.preprocess(decode(image))):
+            full = np.concatenate([images, np.zeros((_BATCH - len(images), *images.shape[1:]), np.uint8)])
+            parts.append(np.asarray(embed(encoder, full))[: len(images)])
+        return np.concatenate(parts)
 
     return vectors_of

@@ -1,6 +1,5 @@
-"""Devices as a mesh, and arrays placed on it: batches split over it, all else by a short list of rules."""
+"""Devices as a mesh, and arrays placed on it: batches split over it, all else copied to each device."""
 
-import re
 from collections.abc import Sequence
 from typing import TypeVar
 
@@ -9,9 +8,6 @@ import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 T = TypeVar("T")
-
-Rules = Sequence[tuple[str, PartitionSpec]]
-"""(pattern, spec): the first pattern found in a leaf's path ("learner.centers.weight") decides; none: a copy each."""
 
 
 def make_mesh(devices: Sequence[jax.Device] | None = None) -> Mesh:
@@ -31,11 +27,6 @@ def put_batch(batch: T, mesh: Mesh) -> T:
     return jax.device_put(batch, NamedSharding(mesh, PartitionSpec("data")))
 
 
-def place(tree: T, mesh: Mesh, rules: Rules = ()) -> T:
-    """The arrays of `tree` on the mesh as `rules` say."""
-
-    def sharding(path: tuple[object, ...], _leaf: object) -> NamedSharding:
-        name = jax.tree_util.keystr(path, simple=True, separator=".")
-        return NamedSharding(mesh, next((spec for pattern, spec in rules if re.search(pattern, name)), PartitionSpec()))
-
-    return jax.device_put(tree, jax.tree_util.tree_map_with_path(sharding, tree))
+def place(tree: T, mesh: Mesh) -> T:
+    """The arrays of `tree` on the mesh, a copy on each device."""
+    return jax.device_put(tree, NamedSharding(mesh, PartitionSpec()))

@@ -2,11 +2,11 @@
 
 import math
 from collections.abc import Mapping
-from functools import partial
+from dataclasses import dataclass
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
-import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -14,7 +14,6 @@ from jaxtyping import Array, Float, Float32, PRNGKeyArray, UInt8
 
 from lookalike.encoders.config import (
     EncoderConfig,
-    Shapes,
     Tensors,
     below,
     check_tensors,
@@ -25,29 +24,31 @@ from lookalike.encoders.config import (
     tensor_shapes,
     write_model,
 )
-from lookalike.encoders.projection import Projection
+from lookalike.encoders.projection import project
 from lookalike.encoders.text_side import TextSide
 from lookalike.towers.programs.declare import Tensor
 from lookalike.towers.programs.jax import Dtype as Dtype
 from lookalike.towers.programs.jax import features
 
 
-class Encoder(eqx.Module):
-    """All that turns images into embeddings. Its arrays are the parameters, float32; nothing here is jitted."""
+@partial(jax.tree_util.register_dataclass, data_fields=["tensors"], meta_fields=["config", "dtype", "remat"])
+@dataclass(frozen=True, eq=False)
+class Encoder:
+    """All that turns images into embeddings: a config and its named tensors, float32. Nothing here is jitted."""
 
-    tower: dict[str, Array]
-    """Named as `declare(config.tower)` names them."""
-    projection: Projection
-    config: EncoderConfig = eqx.field(static=True)
-    dtype: Dtype = eqx.field(static=True)
+    config: EncoderConfig
+    tensors: Mapping[str, Array]
+    """By their names on disk: those of `declared(config)`."""
+    dtype: Dtype = "float32"
     """What the tower computes in; norms, softmax and the projection stay float32."""
-    remat: bool = eqx.field(static=True)
+    remat: bool = False
     """Whether a gradient computes stacked blocks twice; see `from_parts`."""
 
     @classmethod
     def load(cls, path: str | Path, dtype: Dtype = "float32", remat: bool = False) -> "Encoder":
         """The encoder in the model directory `path`; EncoderError if it is not whole. See `from_parts`."""
-        return cls._of(*read_model(path), dtype, remat)
+        config, tensors = read_model(path)
+        return cls(config, {name: jnp.asarray(tensor) for name, tensor in tensors.items()}, dtype, remat)
 
     @classmethod
     def from_parts(
@@ -63,28 +64,25 @@ class Encoder(eqx.Module):
                 inside them: memory then grows with the tokens between blocks alone, for about a third more time. Other
                 towers: no effect.
         """
-        _check(tensor_shapes(config), tensors)
-        return cls._of(config, tensors, dtype, remat)
-
-    @classmethod
-    def _of(cls, config: EncoderConfig, tensors: Mapping[str, Any], dtype: Dtype, remat: bool) -> "Encoder":
-        arrays = {name: jnp.asarray(tensor) for name, tensor in tensors.items()}
-        projection = Projection.of(config.projection, below("projection", arrays))
-        return cls(below("tower", arrays), projection, config, dtype, remat)
+        check_tensors(
+            tensor_shapes(config), {name: np.asarray(tensor) for name, tensor in tensors.items()}, "these tensors"
+        )
+        return cls(config, {name: jnp.asarray(tensor) for name, tensor in tensors.items()}, dtype, remat)
 
     @classmethod
     def init(cls, config: EncoderConfig, key: PRNGKeyArray, dtype: Dtype = "float32") -> "Encoder":
         """A new encoder with random weights, a pure function of `config` and `key`."""
-        return cls.from_parts(config, init_tensors(declared(config), key), dtype)
+        return cls(config, init_tensors(declared(config), key), dtype)
 
     def features(self, images: UInt8[Array | np.ndarray, "B S S 3"]) -> Float32[Array, "B F"]:
         """Pooled output of the tower for images that `config.preprocess` made; the images alone, not mirrored."""
         x, config = self.normalise(images), self.config
-        return features(config.tower, config.pooling, self.tower, x, self.dtype, self.remat).astype(jnp.float32)
+        tower = below("tower", self.tensors)
+        return features(config.tower, config.pooling, tower, x, self.dtype, self.remat).astype(jnp.float32)
 
     def project(self, features: Float[Array | np.ndarray, "B F"]) -> Float32[Array, "B D"]:
         """Embeddings of unit length from features."""
-        return jax.vmap(self.projection)(jnp.asarray(features))
+        return project(self.config.projection, self.tensors, jnp.asarray(features))
 
     def __call__(self, images: UInt8[Array | np.ndarray, "B S S 3"]) -> Float32[Array, "B D"]:
         """Embeddings of unit length, from the mean with the mirror image's features where the config says so."""
@@ -100,26 +98,23 @@ class Encoder(eqx.Module):
         x: Array = ((jnp.asarray(images).astype(jnp.float32) / 255 - mean) / std).astype(self.dtype)
         return x
 
-    def tensors(self) -> Tensors:
-        """Every tensor by its name on disk, on the host."""
-        parts = {"weight": self.projection.weight, "bias": self.projection.bias}
-        named = {f"projection.{name}": part for name, part in parts.items() if part is not None}
-        named |= {f"tower.{name}": tensor for name, tensor in self.tower.items()}
-        return {name: np.asarray(tensor) for name, tensor in named.items()}
+    def on_host(self) -> Tensors:
+        """Every tensor as NumPy; on a CPU the same memory."""
+        return {name: np.asarray(tensor) for name, tensor in self.tensors.items()}
 
     def save(self, path: str | Path, card: dict[str, Any] | None = None, text: TextSide | None = None) -> None:
         """Write a model directory, whole or not at all; see `write_model`."""
-        write_model(path, self.config, self.tensors(), card or {}, text)
+        write_model(path, self.config, self.on_host(), card or {}, text)
 
-    @property
+    @cached_property
     def fingerprint(self) -> str:
         """Hash of weights and config, 64 hex digits."""
-        return fingerprint_of(self.config, self.tensors())
+        return fingerprint_of(self.config, self.on_host())
 
-    @property
+    @cached_property
     def features_fingerprint(self) -> str:
         """Hash of what makes the features, 64 hex digits."""
-        return features_fingerprint_of(self.config, self.tensors())
+        return features_fingerprint_of(self.config, self.on_host())
 
 
 def init_tensors(declared: Mapping[str, Tensor], key: PRNGKeyArray) -> dict[str, Float32[Array, "..."]]:
@@ -139,9 +134,3 @@ def _drawn(declared: tuple[tuple[str, Tensor], ...], key: PRNGKeyArray) -> dict[
             tensors[name] = jnp.full(tensor.shape, tensor.start, jnp.float32)
         start += size
     return tensors
-
-
-def _check(shapes: Shapes, tensors: Mapping[str, Any]) -> None:
-    """`check_tensors`, but for traced arrays, which have a shape and a dtype and no values yet."""
-    if not any(isinstance(tensor, jax.core.Tracer) for tensor in tensors.values()):
-        check_tensors(shapes, {name: np.asarray(tensor) for name, tensor in tensors.items()}, "these tensors")

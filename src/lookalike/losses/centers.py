@@ -1,6 +1,5 @@
 """Centers: the direction of each class, learned beside the encoder and left behind when training ends."""
 
-import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -22,24 +21,19 @@ def l2_normalize(x: Float[Array, "*shape D"]) -> Float[Array, "*shape D"]:
     return x * jax.lax.rsqrt(jnp.maximum(square, _LEAST_SQUARE))
 
 
-class Centers(eqx.Module):
-    """K directions for each of C classes; a class is as near as the nearest of its centers (Deng et al., 2020).
+def class_cosines(embedding_BD: Float32[Array, "B D"], weight_CKD: Float32[Array, "C K D"]) -> Float32[Array, "B C"]:
+    """Cosine of each embedding (unit length) to the nearest of the K centers of every class (Deng et al., 2020).
 
-    The lengths of the rows carry no meaning: they are divided out whenever cosines are taken.
+    The lengths of the centers carry no meaning: they are divided out.
     """
-
-    weight: Float32[Array, "C K D"]
-
-    def cosines(self, embedding_BD: Float32[Array, "B D"]) -> Float32[Array, "B C"]:
-        """Cosine of each embedding (unit length) to the nearest center of every class."""
-        classes, count, dimension = self.weight.shape
-        cos_BX = embedding_BD @ l2_normalize(self.weight).reshape(classes * count, dimension).T
-        return cos_BX if count == 1 else cos_BX.reshape(-1, classes, count).max(axis=2)
+    classes, count, dimension = weight_CKD.shape
+    cos_BX = embedding_BD @ l2_normalize(weight_CKD).reshape(classes * count, dimension).T
+    return cos_BX if count == 1 else cos_BX.reshape(-1, classes, count).max(axis=2)
 
 
 def centers_at_means(
     embedding: Float32[np.ndarray, "N D"], label: Int32[np.ndarray, "N"], count: int, seed: int
-) -> Centers:
+) -> Float32[Array, "C K D"]:
     """Centers that start at the mean embedding of each class; at random where its images take each other away.
 
     Args:
@@ -57,4 +51,4 @@ def centers_at_means(
     mean = np.where(opposed, drawn, total / np.where(opposed, 1.0, lengths))
     noise = np.random.default_rng(seed).standard_normal((classes, count, dimension)) * (_SPREAD / dimension**0.5)
     noise[:, 0] = 0.0
-    return Centers(jnp.asarray(mean[:, None, :] + noise, jnp.float32))
+    return jnp.asarray(mean[:, None, :] + noise, jnp.float32)

@@ -2,11 +2,10 @@
 
 from typing import NamedTuple
 
+import jax
 import jax.numpy as jnp
 import optax
 from jaxtyping import Array, Float32, Int32
-
-from lookalike.losses.centers import Centers
 
 Tensors = dict[str, Float32[Array, "..."]]
 
@@ -18,8 +17,8 @@ class Learner(NamedTuple):
     """By name, without what stays fixed; empty where features are cached."""
     projection: Tensors
     """`weight` [F D] and `bias` [D]."""
-    centers: Centers
-    """[C K D]."""
+    centers: Tensors
+    """`weight` [C K D]."""
 
 
 class State(NamedTuple):
@@ -32,5 +31,5 @@ class State(NamedTuple):
 
 
 def first_state(learner: Learner, optimizer: optax.GradientTransformation) -> State:
-    """The state before the first step."""
-    return State(jnp.zeros((), jnp.int32), learner, optimizer.init(learner))
+    """The state before the first step: a copy, as a step takes over its state's memory."""
+    return State(jnp.zeros((), jnp.int32), jax.tree.map(jnp.copy, learner), optimizer.init(learner))

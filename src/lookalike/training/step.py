@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import optax
 from jaxtyping import Array, Float32, Int32, Key, UInt8
 
-from lookalike.losses.centers import l2_normalize
+from lookalike.losses.centers import class_cosines, l2_normalize
 from lookalike.losses.margins import margin_loss
 from lookalike.training.config import HeadConfig, PixelsConfig
 from lookalike.training.state import Learner, State, Tensors
@@ -97,7 +97,7 @@ def _embedding_loss(
         stay = jax.random.bernoulli(key, 1.0 - config.dropout, features.shape)
         kept = jnp.where(stay, features / (1.0 - config.dropout), 0.0)
     embedding = l2_normalize(kept @ learner.projection["weight"] + learner.projection["bias"][None, :])
-    cos_BC = learner.centers.cosines(embedding)
+    cos_BC = class_cosines(embedding, learner.centers["weight"])
     loss = margin_loss(config.loss, cos_BC, label).mean()
     metrics = {"cosine": jnp.take_along_axis(cos_BC, label[:, None], axis=1).mean()}
     if config.distill.weight:

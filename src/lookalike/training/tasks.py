@@ -19,11 +19,11 @@ from lookalike.core.shapes import Ids
 from lookalike.data.batches import batches
 from lookalike.data.collection import Collection
 from lookalike.data.sampling import group, positions
-from lookalike.encoders.config import EncoderConfig, ProjectionConfig, declared
-from lookalike.encoders.encoder import Dtype, Encoder
+from lookalike.encoders.config import EncoderConfig, ProjectionConfig, below, declared
+from lookalike.encoders.encoder import Encoder
 from lookalike.imaging.augment import Crop
 from lookalike.imaging.preprocess import Preprocess
-from lookalike.losses.centers import Centers, centers_at_means
+from lookalike.losses.centers import centers_at_means
 from lookalike.training.checkpoint import Facts
 from lookalike.training.config import HeadConfig, Lda, Pca, PcaConfig, PixelsConfig, Random, Start
 from lookalike.training.pca import Projection, lda, pca, within_classes
@@ -107,10 +107,10 @@ def cached_features(model: str, collection: Collection, ids: Ids, mirror: bool) 
 
 def projected(encoder: Encoder, weight: Float32[Array, "F D"], bias: Float32[Array, "D"], mirror: bool) -> Encoder:
     """`encoder` with this projection in the place of its own."""
-    tensors = {name: tensor for name, tensor in encoder.tensors().items() if not name.startswith("projection.")}
+    tower = {name: tensor for name, tensor in encoder.tensors.items() if name.startswith("tower.")}
     projection = ProjectionConfig("linear", weight.shape[0], weight.shape[1], l2_normalize_input=True)
     config = replace(encoder.config, projection=projection, mirror=mirror)
-    return Encoder.from_parts(config, {**tensors, "projection.weight": weight, "projection.bias": bias})
+    return Encoder(config, {**tower, "projection.weight": weight, "projection.bias": bias})
 
 
 def closed_form(config: PcaConfig) -> tuple[Encoder, Encoder]:
@@ -157,11 +157,10 @@ def pixels_task(config: PixelsConfig) -> Task:
     rows = training_rows(collection, config.where, labelled=True)
     untouched = Encoder.load(config.model) if config.model else _new_encoder(config)
     first, learner = _first_pixels(config, untouched, collection, rows)
-    fixed, steps = _fixed(first), _steps(config, len(rows.ids))
+    fixed, steps = _trained(first, learns=False), _steps(config, len(rows.ids))
 
     def tower_features(tower: Tensors, images: UInt8[Array, "B S S 3"]) -> Float32[Array, "B F"]:
-        encoder = _assembled(first.config, fixed, tower, learner.projection, config.dtype, config.remat)
-        return encoder.features(images)
+        return replace(first, tensors={**fixed, **tower}, dtype=config.dtype, remat=config.remat).features(images)
 
     def stream(start: int) -> Generator[ImageBatch, None, None]:
         augment, size = config.augment, first.config.preprocess.size
@@ -188,7 +187,7 @@ def pixels_task(config: PixelsConfig) -> Task:
         steps,
         _facts(rows, untouched, steps),
         frozenset(name for name, tensor in declared(first.config).items() if tensor.decays),
-        lambda learner: _assembled(first.config, fixed, learner.tower, learner.projection),
+        lambda learner: _assembled(first, fixed, learner.tower, learner.projection),
     )
 
 
@@ -209,8 +208,8 @@ def _first_pixels(
     """The encoder before the first step, and the learner: a given tower starts with centers at the class means."""
     if not config.model:
         shape = (len(rows.names), config.centers, config.dimension)
-        centers = Centers(jax.random.normal(jax.random.key(config.seed + 1), shape) / config.dimension**0.5)
-        return untouched, Learner(_trained(untouched), _projection(untouched), centers)
+        centers = jax.random.normal(jax.random.key(config.seed + 1), shape) / config.dimension**0.5
+        return untouched, Learner(_trained(untouched), below("projection", untouched.tensors), {"weight": centers})
     features, mirrored = cached_features(config.model, collection, rows.ids, untouched.config.mirror)
     mean = combine(features, mirrored)
     own = untouched.config.projection
@@ -219,7 +218,7 @@ def _first_pixels(
         first = projected(untouched, jnp.asarray(weight), jnp.asarray(bias), untouched.config.mirror)
     else:
         first = untouched
-    weight, bias = (np.asarray(first.tensors()[f"projection.{part}"]) for part in ("weight", "bias"))
+    weight, bias = (np.asarray(first.tensors[f"projection.{part}"]) for part in ("weight", "bias"))
     return first, _learner(_trained(first), weight, bias, mean, rows.label, config.centers, config.seed)
 
 
@@ -234,7 +233,7 @@ def _learner(
 ) -> Learner:
     embedding = l2_normalize(l2_normalize(features) @ weight + bias)
     projection = {"weight": jnp.asarray(weight), "bias": jnp.asarray(bias)}
-    return Learner(tower, projection, centers_at_means(embedding, label, centers, seed))
+    return Learner(tower, projection, {"weight": centers_at_means(embedding, label, centers, seed)})
 
 
 def _start(start: Start, features: Features, label: Int32[np.ndarray, "N"], dimension: int, seed: int) -> Projection:
@@ -266,28 +265,13 @@ def _facts(rows: Rows, encoder: Encoder, steps: int) -> Facts:
     }
 
 
-def _fixed(encoder: Encoder) -> Tensors:
+def _trained(encoder: Encoder, learns: bool = True) -> Tensors:
+    """The tower's tensors that learn, by name, or those that do not: the stored statistics of batch norms."""
     known = declared(encoder.config)
-    return {name: jnp.asarray(t) for name, t in encoder.tensors().items() if not known[name].trained}
+    return {n: t for n, t in encoder.tensors.items() if n.startswith("tower.") and known[n].trained == learns}
 
 
-def _trained(encoder: Encoder) -> Tensors:
-    """The tower's tensors that learn, by name: all but the stored statistics of batch norms."""
-    known, tensors = declared(encoder.config), encoder.tensors().items()
-    return {name: jnp.asarray(t) for name, t in tensors if name.startswith("tower.") and known[name].trained}
-
-
-def _projection(encoder: Encoder) -> Tensors:
-    return {part: jnp.asarray(encoder.tensors()[f"projection.{part}"]) for part in ("weight", "bias")}
-
-
-def _assembled(
-    config: EncoderConfig,
-    fixed: Tensors,
-    tower: Tensors,
-    projection: Tensors,
-    dtype: Dtype = "float32",
-    remat: bool = False,
-) -> Encoder:
+def _assembled(first: Encoder, fixed: Tensors, tower: Tensors, projection: Tensors) -> Encoder:
+    """`first` with what was learned in place of its own."""
     named = {f"projection.{part}": tensor for part, tensor in projection.items()}
-    return Encoder.from_parts(config, {**fixed, **tower, **named}, dtype, remat)
+    return replace(first, tensors={**fixed, **tower, **named})

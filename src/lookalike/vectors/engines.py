@@ -75,7 +75,7 @@ class JaxEngine:
     name: Literal["onnx", "jax"] = "jax"
 
     def __init__(self, encoder: "Encoder", *, batch: int) -> None:
-        import equinox as eqx
+        import jax
 
         from lookalike.core.mesh import make_mesh, place
 
@@ -89,7 +89,7 @@ class JaxEngine:
             self.compiles += 1  # runs only while a program is made
             return encoder.features(images)
 
-        self._features = eqx.filter_jit(features)
+        self._features = jax.jit(features)
 
     def features(self, images: Images) -> Features:
         """The features of images that `Preprocess` made."""

@@ -86,7 +86,7 @@ class Embedder:
     @classmethod
     def of(cls, encoder: "Encoder", runtime: Runtime = "auto", batch: int = BATCH) -> "Embedder":
         """From an encoder in memory; see `load` for `runtime` and `batch`."""
-        config, tensors = encoder.config, encoder.tensors()
+        config, tensors = encoder.config, encoder.on_host()
         known = cache.known_of(config, tensors)
         if _chosen(runtime) == "jax":
             return cls(config, known, tensors, JaxEngine(encoder, batch=batch))

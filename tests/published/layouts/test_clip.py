@@ -11,7 +11,7 @@ import pytest
 from safetensors.numpy import load_file, save_file
 
 from lookalike.core.errors import EncoderError
-from lookalike.encoders.config import EncoderConfig, Tensors
+from lookalike.encoders.config import EncoderConfig, Tensors, below
 from lookalike.encoders.encoder import Encoder
 from lookalike.published.layouts import WEIGHTS, read_published
 from lookalike.published.table import export_tensors
@@ -70,7 +70,7 @@ def reference_blocks(model: Any, images: np.ndarray) -> list[np.ndarray]:
 
 def our_blocks(config: EncoderConfig, tensors: Tensors, images: np.ndarray) -> list[np.ndarray]:
     def run(encoder: Encoder, images: jax.Array) -> list[jax.Array]:
-        shown = jax.vmap(lambda image: seen(config.tower, config.pooling, encoder.tower, image))
+        shown = jax.vmap(lambda image: seen(config.tower, config.pooling, below("tower", encoder.tensors), image))
         return [*shown(encoder.normalise(images)), encoder.features(images)]
 
     quick = jax.jit(run, compiler_options={"xla_backend_optimization_level": 0})  # what is compiled runs once

@@ -5,7 +5,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-import equinox as eqx
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -121,7 +121,7 @@ def test_features_equal_the_slow_forward(tmp_path: Path, vision: dict[str, Any],
     )
     layout, config, ours = read_published(tmp_path)
     assert layout == "open_clip"
-    features = eqx.filter_jit(Encoder.features)
+    features = jax.jit(Encoder.features)
 
     def difference(**change: Any) -> float:
         other = dataclasses.replace(config, tower=dataclasses.replace(config.tower, **change))

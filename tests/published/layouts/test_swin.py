@@ -15,7 +15,7 @@ import pytest
 from safetensors.numpy import load_file, save_file
 
 from lookalike.core.errors import EncoderError
-from lookalike.encoders.config import EncoderConfig, Tensors
+from lookalike.encoders.config import EncoderConfig, Tensors, below
 from lookalike.encoders.encoder import Encoder
 from lookalike.published.layouts import WEIGHTS, read_published
 from lookalike.published.table import export_tensors
@@ -99,7 +99,7 @@ def our_maps(config: EncoderConfig, tensors: Tensors, images: np.ndarray) -> lis
     """The same, one block after the other."""
 
     def run(encoder: Encoder, images: jax.Array) -> list[jax.Array]:
-        shown = jax.vmap(lambda image: seen(config.tower, "mean", encoder.tower, image))
+        shown = jax.vmap(lambda image: seen(config.tower, "mean", below("tower", encoder.tensors), image))
         maps = (x.reshape(len(x), isqrt(x.shape[1]), -1, x.shape[2]) for x in shown(encoder.normalise(images)))
         return [*maps, encoder.features(images)]
 

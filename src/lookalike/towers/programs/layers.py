@@ -114,10 +114,10 @@ def direction(x: Float[Array, "M T h d"]) -> Float[Array, "M T h d"]:
     return (x32 * lax.rsqrt(jnp.maximum(length, 1e-24))).astype(x.dtype)
 
 
-def l2_normalize(x: Float[Array, " D"]) -> Float[Array, " D"]:
-    """`x` at length 1, in float32; zeros stay zeros, with a finite gradient."""
+def l2_normalize(x: Float[Array, "*B D"]) -> Float[Array, "*B D"]:
+    """`x` at length 1 along the last axis, in float32; zeros stay zeros, with a finite gradient."""
     x32 = x.astype(jnp.float32)
-    return x32 * lax.rsqrt(jnp.maximum(jnp.sum(x32 * x32), 1e-24))
+    return x32 * lax.rsqrt(jnp.maximum(jnp.sum(x32 * x32, axis=-1, keepdims=True), 1e-24))
 
 
 def convolution(
