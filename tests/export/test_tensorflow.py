@@ -17,15 +17,19 @@ from lookalike.towers import (
     ConvNeXtConfig,
     EfficientNetConfig,
     MobileNetV2Config,
+    MobileNetV4Config,
+    ResNetConfig,
     SwinConfig,
     Tower,
     ViTConfig,
 )
 from lookalike.towers.efficientnet import Stage
+from lookalike.towers.mobilenet_v4 import Universal
 from lookalike.towers.programs.graph import Graph
 
 COLORS = ((0.48, 0.45, 0.40), (0.27, 0.26, 0.28))
 VIT: dict[str, Any] = {"size": 32, "patch": 8, "width": 24, "layers": 2, "heads": 2, "hidden": 40}
+UNIVERSAL = (Universal("plain", 1, 0, 3, 2, 1, 8), Universal("fused", 1, 0, 3, 2, 4, 8))
 STAGES = (Stage("fused", 1, 3, 2, 4, 8), Stage("depthwise", 2, 5, 2, 4, 16, 0.25))
 TOWERS: list[tuple[Tower, str, Preprocess, dict[str, Any]]] = [
     (
@@ -53,6 +57,13 @@ TOWERS: list[tuple[Tower, str, Preprocess, dict[str, Any]]] = [
         {},
     ),
     (MobileNetV2Config(multiplier=0.25, output_stride=8), "mean", Preprocess(50, "squash", 50, "nearest", *COLORS), {}),
+    (
+        ResNetConfig((1, 2), (16, 24), bottleneck=True, stem=8),
+        "mean",
+        Preprocess(50, "squash", 50, "bilinear", *COLORS),
+        {},
+    ),
+    (MobileNetV4Config(UNIVERSAL, stem=8, features=24), "mean", Preprocess(50, "squash", 50, "bilinear", *COLORS), {}),
     (ConvNetConfig(widths=(8, 16), depths=(0, 1)), "gem", Preprocess(32, "squash", 32, "bilinear", *COLORS), {}),
     (EfficientNetConfig(STAGES, stem=8, features=40), "mean", Preprocess(50, "crop", 57, "bicubic", *COLORS), {}),
     (ConvNeXtConfig(widths=(8, 16), depths=(2, 1)), "mean", Preprocess(50, "crop", 57, "bicubic", *COLORS), {}),
