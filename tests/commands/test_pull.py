@@ -21,8 +21,8 @@ from lookalike.encoders.config import (
     write_model,
 )
 from lookalike.imaging.preprocess import Preprocess
+from lookalike.published.layout import export_tensors
 from lookalike.published.layouts import WEIGHTS
-from lookalike.published.table import export_tensors
 
 TOWER = MobileNetV2Config(multiplier=0.35, same_padding=True)
 PROCESSOR = {"size": {"shortest_edge": 36}, "crop_size": {"height": 32, "width": 32}, "resample": 2}

@@ -23,8 +23,8 @@ from lookalike.encoders.config import (
     tensor_shapes,
 )
 from lookalike.imaging.preprocess import Preprocess
+from lookalike.published.layout import export_tensors
 from lookalike.published.layouts import WEIGHTS
-from lookalike.published.table import export_tensors
 
 pytestmark = [
     pytest.mark.allow_hosts("127.0.0.1,localhost"),

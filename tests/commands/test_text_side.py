@@ -16,9 +16,9 @@ from lookalike.commands import main
 from lookalike.data.collection import Collection
 from lookalike.encoders.config import features_fingerprint_of, read_model
 from lookalike.encoders.text_side import read_text
+from lookalike.published.layout import export_tensors
 from lookalike.published.layouts import WEIGHTS
 from lookalike.published.layouts.text import TEXTS, export_text
-from lookalike.published.table import export_tensors
 from lookalike.vectors.text import load_text
 
 LABELS = ["red_kettle", "fox", "blue label"]

@@ -15,10 +15,10 @@ from lookalike.core.errors import EncoderError
 from lookalike.encoders.config import EncoderConfig
 from lookalike.export import timm as target
 from lookalike.export.parts import Export
-from lookalike.export.published import ratio
-from lookalike.export.timm import VITS
 from lookalike.imaging.preprocess import Preprocess
 from lookalike.published.layouts.timm_convnext import CONVNEXTS
+from lookalike.published.layouts.timm_families import VITS
+from lookalike.published.processors import ratio
 from lookalike.towers import SwinConfig, Tower, ViTConfig
 from lookalike.towers.efficientnet import EFFICIENTNETS
 

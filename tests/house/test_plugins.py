@@ -18,11 +18,11 @@ ROOT = Path(lookalike.__file__).parent
 # Room -> the name of its table, whose values are module paths or things of the room's modules, and files that are none.
 TABLES: dict[str, tuple[str, set[str]]] = {
     "data.sources": ("SOURCES", {"beside", "csv_table", "kinds", "listed", "listing", "names", "tar"}),
-    "published.layouts": ("WEIGHTS", {"rows", "text", "timm_families"}),
+    "published.layouts": ("WEIGHTS", {"text", "timm", "timm_families"}),
     "recipes": ("RECIPES", set()),
     "export": (
         "TARGETS",
-        {"families", "licences", "model_card", "parity", "parts", "pixels", "published", "upload", "writing"}
+        {"licences", "model_card", "parity", "parts", "pixels", "published", "upload", "writing"}
         | {"open_clip_text", "tensorflow", "torch_program"},
     ),
 }

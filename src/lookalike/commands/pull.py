@@ -19,9 +19,6 @@ if TYPE_CHECKING:
 LARGEST = 4096.0
 """Side in pixels of the largest input that can be asked for: of a ViT-B/16 it has 65,536 patches."""
 
-_TRAINED_ON_PAIRS = ("clip", "open_clip", "siglip")
-"""Beginnings of the names of layouts whose towers learned from image-text pairs, with their own mean and std."""
-
 
 @dataclass(frozen=True)
 class Config:
@@ -160,15 +157,16 @@ def _prepared(
     wanted: str, encoder: "EncoderConfig", card: dict[str, Any], path: Path
 ) -> "tuple[EncoderConfig, dict[str, Any]]":
     """The encoder with the preprocessing that was asked for, and its card, which tells of another."""
+    from lookalike.published.layouts import WEIGHTS
     from lookalike.published.processors import as_the_seed, has_imagenet_statistics, with_imagenet_statistics
 
-    layout = str(card.get("layout", ""))
+    layout = WEIGHTS.get(str(card.get("layout")))
     if wanted in ("imagenet", "seed"):
         changed = (as_the_seed if wanted == "seed" else with_imagenet_statistics)(encoder.preprocess)
         mean, std = encoder.preprocess.mean, encoder.preprocess.std
         words = f"{wanted}, as asked for; published were mean {mean} and std {std}"
         return replace(encoder, preprocess=changed), card | {"preprocessing": words}
-    if wanted == "check" and layout.startswith(_TRAINED_ON_PAIRS) and has_imagenet_statistics(encoder.preprocess):
+    if wanted == "check" and layout and layout.pairs and has_imagenet_statistics(encoder.preprocess):
         raise EncoderError(
             f"`{path}` is a tower trained on image-text pairs, and its preprocessing has the mean and std of ImageNet: "
             "most likely a slip, which costs accuracy.",
@@ -239,12 +237,11 @@ def _read(path: Path, size: int | None, stride: int | None) -> "tuple[EncoderCon
     A published one is brought to `size` and `stride` as it is read: some interpolate stored positions in any case.
     """
     from lookalike.encoders.config import read_model
-    from lookalike.published.layouts import read_published
+    from lookalike.published.layouts import WEIGHTS, read_published
 
     if _is_ours(path):
         return *read_model(path), {key: value for key, value in read_card(path).items() if key != "fingerprint"}
     layout, config, tensors = read_published(path, size, stride)
-    if layout == "siglip2":
-        side = config.preprocess.size
-        note(f"`{path}` takes images in their own shape (NaFlex); here they are squashed to {side} x {side}")
+    if words := WEIGHTS[layout].note:
+        note(f"`{path}` {words}")
     return config, tensors, {"layout": layout}

@@ -11,12 +11,10 @@ from lookalike.core.files import write_json
 from lookalike.encoders.config import Tensors
 from lookalike.encoders.text_side import TextSide
 from lookalike.encoders.tokenizer import parsed
-from lookalike.export.published import ratio
-from lookalike.published.layouts.text import TEXTS, export_text, read_published_text
+from lookalike.published.layouts.text import TEXTS, describe_open_clip, export_text, read_published_text
 from lookalike.towers.text import TextConfig
 
 _LAYOUT = TEXTS["open_clip"]
-_POOLS = {"highest": "argmax", "end": "eos", "last": "last"}
 
 
 def behind(side: TextSide, matrix: np.ndarray | None) -> TextSide:
@@ -52,21 +50,7 @@ def described(config: TextConfig, quick: bool) -> dict[str, Any]:
             "OpenCLIP's own layout has no place for an image tower and a text tower of which one has the quick GELU.",
             hint="`--to transformers` leaves the text side out",
         )
-    return {
-        "context_length": config.context,
-        "vocab_size": config.vocabulary,
-        "width": config.width,
-        "heads": config.heads,
-        "layers": config.layers,
-        "mlp_ratio": ratio(config.hidden, config.width),
-        "norm_kwargs": {"eps": config.eps},
-        "no_causal_mask": not config.causal,
-        "pool_type": _POOLS[config.read],
-        "proj_bias": config.head_bias,
-        "hf_tokenizer_name": "tokenizer.json",  # any name makes it take the file in this directory
-        **({"act_kwargs": {"approximate": "tanh"}} if config.activation == "gelu_tanh" else {}),
-        **({} if config.end is None else {"eos_id": config.end}),
-    }
+    return describe_open_clip(config)
 
 
 def tensors_of(side: TextSide) -> Tensors:

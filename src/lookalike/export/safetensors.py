@@ -6,13 +6,13 @@ from typing import Any
 
 import numpy as np
 
-from lookalike.core.errors import EncoderError
 from lookalike.encoders.config import EncoderConfig, Tensors, read_safetensors
 from lookalike.export.parts import Export, Target, Written
-from lookalike.export.published import PROJECTION, kind, read_back, write_projection, write_tensors
-from lookalike.export.transformers import family_of
+from lookalike.export.published import PROJECTION, kind, read_back, write_projection
+from lookalike.published.layout import Layout, described_in, export_tensors, holds, write_tensors
 from lookalike.published.layouts import WEIGHTS
-from lookalike.published.table import Layout, Published, export_tensors, gather
+from lookalike.published.stored import Published
+from lookalike.published.table import gather
 from lookalike.towers.programs.declare import shapes_of
 
 
@@ -45,20 +45,11 @@ def layout_of(config: EncoderConfig, card: Mapping[str, Any]) -> str | None:
     """The layout that the tower came in, or else the one of transformers; None: neither has a place for it."""
     origin: Any = card
     while isinstance(origin, Mapping):
-        if (name := origin.get("layout")) in WEIGHTS and _holds(WEIGHTS[name], config):
+        if (name := origin.get("layout")) in WEIGHTS and holds(WEIGHTS[name], config.tower):
             return str(name)
         origin = origin.get("began_from")
-    try:
-        return family_of(config)[0].layout
-    except EncoderError:
-        return None
-
-
-def _holds(layout: Layout, config: EncoderConfig) -> bool:
-    try:
-        return {key.ours for key in layout.keys(config.tower)} == set(shapes_of(config.tower))
-    except AttributeError:  # a table is made for towers of its own kind
-        return False
+    holders = (n for n, layout in WEIGHTS.items() if layout.library == "transformers" and described_in(layout, config))
+    return next(holders, None)
 
 
 def _gathered(layout: Layout, config: EncoderConfig, directory: Path) -> Tensors:

@@ -10,10 +10,10 @@ import numpy as np
 from lookalike.core.errors import EncoderError
 from lookalike.core.files import write_json
 from lookalike.encoders.config import EncoderConfig, ProjectionConfig, Tensors, read_safetensors
-from lookalike.export.families import at_its_size
 from lookalike.export.parts import Export, Target, Written
-from lookalike.export.published import write_layout, write_processor, write_tensors
-from lookalike.export.transformers import family_of
+from lookalike.export.transformers import held
+from lookalike.published.layout import write_layout, write_tensors
+from lookalike.published.processors import write_processor
 from lookalike.towers import ViTConfig
 from lookalike.towers.programs.declare import shapes_of
 
@@ -31,20 +31,19 @@ def embed(path):
 
 def write(export: Export, directory: Path) -> Written:
     """The model's own files, `modules.json`, and a folder for each further step."""
-    config = at_its_size(export.config)
-    _refuse(config)
-    write_processor(config.preprocess, directory)
-    bare = _without_head(config)
-    family, described = family_of(bare)
-    if family.features(bare) != "pooler_output":
+    _refuse(export.config)
+    write_processor(export.config.preprocess, directory)
+    own = _without_head(export.config)
+    tower = {f"tower.{name}": export.tensors[f"tower.{name}"] for name in shapes_of(own.tower)}
+    layout, described, bare, named = held(own, tower)
+    config = export.config if bare.tower == own.tower else replace(export.config, tower=bare.tower)
+    if layout.features(bare) != "pooler_output":
         raise EncoderError(
             f"sentence-transformers takes one output of {described['architectures'][0]}, and none is pooled by "
             f"{config.pooling!r}.",
             hint="`--to onnx` takes every encoder",
         )
-    tower = {name: export.tensors[f"tower.{name}"] for name in shapes_of(bare.tower)}
-    named = {f"tower.{name}": tensor for name, tensor in tower.items()}
-    _, found = write_layout(family.layout, described | {"dtype": "float32"}, bare, named, directory)
+    _, found = write_layout(layout, described, bare, named, directory)
     modules = [{"idx": 0, "name": "0", "path": "", "type": f"{_MODULES}.transformer.Transformer"}]
     for i, owner in enumerate(_steps(config), start=1):
         kind = "Dense" if owner else "Normalize"

@@ -8,11 +8,10 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-from lookalike.core.errors import EncoderError
 from lookalike.export import transformers as layout
-from lookalike.export.families import at_its_size
 from lookalike.export.parts import OPENED, Export, Target, Written
-from lookalike.export.published import write_layout, write_processor
+from lookalike.published.layout import write_layout
+from lookalike.published.processors import write_processor
 from lookalike.towers import ViTConfig
 
 CODE = (
@@ -54,25 +53,18 @@ def save(export: Export, file: Path) -> None:
 
     from lookalike.export.torch_program import compiled
 
-    config = at_its_size(export.config)
-    family, described = layout.family_of(config)
-    name = described["architectures"][0]
-    output = family.features(config)
-    if output is None:
-        raise EncoderError(
-            f"{name} of transformers gives no features that are pooled by {config.pooling!r}.",
-            hint="`--to onnx` takes every encoder",
-        )
+    held, described, config, tensors = layout.held(export.config, dict(export.tensors))
+    name, output = described["architectures"][0], layout.features_of(held, described, config)
     with tempfile.TemporaryDirectory() as scratch:
         write_processor(config.preprocess, Path(scratch))
-        write_layout(family.layout, described | {"dtype": "float32"}, config, export.tensors, Path(scratch))
+        write_layout(held, described, config, tensors, Path(scratch))
         model = getattr(transformers, name).from_pretrained(scratch).eval()
     prefix = config.tower.prefix if isinstance(config.tower, ViTConfig) else 0
 
     def features(found: Any) -> Any:
         if output.isidentifier():
             return getattr(found, output)
-        return found.last_hidden_state[:, prefix:].mean(dim=1)  # all that `families` has beside names
+        return found.last_hidden_state[:, prefix:].mean(dim=1)  # all that layouts have beside names
 
     file.write_bytes(compiled(export, model, features))
 

@@ -4,12 +4,11 @@ A projection without a bias goes into CLIP's `visual_projection`, which changes 
 beside the model, and the README's lines apply it.
 """
 
-import tempfile
 from pathlib import Path
+from typing import Any
 
 from lookalike.core.errors import EncoderError
-from lookalike.encoders.config import EncoderConfig
-from lookalike.export.families import FAMILIES, Described, Family, at_its_size
+from lookalike.encoders.config import EncoderConfig, Tensors
 from lookalike.export.parts import Export, Target, Written
 from lookalike.export.published import (
     PROJECTION,
@@ -19,32 +18,23 @@ from lookalike.export.published import (
     opening_lines,
     pixel_lines,
     read_back,
-    same_tower,
-    write_layout,
-    write_processor,
     write_projection,
 )
-from lookalike.published.layouts import WEIGHTS
-from lookalike.towers import ViTConfig
-from lookalike.towers.programs.declare import shapes_of
+from lookalike.published.layout import Layout, write_layout
+from lookalike.published.layouts import holding
+from lookalike.published.layouts.clip import LAYOUT as CLIP
+from lookalike.published.processors import write_processor
 
 
 def write(export: Export, directory: Path) -> Written:
     """`config.json`, `model.safetensors`, `preprocessor_config.json` and, where needed, `projection.safetensors`."""
-    config, tensors = at_its_size(export.config), export.tensors
-    family, described = family_of(config)
-    if family.layout == "clip" and (inside := folded(config, tensors)):
-        config, tensors = inside
-        family, described = family_of(config)
-    features = family.features(config)
-    if features is None:
-        raise EncoderError(
-            f"{described['architectures'][0]} of transformers gives no features that are pooled by {config.pooling!r}.",
-            hint="`--to onnx` takes every encoder",
-        )
+    layout, described, config, tensors = held(export.config, dict(export.tensors))
+    if layout is CLIP and (inside := folded(config, tensors)):
+        layout, described, config, tensors = held(*inside)
+    features = features_of(layout, described, config)
     exact = write_processor(config.preprocess, directory)
     written = write_projection(config, tensors, directory)
-    tower, found = write_layout(family.layout, described | {"dtype": "float32"}, config, tensors, directory)
+    tower, found = write_layout(layout, described, config, tensors, directory)
     if not exact and config.preprocess.mode == "pad":
         (directory / "preprocessor_config.json").unlink()  # it has no word for that, and a wrong one would be taken
     code = _code(config, described["architectures"][0], features, exact, written)
@@ -52,36 +42,31 @@ def write(export: Export, directory: Path) -> Written:
     return Written(code, _keeps(export, config, exact), read_back=back)
 
 
-def family_of(config: EncoderConfig) -> tuple[Family, Described]:
-    """The family whose class holds this tower, and the tower's config in its words.
+def held(config: EncoderConfig, tensors: Tensors) -> tuple[Layout, dict[str, Any], EncoderConfig, Tensors]:
+    """The layout of transformers whose class holds this tower, its config, and the encoder as that class has it.
 
     Raises:
         EncoderError: transformers has no class for it.
     """
-    with tempfile.TemporaryDirectory() as scratch:
-        write_processor(config.preprocess, Path(scratch))
-        for family in FAMILIES:
-            described = family.describe(config)
-            known = described is not None and WEIGHTS[family.layout].matches(described)
-            if described is not None and known and _fits(family, config, described, Path(scratch)):
-                return family, described
-    raise EncoderError(
-        f"transformers has no class for this {kind(config)}.", hint="`--to onnx` and `--to openvino` take every encoder"
-    )
+    found = holding("transformers", config, tensors)
+    if found is None:
+        raise EncoderError(
+            f"transformers has no class for this {kind(config)}.",
+            hint="`--to onnx` and `--to openvino` take every encoder",
+        )
+    layout, described, config, tensors = found
+    return layout, described | {"dtype": "float32"}, config, tensors
 
 
-def _fits(family: Family, config: EncoderConfig, described: Described, directory: Path) -> bool:
-    """Whether the layout has a place for every tensor, and its importer reads the same tower from `described`."""
-    layout, tower = WEIGHTS[family.layout], config.tower
-    if {key.ours for key in layout.keys(tower)} != set(shapes_of(tower)):
-        return False
-    # What a head's size is, the importer sees in the tensors alone.
-    head = tower.head if isinstance(tower, ViTConfig) else None
-    shapes = {"visual_projection.weight": (head, tower.width)} if head and isinstance(tower, ViTConfig) else {}
-    try:
-        return same_tower(layout.read(directory, described, shapes), config)
-    except EncoderError:
-        return False
+def features_of(layout: Layout, described: dict[str, Any], config: EncoderConfig) -> str:
+    """Which output of the class are the features; EncoderError if none is."""
+    features = layout.features(config)
+    if features is None:
+        raise EncoderError(
+            f"{described['architectures'][0]} of transformers gives no features that are pooled by {config.pooling!r}.",
+            hint="`--to onnx` takes every encoder",
+        )
+    return features
 
 
 def _code(config: EncoderConfig, model: str, features: str, exact: bool, projected: bool) -> str:

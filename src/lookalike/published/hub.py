@@ -16,8 +16,8 @@ from lookalike.core.errors import EncoderError
 from lookalike.core.files import read_json, storage_errors
 from lookalike.encoders.pickles import is_pickle, pickles_only
 from lookalike.published.blobs import Published, check, fetch_blob, silent
+from lookalike.published.layout import Layout
 from lookalike.published.layouts import matching
-from lookalike.published.table import Layout
 
 _CONFIGS = (
     "config.json",

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from lookalike.core.errors import EncoderError
-from lookalike.core.files import read_json
+from lookalike.core.files import read_json, write_json
 from lookalike.imaging.preprocess import Preprocess
 
 _Three = tuple[float, float, float]
@@ -95,7 +95,7 @@ def from_open_clip(path: Path, described: dict[str, Any], size: int) -> Preproce
     )
     if mode is None or interpolation is None or data.get("mode", "RGB") != "RGB":
         raise EncoderError(f"The preprocessing of `{path}` is not supported: {data}.")
-    mean, std = _three(data["mean"], path), _three(data["std"], path)
+    mean, std = three(data["mean"], path), three(data["std"], path)
     grey = int(data.get("fill_color") or 0)
     return Preprocess(wanted, mode, wanted, interpolation, mean, std, rounding="even", fill=(grey, grey, grey))
 
@@ -120,7 +120,7 @@ def from_timm(path: Path, described: dict[str, Any]) -> Preprocess:
     if channels != 3 or mode is None or interpolation not in _RESAMPLE.values() or not 0 < data["crop_pct"] <= 1:
         known = {key: data.get(key) for key in ("input_size", "interpolation", "crop_pct", "crop_mode")}
         raise EncoderError(f"The preprocessing of `{path}` is not supported: {known}.")
-    mean, std = _three(data["mean"], path), _three(data["std"], path)
+    mean, std = three(data["mean"], path), three(data["std"], path)
     size = square(sides, path)
     red, green, blue = (round(255 * value) for value in mean) if mode == "pad" else (0, 0, 0)
     resize = floor(size / data["crop_pct"])
@@ -225,21 +225,81 @@ def _statistics(data: dict[str, Any], name: str, normalizes: bool, path: Path) -
     scale, offset = float(data.get("rescale_factor") or 1 / 255) * 255, 0.0
     mean, std = np.zeros(3), np.ones(3)
     if normalizes:
-        mean, std = np.array(_three(data["image_mean"], path)), np.array(_three(data["image_std"], path))
+        mean, std = np.array(three(data["image_mean"], path)), np.array(three(data["image_std"], path))
     if name == "EfficientNet":
         offset = 1.0 if data.get("rescale_offset") else 0.0
         if data.get("include_top", True):  # it divides by std once more
-            std = std * _three(data.get("image_std"), path)
+            std = std * three(data.get("image_std"), path)
     elif data.get("rescale_offset") or data.get("include_top"):
         raise EncoderError(f"The preprocessing of `{path}` has EfficientNet's keys and another image processor.")
     if abs(scale - 1) > 1e-6 and not offset:
         raise EncoderError(f"The preprocessing of `{path}` rescales by {data['rescale_factor']}; expected 1/255.")
     if abs(scale - 1) <= 1e-6:  # 1/255 as written in decimals; x / 255 is what the graph computes
         scale = 1.0
-    return _three(((mean + offset) / scale).tolist(), path), _three((std / scale).tolist(), path)
+    return three(((mean + offset) / scale).tolist(), path), three((std / scale).tolist(), path)
 
 
-def _three(values: Any, path: Path) -> _Three:
+def three(values: Any, path: Path) -> _Three:
+    """Mean or std; EncoderError if it is none."""
     if not isinstance(values, (list, tuple)) or len(values) != 3:
         raise EncoderError(f"The preprocessing of `{path}` has mean or std {values}; expected three numbers.")
     return float(values[0]), float(values[1]), float(values[2])
+
+
+def as_transformers(preprocess: Preprocess) -> dict[str, Any]:
+    """`preprocessor_config.json` of transformers that comes nearest."""
+    squash = preprocess.mode != "crop"
+    size: dict[str, int] = (
+        {"height": preprocess.resize, "width": preprocess.resize} if squash else {"shortest_edge": preprocess.resize}
+    )
+    return {
+        "image_processor_type": "CLIPImageProcessor",
+        "do_convert_rgb": True,
+        "do_resize": True,
+        "size": size,
+        "resample": {"nearest": 0, "lanczos": 1, "bilinear": 2, "bicubic": 3}[preprocess.interpolation],
+        "do_center_crop": not squash or preprocess.resize != preprocess.size,
+        "crop_size": {"height": preprocess.size, "width": preprocess.size},
+        "do_rescale": True,
+        "rescale_factor": 1 / 255,
+        "do_normalize": True,
+        "image_mean": list(preprocess.mean),
+        "image_std": list(preprocess.std),
+    }
+
+
+def write_processor(preprocess: Preprocess, directory: Path) -> bool:
+    """`preprocessor_config.json`; whether it says exactly what `preprocess` does."""
+    write_json(directory / "preprocessor_config.json", as_transformers(preprocess))
+    return from_transformers(directory) == preprocess
+
+
+def as_timm(preprocess: Preprocess) -> dict[str, Any]:
+    """The words of timm's `pretrained_cfg` that come nearest."""
+    return {
+        "input_size": [3, preprocess.size, preprocess.size],
+        "interpolation": preprocess.interpolation,
+        "crop_pct": preprocess.size / preprocess.resize,
+        "crop_mode": {"crop": "center", "squash": "squash", "pad": "border"}[preprocess.mode],
+        "mean": list(preprocess.mean),
+        "std": list(preprocess.std),
+    }
+
+
+def as_open_clip(preprocess: Preprocess) -> dict[str, Any]:
+    """OpenCLIP's `preprocess_cfg` that comes nearest."""
+    return {
+        "size": preprocess.size,
+        "mode": "RGB",
+        "mean": list(preprocess.mean),
+        "std": list(preprocess.std),
+        "interpolation": "bilinear" if preprocess.interpolation == "bilinear" else "bicubic",
+        "resize_mode": {"crop": "shortest", "pad": "longest", "squash": "squash"}[preprocess.mode],
+        "fill_color": preprocess.fill[0],
+    }
+
+
+def ratio(inside: int, width: int) -> float:
+    """What `int(width * ratio)` gives `inside` of, as other libraries compute the width inside an MLP."""
+    plain = inside / width
+    return plain if int(width * plain) == inside else (inside + 0.5) / width

@@ -13,8 +13,8 @@ from safetensors.numpy import load_file, save_file
 from lookalike.core.errors import EncoderError
 from lookalike.encoders.config import EncoderConfig, Tensors, below
 from lookalike.encoders.encoder import Encoder
+from lookalike.published.layout import export_tensors
 from lookalike.published.layouts import WEIGHTS, read_published
-from lookalike.published.table import export_tensors
 from lookalike.towers.programs.jax import seen
 
 pytestmark = pytest.mark.reference("torch", "transformers")
@@ -225,5 +225,5 @@ def test_another_activation_is_refused(tmp_path: Path):
     saved(tmp_path)
     config = json.loads((tmp_path / "config.json").read_text())
     (tmp_path / "config.json").write_text(json.dumps(config | {"hidden_act": "relu"}))
-    with pytest.raises(EncoderError, match="activation 'relu'"):
+    with pytest.raises(EncoderError, match="hidden_act='relu'"):
         read_published(tmp_path)

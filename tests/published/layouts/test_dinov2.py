@@ -10,8 +10,8 @@ from safetensors.numpy import load_file
 
 from lookalike.core.errors import EncoderError
 from lookalike.imaging.preprocess import Preprocess
+from lookalike.published.layout import export_tensors
 from lookalike.published.layouts import WEIGHTS, read_published
-from lookalike.published.table import export_tensors
 
 pytestmark = pytest.mark.reference("torch", "transformers")
 
@@ -96,5 +96,5 @@ def test_another_activation_is_refused(parity: Any, tmp_path: Path):
     saved(parity, tmp_path)
     described = json.loads((tmp_path / "config.json").read_text())
     (tmp_path / "config.json").write_text(json.dumps(described | {"hidden_act": "relu"}))
-    with pytest.raises(EncoderError, match="activation 'relu'"):
+    with pytest.raises(EncoderError, match="hidden_act='relu'"):
         read_published(tmp_path)

@@ -10,8 +10,8 @@ from safetensors.numpy import load_file, save_file
 
 from lookalike.core.errors import EncoderError
 from lookalike.imaging.preprocess import Preprocess
+from lookalike.published.layout import export_tensors
 from lookalike.published.layouts import WEIGHTS, read_published
-from lookalike.published.table import export_tensors
 
 pytestmark = pytest.mark.reference("torch", "transformers")
 

@@ -11,8 +11,8 @@ import pytest
 from safetensors.numpy import load_file, save_file
 
 from lookalike.core.errors import EncoderError
+from lookalike.published.layout import export_tensors
 from lookalike.published.layouts import WEIGHTS, read_published
-from lookalike.published.table import export_tensors
 from lookalike.towers.efficientnet import EFFICIENTNETS
 
 pytestmark = pytest.mark.reference("torch", "transformers")
@@ -136,7 +136,7 @@ def test_a_published_config_is_the_papers_tower(tmp_path: Path, name: str, width
     (tmp_path / "preprocessor_config.json").write_text(json.dumps(statistics))
     wanted = replace(EFFICIENTNETS[name], padding="late", first_residual=False)
     described = EfficientNetConfig(width_coefficient=width, depth_coefficient=depth, hidden_dim=wanted.features)
-    assert WEIGHTS["efficientnet"].read(tmp_path, described.to_dict(), {}).tower == wanted
+    assert WEIGHTS["efficientnet"].read(tmp_path, described.to_dict(), {})[0] == wanted
 
 
 def test_faults_are_named(tmp_path: Path):

@@ -14,8 +14,8 @@ from safetensors.numpy import load_file, save_file
 from lookalike.core.errors import EncoderError
 from lookalike.encoders.config import EncoderConfig, MobileNetV2Config, Tensors, below
 from lookalike.encoders.encoder import Encoder
+from lookalike.published.layout import export_tensors
 from lookalike.published.layouts import WEIGHTS, read_published
-from lookalike.published.table import export_tensors
 from lookalike.towers.ops import Value
 from lookalike.towers.parts import Bottleneck, run
 from lookalike.towers.programs.jax import Jax
@@ -147,7 +147,7 @@ def test_faults_are_named(tmp_path: Path):
     save_file(good, file)
     config = json.loads((tmp_path / "config.json").read_text())
     (tmp_path / "config.json").write_text(json.dumps(config | {"hidden_act": "swish"}))
-    with pytest.raises(EncoderError, match="activation 'swish'"):
+    with pytest.raises(EncoderError, match="hidden_act='swish'"):
         read_published(tmp_path)
 
 

@@ -15,8 +15,8 @@ from lookalike.core.errors import EncoderError
 from lookalike.encoders.config import ViTConfig
 from lookalike.encoders.encoder import Encoder
 from lookalike.imaging.preprocess import Preprocess
+from lookalike.published.layout import export_tensors
 from lookalike.published.layouts import WEIGHTS, read_published
-from lookalike.published.table import export_tensors
 
 MEAN, STD = [0.48145466, 0.4578275, 0.40821073], [0.26862954, 0.26130258, 0.27577711]
 VISION = {"image_size": 40, "layers": 3, "width": 48, "head_width": 12, "patch_size": 8, "mlp_ratio": 2.5}
@@ -147,9 +147,9 @@ def test_features_equal_the_slow_forward(tmp_path: Path, vision: dict[str, Any],
 )
 def test_large_towers_have_the_published_shapes(tmp_path: Path, vision: dict[str, Any], heads: int, hidden: int):
     described = {"model_cfg": {"embed_dim": 1024, "vision_cfg": vision}, "preprocess_cfg": {"mean": MEAN, "std": STD}}
-    config = WEIGHTS["open_clip"].read(tmp_path, described, {"proj": (vision["width"], 1024)})
-    assert isinstance(config.tower, ViTConfig)
-    assert (config.tower.heads, config.tower.hidden, config.tower.layers) == (heads, hidden, vision["layers"])
+    tower, _ = WEIGHTS["open_clip"].read(tmp_path, described, {"proj": (vision["width"], 1024)})
+    assert isinstance(tower, ViTConfig)
+    assert (tower.heads, tower.hidden, tower.layers) == (heads, hidden, vision["layers"])
 
 
 def test_export_gives_back_every_tensor_to_the_bit(tmp_path: Path):

@@ -17,8 +17,8 @@ from safetensors.numpy import load_file, save_file
 from lookalike.core.errors import EncoderError
 from lookalike.encoders.config import EncoderConfig, Tensors, below
 from lookalike.encoders.encoder import Encoder
+from lookalike.published.layout import export_tensors
 from lookalike.published.layouts import WEIGHTS, read_published
-from lookalike.published.table import export_tensors
 from lookalike.towers import swin
 from lookalike.towers.programs import jax as program
 from lookalike.towers.programs import layers
@@ -286,9 +286,9 @@ def test_what_is_not_supported_is_refused(tmp_path: Path):
     saved(tmp_path, 1)
     described = json.loads((tmp_path / "config.json").read_text())
     for change, words in (
-        ({"hidden_act": "relu"}, "`hidden_act` 'relu'; expected 'gelu'"),
-        ({"use_absolute_embeddings": True}, "`use_absolute_embeddings` True; expected False"),
-        ({"qkv_bias": False}, "`qkv_bias` False"),
+        ({"hidden_act": "relu"}, "hidden_act='relu'; expected gelu"),
+        ({"use_absolute_embeddings": True}, "use_absolute_embeddings=True; expected False"),
+        ({"qkv_bias": False}, "qkv_bias=False"),
         ({"window_size": 5}, r"attention\.table` has shape \[3, 49, 2\], expected \[3, 81, 2\]"),
         ({"num_heads": [2, 3]}, r"can't be split among \(2, 3\) heads"),
         ({"num_heads": [2]}, "for every stage"),

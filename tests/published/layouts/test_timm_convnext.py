@@ -3,17 +3,16 @@
 import json
 import math
 from collections.abc import Iterator
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-from safetensors.numpy import load_file, save_file
+from safetensors.numpy import save_file
 
 from lookalike.core.errors import EncoderError
+from lookalike.published.layout import export_tensors
 from lookalike.published.layouts import WEIGHTS, read_published, timm_convnext
-from lookalike.published.table import export_tensors
 from lookalike.towers import ConvNeXtConfig
 
 # Widths and depths: one whose matrices are matrices, one whose are kernels of one tap.
@@ -144,36 +143,4 @@ def test_what_is_another_tower_is_refused(tmp_path: Path, change: dict[str, Any]
 
 
 def test_every_tower_has_one_name():
-    for name, tower in timm_convnext.CONVNEXTS.items():
-        assert timm_convnext.architecture_of(tower) == name
-    assert timm_convnext.architecture_of(replace(tower, eps=0.1)) is None
-
-
-@pytest.mark.reference("torch", "timm")
-@pytest.mark.parametrize("name", ["convnext_atto", "convnext_tiny"])
-def test_every_stage_equals_timm(map_parity: Any, tmp_path: Path, name: str):
-    import timm
-    import torch
-
-    model = timm.create_model(name, num_classes=0).eval()
-    generator = torch.Generator().manual_seed(5)
-    for tensor in model.parameters():
-        if tensor.ndim == 1:  # layer scales too, which start near zero
-            tensor.data += 0.3 * torch.randn(tensor.shape, generator=generator)
-    timm.models.save_for_hf(model, tmp_path, safe_serialization=True)
-    described = json.loads((tmp_path / "config.json").read_text())
-    described["pretrained_cfg"] |= {"input_size": [3, 75, 75]}
-    (tmp_path / "config.json").write_text(json.dumps(described))
-    _, config, tensors = read_published(tmp_path)
-
-    def run(pixels: Any) -> tuple[list[Any], Any]:
-        maps, x = [], model.stem(pixels)
-        for stage in model.stages:
-            x = stage(x)
-            maps.append(x.permute(0, 2, 3, 1))
-        return maps, model(pixels)
-
-    map_parity.check(config, tensors, run, half=False)
-    assert export_tensors(WEIGHTS["timm_convnext"], config, tensors).keys() == {
-        *load_file(tmp_path / "model.safetensors")
-    }
+    assert len(set(timm_convnext.CONVNEXTS.values())) == len(timm_convnext.CONVNEXTS)

@@ -3,7 +3,6 @@
 import json
 import math
 from collections.abc import Iterator
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,8 +12,8 @@ from safetensors.numpy import load_file, save_file
 
 from lookalike.core.errors import EncoderError
 from lookalike.encoders.config import EfficientNetConfig
+from lookalike.published.layout import export_tensors
 from lookalike.published.layouts import WEIGHTS, read_published, timm_efficientnet
-from lookalike.published.table import export_tensors
 from lookalike.towers import efficientnet as towers
 
 # (type, blocks, kernel, stride, expansion, channels, squeeze): every type of block that the two versions have.
@@ -79,7 +78,8 @@ def timm_shapes(name: str) -> Iterator[tuple[str, tuple[int, ...]]]:
 def tables(monkeypatch: pytest.MonkeyPatch) -> None:
     """The two architectures, small."""
     patched = {"v2_s": small("tf_efficientnetv2_s"), "b0": small("efficientnet_b0")}
-    monkeypatch.setattr(timm_efficientnet, "EFFICIENTNETS", patched)
+    for name, tower in timm_efficientnet.named(patched).items():
+        monkeypatch.setitem(timm_efficientnet.TOWERS, name, tower)
 
 
 def saved(path: Path, name: str, size: int) -> dict[str, np.ndarray]:
@@ -239,13 +239,10 @@ def test_what_timm_writes_of_every_model_changes_nothing(tmp_path: Path):
 def test_every_name_leads_to_its_tower_and_back():
     names = [f"{start}efficientnet_b{n}" for start in ("", "tf_") for n in range(8)]
     names += [f"{start}efficientnetv2_{n}" for start in ("", "tf_") for n in "sml"]
-    for name in names:
-        tower = timm_efficientnet.tower_of(name)
-        assert tower is not None
-        assert timm_efficientnet.architecture_of(tower) == name
+    assert timm_efficientnet.TOWERS.keys() == set(names)
+    assert len(set(timm_efficientnet.TOWERS.values())) == len(names)
+    for name, tower in timm_efficientnet.TOWERS.items():
         assert (tower.padding, tower.eps) == (("same", 1e-3) if name.startswith("tf_") else ("symmetric", 1e-5))
-    assert timm_efficientnet.tower_of("efficientnet_b8") is None
-    assert timm_efficientnet.architecture_of(replace(tower, eps=0.1)) is None
 
 
 @pytest.mark.reference("torch", "timm")

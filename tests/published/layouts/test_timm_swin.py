@@ -14,8 +14,8 @@ from safetensors.numpy import load_file, save_file
 from lookalike.core.errors import EncoderError
 from lookalike.encoders.config import EncoderConfig, SwinConfig, Tensors
 from lookalike.encoders.encoder import Encoder
+from lookalike.published.layout import export_tensors
 from lookalike.published.layouts import WEIGHTS, read_published
-from lookalike.published.table import export_tensors
 
 MEAN, STD = [0.5, 0.4, 0.3], [0.2, 0.3, 0.4]
 

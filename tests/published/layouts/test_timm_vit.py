@@ -22,9 +22,9 @@ from lookalike.encoders.config import EncoderConfig, Tensors, below
 from lookalike.encoders.encoder import Encoder
 from lookalike.imaging.preprocess import Preprocess
 from lookalike.published.fit import adapt
+from lookalike.published.layout import export_tensors
 from lookalike.published.layouts import WEIGHTS, read_published
 from lookalike.published.layouts.timm_families import family_of
-from lookalike.published.table import export_tensors
 from lookalike.towers.programs.jax import features as features_of
 from lookalike.towers.programs.jax import seen
 from lookalike.towers.programs.onnx import build
@@ -630,7 +630,7 @@ def test_facts_of_every_architecture_that_is_known(tmp_path: Path):
         shapes = {key: tuple(tensor.shape) for key, tensor in model.state_dict().items()}
         described = {"architecture": name, "num_classes": model.num_classes, "global_pool": model.global_pool}
         described["pretrained_cfg"] = {**model.pretrained_cfg, "tag": "webli"}
-        config: Any = WEIGHTS["timm_vit"].read(tmp_path, described, shapes).tower
+        config: Any = WEIGHTS["timm_vit"].read(tmp_path, described, shapes)[0]
         known = {"head.weight", "head.bias"}
         for key in WEIGHTS["timm_vit"].keys(config):
             known |= {their.format(i) for their in key.theirs for i in range(config.layers)}

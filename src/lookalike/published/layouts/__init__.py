@@ -1,10 +1,12 @@
 """Published layouts of model directories, one file each; `WEIGHTS` is the table."""
 
 from pathlib import Path
+from typing import Any
 
 from lookalike.core.errors import EncoderError
 from lookalike.encoders.config import EncoderConfig, Tensors
 from lookalike.encoders.pickles import no_tensors
+from lookalike.published.layout import Layout, described_in, import_model
 from lookalike.published.layouts import (
     clip,
     convnext,
@@ -18,10 +20,11 @@ from lookalike.published.layouts import (
     swin,
     timm_convnext,
     timm_efficientnet,
+    timm_swin,
     timm_vit,
     tips,
 )
-from lookalike.published.table import Layout, described_by, import_model
+from lookalike.published.stored import described_by
 
 WEIGHTS: dict[str, Layout] = {
     "clip": clip.LAYOUT,
@@ -37,7 +40,7 @@ WEIGHTS: dict[str, Layout] = {
     "tips": tips.LAYOUT,
     "swin": swin.LAYOUT,
     "swinv2": swin.LAYOUT_V2,
-    "timm_swin": swin.LAYOUT_TIMM,
+    "timm_swin": timm_swin.LAYOUT,
     "efficientnet": efficientnet.LAYOUT,
     "timm_efficientnet": timm_efficientnet.LAYOUT,
     "convnext": convnext.LAYOUT,
@@ -75,6 +78,21 @@ def read_published(
         f"`{path}` is in no layout that is known: {_said(path)}.",
         hint=f"layouts: {', '.join(WEIGHTS)}; docs/reference/towers.md says more",
     )
+
+
+def holding(
+    library: str, config: EncoderConfig, tensors: Tensors
+) -> tuple[Layout, dict[str, Any], EncoderConfig, Tensors] | None:
+    """The layout of a library that has a place for an encoder, its config file, and the encoder as it has it.
+
+    None: none has. Another tower would come back from each of them.
+    """
+    for layout in WEIGHTS.values():
+        if layout.library == library:
+            theirs, changed = layout.restated(config, tensors)
+            if described := described_in(layout, theirs):
+                return layout, described, theirs, changed
+    return None
 
 
 def _said(path: Path) -> str:

@@ -1,30 +1,27 @@
 """CLIP image towers in the layout of transformers: CLIPModel, CLIPVisionModel, CLIPVisionModelWithProjection."""
 
-from collections.abc import Mapping
-from pathlib import Path
-from typing import Any
-
-from lookalike.core.errors import EncoderError
-from lookalike.encoders.config import EncoderConfig, ProjectionConfig, ViTConfig
-from lookalike.published.layouts.rows import linear, norm
-from lookalike.published.processors import from_transformers, square
-from lookalike.published.table import MATRIX, PATCH, Key, Layout
+from lookalike.encoders.config import EncoderConfig, ViTConfig
+from lookalike.published.fields import Field
+from lookalike.published.layout import part_of, transformers
+from lookalike.published.processors import square
+from lookalike.published.table import MATRIX, PATCH, Key, linear, norm
 
 _BLOCK = "encoder.layers.{}"
 _QKV = ("q_proj", "k_proj", "v_proj")
 
-# What a config leaves out has these values (CLIPVisionConfig of transformers, since its first version).
-_DEFAULTS = {
-    "hidden_size": 768,
-    "intermediate_size": 3072,
-    "num_hidden_layers": 12,
-    "num_attention_heads": 12,
-    "num_channels": 3,
-    "image_size": 224,
-    "patch_size": 32,
-    "hidden_act": "quick_gelu",
-    "layer_norm_eps": 1e-5,
-}
+# The defaults are those of CLIPVisionConfig of transformers, since its first version.
+_FIELDS = (
+    Field("size", "image_size", 224, square),
+    Field("patch", "patch_size", 32, square),
+    Field("width", "hidden_size", 768),
+    Field("layers", "num_hidden_layers", 12),
+    Field("heads", "num_attention_heads", 12),
+    Field("hidden", "intermediate_size", 3072),
+    Field("activation", "hidden_act", "quick_gelu", {"gelu": "gelu", "quick_gelu": "quick_gelu"}),
+    Field("eps", "layer_norm_eps", 1e-5),
+    Field(None, "projection_dim", 512, there=lambda tower: tower.features),
+    Field(None, "num_channels", 3),
+)
 
 
 def _keys(config: ViTConfig) -> tuple[Key, ...]:
@@ -44,41 +41,25 @@ def _keys(config: ViTConfig) -> tuple[Key, ...]:
     )
 
 
-def _read(path: Path, described: dict[str, Any], shapes: Mapping[str, tuple[int, ...]]) -> EncoderConfig:
-    data = {**_DEFAULTS, **(described.get("vision_config") or {} if described["model_type"] == "clip" else described)}
-    if data["hidden_act"] not in ("gelu", "quick_gelu") or data["num_channels"] != 3:
-        raise EncoderError(
-            f"`{path}` has activation {data['hidden_act']!r} and {data['num_channels']} channels; "
-            "expected gelu or quick_gelu, and 3."
-        )
-    head = shapes.get("visual_projection.weight")
-    tower = ViTConfig(
-        size=square(data["image_size"], path),
-        patch=square(data["patch_size"], path),
-        width=int(data["hidden_size"]),
-        layers=int(data["num_hidden_layers"]),
-        heads=int(data["num_attention_heads"]),
-        hidden=int(data["intermediate_size"]),
-        activation=data["hidden_act"],
-        eps=float(data["layer_norm_eps"]),
-        head=head[0] if head else None,
-    )
-    projection = ProjectionConfig("identity", tower.features, tower.features)
-    return EncoderConfig(tower, "class", from_transformers(path), projection)
+def _features(config: EncoderConfig) -> str | None:
+    if config.pooling != "class" or not isinstance(config.tower, ViTConfig):
+        return None
+    return "image_embeds" if config.tower.head else "pooler_output"
 
 
-LAYOUT = Layout(
-    files=("config.json", "model.safetensors"),
-    matches=lambda described: described.get("model_type") in ("clip", "clip_vision_model"),
+LAYOUT = transformers(
+    ViTConfig,
+    ("clip", "clip_vision_model"),
+    lambda tower: ("clip_vision_model", "CLIPVisionModelWithProjection" if tower.head else "CLIPVisionModel"),
+    _FIELDS,
+    told=part_of("vision_config"),
+    seen=lambda shapes: {
+        "head": shapes["visual_projection.weight"][0] if "visual_projection.weight" in shapes else None
+    },
+    keys=_keys,
     prefixes=("vision_model.", ""),
     anchor="embeddings.class_embedding",
-    ignored=(
-        "text_model.*",
-        "text_projection.weight",
-        "logit_scale",
-        "vision_model.embeddings.position_ids",
-        "embeddings.position_ids",
-    ),
-    keys=_keys,
-    read=_read,
+    ignored=("text_model.*", "text_projection.weight", "logit_scale", "*embeddings.position_ids"),
+    features=_features,
+    pairs=True,
 )

@@ -1,27 +1,47 @@
 """ConvNeXt in the layouts of transformers: ConvNextModel, with or without a classifier, and DINOv3ConvNextModel."""
 
-from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
-from lookalike.core.errors import EncoderError
-from lookalike.encoders.config import ConvNeXtConfig, EncoderConfig, ProjectionConfig
-from lookalike.published.layouts.rows import linear, norm
-from lookalike.published.processors import from_transformers, square
-from lookalike.published.table import KERNEL, MATRIX, PATCH, Form, Key, Layout
+from lookalike.encoders.config import ConvNeXtConfig
+from lookalike.published.fields import Field, kept, refuse
+from lookalike.published.layout import Found, map_features, transformers
+from lookalike.published.processors import square
+from lookalike.published.table import KERNEL, MATRIX, PATCH, Form, Key, linear, norm
 
 NEIGHBOURS = Form(PATCH.ours, lambda a: a.reshape(2, 2, -1, a.shape[1]).transpose(3, 2, 0, 1), axes=4)
 """A kernel of 2 x 2 with stride 2, to a matrix [4 * in, out]."""
 
-# What a config leaves out has these values (ConvNextConfig and DINOv3ConvNextConfig of transformers).
-_DEFAULTS: dict[str, Any] = {
-    "num_channels": 3,
-    "hidden_sizes": [96, 192, 384, 768],
-    "depths": [3, 3, 9, 3],
-    "hidden_act": "gelu",
-    "layer_scale_init_value": 1e-6,
-}
-_EPS = 1e-6  # of ConvNextModel's norms in stages, which no config can change
+
+def _widths(data: dict[str, Any]) -> tuple[int, ...]:
+    widths, stages = tuple(data["hidden_sizes"]), data.get("num_stages") or len(data["hidden_sizes"])
+    refuse({} if stages == len(widths) else {"num_stages": stages})
+    return widths
+
+
+# The defaults are those of ConvNextConfig and DINOv3ConvNextConfig of transformers.
+_FIELDS = (
+    Field("widths", "hidden_sizes", [96, 192, 384, 768], back=_widths),
+    Field("depths", "depths", [3, 3, 9, 3], back=lambda data: tuple(data["depths"])),
+    Field(None, "hidden_act", "gelu"),
+    Field(None, "num_channels", 3),
+)
+_PLAIN = (
+    *_FIELDS,
+    Field("patch", "patch_size", 4, square),
+    Field("last_eps", "layer_norm_eps", 1e-12),
+    Field(
+        *("layer_scale", "layer_scale_init_value", 1e-6),
+        back=lambda data: data["layer_scale_init_value"] > 0,
+        there=lambda tower: 1e-6 if tower.layer_scale else 0.0,
+    ),
+    Field(None, "num_stages", None, there=lambda tower: len(tower.widths)),
+)
+_DINOV3 = (
+    *_FIELDS,
+    Field(None, "num_stages", None, kept),
+    Field("eps", "layer_norm_eps", 1e-6),
+    Field("last_eps", "layer_norm_eps", 1e-6),
+)
 
 
 def patches(stage: int, patch: str, behind: str) -> tuple[Key, ...]:
@@ -75,52 +95,33 @@ def _keys_dinov3(config: ConvNeXtConfig) -> tuple[Key, ...]:
     return *keys, *norm("norm_post", "layer_norm")
 
 
-def _encoder(path: Path, data: dict[str, Any], patch: int, eps: float, last_eps: float) -> EncoderConfig:
-    widths, depths = data["hidden_sizes"], data["depths"]
-    expected = {"num_channels": 3, "hidden_act": "gelu", "num_stages": len(widths)}
-    if foreign := [f"{key}={data[key]!r}" for key, value in expected.items() if data.get(key, value) != value]:
-        raise EncoderError(f"The ConvNeXt of `{path}` is not one that is known: {', '.join(foreign)}.")
-    tower = ConvNeXtConfig(
-        tuple(widths),
-        tuple(depths),
-        patch,
-        layer_scale=data["layer_scale_init_value"] > 0,
-        eps=eps,
-        last_eps=last_eps,
-    )
-    projection = ProjectionConfig("identity", tower.features, tower.features)
-    return EncoderConfig(tower, "mean", from_transformers(path), projection)
+def _silent(described: dict[str, Any], _: Found) -> dict[str, Any]:
+    """What is null is as where it is left out."""
+    return {key: value for key, value in described.items() if value is not None}
 
 
-def _read(path: Path, described: dict[str, Any], _: Mapping[str, tuple[int, ...]]) -> EncoderConfig:
-    data = {**_DEFAULTS, "patch_size": 4, "layer_norm_eps": 1e-12, **described}
-    return _encoder(path, data, square(data["patch_size"], path), _EPS, float(data["layer_norm_eps"]))
-
-
-def _read_dinov3(path: Path, described: dict[str, Any], _: Mapping[str, tuple[int, ...]]) -> EncoderConfig:
-    data = {**_DEFAULTS, "layer_norm_eps": 1e-6, **described}
-    data = {key: _DEFAULTS.get(key) if value is None else value for key, value in data.items()}
-    data["layer_scale_init_value"] = 1.0  # always there
-    eps = float(data["layer_norm_eps"])
-    return _encoder(path, data, 4, eps, eps)
-
-
-LAYOUT = Layout(
-    files=("config.json", "model.safetensors"),
-    matches=lambda described: described.get("model_type") == "convnext",
+LAYOUT = transformers(
+    ConvNeXtConfig,
+    ("convnext",),
+    lambda _: ("convnext", "ConvNextModel"),
+    _PLAIN,
+    fixed={"eps": 1e-6},  # of the norms in stages, which no config can change
+    pooling=lambda _: "mean",
+    keys=_keys,
     prefixes=("convnext.", ""),
     anchor="embeddings.patch_embeddings.weight",
     ignored=("classifier.weight", "classifier.bias"),
-    keys=_keys,
-    read=_read,
+    features=map_features,
 )
-LAYOUT_DINOV3 = Layout(
-    files=("config.json", "model.safetensors"),
-    matches=lambda described: described.get("model_type") == "dinov3_convnext",
-    prefixes=("",),
-    anchor="stages.0.downsample_layers.0.weight",
-    ignored=(),
+LAYOUT_DINOV3 = transformers(
+    ConvNeXtConfig,
+    ("dinov3_convnext",),
+    lambda _: ("dinov3_convnext", "DINOv3ConvNextModel"),
+    _DINOV3,
+    told=_silent,
+    pooling=lambda _: "mean",
     keys=_keys_dinov3,
-    read=_read_dinov3,
+    anchor="stages.0.downsample_layers.0.weight",
     renamed=(("model.stages.", "stages."),),
+    features=map_features,
 )

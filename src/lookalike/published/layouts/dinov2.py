@@ -1,31 +1,49 @@
 """DINOv2 in the layout of transformers: Dinov2Model and Dinov2WithRegistersModel, alone or below a classifier."""
 
-from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
-from lookalike.core.errors import EncoderError
-from lookalike.encoders.config import EncoderConfig, ProjectionConfig, ViTConfig
-from lookalike.published.fit import resized
-from lookalike.published.layouts.rows import linear, norm
-from lookalike.published.processors import from_transformers, square
-from lookalike.published.table import PATCH, TOKEN, TOKENS, Key, Layout
+import numpy as np
+
+from lookalike.encoders.config import ViTConfig
+from lookalike.published.fields import Field
+from lookalike.published.layout import Found, token_features, transformers
+from lookalike.published.processors import square
+from lookalike.published.table import PATCH, TOKEN, TOKENS, Key, linear, norm
 
 _BLOCK = "encoder.layer.{}"
+_REGISTERS = "dinov2_with_registers"
 
-# What a config leaves out has these values (Dinov2Config and Dinov2WithRegistersConfig of transformers).
-_DEFAULTS = {
-    "hidden_size": 768,
-    "num_hidden_layers": 12,
-    "num_attention_heads": 12,
-    "mlp_ratio": 4,
-    "hidden_act": "gelu",
-    "layer_norm_eps": 1e-6,
-    "image_size": 224,
-    "num_channels": 3,
-    "qkv_bias": True,
-    "use_swiglu_ffn": False,
-}
+
+def _hidden(data: dict[str, Any]) -> int:
+    """With a gate, two thirds, rounded up to a multiple of 8: as many parameters as the plain MLP has."""
+    hidden = int(data["hidden_size"] * data["mlp_ratio"])
+    return -(int(hidden * 2 / 3) // -8) * 8 if data["use_swiglu_ffn"] == "swiglu" else hidden
+
+
+def _ratio(tower: ViTConfig) -> int:
+    if tower.activation == "swiglu":
+        return 4
+    if tower.hidden % tower.width:
+        raise LookupError
+    return tower.hidden // tower.width
+
+
+# The defaults are those of Dinov2Config and Dinov2WithRegistersConfig of transformers.
+FIELDS = (
+    Field("size", "image_size", 224, square),
+    Field("patch", "patch_size", 14, square),
+    Field("width", "hidden_size", 768),
+    Field("layers", "num_hidden_layers", 12),
+    Field("heads", "num_attention_heads", 12),
+    Field("registers", "num_register_tokens", 0),
+    Field("eps", "layer_norm_eps", 1e-6),
+    Field("qkv_bias", "qkv_bias", True, {True: "all", False: "none"}),
+    Field("activation", "use_swiglu_ffn", False, {False: "gelu", True: "swiglu"}),
+    Field(None, "hidden_act", "gelu"),
+    Field(None, "num_channels", 3),
+)
+_WIDTH = Field("hidden", "mlp_ratio", 4.0, back=_hidden, there=_ratio)
+FIXED = {"patch_bias": True, "layer_scale": True, "norm_pre": False}
 
 
 def _keys(config: ViTConfig) -> tuple[Key, ...]:
@@ -50,45 +68,30 @@ def _keys(config: ViTConfig) -> tuple[Key, ...]:
     )
 
 
-def _read(path: Path, described: dict[str, Any], _: Mapping[str, tuple[int, ...]]) -> EncoderConfig:
-    """At the size of the stored positions."""
-    registers = described["model_type"] == "dinov2_with_registers"
-    data = {**_DEFAULTS, "patch_size": 16 if registers else 14, "num_register_tokens": 4, **described}
-    if data["hidden_act"] != "gelu" or data["num_channels"] != 3:
-        raise EncoderError(
-            f"`{path}` has activation {data['hidden_act']!r} and {data['num_channels']} channels; expected gelu, and 3."
-        )
-    width = int(data["hidden_size"])
-    hidden = int(width * data["mlp_ratio"])
-    tower = ViTConfig(
-        size=square(data["image_size"], path),
-        patch=square(data["patch_size"], path),
-        width=width,
-        layers=int(data["num_hidden_layers"]),
-        heads=int(data["num_attention_heads"]),
-        # Two thirds, rounded up to a multiple of 8: as many parameters as the plain MLP has.
-        hidden=-(int(hidden * 2 / 3) // -8) * 8 if data["use_swiglu_ffn"] else hidden,
-        activation="swiglu" if data["use_swiglu_ffn"] else "gelu",
-        eps=float(data["layer_norm_eps"]),
-        patch_bias=True,
-        registers=int(data["num_register_tokens"]) if registers else 0,
-        resampling="bicubic_antialias" if registers else "bicubic",
-        qkv_bias="all" if data["qkv_bias"] else "none",
-        layer_scale=True,
-        norm_pre=False,
-    )
-    preprocess = resized(from_transformers(path), tower.size)
-    return EncoderConfig(tower, "class", preprocess, ProjectionConfig("identity", width, width))
+def _told(described: dict[str, Any], _: Found) -> dict[str, Any]:
+    """The two classes differ in what they take where a config is silent."""
+    if described["model_type"] == _REGISTERS:
+        return {"patch_size": 16, "num_register_tokens": 4, **described}
+    return {**described, "num_register_tokens": 0}
 
 
-LAYOUT = Layout(
-    files=("config.json", "model.safetensors"),
-    matches=lambda described: described.get("model_type") in ("dinov2", "dinov2_with_registers"),
+def _named(tower: ViTConfig) -> tuple[str, str]:
+    return (_REGISTERS, "Dinov2WithRegistersModel") if tower.registers else ("dinov2", "Dinov2Model")
+
+
+LAYOUT = transformers(
+    ViTConfig,
+    ("dinov2", _REGISTERS),
+    _named,
+    (*FIELDS, _WIDTH),
+    fixed=FIXED,
+    seen=lambda shapes: {"resampling": "bicubic_antialias" if "embeddings.register_tokens" in shapes else "bicubic"},
+    told=_told,
+    keys=_keys,
     prefixes=("", "dinov2.", "dinov2_with_registers."),
     anchor="embeddings.cls_token",
     ignored=("*embeddings.mask_token", "classifier.*"),
-    keys=_keys,
-    read=_read,
-    prepared=from_transformers,  # positions for 518 px, a processor for 224: the reference interpolates always
-    unused=lambda config: {"embeddings.mask_token": (1, config.width)},
+    beside=lambda tower: {"embeddings.mask_token": np.zeros((1, tower.width), np.float32)},
+    features=token_features,
+    resizes=True,  # positions for 518 px, a processor for 224
 )

@@ -1,42 +1,54 @@
 """DINOv3's vision transformers in the layout of transformers: DINOv3ViTModel."""
 
-from collections.abc import Mapping
-from pathlib import Path
-from typing import Any, Literal
+from typing import Any
+
+import numpy as np
 
 from lookalike.core.errors import EncoderError
-from lookalike.encoders.config import EncoderConfig, ProjectionConfig, Shapes, ViTConfig
-from lookalike.published.layouts.rows import linear, norm
-from lookalike.published.processors import from_transformers, square
-from lookalike.published.table import PATCH, TOKEN, TOKENS, Key, Layout
+from lookalike.encoders.config import Tensors, ViTConfig
+from lookalike.published.fields import Field
+from lookalike.published.layout import token_features, transformers
+from lookalike.published.processors import square
+from lookalike.published.table import PATCH, TOKEN, TOKENS, Key, linear, norm
 
 _BLOCK = "layer.{}"
+_BIASES = {(True, True, True): "all", (True, False, True): "query_value", (False, False, False): "none"}
 
-# What a config leaves out has these values (DINOv3ViTConfig of transformers).
-_DEFAULTS = {
-    "patch_size": 16,
-    "hidden_size": 384,
-    "intermediate_size": 1536,
-    "num_hidden_layers": 12,
-    "num_attention_heads": 6,
-    "hidden_act": "gelu",
-    "layer_norm_eps": 1e-5,
-    "rope_theta": 100.0,
-    "num_channels": 3,
-    "query_bias": True,
-    "key_bias": False,
-    "value_bias": True,
-    "proj_bias": True,
-    "mlp_bias": True,
-    "use_gated_mlp": False,
-    "num_register_tokens": 0,
-}
-_Biases = Literal["all", "query_value", "none"]
-_BIASES: dict[tuple[bool, bool, bool], _Biases] = {
-    (True, True, True): "all",
-    (True, False, True): "query_value",
-    (False, False, False): "none",
-}
+
+def _biases(data: dict[str, Any]) -> str:
+    told = data["query_bias"], data["key_bias"], data["value_bias"]
+    if told not in _BIASES:
+        raise EncoderError(f"biases of query, key and value {told}; expected one of {', '.join(map(str, _BIASES))}.")
+    return _BIASES[told]
+
+
+def _activation(data: dict[str, Any]) -> str:
+    expected = "silu" if data["use_gated_mlp"] else "gelu"
+    if data["hidden_act"] != expected:
+        raise EncoderError(f"hidden_act={data['hidden_act']!r}; expected {expected}.")
+    return "swiglu" if data["use_gated_mlp"] else "gelu"
+
+
+# The defaults are those of DINOv3ViTConfig of transformers.
+_FIELDS = (
+    Field("size", "image_size", 224, square),
+    Field("patch", "patch_size", 16, square),
+    Field("width", "hidden_size", 384),
+    Field("layers", "num_hidden_layers", 12),
+    Field("heads", "num_attention_heads", 6),
+    Field("hidden", "intermediate_size", 1536),
+    Field("eps", "layer_norm_eps", 1e-5),
+    Field("rope_theta", "rope_theta", 100.0),
+    Field("registers", "num_register_tokens", 0),
+    Field("activation", "use_gated_mlp", False, back=_activation, there=lambda tower: tower.activation == "swiglu"),
+    Field(None, "hidden_act", "gelu", there=lambda tower: "silu" if tower.activation == "swiglu" else "gelu"),
+    Field("qkv_bias", "query_bias", True, back=_biases, there=lambda tower: tower.qkv_bias != "none"),
+    Field(None, "key_bias", False, there=lambda tower: tower.qkv_bias == "all"),
+    Field(None, "value_bias", True, there=lambda tower: tower.qkv_bias != "none"),
+    Field(None, "proj_bias", True),
+    Field(None, "mlp_bias", True),
+    Field(None, "num_channels", 3),
+)
 
 
 def _keys(config: ViTConfig) -> tuple[Key, ...]:
@@ -61,62 +73,24 @@ def _keys(config: ViTConfig) -> tuple[Key, ...]:
     )
 
 
-def _read(path: Path, described: dict[str, Any], _: Mapping[str, tuple[int, ...]]) -> EncoderConfig:
-    data = {**_DEFAULTS, **described}
-    _refuse(path, data)
-    preprocess = from_transformers(path)
-    width = int(data["hidden_size"])
-    tower = ViTConfig(
-        size=preprocess.size,  # places are computed, so no tensor depends on it
-        patch=square(data["patch_size"], path),
-        width=width,
-        layers=int(data["num_hidden_layers"]),
-        heads=int(data["num_attention_heads"]),
-        hidden=int(data["intermediate_size"]),
-        activation="swiglu" if data["use_gated_mlp"] else "gelu",
-        eps=float(data["layer_norm_eps"]),
-        patch_bias=True,
-        registers=int(data["num_register_tokens"]),
-        positions="none",
-        rope="centred",
-        rope_theta=float(data["rope_theta"]),
-        qkv_bias=_BIASES[data["query_bias"], data["key_bias"], data["value_bias"]],
-        layer_scale=True,
-        norm_pre=False,
-    )
-    return EncoderConfig(tower, "class", preprocess, ProjectionConfig("identity", width, width))
-
-
-def _refuse(path: Path, data: dict[str, Any]) -> None:
-    """EncoderError if the tower is another one than ours."""
-    expected = {
-        "hidden_act": "silu" if data["use_gated_mlp"] else "gelu",
-        "num_channels": 3,
-        "proj_bias": True,
-        "mlp_bias": True,
-    }
-    foreign = [f"{key}={data[key]!r}" for key, value in expected.items() if data[key] != value]
-    biases = data["query_bias"], data["key_bias"], data["value_bias"]
-    if biases not in _BIASES:
-        foreign.append(f"biases of query, key and value {biases}")
-    if foreign:
-        raise EncoderError(f"The tower of `{path}` is not one that is known: {', '.join(foreign)}.")
-
-
-def _unused(config: ViTConfig) -> Shapes:
+def _beside(tower: ViTConfig) -> Tensors:
     """The mask, and registers where there are none: the class has the tensor all the same, of no rows."""
-    mask: Shapes = {"embeddings.mask_token": (1, 1, config.width)}
-    return mask if config.registers else mask | {"embeddings.register_tokens": (1, 0, config.width)}
+    mask = {"embeddings.mask_token": np.zeros((1, 1, tower.width), np.float32)}
+    none = {"embeddings.register_tokens": np.zeros((1, 0, tower.width), np.float32)}
+    return mask if tower.registers else mask | none
 
 
-LAYOUT = Layout(
-    files=("config.json", "model.safetensors"),
-    matches=lambda described: described.get("model_type") == "dinov3_vit",
-    prefixes=("",),
+LAYOUT = transformers(
+    ViTConfig,
+    ("dinov3_vit",),
+    lambda _: ("dinov3_vit", "DINOv3ViTModel"),
+    _FIELDS,
+    fixed={"patch_bias": True, "positions": "none", "rope": "centred", "layer_scale": True, "norm_pre": False},
+    keys=_keys,
     anchor="embeddings.cls_token",
     ignored=("embeddings.mask_token",),
-    keys=_keys,
-    read=_read,
     renamed=(("model.layer.", "layer."),),
-    unused=_unused,
+    beside=_beside,
+    features=token_features,
+    resizes=True,  # places are computed, so no tensor depends on the size
 )

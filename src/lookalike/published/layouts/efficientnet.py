@@ -1,37 +1,76 @@
 """EfficientNet in the layout of transformers: EfficientNetModel, with or without a classifier."""
 
-from collections.abc import Mapping
+from dataclasses import replace
 from math import ceil
-from pathlib import Path
 from typing import Any
 
 from lookalike.core.errors import EncoderError
-from lookalike.encoders.config import NORM_PARTS, EfficientNetConfig, EncoderConfig, ProjectionConfig
-from lookalike.published.processors import from_transformers
-from lookalike.published.table import KERNEL, POINT, Key, Layout
+from lookalike.encoders.config import NORM_PARTS, EfficientNetConfig, EncoderConfig, Tensors
+from lookalike.published.fields import Field, refuse
+from lookalike.published.layout import Parts, map_features, transformers
+from lookalike.published.table import KERNEL, POINT, Key
 from lookalike.towers.efficientnet import Stage
 from lookalike.towers.parts import divisible, squeeze_name
 
-# What a config leaves out has these values (EfficientNetConfig of transformers).
-_DEFAULTS: dict[str, Any] = {
-    "num_channels": 3,
-    "width_coefficient": 2.0,
-    "depth_coefficient": 3.1,
-    "depth_divisor": 8,
-    "kernel_sizes": [3, 3, 5, 3, 5, 5, 3],
-    "in_channels": [32, 16, 24, 40, 80, 112, 192],
-    "out_channels": [16, 24, 40, 80, 112, 192, 320],
-    "depthwise_padding": [],
-    "strides": [1, 2, 2, 2, 1, 2, 1],
-    "num_block_repeats": [1, 2, 2, 3, 3, 4, 1],
-    "expand_ratios": [1, 6, 6, 6, 6, 6, 6],
-    "squeeze_expansion_ratio": 0.25,
-    "hidden_act": "swish",
-    "hidden_dim": 2560,
-    "pooling_type": "mean",
-    "batch_norm_eps": 0.001,
-}
+MOST = 1000
+"""Blocks of a tower beyond which its config is not believed."""
 _LISTS = ("num_block_repeats", "kernel_sizes", "strides", "expand_ratios", "out_channels", "in_channels")
+
+
+def _scaled(data: dict[str, Any], channels: int) -> int:
+    return divisible(data["width_coefficient"] * channels, data["depth_divisor"])
+
+
+def _stages(data: dict[str, Any]) -> tuple[Stage, ...]:
+    if len({len(data[key]) for key in _LISTS}) != 1:
+        raise EncoderError(f"lists of different lengths ({', '.join(_LISTS)}).")
+    repeats = [ceil(data["depth_coefficient"] * number) for number in data["num_block_repeats"]]
+    enter = [_scaled(data, channels) for channels in data["in_channels"]]
+    leave = [_scaled(data, channels) for channels in (32, *data["out_channels"])]
+    foreign = ["in_channels", "out_channels"] if enter != leave[:-1] else []
+    foreign += ["hidden_dim"] if data["hidden_dim"] != _scaled(data, 1280) else []
+    foreign += ["strides"] if not set(data["strides"]) <= {1, 2} else []
+    foreign += ["squeeze_expansion_ratio"] if not data["squeeze_expansion_ratio"] > 0 else []
+    foreign += ["num_block_repeats"] if sum(repeats) > MOST else []
+    refuse({key: data[key] for key in foreign})
+    return tuple(
+        Stage("depthwise", number, kernel, stride, expansion, channels, data["squeeze_expansion_ratio"])
+        for number, kernel, stride, expansion, channels in zip(
+            *(repeats, data["kernel_sizes"], data["strides"], data["expand_ratios"], leave[1:]), strict=True
+        )
+    )
+
+
+def _channels(tower: EfficientNetConfig) -> list[int]:
+    """What leaves each stage, told as that of B0's size, which the class multiplies and rounds."""
+    return [round(stage.channels / (tower.features / 1280)) for stage in tower.stages]
+
+
+# The defaults are those of EfficientNetConfig of transformers.
+_FIELDS = (
+    Field(
+        "stages",
+        "num_block_repeats",
+        [1, 2, 2, 3, 3, 4, 1],
+        back=_stages,
+        there=lambda t: [s.repeats for s in t.stages],
+    ),
+    Field(None, "kernel_sizes", [3, 3, 5, 3, 5, 5, 3], there=lambda t: [s.kernel for s in t.stages]),
+    Field(None, "strides", [1, 2, 2, 2, 1, 2, 1], there=lambda t: [s.stride for s in t.stages]),
+    Field(None, "expand_ratios", [1, 6, 6, 6, 6, 6, 6], there=lambda t: [s.expansion for s in t.stages]),
+    Field(None, "in_channels", [32, 16, 24, 40, 80, 112, 192], there=lambda t: [32, *_channels(t)[:-1]]),
+    Field(None, "out_channels", [16, 24, 40, 80, 112, 192, 320], there=_channels),
+    Field("stem", "width_coefficient", 2.0, back=lambda data: _scaled(data, 32), there=lambda t: t.features / 1280),
+    Field("features", "hidden_dim", 2560),
+    Field(None, "depth_coefficient", 3.1, there=lambda _: 1.0),
+    Field(None, "depth_divisor", 8, there=lambda _: 8),
+    Field("symmetric", "depthwise_padding", [], back=lambda data: tuple(data["depthwise_padding"])),
+    Field(None, "squeeze_expansion_ratio", 0.25, there=lambda t: t.stages[0].squeeze),
+    Field("eps", "batch_norm_eps", 0.001),
+    Field(None, "hidden_act", "swish", {"swish": "swish", "silu": "swish"}, there=lambda _: "swish"),
+    Field(None, "pooling_type", "mean"),
+    Field(None, "num_channels", 3),
+)
 _PARTS = dict(zip(NORM_PARTS, ("weight", "bias", "running_mean", "running_var"), strict=True))
 _OUTSIDE = {
     "stem": ("embeddings.convolution", "embeddings.batchnorm"),
@@ -71,63 +110,38 @@ def _keys(config: EfficientNetConfig) -> tuple[Key, ...]:
     return tuple(keys)
 
 
-def _read(path: Path, described: dict[str, Any], _: Mapping[str, tuple[int, ...]]) -> EncoderConfig:
-    data = {**_DEFAULTS, **described}
-    width, divisor = float(data["width_coefficient"]), int(data["depth_divisor"])
-    _refuse(path, data, width, divisor)
-    tower = EfficientNetConfig(
-        stages=tuple(
-            Stage(
-                "depthwise",
-                repeats=ceil(float(data["depth_coefficient"]) * repeats),
-                kernel=kernel,
-                stride=stride,
-                expansion=expansion,
-                channels=divisible(width * channels, divisor),
-                squeeze=float(data["squeeze_expansion_ratio"]),
-            )
-            for repeats, kernel, stride, expansion, channels, _ in zip(*(data[key] for key in _LISTS), strict=True)
-        ),
-        stem=divisible(width * 32, divisor),
-        features=divisible(width * 1280, divisor),
-        padding="late",
-        symmetric=tuple(data["depthwise_padding"]),
-        first_residual=False,
-        eps=float(data["batch_norm_eps"]),
-    )
-    projection = ProjectionConfig("identity", tower.features, tower.features)
-    return EncoderConfig(tower, "mean", from_transformers(path), projection)
+def _at_its_size(config: EncoderConfig, tensors: Tensors) -> Parts:
+    """The same function in the words of transformers, for images of the encoder's own size.
+
+    TensorFlow's padding of an EfficientNet depends on the size: where a kernel with a stride of 2 enters a map with an
+    odd side it is symmetric, elsewhere the odd pixel comes last, which is how transformers pads all others.
+    """
+    tower = config.tower
+    if not isinstance(tower, EfficientNetConfig) or tower.padding != "same" or config.preprocess.size % 2:
+        return config, tensors
+    side, inputs, number, symmetric = config.preprocess.size // 2, tower.stem, 0, []
+    for stage in tower.stages:
+        if tower.first_residual and stage.stride == 1 and inputs == stage.channels:
+            return config, tensors  # adds what the first block of a stage never adds there
+        if stage.stride == 2:
+            symmetric += [number] if side % 2 else []
+            side = -(-side // 2)
+        inputs, number = stage.channels, number + stage.repeats
+    fixed = replace(tower, padding="late", symmetric=tuple(symmetric), first_residual=False)
+    return replace(config, tower=fixed), tensors
 
 
-def _refuse(path: Path, data: dict[str, Any], width: float, divisor: int) -> None:
-    """EncoderError if the tower is another one than ours."""
-    foreign = [
-        f"{key}={data[key]!r}" for key, value in (("num_channels", 3), ("pooling_type", "mean")) if data[key] != value
-    ]
-    if data["hidden_act"] not in ("swish", "silu"):
-        foreign.append(f"hidden_act={data['hidden_act']!r}")
-    if not data["squeeze_expansion_ratio"] > 0:
-        foreign.append(f"squeeze_expansion_ratio={data['squeeze_expansion_ratio']!r}")
-    if not set(data["strides"]) <= {1, 2}:
-        foreign.append(f"strides={data['strides']}")
-    if len({len(data[key]) for key in _LISTS}) != 1:
-        foreign.append(f"lists of different lengths ({', '.join(_LISTS)})")
-    enter = [divisible(width * channels, divisor) for channels in data["in_channels"]]
-    leave = [divisible(width * channels, divisor) for channels in (32, *data["out_channels"])]
-    if enter != leave[:-1] or data["hidden_dim"] != divisible(width * 1280, divisor):
-        foreign.append(
-            f"in_channels={data['in_channels']}, out_channels={data['out_channels']}, hidden_dim={data['hidden_dim']}"
-        )
-    if foreign:
-        raise EncoderError(f"The EfficientNet of `{path}` is not one that is known: {'; '.join(foreign)}.")
-
-
-LAYOUT = Layout(
-    files=("config.json", "model.safetensors"),
-    matches=lambda described: described.get("model_type") == "efficientnet",
+LAYOUT = transformers(
+    EfficientNetConfig,
+    ("efficientnet",),
+    lambda _: ("efficientnet", "EfficientNetModel"),
+    _FIELDS,
+    fixed={"padding": "late", "first_residual": False},
+    pooling=lambda _: "mean",
+    keys=_keys,
     prefixes=("efficientnet.", ""),
     anchor="embeddings.convolution.weight",
     ignored=("*.num_batches_tracked", "classifier.weight", "classifier.bias"),
-    keys=_keys,
-    read=_read,
+    features=map_features,
+    restated=_at_its_size,
 )

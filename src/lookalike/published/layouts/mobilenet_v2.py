@@ -1,31 +1,27 @@
 """MobileNetV2 in the layout of transformers: MobileNetV2Model, with or without a classifier."""
 
-from collections.abc import Mapping
-from pathlib import Path
-from typing import Any
-
-from lookalike.core.errors import EncoderError
-from lookalike.encoders.config import NORM_PARTS, EncoderConfig, MobileNetV2Config, ProjectionConfig
-from lookalike.published.processors import from_transformers
-from lookalike.published.table import KERNEL, Key, Layout
+from lookalike.encoders.config import NORM_PARTS, MobileNetV2Config
+from lookalike.published.fields import Field
+from lookalike.published.layout import map_features, transformers
+from lookalike.published.table import KERNEL, Key
 
 _PARTS = dict(zip(NORM_PARTS, ("weight", "bias", "running_mean", "running_var"), strict=True))
 _LAYERS = {"expand": "expand_1x1", "depthwise": "conv_3x3", "project": "reduce_1x1"}
 
-# What a config leaves out has these values (MobileNetV2Config of transformers).
-_DEFAULTS: dict[str, Any] = {
-    "num_channels": 3,
-    "depth_multiplier": 1.0,
-    "depth_divisible_by": 8,
-    "min_depth": 8,
-    "expand_ratio": 6.0,
-    "output_stride": 32,
-    "first_layer_is_expansion": True,
-    "finegrained_output": True,
-    "hidden_act": "relu6",
-    "tf_padding": True,
-    "layer_norm_eps": 0.001,
-}
+# The defaults are those of MobileNetV2Config of transformers.
+_FIELDS = (
+    Field("multiplier", "depth_multiplier", 1.0),
+    Field("divisor", "depth_divisible_by", 8),
+    Field("minimum", "min_depth", 8),
+    Field("expansion", "expand_ratio", 6.0),
+    Field("output_stride", "output_stride", 32),
+    Field("first_is_expansion", "first_layer_is_expansion", True),
+    Field("fine_output", "finegrained_output", True),
+    Field("same_padding", "tf_padding", True),
+    Field("eps", "layer_norm_eps", 0.001),
+    Field(None, "hidden_act", "relu6"),
+    Field(None, "num_channels", 3),
+)
 
 
 def _theirs(name: str) -> str:
@@ -45,34 +41,15 @@ def _keys(config: MobileNetV2Config) -> tuple[Key, ...]:
     return tuple(keys)
 
 
-def _read(path: Path, described: dict[str, Any], _: Mapping[str, tuple[int, ...]]) -> EncoderConfig:
-    data = {**_DEFAULTS, **described}
-    if data["hidden_act"] != "relu6" or data["num_channels"] != 3:
-        raise EncoderError(
-            f"`{path}` has activation {data['hidden_act']!r} and {data['num_channels']} channels; "
-            "expected 'relu6' and 3."
-        )
-    tower = MobileNetV2Config(
-        multiplier=float(data["depth_multiplier"]),
-        divisor=int(data["depth_divisible_by"]),
-        minimum=int(data["min_depth"]),
-        expansion=float(data["expand_ratio"]),
-        output_stride=int(data["output_stride"]),
-        fine_output=bool(data["finegrained_output"]),
-        first_is_expansion=bool(data["first_layer_is_expansion"]),
-        same_padding=bool(data["tf_padding"]),
-        eps=float(data["layer_norm_eps"]),
-    )
-    projection = ProjectionConfig("identity", tower.features, tower.features)
-    return EncoderConfig(tower, "mean", from_transformers(path), projection)
-
-
-LAYOUT = Layout(
-    files=("config.json", "model.safetensors"),
-    matches=lambda described: described.get("model_type") == "mobilenet_v2",
+LAYOUT = transformers(
+    MobileNetV2Config,
+    ("mobilenet_v2",),
+    lambda _: ("mobilenet_v2", "MobileNetV2Model"),
+    _FIELDS,
+    pooling=lambda _: "mean",
+    keys=_keys,
     prefixes=("mobilenet_v2.", ""),
     anchor="conv_stem.first_conv.convolution.weight",
     ignored=("*.num_batches_tracked", "classifier.weight", "classifier.bias"),
-    keys=_keys,
-    read=_read,
+    features=map_features,
 )

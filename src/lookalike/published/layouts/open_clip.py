@@ -1,26 +1,64 @@
 """CLIP image towers in OpenCLIP's own layout: `open_clip_config.json` and `open_clip_model.safetensors`."""
 
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from lookalike.core.errors import EncoderError
-from lookalike.encoders.config import EncoderConfig, ProjectionConfig, ViTConfig
-from lookalike.published.processors import from_open_clip, square
-from lookalike.published.table import MATRIX, PATCH, Key, Layout, part
+from lookalike.encoders.config import EncoderConfig, Tensors, ViTConfig
+from lookalike.published.fields import Field, read_fields, refuse, write_fields
+from lookalike.published.layout import Found, Layout, Parts
+from lookalike.published.processors import as_open_clip, from_open_clip, ratio, square
+from lookalike.published.stored import part
+from lookalike.published.table import MATRIX, PATCH, Key, linear, norm
+
+FILES = ("open_clip_config.json", "open_clip_model.safetensors")
 
 _BLOCK = "transformer.resblocks.{}"
+_POOLINGS = {"tok": "class", "avg": "mean"}
 
-# What `vision_cfg` leaves out has these values (CLIPVisionCfg of OpenCLIP).
-_DEFAULTS = {"layers": 12, "width": 768, "head_width": 64, "mlp_ratio": 4.0, "patch_size": 16, "image_size": 224}
+
+def eps_of(data: Mapping[str, Any]) -> float:
+    """What a part of a config says of its norms; EncoderError if it says more than `eps`."""
+    told = data["norm_kwargs"] or {}
+    refuse({"norm_kwargs": told} if set(told) - {"eps"} else {})
+    return float(told.get("eps", 1e-5))
+
+
+# The defaults are those of CLIPVisionCfg of OpenCLIP.
+_FIELDS = (
+    Field("size", "image_size", 224, square),
+    Field("patch", "patch_size", 16, square),
+    Field("width", "width", 768),
+    Field("layers", "layers", 12),
+    Field(
+        *("heads", "head_width", 64),
+        back=lambda data: data["width"] // data["head_width"],
+        there=lambda tower: tower.width // tower.heads,
+    ),
+    Field(
+        *("hidden", "mlp_ratio", 4.0),
+        back=lambda data: int(data["width"] * data["mlp_ratio"]),
+        there=lambda tower: ratio(tower.hidden, tower.width),
+    ),
+    Field("eps", "norm_kwargs", None, back=eps_of, there=lambda tower: {"eps": tower.eps}),
+    Field("norm_pre", "no_ln_pre", False, {False: True, True: False}),
+    Field("norm_pooled", "final_ln_after_pool", False),
+    Field(None, "pool_type", "tok", _POOLINGS),
+)
 # These do not change what the image tower computes at inference; any other key must be empty.
-_HARMLESS = {"patch_dropout", "output_tokens", "pos_embed_type", "pool_type", "no_ln_pre", "norm_kwargs"}
-_HARMLESS |= {"final_ln_after_pool", "attn_pooler_queries", "attn_pooler_heads", "n_queries"}
-
-
-def _pair(ours: str, theirs: str, weight: str = "weight", bias: str = "bias", matrix: bool = True) -> tuple[Key, Key]:
-    name = Key(f"{ours}.weight", (theirs + weight,), MATRIX) if matrix else Key(f"{ours}.weight", (theirs + weight,))
-    return name, Key(f"{ours}.bias", (theirs + bias,))
+_HARMLESS = {
+    "patch_dropout",
+    "output_tokens",
+    "pos_embed_type",
+    "attn_pooler_queries",
+    "attn_pooler_heads",
+    "n_queries",
+}
+_TEXT = {"context_length": 4, "vocab_size": 4, "width": 8, "heads": 1, "layers": 1}
 
 
 def _keys(config: ViTConfig) -> tuple[Key, ...]:
@@ -28,55 +66,79 @@ def _keys(config: ViTConfig) -> tuple[Key, ...]:
         Key("patch.weight", ("conv1.weight",), PATCH),
         Key("class_token", ("class_embedding",)),
         Key("position", ("positional_embedding",)),
-        *(_pair("norm_pre", "ln_pre.", matrix=False) if config.norm_pre else ()),
-        *_pair("blocks.norm1", f"{_BLOCK}.ln_1.", matrix=False),
-        *_pair("blocks.attention.qkv", f"{_BLOCK}.attn.", "in_proj_weight", "in_proj_bias"),
-        *_pair("blocks.attention.out", f"{_BLOCK}.attn.out_proj."),
-        *_pair("blocks.norm2", f"{_BLOCK}.ln_2.", matrix=False),
-        *_pair("blocks.mlp.up", f"{_BLOCK}.mlp.c_fc."),
-        *_pair("blocks.mlp.down", f"{_BLOCK}.mlp.c_proj."),
-        *_pair("norm_post", "ln_post.", matrix=False),
+        *(norm("norm_pre", "ln_pre") if config.norm_pre else ()),
+        *norm("blocks.norm1", f"{_BLOCK}.ln_1"),
+        Key("blocks.attention.qkv.weight", (f"{_BLOCK}.attn.in_proj_weight",), MATRIX),
+        Key("blocks.attention.qkv.bias", (f"{_BLOCK}.attn.in_proj_bias",)),
+        *linear("blocks.attention.out", f"{_BLOCK}.attn.out_proj"),
+        *norm("blocks.norm2", f"{_BLOCK}.ln_2"),
+        *linear("blocks.mlp.up", f"{_BLOCK}.mlp.c_fc"),
+        *linear("blocks.mlp.down", f"{_BLOCK}.mlp.c_proj"),
+        *norm("norm_post", "ln_post"),
         Key("head.weight", ("proj",)),  # [in, out] already
     )
 
 
-def _read(path: Path, described: dict[str, Any], shapes: Mapping[str, tuple[int, ...]]) -> EncoderConfig:
-    model = described["model_cfg"]
-    data = {**_DEFAULTS, **model.get("vision_cfg", {})}
-    _refuse(path, data)
-    width, heads = int(data["width"]), int(data["width"]) // int(data["head_width"])
+def _read(path: Path, described: dict[str, Any], shapes: Found) -> tuple[ViTConfig, Any]:
+    model = part(described, "model_cfg")
+    data = part(model, "vision_cfg")
+    known = {field.theirs for field in _FIELDS} | _HARMLESS
+    if foreign := [key for key, value in data.items() if value and key not in known]:
+        words = ", ".join(f"{key}={data[key]!r}" for key in sorted(foreign))
+        raise EncoderError(f"The image tower of `{path}` is not a plain ViT: {words}.")
     tower = ViTConfig(
-        size=square(data["image_size"], path),
-        patch=square(data["patch_size"], path),
-        width=width,
-        layers=int(data["layers"]),
-        heads=heads,
-        hidden=int(width * data["mlp_ratio"]),
+        **read_fields(_FIELDS, data, path),
         activation="quick_gelu" if model.get("quick_gelu") else "gelu",
-        eps=float((data.get("norm_kwargs") or {}).get("eps", 1e-5)),
         resampling="bicubic_antialias",
-        norm_pre=not data.get("no_ln_pre"),
-        norm_pooled=bool(data.get("final_ln_after_pool")),
         head=shapes["proj"][1] if "proj" in shapes else int(model.get("embed_dim") or 1),
     )
-    pooling = "mean" if data.get("pool_type") == "avg" else "class"
-    projection = ProjectionConfig("identity", tower.features, tower.features)
-    return EncoderConfig(tower, pooling, from_open_clip(path, described, tower.size), projection)  # type: ignore[arg-type]
+    return tower, _POOLINGS[data.get("pool_type", "tok")]
 
 
-def _refuse(path: Path, data: dict[str, Any]) -> None:
-    """EncoderError if the tower is another one than ours."""
-    foreign = [key for key, value in data.items() if value and key not in _DEFAULTS.keys() | _HARMLESS]
-    if isinstance(data["layers"], list):
-        foreign.append("layers")
-    if data.get("pool_type", "tok") not in ("tok", "avg"):
-        foreign.append("pool_type")
-    if set(data.get("norm_kwargs") or {}) - {"eps"}:
-        foreign.append("norm_kwargs")
-    if foreign:
-        raise EncoderError(
-            f"The image tower of `{path}` is not a plain ViT: {', '.join(f'{k}={data[k]!r}' for k in sorted(foreign))}."
-        )
+def _describe(config: EncoderConfig) -> dict[str, Any] | None:
+    tower = config.tower
+    vision = write_fields(_FIELDS, tower) if isinstance(tower, ViTConfig) else None
+    pooling = next((theirs for theirs, ours in _POOLINGS.items() if ours == config.pooling), None)
+    if not isinstance(tower, ViTConfig) or vision is None or pooling is None:
+        return None
+    return {
+        "model_cfg": {
+            "embed_dim": tower.head,
+            "quick_gelu": tower.activation == "quick_gelu",
+            "vision_cfg": vision | {"pool_type": pooling},
+            "text_cfg": _TEXT,
+        },
+        "preprocess_cfg": as_open_clip(config.preprocess),
+    }
+
+
+def _with_head(config: EncoderConfig, tensors: Tensors) -> Parts:
+    """The layout always has a head: one that changes nothing, where there is none."""
+    tower = config.tower
+    if not isinstance(tower, ViTConfig) or tower.head is not None:
+        return config, tensors
+    identity = np.eye(tower.width, dtype=np.float32)
+    return replace(config, tower=replace(tower, head=tower.width)), {**tensors, "tower.head.weight": identity}
+
+
+def silence(dimension: int) -> Tensors:
+    """Zeros in the shapes of the smallest text tower, of which nothing is asked."""
+    width, one = _TEXT["width"], "transformer.resblocks.0"
+    shapes: dict[str, tuple[int, ...]] = {
+        "token_embedding.weight": (_TEXT["vocab_size"], width),
+        "positional_embedding": (_TEXT["context_length"], width),
+        "text_projection": (width, dimension),
+        "logit_scale": (),
+        f"{one}.attn.in_proj_weight": (3 * width, width),
+        f"{one}.attn.in_proj_bias": (3 * width,),
+        f"{one}.attn.out_proj.weight": (width, width),
+        f"{one}.mlp.c_fc.weight": (4 * width, width),
+        f"{one}.mlp.c_fc.bias": (4 * width,),
+        f"{one}.mlp.c_proj.weight": (width, 4 * width),
+    }
+    vectors = ("attn.out_proj.bias", "mlp.c_proj.bias", "ln_1.weight", "ln_1.bias", "ln_2.weight", "ln_2.bias")
+    shapes |= {f"{one}.{name}": (width,) for name in vectors} | {f"ln_final.{p}": (width,) for p in ("weight", "bias")}
+    return {name: np.zeros(shape, np.float32) for name, shape in shapes.items()}
 
 
 TEXT_SIDE = (
@@ -93,11 +155,16 @@ TEXT_SIDE = (
 """What an OpenCLIP file holds beside its image tower."""
 
 LAYOUT = Layout(
-    files=("open_clip_config.json", "open_clip_model.safetensors"),
-    matches=lambda described: "vision_cfg" in part(described, "model_cfg"),
-    prefixes=("visual.",),
+    "open_clip",
+    FILES,
+    lambda described: "vision_cfg" in part(described, "model_cfg"),
     anchor="class_embedding",
-    ignored=TEXT_SIDE,
     keys=_keys,
     read=_read,
+    prepare=lambda path, described, tower: from_open_clip(path, described, tower.size),
+    describe=_describe,
+    restated=_with_head,
+    prefixes=("visual.",),
+    ignored=TEXT_SIDE,
+    pairs=True,
 )

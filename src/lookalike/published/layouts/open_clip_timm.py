@@ -4,17 +4,18 @@ The projection is the trunk's own head (`timm_proj` null), a matrix behind it (`
 second has a name outside of the trunk, and so it is a layout of its own.
 """
 
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from lookalike.core.errors import EncoderError
-from lookalike.encoders.config import EncoderConfig, ProjectionConfig, ViTConfig
-from lookalike.published.layouts.open_clip import TEXT_SIDE
+from lookalike.encoders.config import ViTConfig
+from lookalike.published.layout import Found, Layout
+from lookalike.published.layouts.open_clip import FILES, TEXT_SIDE
 from lookalike.published.layouts.timm_families import family_of
 from lookalike.published.layouts.timm_vit import POOLINGS, keys, trunk
 from lookalike.published.processors import from_open_clip, square
-from lookalike.published.table import Key, Layout, part
+from lookalike.published.stored import part
+from lookalike.published.table import Key
 
 _OUTSIDE = "visual.head.proj"
 
@@ -34,7 +35,7 @@ def _keys_outside(config: ViTConfig) -> tuple[Key, ...]:
     return keys(config, f"/{_OUTSIDE}")
 
 
-def _read(path: Path, described: dict[str, Any], shapes: Mapping[str, tuple[int, ...]]) -> EncoderConfig:
+def _read(path: Path, described: dict[str, Any], shapes: Found) -> tuple[ViTConfig, Any]:
     vision = _vision(described)
     name, projection = vision["timm_model_name"], vision["timm_proj"] or ""
     pooling = vision["timm_pool"] or _own_pooling(name, shapes)
@@ -46,12 +47,10 @@ def _read(path: Path, described: dict[str, Any], shapes: Mapping[str, tuple[int,
     head = {"": "head", "none": None, "linear": _OUTSIDE}[projection]
     size = square(vision["image_size"], path)
     tower = trunk(path, name, vision.get("timm_model_kwargs") or {}, size, dict(shapes), head)
-    whole = ProjectionConfig("identity", tower.features, tower.features)
-    preprocess = from_open_clip(path, described, tower.size)
-    return EncoderConfig(tower, POOLINGS[pooling], preprocess, whole)  # type: ignore[arg-type]
+    return tower, POOLINGS[pooling]
 
 
-def _own_pooling(name: str, shapes: Mapping[str, tuple[int, ...]]) -> str:
+def _own_pooling(name: str, shapes: Found) -> str:
     """The pooling with which timm makes an architecture, where OpenCLIP leaves it to the trunk."""
     if "attn_pool.latent" in shapes:
         return "map"
@@ -62,13 +61,16 @@ def _own_pooling(name: str, shapes: Mapping[str, tuple[int, ...]]) -> str:
 
 def _layout(outside: bool) -> Layout:
     return Layout(
-        files=("open_clip_config.json", "open_clip_model.safetensors"),
-        matches=lambda d: _is_trunk(d) and (_vision(d)["timm_proj"] == "linear") == outside,
-        prefixes=("visual.trunk.",),
+        "open_clip",
+        FILES,
+        lambda d: _is_trunk(d) and (_vision(d)["timm_proj"] == "linear") == outside,
         anchor="patch_embed.proj.weight",
-        ignored=TEXT_SIDE,
         keys=_keys_outside if outside else keys,
         read=_read,
+        prepare=lambda path, described, tower: from_open_clip(path, described, tower.size),
+        prefixes=("visual.trunk.",),
+        ignored=TEXT_SIDE,
+        pairs=True,
     )
 
 

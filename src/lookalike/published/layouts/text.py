@@ -4,17 +4,21 @@
 CustomTextCLIP, whose names begin with `text.`.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from lookalike.core.errors import EncoderError
 from lookalike.encoders.config import EncoderConfig, Shapes, Tensors, check_tensors, features_fingerprint_of
 from lookalike.encoders.text_side import TextSide, meets
-from lookalike.published.layouts.rows import linear, norm
-from lookalike.published.table import MATRIX, Key, Published, described_by, gather, part, scatter, understood
+from lookalike.published.fields import Field, read_fields, write_fields
+from lookalike.published.layouts.open_clip import FILES, eps_of
+from lookalike.published.processors import ratio
+from lookalike.published.stored import Published, described_by, part, understood
+from lookalike.published.table import MATRIX, Key, gather, linear, norm, scatter
 from lookalike.published.tokenizers import Clean, NoTextError, read_tokenizer, tokenizer_class
 from lookalike.towers.programs.declare import shapes_of
 from lookalike.towers.text import TextConfig
@@ -111,27 +115,25 @@ def _import(layout: TextLayout, path: Path, described: dict[str, Any]) -> tuple[
 
 # ------------------------------------------------------------------------------------------ transformers
 
-# What a config leaves out has these values (CLIPTextConfig and SiglipTextConfig of transformers).
-_CLIP = {
-    "vocab_size": 49408,
-    "hidden_size": 512,
-    "intermediate_size": 2048,
-    "num_hidden_layers": 12,
-    "num_attention_heads": 8,
-    "max_position_embeddings": 77,
-    "hidden_act": "quick_gelu",
-    "layer_norm_eps": 1e-5,
-    "eos_token_id": 49407,
-}
-_SIGLIP = _CLIP | {
-    "vocab_size": 32000,
-    "hidden_size": 768,
-    "intermediate_size": 3072,
-    "num_attention_heads": 12,
-    "max_position_embeddings": 64,
-    "hidden_act": "gelu_pytorch_tanh",
-    "layer_norm_eps": 1e-6,
-}
+
+def _fields(
+    vocabulary: int, context: int, width: int, heads: int, hidden: int, activation: str, eps: float
+) -> tuple[Field, ...]:
+    """The table of transformers' text towers; the values are those that a config leaves out."""
+    return (
+        Field("vocabulary", "vocab_size", vocabulary),
+        Field("context", "max_position_embeddings", context),
+        Field("width", "hidden_size", width),
+        Field("layers", "num_hidden_layers", 12),
+        Field("heads", "num_attention_heads", heads),
+        Field("hidden", "intermediate_size", hidden),
+        Field("activation", "hidden_act", activation, _ACTIVATIONS),
+        Field("eps", "layer_norm_eps", eps),
+    )
+
+
+_CLIP = _fields(49408, 77, 512, 8, 2048, "quick_gelu", 1e-5)  # CLIPTextConfig
+_SIGLIP = _fields(32000, 64, 768, 12, 3072, "gelu_pytorch_tanh", 1e-6)  # SiglipTextConfig
 _WRONG_END = 2
 """An `eos_token_id` that CLIP's first published configs have by mistake; with it the highest id is meant."""
 
@@ -160,41 +162,28 @@ def _siglip_keys(config: TextConfig) -> tuple[Key, ...]:
     return _transformers_keys(linear("head", "head") if config.head else ())
 
 
-def _part(described: dict[str, Any]) -> dict[str, Any]:
-    """What a config says of the text tower: a part of it, or all of it where there is no other."""
-    return described["text_config"] or {} if "text_config" in described else described
-
-
-def _transformers_config(path: Path, data: dict[str, Any], **more: Any) -> TextConfig:
-    if data["hidden_act"] not in _ACTIVATIONS:
-        raise NoTextError(f"The text tower of `{path}` has activation {data['hidden_act']!r}, which is not supported.")
-    return TextConfig(
-        vocabulary=int(data["vocab_size"]),
-        context=int(data["max_position_embeddings"]),
-        width=int(data["hidden_size"]),
-        layers=int(data["num_hidden_layers"]),
-        heads=int(data["num_attention_heads"]),
-        hidden=int(data["intermediate_size"]),
-        activation=_ACTIVATIONS[data["hidden_act"]],  # type: ignore[arg-type]
-        eps=float(data["layer_norm_eps"]),
-        **more,
-    )
+def _tower(fields: Sequence[Field], data: Mapping[str, Any], path: Path, **more: Any) -> TextConfig:
+    """The tower of a config; NoTextError if it is another one than ours."""
+    try:
+        return TextConfig(**read_fields(fields, data, path), **more)
+    except EncoderError as error:
+        raise NoTextError(f"The text tower of `{path}` is not supported. {error.message}") from error
 
 
 def _read_clip(path: Path, described: dict[str, Any], shapes: Shapes) -> TextConfig:
-    data = _CLIP | _part(described)
-    end, head = data["eos_token_id"], shapes.get("text_projection.weight")
+    data = part(described, "text_config") or described
+    end, head = data.get("eos_token_id", 49407), shapes.get("text_projection.weight")
     if not isinstance(end, int):
         raise NoTextError(f"The text tower of `{path}` has the end mark {end!r}; expected one number.")
     read: dict[str, Any] = {"read": "highest"} if end == _WRONG_END else {"read": "end", "end": end}
-    return _transformers_config(path, data, causal=True, head=head[0] if head else None, **read)
+    return _tower(_CLIP, data, path, causal=True, head=head[0] if head else None, **read)
 
 
 def _read_siglip(path: Path, described: dict[str, Any], shapes: Shapes) -> TextConfig:
     """Every token looks at all, padding too: the published tokenizers give no attention mask."""
-    data, head = _SIGLIP | _part(described), shapes.get("head.weight")
-    return _transformers_config(
-        path, data, causal=False, read="last", head=head[0] if head else None, head_bias=head is not None
+    data, head = part(described, "text_config") or described, shapes.get("head.weight")
+    return _tower(
+        _SIGLIP, data, path, causal=False, read="last", head=head[0] if head else None, head_bias=head is not None
     )
 
 
@@ -205,21 +194,30 @@ def _siglip_clean(path: Path, _: dict[str, Any]) -> Clean:
 
 # --------------------------------------------------------------------------------------------- OpenCLIP
 
-# What `text_cfg` leaves out has these values (CLIPTextCfg of OpenCLIP).
-_OPEN_CLIP = {
-    "context_length": 77,
-    "vocab_size": 49408,
-    "width": 512,
-    "heads": 8,
-    "layers": 12,
-    "mlp_ratio": 4.0,
-    "pool_type": "argmax",
-}
-# These do not change what is computed, or are read below; any other key must be empty or as given here.
-_HARMLESS = {"hf_tokenizer_name", "tokenizer_kwargs", "no_causal_mask", "proj_bias", "proj_type", "pad_id", "eos_id"}
-_HARMLESS |= {"act_kwargs", "norm_kwargs", "output_tokens", "final_ln_after_pool", "bos_id"}
-_USUAL = {"text_arch": "clip", "hf_model_pretrained": True, "hf_proj_type": "mlp", "hf_pooler_type": "mean_pooler"}
 _READS = {"argmax": "highest", "eos": "end", "last": "last"}
+
+# The defaults are those of CLIPTextCfg of OpenCLIP.
+_OPEN_CLIP = (
+    Field("vocabulary", "vocab_size", 49408),
+    Field("context", "context_length", 77),
+    Field("width", "width", 512),
+    Field("layers", "layers", 12),
+    Field("heads", "heads", 8),
+    Field(
+        *("hidden", "mlp_ratio", 4.0),
+        back=lambda data: int(data["width"] * data["mlp_ratio"]),
+        there=lambda tower: ratio(tower.hidden, tower.width),
+    ),
+    Field("eps", "norm_kwargs", None, back=eps_of, there=lambda tower: {"eps": tower.eps}),
+    Field("causal", "no_causal_mask", False, {False: True, True: False}),
+    Field("read", "pool_type", "argmax", _READS),
+    Field("end", "eos_id", None, back=lambda data: data["eos_id"] if data["pool_type"] == "end" else None),
+)
+# These do not change what is computed, or are read below; any other key must be empty or as given here.
+_HARMLESS = {"hf_tokenizer_name", "tokenizer_kwargs", "proj_bias", "proj_type", "pad_id", "act_kwargs", "output_tokens"}
+_HARMLESS |= {"final_ln_after_pool", "bos_id", *(field.theirs for field in _OPEN_CLIP)}
+_USUAL = {"text_arch": "clip", "hf_model_pretrained": True, "hf_proj_type": "mlp", "hf_pooler_type": "mean_pooler"}
+_TANH = {"approximate": "tanh"}
 _CLEANS: dict[str, Clean] = {"lower": "lower", "canonicalize": "words", "whitespace": "none"}
 
 
@@ -244,43 +242,36 @@ def _open_clip_keys(config: TextConfig) -> tuple[Key, ...]:
 
 def _read_open_clip(path: Path, described: dict[str, Any], shapes: Shapes) -> TextConfig:
     model = described["model_cfg"]
-    data = {**_OPEN_CLIP, **model.get("text_cfg", {})}
-    _refuse(path, data)
+    data = part(model, "text_cfg")
+    foreign = [key for key, value in data.items() if value and key not in _HARMLESS and value != _USUAL.get(key)]
+    foreign += ["act_kwargs"] if (data.get("act_kwargs") or {}) not in ({}, _TANH) else []
+    if foreign:
+        words = ", ".join(f"{key}={data[key]!r}" for key in sorted(foreign))
+        raise NoTextError(f"The text tower of `{path}` is not CLIP's: {words}.")
     biased, head = "text_projection.weight" in shapes, shapes.get("text_projection")
-    tanh = (data.get("act_kwargs") or {}).get("approximate") == "tanh"
-    return TextConfig(
-        vocabulary=int(data["vocab_size"]),
-        context=int(data["context_length"]),
-        width=int(data["width"]),
-        layers=int(data["layers"]),
-        heads=int(data["heads"]),
-        hidden=int(int(data["width"]) * data["mlp_ratio"]),
-        activation="quick_gelu" if model.get("quick_gelu") else "gelu_tanh" if tanh else "gelu",
-        causal=not data.get("no_causal_mask"),
-        read=_READS[data["pool_type"]],  # type: ignore[arg-type]
-        end=data.get("eos_id") if data["pool_type"] == "eos" else None,
-        eps=float((data.get("norm_kwargs") or {}).get("eps", 1e-5)),
+    return _tower(
+        _OPEN_CLIP,
+        data,
+        path,
+        activation="quick_gelu" if model.get("quick_gelu") else "gelu_tanh" if data.get("act_kwargs") else "gelu",
         head=shapes["text_projection.weight"][0] if biased else head[1] if head else None,
         head_bias=biased,
     )
 
 
-def _refuse(path: Path, data: dict[str, Any]) -> None:
-    """NoTextError if the tower is another one than ours."""
-    known = _OPEN_CLIP.keys() | _HARMLESS
-    foreign = [key for key, value in data.items() if value and key not in known and value != _USUAL.get(key)]
-    foreign += ["pool_type"] if data["pool_type"] not in _READS else []
-    foreign += ["norm_kwargs"] if set(data.get("norm_kwargs") or {}) - {"eps"} else []
-    foreign += ["act_kwargs"] if (data.get("act_kwargs") or {}) not in ({}, {"approximate": "tanh"}) else []
-    if foreign:
-        raise NoTextError(
-            f"The text tower of `{path}` is not CLIP's: {', '.join(f'{k}={data[k]!r}' for k in sorted(foreign))}."
-        )
+def describe_open_clip(config: TextConfig) -> dict[str, Any]:
+    """The way back: `text_cfg` of a tower with a head. The quick GELU is said of the whole model, and not here."""
+    return {
+        **(write_fields(_OPEN_CLIP, config) or {}),
+        "proj_bias": config.head_bias,
+        "hf_tokenizer_name": "tokenizer.json",  # any name makes it take the file in this directory
+        **({"act_kwargs": _TANH} if config.activation == "gelu_tanh" else {}),
+    }
 
 
 def _open_clip_clean(path: Path, described: dict[str, Any]) -> Clean:
     """By `tokenizer_kwargs`; else lower case for CLIP's own tokenizer, and nothing for another one."""
-    text = described["model_cfg"].get("text_cfg", {})
+    text = part(described["model_cfg"], "text_cfg")
     usual = "whitespace" if text.get("hf_tokenizer_name") else "lower"
     clean = (text.get("tokenizer_kwargs") or {}).get("clean", usual)
     if clean not in _CLEANS:
@@ -310,7 +301,7 @@ TEXTS: dict[str, TextLayout] = {
         clean=_siglip_clean,
     ),
     "open_clip": TextLayout(
-        files=("open_clip_config.json", "open_clip_model.safetensors"),
+        files=FILES,
         matches=lambda described: "text_cfg" in part(described, "model_cfg"),
         prefixes=("text.", ""),
         anchor="token_embedding.weight",

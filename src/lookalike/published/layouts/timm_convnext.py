@@ -1,16 +1,9 @@
 """ConvNeXt in timm's layout: `convnext_tiny` and its like, DINOv3's among them."""
 
-from collections.abc import Mapping
-from pathlib import Path
-from typing import Any
-
-from lookalike.core.errors import EncoderError
-from lookalike.encoders.config import ConvNeXtConfig, EncoderConfig, ProjectionConfig
+from lookalike.encoders.config import ConvNeXtConfig
 from lookalike.published.layouts.convnext import blocks, patches
-from lookalike.published.layouts.rows import norm
-from lookalike.published.layouts.timm_families import refuse_changed
-from lookalike.published.processors import from_timm
-from lookalike.published.table import MATRIX, POINT, Key, Layout
+from lookalike.published.layouts.timm import by_name
+from lookalike.published.table import MATRIX, POINT, Key, norm
 
 
 def _tower(width: int, depths: tuple[int, ...], eps: float = 1e-6) -> ConvNeXtConfig:
@@ -35,14 +28,9 @@ _POINTS = ("convnext_atto", "convnext_femto", "convnext_pico", "convnext_nano")
 """Those whose matrices are kernels of one tap."""
 
 
-def architecture_of(tower: ConvNeXtConfig) -> str | None:
-    """What timm calls `tower`, or None where it has no name for it."""
-    return next((name for name, known in CONVNEXTS.items() if known == tower), None)
-
-
 def _keys(config: ConvNeXtConfig) -> tuple[Key, ...]:
     names = ("conv_dw", "norm", "mlp.fc1", "mlp.fc2", "gamma")
-    form = POINT if architecture_of(config) in _POINTS else MATRIX
+    form = POINT if config in [CONVNEXTS[name] for name in _POINTS] else MATRIX
     keys = [*patches(0, "stem.0", "stem.1")]
     for i in range(len(config.widths)):
         if i:
@@ -51,24 +39,4 @@ def _keys(config: ConvNeXtConfig) -> tuple[Key, ...]:
     return *keys, *norm("norm_post", "head.norm")
 
 
-def _read(path: Path, described: dict[str, Any], _: Mapping[str, tuple[int, ...]]) -> EncoderConfig:
-    name = str(described["architecture"])
-    tower = CONVNEXTS.get(name)
-    if tower is None:
-        raise EncoderError(
-            f"`{path}` holds timm's `{name}`, which is not known.", hint=f"known: {', '.join(CONVNEXTS)}"
-        )
-    refuse_changed(path, described)
-    projection = ProjectionConfig("identity", tower.features, tower.features)
-    return EncoderConfig(tower, "mean", from_timm(path, described), projection)
-
-
-LAYOUT = Layout(
-    files=("config.json", "model.safetensors"),
-    matches=lambda described: str(described.get("architecture", "")).startswith("convnext"),
-    prefixes=("",),
-    anchor="stem.0.weight",
-    ignored=("head.fc.weight", "head.fc.bias"),
-    keys=_keys,
-    read=_read,
-)
+LAYOUT = by_name("convnext", CONVNEXTS, "head.fc", keys=_keys, anchor="stem.0.weight")

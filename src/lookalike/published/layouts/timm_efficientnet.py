@@ -1,19 +1,26 @@
 """EfficientNet, both versions, in timm's layout: `efficientnet_b0`, `tf_efficientnetv2_s` and their like."""
 
-import re
 from collections.abc import Mapping
 from dataclasses import replace
-from pathlib import Path
-from typing import Any
 
-from lookalike.core.errors import EncoderError
-from lookalike.encoders.config import EfficientNetConfig, EncoderConfig, ProjectionConfig
+from lookalike.encoders.config import EfficientNetConfig
 from lookalike.published.layouts.efficientnet import conv_and_norm, points
-from lookalike.published.layouts.timm_families import refuse_changed
-from lookalike.published.processors import from_timm
-from lookalike.published.table import Key, Layout
+from lookalike.published.layouts.timm import by_name
+from lookalike.published.table import Key
 from lookalike.towers.efficientnet import EFFICIENTNETS
 from lookalike.towers.parts import squeeze_name
+
+
+def named(towers: Mapping[str, EfficientNetConfig]) -> dict[str, EfficientNetConfig]:
+    """The names in timm of towers that are given by kind (b0, v2_s)."""
+    names = {f"efficientnet{'' if kind.startswith('v2') else '_'}{kind}": tower for kind, tower in towers.items()}
+    torch = {name: replace(tower, padding="symmetric", eps=1e-5) for name, tower in names.items()}
+    return {f"tf_{name}": tower for name, tower in names.items()} | torch
+
+
+TOWERS = named(EFFICIENTNETS)
+"""timm's name -> tower. Names that start with `tf_` are Google's weights, with TensorFlow's padding and eps; the others
+were trained in torch, with its padding and eps."""
 
 _PARTS = {  # names of a block's kernels, in order; its norms are counted
     ("expand",): ("conv",),
@@ -37,48 +44,4 @@ def _keys(config: EfficientNetConfig) -> tuple[Key, ...]:
     return tuple(keys)
 
 
-def tower_of(architecture: str) -> EfficientNetConfig | None:
-    """The tower that timm calls `architecture`, or None.
-
-    Names that start with `tf_` are Google's weights, with TensorFlow's padding and eps; the others were trained in
-    torch, with its padding and eps.
-    """
-    named = re.fullmatch(r"(tf_)?efficientnet(?:(v2)_([sml])|_(b[0-7]))", architecture)
-    if named is None:
-        return None
-    tower = EFFICIENTNETS[named[4] or f"v2_{named[3]}"]
-    return tower if named[1] else replace(tower, padding="symmetric", eps=1e-5)
-
-
-def architecture_of(tower: EfficientNetConfig) -> str | None:
-    """What timm calls `tower`, or None where it has no name for it."""
-    for kind in EFFICIENTNETS:
-        for start in ("tf_efficientnet", "efficientnet"):
-            name = f"{start}{'' if kind.startswith('v2') else '_'}{kind}"
-            if tower_of(name) == tower:
-                return name
-    return None
-
-
-def _read(path: Path, described: dict[str, Any], _: Mapping[str, tuple[int, ...]]) -> EncoderConfig:
-    name = str(described["architecture"])
-    tower = tower_of(name)
-    if tower is None:
-        raise EncoderError(
-            f"`{path}` holds timm's `{name}`, which is not known.",
-            hint="known are efficientnet_b0 to b7, efficientnetv2_s, m and l, and the same with `tf_` before them",
-        )
-    refuse_changed(path, described)
-    projection = ProjectionConfig("identity", tower.features, tower.features)
-    return EncoderConfig(tower, "mean", from_timm(path, described), projection)
-
-
-LAYOUT = Layout(
-    files=("config.json", "model.safetensors"),
-    matches=lambda described: re.match(r"(tf_)?efficientnet", str(described.get("architecture", ""))) is not None,
-    prefixes=("",),
-    anchor="conv_stem.weight",
-    ignored=("*.num_batches_tracked", "classifier.weight", "classifier.bias"),
-    keys=_keys,
-    read=_read,
-)
+LAYOUT = by_name("(tf_)?efficientnet", TOWERS, "classifier", keys=_keys, anchor="conv_stem.weight")

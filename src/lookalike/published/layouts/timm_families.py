@@ -5,12 +5,9 @@ kind of rotary positions can't be. They are those of timm 1.0 (`vision_transform
 """
 
 import re
-from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
-from lookalike.core.errors import EncoderError
 from lookalike.towers.vit import Activation, Resampling
 
 _SIZE = r"(?P<size>[a-z0-9_]+?)"
@@ -109,19 +106,6 @@ def learned_with_quick_gelu(architecture: str, tag: str) -> bool:
     return any(re.fullmatch(names, f"{architecture}.{tag}") for names in _QUICK)
 
 
-HARMLESS = frozenset({"num_classes", "drop_rate", "drop_path_rate"})
-"""Arguments of every architecture that change no feature."""
-
-
-def refuse_changed(path: Path, described: Mapping[str, Any]) -> None:
-    """EncoderError if a convolutional tower was made otherwise than its architecture says."""
-    told = {"global_pool": described.get("global_pool", "avg"), **(described.get("model_args") or {})}
-    plain = {"global_pool": "avg", "in_chans": 3}  # which timm writes always
-    changed = [f"{k}={v!r}" for k, v in told.items() if k not in HARMLESS and (k not in plain or v != plain[k])]
-    if changed:
-        raise EncoderError(f"`{path}` is not the plain `{described['architecture']}`: {', '.join(changed)}.")
-
-
 def family_of(architecture: object) -> Form | None:
     """Family and size of an architecture; None if it is no vision transformer that we know."""
     for family in FAMILIES:
@@ -130,3 +114,43 @@ def family_of(architecture: object) -> Form | None:
             grid = int(parts["side"]) // int(parts["patch"]) if "side" in parts else None
             return Form(family, parts["size"], grid)
     return None
+
+
+PLAIN: dict[str, Any] = {
+    "patch_bias": True,
+    "class_token": True,
+    "registers": False,
+    "positions": "all",
+    "rope": "none",
+    "qkv_bias": "all",
+    "layer_scale": False,
+    "norm_pre": False,
+    "activation": "gelu",
+}
+_CLIP = PLAIN | {"norm_pre": True, "patch_bias": False}
+_SIGLIP = PLAIN | {"class_token": False, "positions": "patches"}
+_DINO = PLAIN | {"layer_scale": True}
+_REGISTERS = _DINO | {"registers": True, "positions": "patches"}
+_DINO3 = _DINO | {"positions": "none", "rope": "centred", "qkv_bias": "none"}
+_BIASED = _DINO3 | {"qkv_bias": "query_value"}
+_GATE = {"activation": "swiglu"}
+
+VITS: dict[str, dict[str, Any]] = {
+    "vit_base_patch16_224": PLAIN,
+    "vit_base_patch16_clip_224": _CLIP,
+    "vit_base_patch16_clip_quickgelu_224": _CLIP | {"activation": "quick_gelu"},
+    "vit_base_patch16_siglip_224": _SIGLIP,
+    "vit_so400m_patch16_siglip_256": _SIGLIP | {"activation": "gelu_tanh"},
+    "vit_base_patch14_dinov2": _DINO,
+    "vit_giant_patch14_dinov2": _DINO | _GATE,
+    "vit_base_patch14_reg4_dinov2": _REGISTERS,  # TIPS too, whose one register it takes
+    "vit_giant_patch14_reg4_dinov2": _REGISTERS | _GATE,
+    "vit_base_patch16_dinov3": _DINO3,
+    "vit_base_patch16_dinov3_qkvb": _BIASED,
+    "vit_small_plus_patch16_dinov3": _DINO3 | _GATE,
+    "vit_small_plus_patch16_dinov3_qkvb": _BIASED | _GATE,
+    "vit_pe_core_base_patch16_224": _CLIP | {"rope": "counted"},
+    "vit_pe_core_gigantic_patch14_448": _CLIP | {"rope": "counted", "class_token": False, "positions": "patches"},
+}
+"""What timm makes of a name, in the fields of `ViTConfig`, whatever sizes it is given. Our importer reads most of these
+from shapes, and so it would take a tower under a wrong name, which timm does not."""

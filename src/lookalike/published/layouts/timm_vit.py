@@ -6,17 +6,19 @@
 
 import re
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
 
 from lookalike.core.errors import EncoderError
-from lookalike.encoders.config import EncoderConfig, ProjectionConfig, Shapes, ViTConfig
-from lookalike.published.layouts.rows import linear, norm
-from lookalike.published.layouts.timm_families import HARMLESS, family_of, learned_with_quick_gelu
-from lookalike.published.processors import from_timm, square
-from lookalike.published.table import MATRIX, PATCH, SAME, TOKEN, TOKENS, Form, Key, Layout
+from lookalike.encoders.config import EncoderConfig, Shapes, Tensors, ViTConfig
+from lookalike.published.layout import Found, Layout, Parts
+from lookalike.published.layouts.timm import FILES, HARMLESS, described_as
+from lookalike.published.layouts.timm_families import PLAIN, VITS, family_of, learned_with_quick_gelu
+from lookalike.published.processors import from_timm, ratio, square
+from lookalike.published.table import MATRIX, PATCH, SAME, TOKEN, TOKENS, Form, Key, linear, norm
 
 _BLOCK = "blocks.{}"
 
@@ -123,19 +125,17 @@ def trunk(
     return config
 
 
-def _read(path: Path, described: dict[str, Any], shapes: Mapping[str, tuple[int, ...]]) -> EncoderConfig:
+def _read(path: Path, described: dict[str, Any], shapes: Found) -> tuple[ViTConfig, Any]:
     arguments = dict(described.get("model_args") or {})
     if learned_with_quick_gelu(described["architecture"], (described.get("pretrained_cfg") or {}).get("tag") or ""):
         arguments.setdefault("act_layer", "quick_gelu")
-    preprocess = from_timm(path, described)
     pooling = arguments.get("global_pool") or described.get("global_pool")
     if pooling not in POOLINGS:
         raise EncoderError(f"The model in `{path}` has pooling {pooling!r}; expected one of {', '.join(POOLINGS)}.")
-    size = square(arguments.get("img_size") or preprocess.size, path)
+    size = square(arguments.get("img_size") or from_timm(path, described).size, path)
     head = "head" if _projects(described) and "head.weight" in shapes else None
     tower = trunk(path, described["architecture"], arguments, size, dict(shapes), head)
-    projection = ProjectionConfig("identity", tower.features, tower.features)
-    return EncoderConfig(tower, POOLINGS[pooling], preprocess, projection)  # type: ignore[arg-type]
+    return tower, POOLINGS[pooling]
 
 
 def _projects(described: dict[str, Any]) -> bool:
@@ -217,12 +217,83 @@ def _shape(shapes: Shapes, name: str, axes: int, path: Path) -> tuple[int, ...]:
     return shapes[name]
 
 
+def _restated(config: EncoderConfig, tensors: Tensors) -> Parts:
+    """Timm's head always has a bias; and beside registers it has positions for patches alone, so that the class token's
+    is added to the token itself.
+    """
+    tower = config.tower
+    if not isinstance(tower, ViTConfig):
+        return config, tensors
+    if tower.registers and tower.positions == "all":
+        token, position = tensors["tower.class_token"], tensors["tower.position"]
+        tensors = {**tensors, "tower.class_token": token + position[0], "tower.position": position[1:]}
+        tower = replace(tower, positions="patches")
+    if tower.head is not None and not tower.head_bias:
+        tensors = {**tensors, "tower.head.bias": np.zeros(tower.head, np.float32)}
+        tower = replace(tower, head_bias=True)
+    return replace(config, tower=tower), tensors
+
+
+def _describe(config: EncoderConfig) -> dict[str, Any] | None:
+    tower = config.tower
+    name = _vit(tower, config.pooling) if isinstance(tower, ViTConfig) else None
+    if name is None or not isinstance(tower, ViTConfig):
+        return None
+    return described_as(name, config, "head", _vit_sizes(tower, config.pooling), tower.head or 0)
+
+
+def _vit(tower: ViTConfig, pooling: str) -> str | None:
+    """A name that timm makes this tower of, given its sizes; None: there is none.
+
+    eps, rotary frequencies and the number of heads in the pooling are left to the reading back.
+    """
+    asked = (tower.pool_heads is not None) == (pooling == "attention")
+    if tower.rope == "none":
+        # Its pooling has the blocks' heads and MLP, and does not ask what stands before the patches.
+        same = (tower.pool_heads or tower.heads, tower.pool_hidden or tower.hidden) == (tower.heads, tower.hidden)
+        asked = asked and same and not (tower.pool_heads and tower.prefix)
+    if tower.rope == "centred":
+        # It takes images of any size, but no piece of a patch; and widths inside a gate are rounded up.
+        asked = asked and tower.size % tower.patch == 0 and (tower.activation != "swiglu" or tower.hidden % 8 == 0)
+    if not asked:
+        return None
+    facts = {field: getattr(tower, field) for field in PLAIN} | {"registers": tower.registers > 0}
+    if tower.rope == "centred":
+        facts["registers"] = False  # there, any number
+    return next((name for name, made in VITS.items() if made == facts), None)
+
+
+def _vit_sizes(tower: ViTConfig, pooling: str) -> dict[str, Any]:
+    rotary, gated = tower.rope != "none", tower.activation == "swiglu"
+    sizes: dict[str, Any] = {
+        "img_size": tower.size,
+        "patch_size": tower.patch,
+        "embed_dim": tower.width,
+        "depth": tower.layers,
+        "num_heads": tower.heads,
+        # Both halves of a gate are counted where they lie in one matrix.
+        "mlp_ratio": ratio(tower.hidden * (2 if gated and not rotary else 1), tower.width),
+        "num_reg_tokens" if rotary else "reg_tokens": tower.registers,
+        "use_fc_norm" if rotary else "fc_norm": tower.norm_pooled,
+        "global_pool": next(theirs for theirs, ours in POOLINGS.items() if ours == pooling),
+    }
+    if tower.rope == "counted":
+        sizes["ref_feat_shape"] = [tower.grid, tower.grid]
+    if tower.rope == "counted" and tower.pool_heads:
+        inside = tower.pool_hidden or tower.hidden
+        sizes |= {"attn_pool_num_heads": tower.pool_heads, "attn_pool_mlp_ratio": ratio(inside, tower.width)}
+    return sizes
+
+
 LAYOUT = Layout(
-    files=("config.json", "model.safetensors"),
-    matches=lambda described: family_of(described.get("architecture")) is not None,
-    prefixes=("",),
+    "timm",
+    FILES,
+    lambda described: family_of(described.get("architecture")) is not None,
     anchor="patch_embed.proj.weight",
-    ignored=("head.weight", "head.bias", "rope.*"),
     keys=keys,
     read=_read,
+    prepare=lambda path, described, _: from_timm(path, described),
+    describe=_describe,
+    restated=_restated,
+    ignored=("head.weight", "head.bias", "rope.*"),
 )

@@ -1,0 +1,89 @@
+"""The files of a published directory: safetensors read tensor by tensor, and JSON whose values may be of any kind."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from lookalike.core.errors import EncoderError
+from lookalike.core.files import read_json
+
+
+def described_by(path: Path) -> dict[str, Any]:
+    """The object in a file of JSON; empty if it holds something else. StorageError if it is no JSON."""
+    data = read_json(path)
+    return data if isinstance(data, dict) else {}
+
+
+def part(described: Mapping[str, Any], name: str) -> dict[str, Any]:
+    """The object that a config has under `name`; empty if there is none."""
+    value = described.get(name)
+    return value if isinstance(value, dict) else {}
+
+
+@contextmanager
+def understood(path: Path, name: str) -> Iterator[None]:
+    """EncoderError for what goes wrong inside the block with the values of the file `name` in `path`: they may be of
+    any kind.
+    """
+    try:
+        yield
+    except (TypeError, ValueError, AttributeError, LookupError, ArithmeticError) as error:
+        raise EncoderError(
+            f"`{path / name}`, or what describes the preprocessing or the tokens beside it, can't be understood: "
+            f"{type(error).__name__}, {error}.",
+            hint="get them again from where the model comes from",
+        ) from error
+
+
+class Published:
+    """The safetensors of a directory, one file or several with an index, read tensor by tensor."""
+
+    def __init__(self, path: Path, name: str, renamed: Sequence[tuple[str, str]] = ()) -> None:
+        self.path, self.name, self.renamed = path, name, renamed
+        self.shapes: dict[str, tuple[int, ...]] = {}
+        self._stack = ExitStack()
+        self._where: dict[str, Any] = {}
+        self._dtypes: dict[str, str] = {}
+
+    def __enter__(self) -> "Published":
+        from safetensors import SafetensorError, safe_open
+
+        for name in self._files():
+            try:
+                file = self._stack.enter_context(safe_open(self.path / name, "np"))
+            except (SafetensorError, FileNotFoundError) as error:
+                self._stack.close()
+                raise EncoderError(f"`{self.path / name}` can't be read: {error}.", hint="get it again") from error
+            for stored in file.keys():  # noqa: SIM118  not a dict
+                piece, key = file.get_slice(stored), stored
+                for theirs, ours in self.renamed:
+                    key = key.replace(theirs, ours)
+                self.shapes[key], self._where[key] = tuple(piece.get_shape()), (file, stored)
+                self._dtypes[key] = piece.get_dtype()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._stack.close()
+
+    def get(self, name: str) -> np.ndarray:
+        """One tensor as float32."""
+        if self._dtypes[name] not in ("F32", "F16", "BF16"):
+            raise EncoderError(f"Tensor `{name}` of `{self.path}` is {self._dtypes[name]}; expected F32, F16 or BF16.")
+        if self._dtypes[name] == "BF16":
+            import ml_dtypes  # noqa: F401  NumPy does not know the dtype before
+        file, stored = self._where[name]
+        array: np.ndarray = file.get_tensor(stored).astype(np.float32)
+        return array
+
+    def _files(self) -> list[str]:
+        index = self.path / f"{self.name}.index.json"
+        if (self.path / self.name).exists() or not index.exists():
+            return [self.name]
+        described = read_json(index)
+        named = described.get("weight_map") if isinstance(described, dict) else None
+        if not isinstance(named, dict) or not all(isinstance(n, str) and "/" not in n for n in named.values()):
+            raise EncoderError(f"`{index}` does not say which files beside it hold the tensors.", hint="get it again")
+        return sorted(set(named.values()))
