@@ -16,6 +16,7 @@ from lookalike.encoders.encoder import Encoder
 from lookalike.imaging.preprocess import Preprocess
 from lookalike.towers import ConvNetConfig
 from lookalike.training.config import HeadConfig, Pca
+from lookalike.vectors.runtime import load
 
 FEATURES, CLASSES, EACH = 16, 12, 8
 
@@ -78,10 +79,10 @@ def made(tmp_path_factory) -> Made:
     encoder.save(home / "model")
     collection = Collection.create(home / "collection")
     collection.append(table([image(color[c], rng) for c in label], label, split))
-    short, ids = encoder.features_fingerprint[:8], np.arange(len(label))
+    embedder, ids = load(home / "model"), np.arange(len(label))
     maker = {"fingerprint": encoder.features_fingerprint}
-    collection.write_vectors(f"features_{short}", ids, features, maker)
-    collection.write_vectors(f"mirrored_{short}", ids, mirrored, maker)
+    collection.write_vectors(embedder.features_column, ids, features, maker)
+    collection.write_vectors(embedder.mirrored_column, ids, mirrored, maker)
     return Made(str(home / "collection"), str(home / "model"), features, mirrored, label, split)
 
 
