@@ -64,7 +64,10 @@ def save(export: Export, file: Path) -> None:
     def features(found: Any) -> Any:
         if output.isidentifier():
             return getattr(found, output)
-        return found.last_hidden_state[:, prefix:].mean(dim=1)  # all that layouts have beside names
+        if found.last_hidden_state.ndim == 4:
+            return found.pooler_output.flatten(1)
+        tokens = found.last_hidden_state
+        return tokens[:, 0] if config.pooling == "class" else tokens[:, prefix:].mean(dim=1)
 
     file.write_bytes(compiled(export, model, features))
 

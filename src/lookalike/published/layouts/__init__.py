@@ -16,6 +16,7 @@ from lookalike.published.layouts import (
     mobilenet_v2,
     open_clip,
     open_clip_timm,
+    resnet,
     siglip,
     swin,
     timm_convnext,
@@ -23,6 +24,7 @@ from lookalike.published.layouts import (
     timm_swin,
     timm_vit,
     tips,
+    vit,
 )
 from lookalike.published.stored import described_by
 
@@ -46,6 +48,9 @@ WEIGHTS: dict[str, Layout] = {
     "convnext": convnext.LAYOUT,
     "dinov3_convnext": convnext.LAYOUT_DINOV3,
     "timm_convnext": timm_convnext.LAYOUT,
+    "vit": vit.LAYOUT,
+    "resnet": resnet.LAYOUT,
+    "timm_resnet": resnet.LAYOUT_TIMM,
 }
 """In the order in which a directory is tried."""
 
