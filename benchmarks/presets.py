@@ -44,8 +44,7 @@ def encoder(preset: Preset) -> tuple[EncoderConfig, Tensors]:
     half = (0.5, 0.5, 0.5)
     preprocess = Preprocess(preset.size, "squash", preset.size, "bicubic", half, half)
     features = preset.tower.features
-    pooling = "attention" if "attention" in preset.tower.poolings else preset.tower.poolings[0]
-    config = EncoderConfig(preset.tower, pooling, preprocess, ProjectionConfig("identity", features, features))  # type: ignore[arg-type]
+    config = EncoderConfig(preset.tower, preset.pooling, preprocess, ProjectionConfig("identity", features, features))
     rng, tensors = np.random.default_rng(0), {}
     for name, shape in tensor_shapes(config).items():
         part = name.split(".")[-1]

@@ -1,6 +1,8 @@
 """The table of published models: towers as large as their publishers', licences that are known, names that resolve."""
 
 import json
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -8,7 +10,7 @@ import pytest
 
 from lookalike.published import presets
 from lookalike.published.layouts import WEIGHTS
-from lookalike.published.presets import ALIASES, LICENSES, PRESETS, UNSEEN, overview, preset_of, rows
+from lookalike.published.presets import ALIASES, LICENSES, PRESETS, overview, preset_of, rows
 
 
 def test_names_repositories_and_licences():
@@ -17,7 +19,14 @@ def test_names_repositories_and_licences():
         assert preset.repository.count("/") == 1, name
         assert preset.license in LICENSES, name
         assert preset.tower.only_size in (None, preset.size), name
-    assert PRESETS.keys() >= UNSEEN
+        assert preset.pooling in preset.tower.poolings, name
+
+
+def test_the_table_is_what_the_script_writes(tmp_path: Path):
+    root = Path(__file__).resolve().parents[2]
+    table = root / "src" / "lookalike" / "published" / "presets.json"
+    subprocess.run([sys.executable, root / "scripts" / "presets", tmp_path / "presets.json"], check=True, timeout=120)
+    assert (tmp_path / "presets.json").read_text(encoding="utf-8") == table.read_text(encoding="utf-8")
 
 
 def test_defaults_are_permissive_were_seen_and_have_a_text_side():
@@ -25,7 +34,7 @@ def test_defaults_are_permissive_were_seen_and_have_a_text_side():
     for name in ALIASES.values():
         preset = PRESETS[name]
         assert (preset.license, preset.forbids) == ("apache-2.0", ""), name
-        assert name not in UNSEEN
+        assert preset.seen, name
         assert name.startswith(("siglip", "pe-core", "clip", "openclip")), name
     costs = [PRESETS[ALIASES[alias]].operations for alias in ("laptop", "gpu", "best")]
     assert costs == sorted(costs)
@@ -70,6 +79,11 @@ def test_images_a_second_are_a_column_once_they_were_measured(tmp_path: Path, mo
         ("efficientnet-b0", 5.29 - 1.28),
         ("efficientnet-v2-s", 21.5 - 1.28),
         ("mobilenet-v2", 3.5 - 1.28),
+        ("vit-b-16", 86.57 - 0.77),
+        ("deit-t-16", 5.72 - 0.19),
+        ("dino-b-16", 85.8),
+        ("resnet-50", 25.56 - 2.05),
+        ("resnet-50-a1", 25.56 - 2.05),
     ],
 )
 def test_parameters_are_the_published_ones(name: str, millions: float):
@@ -117,6 +131,10 @@ PUBLISHED: dict[str, tuple[str, str, dict[str, Any], dict[str, Any]]] = {
     "dinov3-b-16": ("dinov3_vit", "DINOv3ViTModel", BASE | {"intermediate_size": 3072, "num_register_tokens": 4}, {}),
     "swin-t": ("swin", "SwinModel", {}, {}),
     "mobilenet-v2": ("mobilenet_v2", "MobileNetV2Model", {}, CROP),
+    "vit-b-16": ("vit", "ViTModel", {}, {}),
+    "deit-t-16": ("vit", "ViTModel", {"hidden_size": 192, "intermediate_size": 768, "num_attention_heads": 3}, {}),
+    "dino-b-16": ("vit", "ViTModel", {"qkv_bias": True}, {}),
+    "resnet-50": ("resnet", "ResNetModel", {}, CROP),
 }
 
 
@@ -140,4 +158,5 @@ def test_the_tower_is_what_its_layout_reads(name: str, tmp_path: Path):
     assert WEIGHTS[layout].matches(described)
     prefix = next(prefix for prefix in WEIGHTS[layout].prefixes if prefix + WEIGHTS[layout].anchor in names)
     shapes = {key.removeprefix(prefix): shape for key, shape in names.items()}
-    assert WEIGHTS[layout].read(tmp_path, described, shapes)[0] == PRESETS[name].tower
+    preset = PRESETS[name]
+    assert WEIGHTS[layout].read(tmp_path, described, shapes) == (preset.tower, preset.pooling)
