@@ -22,9 +22,11 @@ import numpy as np
 import pyarrow as pa
 
 from lookalike.data.collection import SCHEMA, Collection
-from lookalike.encoders.config import EncoderConfig, MobileNetV2Config, ProjectionConfig, tensor_shapes, write_model
+from lookalike.encoders.config import EncoderConfig, ProjectionConfig, tensor_shapes
+from lookalike.encoders.directory import write_model
 from lookalike.imaging.decode import encode_jpeg
 from lookalike.imaging.preprocess import Preprocess
+from lookalike.towers import MobileNetV2Config
 from lookalike.vectors.runtime import load
 
 PARTS = """

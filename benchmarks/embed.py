@@ -38,7 +38,7 @@ import transformers
 from torch.utils.flop_counter import FlopCounterMode
 
 from lookalike.data.collection import SCHEMA, Collection
-from lookalike.encoders.config import write_model
+from lookalike.encoders.directory import write_model
 from lookalike.imaging.decode import encode_jpeg
 from lookalike.published.layouts import read_published
 from lookalike.vectors.column import ensure_features

@@ -41,7 +41,7 @@ import torch
 import transformers
 
 from lookalike.core.journal import note, table
-from lookalike.encoders.config import read_model, write_model
+from lookalike.encoders.directory import read_model, write_model
 from lookalike.published.layouts import read_published
 from lookalike.vectors.cache import write_graph
 from lookalike.vectors.runtime import load

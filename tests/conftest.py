@@ -133,17 +133,11 @@ def write_text_model(
     """
     import numpy as np
 
-    from lookalike.encoders.config import (
-        EncoderConfig,
-        ProjectionConfig,
-        ViTConfig,
-        features_fingerprint_of,
-        tensor_shapes,
-        write_model,
-    )
-    from lookalike.encoders.text_side import TextSide
+    from lookalike.encoders.config import EncoderConfig, ProjectionConfig, TextSide, tensor_shapes
+    from lookalike.encoders.directory import features_fingerprint_of, write_model
     from lookalike.imaging.preprocess import Preprocess
     from lookalike.published.tokenizers import read_tokenizer
+    from lookalike.towers import ViTConfig
     from lookalike.towers.programs.declare import shapes_of
     from lookalike.towers.text import TextConfig
 

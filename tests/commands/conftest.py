@@ -38,7 +38,8 @@ def draw(label: int, number: int) -> Image.Image:
 @pytest.fixture(scope="session")
 def write_tiny_model() -> Callable[[Path, int], Path]:
     """Writes a convolutional encoder with random weights to a path; another seed, another encoder."""
-    from lookalike.encoders.config import EncoderConfig, ProjectionConfig, tensor_shapes, write_model
+    from lookalike.encoders.config import EncoderConfig, ProjectionConfig, tensor_shapes
+    from lookalike.encoders.directory import write_model
     from lookalike.imaging.preprocess import Preprocess
     from lookalike.towers import ConvNetConfig
 

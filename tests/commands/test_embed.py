@@ -9,14 +9,10 @@ import pytest
 
 from lookalike.commands import main
 from lookalike.data.collection import Collection
-from lookalike.encoders.config import (
-    ConvNetConfig,
-    EncoderConfig,
-    ProjectionConfig,
-    tensor_shapes,
-    write_model,
-)
+from lookalike.encoders.config import EncoderConfig, ProjectionConfig, tensor_shapes
+from lookalike.encoders.directory import write_model
 from lookalike.imaging.preprocess import Preprocess
+from lookalike.towers import ConvNetConfig
 
 
 @pytest.fixture

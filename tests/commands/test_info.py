@@ -8,7 +8,8 @@ from PIL import Image
 from lookalike.commands import main
 from lookalike.core.config import to_json
 from lookalike.core.files import write_json
-from lookalike.encoders.config import EncoderConfig, ProjectionConfig, tensor_shapes, write_model
+from lookalike.encoders.config import EncoderConfig, ProjectionConfig, tensor_shapes
+from lookalike.encoders.directory import write_model
 from lookalike.imaging.preprocess import Preprocess
 from lookalike.towers import ConvNetConfig
 

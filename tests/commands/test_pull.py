@@ -10,19 +10,12 @@ import numpy as np
 import pytest
 
 from lookalike.commands import main
-from lookalike.encoders.config import (
-    EncoderConfig,
-    MobileNetV2Config,
-    ProjectionConfig,
-    Tensors,
-    ViTConfig,
-    read_model,
-    tensor_shapes,
-    write_model,
-)
+from lookalike.encoders.config import EncoderConfig, ProjectionConfig, Tensors, tensor_shapes
+from lookalike.encoders.directory import read_model, write_model
 from lookalike.imaging.preprocess import Preprocess
 from lookalike.published.layout import export_tensors
 from lookalike.published.layouts import WEIGHTS
+from lookalike.towers import MobileNetV2Config, ViTConfig
 
 TOWER = MobileNetV2Config(multiplier=0.35, same_padding=True)
 PROCESSOR = {"size": {"shortest_edge": 36}, "crop_size": {"height": 32, "width": 32}, "resample": 2}

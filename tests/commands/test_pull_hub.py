@@ -14,17 +14,12 @@ import pytest
 from safetensors.numpy import save
 
 from lookalike.commands import main
-from lookalike.encoders.config import (
-    EncoderConfig,
-    MobileNetV2Config,
-    ProjectionConfig,
-    ViTConfig,
-    read_model,
-    tensor_shapes,
-)
+from lookalike.encoders.config import EncoderConfig, ProjectionConfig, tensor_shapes
+from lookalike.encoders.directory import read_model
 from lookalike.imaging.preprocess import Preprocess
 from lookalike.published.layout import export_tensors
 from lookalike.published.layouts import WEIGHTS
+from lookalike.towers import MobileNetV2Config, ViTConfig
 
 pytestmark = [
     pytest.mark.allow_hosts("127.0.0.1,localhost"),

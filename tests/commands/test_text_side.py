@@ -14,8 +14,7 @@ from safetensors.numpy import load_file, save_file
 
 from lookalike.commands import main
 from lookalike.data.collection import Collection
-from lookalike.encoders.config import features_fingerprint_of, read_model
-from lookalike.encoders.text_side import read_text
+from lookalike.encoders.directory import features_fingerprint_of, read_model, read_text
 from lookalike.published.layout import export_tensors
 from lookalike.published.layouts import WEIGHTS
 from lookalike.published.layouts.text import TEXTS, export_text

@@ -12,24 +12,18 @@ import pytest
 from safetensors.numpy import load_file, save_file
 
 from lookalike.core.errors import EncoderError, StorageError
-from lookalike.encoders.config import (
+from lookalike.encoders.config import EncoderConfig, ProjectionConfig, Tensors, tensor_shapes
+from lookalike.encoders.directory import features_fingerprint_of, fingerprint_of, read_model, write_model
+from lookalike.imaging.preprocess import Preprocess
+from lookalike.towers import (
     ConvNetConfig,
     ConvNeXtConfig,
     EfficientNetConfig,
-    EncoderConfig,
     MobileNetV2Config,
-    ProjectionConfig,
     SwinConfig,
-    Tensors,
     Tower,
     ViTConfig,
-    features_fingerprint_of,
-    fingerprint_of,
-    read_model,
-    tensor_shapes,
-    write_model,
 )
-from lookalike.imaging.preprocess import Preprocess
 from lookalike.towers.efficientnet import Stage
 
 VIT = ViTConfig(size=16, patch=8, width=12, layers=2, heads=3, hidden=20, activation="quick_gelu", head=10)
@@ -249,7 +243,7 @@ def test_configs_that_can_not_be(make: Any, words: str):
 def test_reading_a_model_imports_no_jax(model: Path):
     code = (
         "import sys\n"
-        "from lookalike.encoders.config import read_model\nfrom lookalike.published.layouts import WEIGHTS\n"
+        "from lookalike.encoders.directory import read_model\nfrom lookalike.published.layouts import WEIGHTS\n"
         f"read_model({str(model)!r}); assert not {{'jax', 'equinox', 'torch'}} & set(sys.modules), 'heavy'"
     )
     subprocess.run([sys.executable, "-c", code], check=True)

@@ -9,21 +9,20 @@ import numpy as np
 import pytest
 
 from lookalike.core.errors import EncoderError
-from lookalike.encoders.config import (
+from lookalike.encoders.config import EncoderConfig, ProjectionConfig, tensor_shapes
+from lookalike.encoders.encoder import Encoder
+from lookalike.imaging.preprocess import Preprocess
+from lookalike.towers import (
     ConvNetConfig,
     ConvNeXtConfig,
     EfficientNetConfig,
-    EncoderConfig,
     MobileNetV2Config,
-    ProjectionConfig,
+    MobileNetV4Config,
+    ResNetConfig,
     SwinConfig,
     Tower,
     ViTConfig,
-    tensor_shapes,
 )
-from lookalike.encoders.encoder import Encoder
-from lookalike.imaging.preprocess import Preprocess
-from lookalike.towers import MobileNetV4Config, ResNetConfig
 from lookalike.towers.efficientnet import Stage
 from lookalike.towers.mobilenet_v4 import Universal
 from lookalike.towers.programs.declare import operations

@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 
 from lookalike.core.errors import EncoderError
-from lookalike.encoders.config import read_model, write_model
-from lookalike.encoders.text_side import meets, read_text, read_text_config
+from lookalike.encoders.config import meets
+from lookalike.encoders.directory import read_model, read_text, read_text_config, write_model
 from lookalike.towers.text import TextConfig
 
 

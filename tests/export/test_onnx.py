@@ -12,7 +12,7 @@ import onnxruntime
 import pytest
 
 from lookalike.core.errors import EncoderError
-from lookalike.encoders.config import write_model
+from lookalike.encoders.directory import write_model
 from lookalike.export import onnx as target
 from lookalike.export import parity
 from lookalike.export.parts import Export

@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 
 from lookalike.core.errors import EncoderError
-from lookalike.encoders.config import features_fingerprint_of, read_model, write_model
-from lookalike.encoders.text_side import TextSide, read_text
+from lookalike.encoders.config import TextSide
+from lookalike.encoders.directory import features_fingerprint_of, read_model, read_text, write_model
 from lookalike.export import open_clip as target
 from lookalike.export.parts import Export
 from lookalike.published.layouts import read_published

@@ -8,18 +8,11 @@ import numpy as np
 import pytest
 
 from lookalike.core.errors import EncoderError
-from lookalike.encoders.config import (
-    EncoderConfig,
-    MobileNetV2Config,
-    ProjectionConfig,
-    Tensors,
-    ViTConfig,
-    check_tensors,
-    tensor_shapes,
-)
+from lookalike.encoders.config import EncoderConfig, ProjectionConfig, Tensors, check_tensors, tensor_shapes
 from lookalike.imaging.preprocess import Preprocess
 from lookalike.published.fit import adapt, resampled
 from lookalike.published.layouts import read_published
+from lookalike.towers import MobileNetV2Config, ViTConfig
 
 SMALL = {"hidden_size": 32, "intermediate_size": 44, "num_hidden_layers": 3, "num_attention_heads": 4}
 SMALL |= {"image_size": 40, "patch_size": 8}

@@ -2,9 +2,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from lookalike.encoders.config import ConvNetConfig, EncoderConfig, ProjectionConfig
+from lookalike.encoders.config import EncoderConfig, ProjectionConfig
 from lookalike.encoders.encoder import Encoder
 from lookalike.imaging.preprocess import Preprocess
+from lookalike.towers import ConvNetConfig
 
 PREPARE = Preprocess(32, "crop", 32, "bicubic", (0.5, 0.5, 0.5), (0.25, 0.25, 0.25))
 

@@ -6,8 +6,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from lookalike.encoders.config import ConvNeXtConfig
 from lookalike.encoders.encoder import init_tensors
+from lookalike.towers import ConvNeXtConfig
 from lookalike.towers.programs.declare import declare
 from lookalike.towers.programs.jax import features
 

@@ -11,21 +11,19 @@ import pytest
 from onnx.reference import ReferenceEvaluator
 
 from lookalike.core.machine import multiplies_bytes
-from lookalike.encoders.config import (
+from lookalike.encoders.config import EncoderConfig, ProjectionConfig, below, tensor_shapes
+from lookalike.imaging.preprocess import Preprocess
+from lookalike.towers import (
     ConvNetConfig,
     ConvNeXtConfig,
     EfficientNetConfig,
-    EncoderConfig,
     MobileNetV2Config,
-    ProjectionConfig,
+    MobileNetV4Config,
+    ResNetConfig,
     SwinConfig,
     Tower,
     ViTConfig,
-    below,
-    tensor_shapes,
 )
-from lookalike.imaging.preprocess import Preprocess
-from lookalike.towers import MobileNetV4Config, ResNetConfig
 from lookalike.towers.efficientnet import Stage
 from lookalike.towers.mobilenet_v4 import Universal
 from lookalike.towers.programs.graph import Graph

@@ -10,9 +10,10 @@ import numpy as np
 import pytest
 
 from lookalike.core.errors import EncoderError
-from lookalike.encoders.config import EncoderConfig, ProjectionConfig, SwinConfig, Tensors, declared, tensor_shapes
+from lookalike.encoders.config import EncoderConfig, ProjectionConfig, Tensors, declared, tensor_shapes
 from lookalike.encoders.encoder import Encoder, init_tensors
 from lookalike.imaging.preprocess import Preprocess
+from lookalike.towers import SwinConfig
 from lookalike.towers.programs.declare import declare, shapes_of
 from lookalike.towers.programs.jax import features
 from lookalike.towers.programs.tables import log_offsets, pairs, regions

@@ -6,9 +6,8 @@ from typing import Any
 import pytest
 
 from lookalike.core.errors import EncoderError
-from lookalike.encoders.config import ConvNetConfig, MobileNetV2Config, Tower, ViTConfig
 from lookalike.published.layouts.timm_convnext import CONVNEXTS
-from lookalike.towers import pads
+from lookalike.towers import ConvNetConfig, MobileNetV2Config, Tower, ViTConfig, pads
 from lookalike.towers.efficientnet import EFFICIENTNETS
 from lookalike.towers.mobilenet_v4 import MOBILENETS_V4
 from lookalike.towers.programs.declare import shapes_of

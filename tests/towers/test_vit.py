@@ -10,9 +10,10 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from lookalike.encoders.config import EncoderConfig, ProjectionConfig, Tensors, ViTConfig, tensor_shapes
+from lookalike.encoders.config import EncoderConfig, ProjectionConfig, Tensors, tensor_shapes
 from lookalike.encoders.encoder import Encoder
 from lookalike.imaging.preprocess import Preprocess
+from lookalike.towers import ViTConfig
 
 # Most of the time goes into compiling, and what is compiled runs once.
 quick = partial(jax.jit, compiler_options={"xla_backend_optimization_level": 0})

@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 
 from lookalike.data.collection import Collection
-from lookalike.encoders.config import EncoderConfig, ProjectionConfig, read_model, tensor_shapes, write_model
+from lookalike.encoders.config import EncoderConfig, ProjectionConfig, tensor_shapes
+from lookalike.encoders.directory import read_model, write_model
 from lookalike.imaging.augment import Color, Erase, Flip
 from lookalike.imaging.decode import decode
 from lookalike.imaging.preprocess import Preprocess

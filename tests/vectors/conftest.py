@@ -9,15 +9,11 @@ import pyarrow as pa
 import pytest
 
 from lookalike.data.collection import SCHEMA, Collection
-from lookalike.encoders.config import (
-    ConvNetConfig,
-    EncoderConfig,
-    ProjectionConfig,
-    tensor_shapes,
-    write_model,
-)
+from lookalike.encoders.config import EncoderConfig, ProjectionConfig, tensor_shapes
+from lookalike.encoders.directory import write_model
 from lookalike.imaging.decode import encode_jpeg
 from lookalike.imaging.preprocess import Preprocess
+from lookalike.towers import ConvNetConfig
 
 Parts = tuple[EncoderConfig, dict[str, np.ndarray]]
 

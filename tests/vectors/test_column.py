@@ -13,7 +13,7 @@ import pytest
 from lookalike.core.errors import CollectionError, StorageError
 from lookalike.core.shapes import Ids
 from lookalike.data.collection import Collection
-from lookalike.encoders.config import write_model
+from lookalike.encoders.directory import write_model
 from lookalike.imaging.decode import decode
 from lookalike.vectors.column import ensure_embeddings, ensure_features
 from lookalike.vectors.engines import OnnxEngine

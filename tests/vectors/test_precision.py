@@ -8,8 +8,10 @@ import pytest
 
 from lookalike.core import machine
 from lookalike.data.collection import Collection
-from lookalike.encoders.config import EncoderConfig, ProjectionConfig, ViTConfig, tensor_shapes, write_model
+from lookalike.encoders.config import EncoderConfig, ProjectionConfig, tensor_shapes
+from lookalike.encoders.directory import write_model
 from lookalike.imaging.preprocess import Preprocess
+from lookalike.towers import ViTConfig
 from lookalike.vectors import cache, precision
 from lookalike.vectors.column import ensure_embeddings, ensure_features, precision_of
 from lookalike.vectors.runtime import load

@@ -16,7 +16,7 @@ import pytest
 import lookalike
 from lookalike.core.arrays import l2_normalize
 from lookalike.core.errors import EncoderError, ImageError, SourceError, UsageError
-from lookalike.encoders.config import write_model
+from lookalike.encoders.directory import write_model
 from lookalike.vectors.runtime import Embedder, accelerated, load, prepared
 
 

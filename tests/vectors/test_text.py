@@ -11,8 +11,7 @@ import numpy as np
 import pytest
 
 from lookalike.core.errors import EncoderError, UsageError
-from lookalike.encoders.config import read_model
-from lookalike.encoders.text_side import read_text, read_text_config, read_tokenizer_file
+from lookalike.encoders.directory import read_model, read_text, read_text_config, read_tokenizer_file
 from lookalike.encoders.tokenizer import Tokenizer
 from lookalike.vectors import cache
 from lookalike.vectors.runtime import load

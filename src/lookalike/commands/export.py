@@ -52,8 +52,7 @@ def main(config: Config) -> None:
     os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
     target = check_request(config.to, config.preprocess, config.int8)
     refuse_unless(config.out, ("missing", "empty"), "export")
-    from lookalike.encoders.config import read_model
-    from lookalike.encoders.text_side import read_text
+    from lookalike.encoders.directory import read_model, read_text
 
     encoder, tensors = read_model(config.model)
     text = read_text(config.model) if target.text else None

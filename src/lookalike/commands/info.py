@@ -82,8 +82,8 @@ def encoder_facts(path: str) -> dict[str, Any]:
     import math
 
     from lookalike.core.config import to_json
-    from lookalike.encoders.config import read_config, tensor_shapes
-    from lookalike.encoders.text_side import read_text_config
+    from lookalike.encoders.config import tensor_shapes
+    from lookalike.encoders.directory import read_config, read_text_config
 
     config, text = read_config(path), read_text_config(path)
     card = read_card(path)

@@ -11,8 +11,7 @@ from lookalike.core.files import kind_of, read_card, read_json, refuse_unless
 from lookalike.core.journal import note
 
 if TYPE_CHECKING:
-    from lookalike.encoders.config import EncoderConfig, Tensors
-    from lookalike.encoders.text_side import TextSide
+    from lookalike.encoders.config import EncoderConfig, Tensors, TextSide
 
     Parts = tuple[EncoderConfig, Tensors]
 
@@ -87,7 +86,7 @@ def main(config: Config) -> None:
 def _pull(config: Config) -> None:
     """Read, adapt, write."""
     path, card = _found(config.source, config.revision)
-    from lookalike.encoders.config import write_model
+    from lookalike.encoders.directory import write_model
     from lookalike.towers.programs.declare import parameters
 
     encoder, tensors, more = _read(path, config.size, config.stride)
@@ -206,8 +205,8 @@ def _text(path: Path, published: "Parts", made: "Parts") -> "TextSide | None":
         published: Its image side.
         made: What has been made of that, for which the text side is wanted.
     """
-    from lookalike.encoders.config import features_fingerprint_of
-    from lookalike.encoders.text_side import meets, read_text
+    from lookalike.encoders.config import meets
+    from lookalike.encoders.directory import features_fingerprint_of, read_text
     from lookalike.published.layouts.text import read_text_of
     from lookalike.published.tokenizers import NoTextError
 
@@ -236,7 +235,7 @@ def _read(path: Path, size: int | None, stride: int | None) -> "tuple[EncoderCon
 
     A published one is brought to `size` and `stride` as it is read: some interpolate stored positions in any case.
     """
-    from lookalike.encoders.config import read_model
+    from lookalike.encoders.directory import read_model
     from lookalike.published.layouts import WEIGHTS, read_published
 
     if _is_ours(path):

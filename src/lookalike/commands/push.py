@@ -51,8 +51,7 @@ def main(config: Config) -> None:
 
 def _of_model(directory: Path) -> dict[str, Path | bytes]:
     """The files of a model directory, by name; EncoderError if it is none, or not whole."""
-    from lookalike.encoders.config import read_model
-    from lookalike.encoders.text_side import FOLDER, read_text
+    from lookalike.encoders.directory import FOLDER, read_model, read_text
 
     read_model(directory)
     text = sorted((directory / FOLDER).iterdir()) if read_text(directory) else []

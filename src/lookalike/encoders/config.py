@@ -1,48 +1,22 @@
-"""An encoder as a value, and as a directory: `config.json`, `model.safetensors`, `card.json`, `README.md`. No JAX here.
+"""An encoder as a value: its config, the names and shapes of its tensors, and its text side. No JAX here."""
 
-Everything is checked by name, shape and dtype before it is used, and a directory is written whole or not at all.
-"""
-
-import errno
-import hashlib
-import json
 from collections.abc import Mapping
-from dataclasses import dataclass
-from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, TypeVar
+from dataclasses import dataclass, replace
+from typing import Literal, TypeVar
 
 import numpy as np
 
-from lookalike.core.config import from_json, option, to_json
-from lookalike.core.errors import EncoderError, LookalikeError
-from lookalike.core.files import fingerprint, kind_of, new_directory, read_json, write_json
-from lookalike.encoders.pickles import is_pickle, no_tensors
-from lookalike.encoders.readme import readme, table
+from lookalike.core.config import option
+from lookalike.core.errors import EncoderError
 from lookalike.imaging.preprocess import Preprocess
-from lookalike.towers import NORM_PARTS as NORM_PARTS
-from lookalike.towers import Bottleneck as Bottleneck
-from lookalike.towers import Conv as Conv
-from lookalike.towers import ConvNetConfig as ConvNetConfig
-from lookalike.towers import ConvNeXtConfig as ConvNeXtConfig
-from lookalike.towers import EfficientNetConfig as EfficientNetConfig
-from lookalike.towers import MobileNetV2Config as MobileNetV2Config
-from lookalike.towers import SwinConfig as SwinConfig
-from lookalike.towers import Tower as Tower
-from lookalike.towers import ViTConfig as ViTConfig
-from lookalike.towers.ops import Pooling as Pooling
-from lookalike.towers.programs.declare import Shapes as Shapes
-from lookalike.towers.programs.declare import Tensor, bias, declare, matrix
-
-if TYPE_CHECKING:
-    from lookalike.encoders.text_side import TextSide
+from lookalike.towers import Pooling, Tower, ViTConfig
+from lookalike.towers.programs.declare import Shapes, Tensor, bias, declare, matrix
+from lookalike.towers.text import TextConfig
 
 T = TypeVar("T")
 
 Tensors = dict[str, np.ndarray]
 """Tensor name -> float32 array."""
-
-FORMAT = 1
-"""Version of the directory's form, written to `config.json`."""
 
 
 @dataclass(frozen=True)
@@ -102,6 +76,19 @@ class EncoderConfig:
             )
 
 
+@dataclass(frozen=True)
+class TextSide:
+    """All that turns a text into features, but for the projection, which is the encoder's."""
+
+    config: TextConfig
+    tensors: Tensors
+    """Those of `shapes_of(config)`."""
+    tokenizer: str
+    """The content of `tokenizer.json`."""
+    image: str
+    """Fingerprint of the image features that the texts belong to, 64 hex digits."""
+
+
 def tensor_shapes(config: EncoderConfig) -> Shapes:
     """Name and shape of every tensor of the encoder; all are float32."""
     return {name: tensor.shape for name, tensor in declared(config).items()}
@@ -139,144 +126,13 @@ def check_tensors(shapes: Shapes, tensors: Mapping[str, np.ndarray], where: str)
         )
 
 
-def read_model(path: str | Path) -> tuple[EncoderConfig, Tensors]:
-    """The encoder in the directory `path`, complete and checked.
+def meets(published: EncoderConfig, config: EncoderConfig) -> bool:
+    """Whether the features of `config` lie in the space of those of `published`, whose weights they are made with.
 
-    Raises:
-        EncoderError: There is no encoder, or its config and tensors do not fit each other.
+    Another side or other statistics of the input, or overlapping patches, leave it so; another layer, pooling or head
+    does not.
     """
-    path = Path(path)
-    config = read_config(path)
-    if not (path / "model.safetensors").exists():
-        raise no_tensors(path)
-    tensors = read_safetensors(path / "model.safetensors")
-    check_tensors(tensor_shapes(config), tensors, str(path))
-    return config, tensors
-
-
-def read_config(path: str | Path) -> EncoderConfig:
-    """The config of the encoder in the directory `path`; EncoderError if it is none of ours."""
-    path = Path(path)
-    if not path.is_dir():
-        raise EncoderError(
-            f"There is no model directory `{path}`.",
-            hint="`lookalike pull PRESET --out MODEL` gets one, `lookalike train` makes one",
-        )
-    try:
-        data = read_json(path / "config.json")
-    except FileNotFoundError as error:
-        if any(path.glob("*.safetensors")) or not any(is_pickle(file.name) for file in path.iterdir()):
-            raise EncoderError(f"`{path}` is not a model directory: it has no `config.json`.") from error
-        raise no_tensors(path) from error
-    except LookalikeError as error:
-        raise EncoderError(f"`{path}` is not a model directory: {error.message}") from error
-    if kind_of(path) == "run" and (path / "model").is_dir():
-        raise EncoderError(f"`{path}` is a run, not a model directory.", hint=f"its encoder is `{path / 'model'}`")
-    if not isinstance(data, dict) or data.get("type") != "EncoderConfig":
-        raise EncoderError(
-            f"`{path}` holds a model in another layout than ours.",
-            hint=f"`lookalike pull {path} --out MODEL` converts it",
-        )
-    if data.pop("format", None) != FORMAT:
-        raise EncoderError(f"`{path}` has another format than {FORMAT}.", hint="install the version that wrote it")
-    try:
-        config: EncoderConfig = from_json(EncoderConfig, data)
-    except LookalikeError as error:
-        raise EncoderError(f"The config of `{path}` can't be read: {error.message}") from error
-    return config
-
-
-def read_safetensors(path: Path) -> Tensors:
-    """Every tensor in the file as it is stored; EncoderError if the file is damaged."""
-    from safetensors import SafetensorError, safe_open
-
-    try:
-        with safe_open(path, "np") as file:
-            return {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  not a dict
-    except SafetensorError as error:
-        raise EncoderError(f"`{path}` is damaged: {error}.", hint="get the file again") from error
-    except FileNotFoundError as error:  # what it says of a file that may not be read, too
-        raise EncoderError(f"`{path}` can't be opened.", hint="`ls -l` says who may read it") from error
-
-
-def write_safetensors(path: Path, shapes: Shapes, tensors: Mapping[str, np.ndarray]) -> None:
-    """Write the tensors named in `shapes`, in that order; OSError where the disk is full."""
-    from safetensors import SafetensorError
-    from safetensors.numpy import save_file
-
-    try:
-        save_file({name: np.ascontiguousarray(tensors[name]) for name in shapes}, path)
-    except SafetensorError as error:
-        if "os error 28" in str(error):  # the library hides the errno that tells a full disk
-            raise OSError(errno.ENOSPC, str(error)) from error
-        raise
-
-
-def write_model(
-    path: str | Path,
-    config: EncoderConfig,
-    tensors: Mapping[str, np.ndarray],
-    card: dict[str, Any],
-    text: "TextSide | None" = None,
-) -> None:
-    """Write the encoder as the directory `path`, whole or not at all.
-
-    Args:
-        path: Must not exist, or be empty.
-        config: The encoder's config.
-        tensors: Exactly those of `tensor_shapes(config)`.
-        card: What a reader of the model should know: "name", "license", "source", ...; saved as it is in `card.json`
-            and shown in the model card `README.md`.
-        text: The text side, if there is one that belongs to this tower.
-    """
-    check_tensors(tensor_shapes(config), tensors, str(path))
-    whole = fingerprint_of(config, tensors)
-    if text is not None and text.image != features_fingerprint_of(config, tensors):
-        raise EncoderError(f"The text side for `{path}` belongs to other image features, so it is not written.")
-    with new_directory(path, "encoder") as directory:
-        write_json(directory / "config.json", {"format": FORMAT, **to_json(config)})
-        write_json(directory / "card.json", {**card, "fingerprint": whole})
-        known = card if text is None else {**card, "text": f"up to {text.config.context} tokens"}
-        (directory / "README.md").write_text(_readme(config, known, whole, Path(path).name), encoding="utf-8")
-        write_safetensors(directory / "model.safetensors", tensor_shapes(config), tensors)
-        if text is not None:
-            text.write(directory)
-
-
-def fingerprint_of(config: EncoderConfig, tensors: Mapping[str, np.ndarray]) -> str:
-    """Hash of weights and config, and of nothing else; 64 hex digits."""
-    told = to_json(config)
-    # Hashed under its first name, so that models keep their fingerprints.
-    told["projection"]["unit_input"] = told["projection"].pop("l2_normalize_input")
-    return fingerprint(json.dumps(told, sort_keys=True), *_digests(tensors))
-
-
-def features_fingerprint_of(config: EncoderConfig, tensors: Mapping[str, np.ndarray]) -> str:
-    """Hash of what makes the features: tower, pooling, preprocessing; neither mirror nor projection."""
-    parts = {"tower": config.tower, "pooling": config.pooling, "preprocess": config.preprocess}
-    made = {name: tensor for name, tensor in tensors.items() if name.startswith("tower.")}
-    return fingerprint(json.dumps(to_json(parts), sort_keys=True), *_digests(made))
-
-
-def _digests(tensors: Mapping[str, np.ndarray]) -> list[str]:
-    """Name, shape and content of each tensor; one at a time, so that a large tower is never held twice."""
-    lines = []
-    for name, tensor in sorted(tensors.items()):
-        content = hashlib.sha256(np.ascontiguousarray(tensor, dtype="<f4").data).hexdigest()
-        lines.append(f"{name} {list(tensor.shape)} {content}")
-    return lines
-
-
-def _readme(config: EncoderConfig, card: dict[str, Any], whole: str, name: str) -> str:
-    """The model card: facts, and how to use it."""
-    facts = {
-        "tower": type(config.tower).__name__.removesuffix("Config"),
-        "input": f"{config.preprocess.size} x {config.preprocess.size} px ({config.preprocess.mode})",
-        "features": f"{config.tower.features} ({config.pooling} pooling)",
-        "embedding": f"{config.projection.dimension} numbers of unit length ({config.projection.kind} projection)",
-        **{key: value for key, value in card.items() if isinstance(value, (str, int, float)) and key != "name"},
-        "fingerprint": f"`{whole}`",
-    }
-    code = f"import lookalike\n\nvectors = lookalike.load({name!r}).embed(['image.jpg'])"
-    rows = table({key.replace("_", " "): value for key, value in facts.items()})
-    return readme(card.get("name", name), code, rows, library="lookalike", licence=card.get("license"))
+    tower = config.tower
+    if isinstance(tower, ViTConfig) and isinstance(published.tower, ViTConfig):
+        tower = replace(tower, size=published.tower.size, stride=published.tower.stride)
+    return tower == published.tower and config.pooling == published.pooling

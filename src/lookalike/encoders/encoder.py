@@ -12,20 +12,9 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Float32, PRNGKeyArray, UInt8
 
-from lookalike.encoders.config import (
-    EncoderConfig,
-    Tensors,
-    below,
-    check_tensors,
-    declared,
-    features_fingerprint_of,
-    fingerprint_of,
-    read_model,
-    tensor_shapes,
-    write_model,
-)
+from lookalike.encoders.config import EncoderConfig, Tensors, TextSide, below, check_tensors, declared, tensor_shapes
+from lookalike.encoders.directory import features_fingerprint_of, fingerprint_of, read_model, write_model
 from lookalike.encoders.projection import project
-from lookalike.encoders.text_side import TextSide
 from lookalike.towers.programs.declare import Tensor
 from lookalike.towers.programs.jax import Dtype as Dtype
 from lookalike.towers.programs.jax import features

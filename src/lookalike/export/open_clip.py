@@ -8,8 +8,8 @@ from dataclasses import replace
 from pathlib import Path
 
 from lookalike.core.errors import EncoderError
-from lookalike.encoders.config import EncoderConfig, features_fingerprint_of, read_safetensors
-from lookalike.encoders.text_side import TextSide
+from lookalike.encoders.config import EncoderConfig, TextSide
+from lookalike.encoders.directory import features_fingerprint_of, read_safetensors
 from lookalike.export import open_clip_text
 from lookalike.export.parts import Export, Target, Written
 from lookalike.export.published import (

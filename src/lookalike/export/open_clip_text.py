@@ -8,8 +8,7 @@ import numpy as np
 
 from lookalike.core.errors import EncoderError
 from lookalike.core.files import write_json
-from lookalike.encoders.config import Tensors
-from lookalike.encoders.text_side import TextSide
+from lookalike.encoders.config import Tensors, TextSide
 from lookalike.encoders.tokenizer import parsed
 from lookalike.published.layouts.text import TEXTS, describe_open_clip, export_text, read_published_text
 from lookalike.towers.text import TextConfig

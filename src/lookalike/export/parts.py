@@ -8,8 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from lookalike.encoders.config import EncoderConfig
-from lookalike.encoders.text_side import TextSide
+from lookalike.encoders.config import EncoderConfig, TextSide
 from lookalike.export import TARGETS
 from lookalike.imaging.preprocess import Preprocess
 

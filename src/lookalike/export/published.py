@@ -6,7 +6,8 @@ from pathlib import Path
 
 import numpy as np
 
-from lookalike.encoders.config import EncoderConfig, ProjectionConfig, Tensors, read_safetensors
+from lookalike.encoders.config import EncoderConfig, ProjectionConfig, Tensors
+from lookalike.encoders.directory import read_safetensors
 from lookalike.export.parts import OPENED, preparation
 from lookalike.published.layout import write_tensors
 from lookalike.towers import ViTConfig

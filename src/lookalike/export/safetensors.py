@@ -6,7 +6,8 @@ from typing import Any
 
 import numpy as np
 
-from lookalike.encoders.config import EncoderConfig, Tensors, read_safetensors
+from lookalike.encoders.config import EncoderConfig, Tensors
+from lookalike.encoders.directory import read_safetensors
 from lookalike.export.parts import Export, Target, Written
 from lookalike.export.published import PROJECTION, kind, read_back, write_projection
 from lookalike.published.layout import Layout, described_in, export_tensors, holds, write_tensors

@@ -9,7 +9,8 @@ import numpy as np
 
 from lookalike.core.errors import EncoderError
 from lookalike.core.files import write_json
-from lookalike.encoders.config import EncoderConfig, ProjectionConfig, Tensors, read_safetensors
+from lookalike.encoders.config import EncoderConfig, ProjectionConfig, Tensors
+from lookalike.encoders.directory import read_safetensors
 from lookalike.export.parts import Export, Target, Written
 from lookalike.export.transformers import held
 from lookalike.published.layout import write_layout, write_tensors

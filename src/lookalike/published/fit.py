@@ -10,9 +10,10 @@ import numpy as np
 from jaxtyping import Float
 
 from lookalike.core.errors import EncoderError
-from lookalike.encoders.config import EncoderConfig, Pooling, ProjectionConfig, Tensors, ViTConfig
+from lookalike.encoders.config import EncoderConfig, ProjectionConfig, Tensors
 from lookalike.imaging.preprocess import Preprocess
 from lookalike.imaging.resample import Filter, matrix
+from lookalike.towers import Pooling, ViTConfig
 from lookalike.towers.vit import Resampling
 
 LEAST = 32

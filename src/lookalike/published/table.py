@@ -12,8 +12,9 @@ from math import isqrt
 import numpy as np
 
 from lookalike.core.errors import EncoderError
-from lookalike.encoders.config import Shapes, Tensors
+from lookalike.encoders.config import Tensors
 from lookalike.published.stored import Published
+from lookalike.towers.programs.declare import Shapes
 
 Change = Callable[[np.ndarray], np.ndarray]
 

@@ -15,8 +15,9 @@ from lookalike.core.errors import UsageError
 from lookalike.core.files import read_card, storage_errors
 from lookalike.core.journal import Journal, note, progress, read_metrics
 from lookalike.core.mesh import make_mesh, place, put_batch
+from lookalike.encoders.config import TextSide
+from lookalike.encoders.directory import read_text
 from lookalike.encoders.encoder import Encoder
-from lookalike.encoders.text_side import TextSide, read_text
 from lookalike.training.checkpoint import Checkpoints, diverged, opened_run
 from lookalike.training.config import HeadConfig, PcaConfig, PixelsConfig, TrainConfig
 from lookalike.training.optimizer import make_optimizer

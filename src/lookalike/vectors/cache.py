@@ -23,7 +23,8 @@ import numpy as np
 from lookalike.core.errors import StorageError
 from lookalike.core.files import clear_partial, fingerprint, new_directory
 from lookalike.core.journal import note
-from lookalike.encoders.config import EncoderConfig, below, features_fingerprint_of, fingerprint_of
+from lookalike.encoders.config import EncoderConfig, below
+from lookalike.encoders.directory import features_fingerprint_of, fingerprint_of
 from lookalike.towers.text import TextConfig
 from lookalike.vectors.precision import LEAST_COSINE, lowest_cosine
 

@@ -15,7 +15,8 @@ from lookalike.core.arrays import l2_normalize
 from lookalike.core.errors import ImageError, SourceError, UsageError
 from lookalike.core.machine import cores, multiplies_bytes
 from lookalike.core.shapes import Image
-from lookalike.encoders.config import EncoderConfig, read_config, read_model
+from lookalike.encoders.config import EncoderConfig
+from lookalike.encoders.directory import read_config, read_model
 from lookalike.imaging.decode import decode
 from lookalike.vectors import cache
 from lookalike.vectors.engines import Engine, JaxEngine, OnnxEngine

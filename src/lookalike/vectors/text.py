@@ -8,8 +8,8 @@ import numpy as np
 from jaxtyping import Float32
 
 from lookalike.core.errors import EncoderError, UsageError
-from lookalike.encoders.config import read_config
-from lookalike.encoders.text_side import FOLDER, TextSide, read_text, read_text_config, read_tokenizer_file
+from lookalike.encoders.config import TextSide
+from lookalike.encoders.directory import FOLDER, read_config, read_text, read_text_config, read_tokenizer_file
 from lookalike.encoders.tokenizer import Tokenizer
 from lookalike.towers.text import TextConfig
 from lookalike.vectors import cache

@@ -12,10 +12,11 @@ import pytest
 from safetensors.numpy import load_file, save_file
 
 from lookalike.core.errors import EncoderError
-from lookalike.encoders.config import EncoderConfig, MobileNetV2Config, Tensors, below
+from lookalike.encoders.config import EncoderConfig, Tensors, below
 from lookalike.encoders.encoder import Encoder
 from lookalike.published.layout import export_tensors
 from lookalike.published.layouts import WEIGHTS, read_published
+from lookalike.towers import MobileNetV2Config
 from lookalike.towers.ops import Value
 from lookalike.towers.parts import Bottleneck, run
 from lookalike.towers.programs.jax import Jax

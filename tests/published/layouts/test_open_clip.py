@@ -12,11 +12,11 @@ import pytest
 from safetensors.numpy import load_file, save_file
 
 from lookalike.core.errors import EncoderError
-from lookalike.encoders.config import ViTConfig
 from lookalike.encoders.encoder import Encoder
 from lookalike.imaging.preprocess import Preprocess
 from lookalike.published.layout import export_tensors
 from lookalike.published.layouts import WEIGHTS, read_published
+from lookalike.towers import ViTConfig
 
 MEAN, STD = [0.48145466, 0.4578275, 0.40821073], [0.26862954, 0.26130258, 0.27577711]
 VISION = {"image_size": 40, "layers": 3, "width": 48, "head_width": 12, "patch_size": 8, "mlp_ratio": 2.5}

@@ -17,11 +17,13 @@ import pytest
 from safetensors.numpy import load_file, save_file
 
 from lookalike.core.errors import EncoderError
-from lookalike.encoders.config import EncoderConfig, ProjectionConfig, ViTConfig, features_fingerprint_of, tensor_shapes
+from lookalike.encoders.config import EncoderConfig, ProjectionConfig, tensor_shapes
+from lookalike.encoders.directory import features_fingerprint_of
 from lookalike.encoders.tokenizer import Tokenizer
 from lookalike.imaging.preprocess import Preprocess
 from lookalike.published.layouts.text import TEXTS, export_text, read_published_text, read_text_of
 from lookalike.published.tokenizers import NoTextError
+from lookalike.towers import ViTConfig
 from lookalike.towers.programs.jax import text_features, text_seen
 from lookalike.towers.programs.onnx import build_text
 from lookalike.towers.text import TextConfig

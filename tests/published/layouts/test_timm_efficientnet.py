@@ -11,9 +11,9 @@ import pytest
 from safetensors.numpy import load_file, save_file
 
 from lookalike.core.errors import EncoderError
-from lookalike.encoders.config import EfficientNetConfig
 from lookalike.published.layout import export_tensors
 from lookalike.published.layouts import WEIGHTS, read_published, timm_efficientnet
+from lookalike.towers import EfficientNetConfig
 from lookalike.towers import efficientnet as towers
 
 # (type, blocks, kernel, stride, expansion, channels, squeeze): every type of block that the two versions have.

@@ -12,10 +12,11 @@ import pytest
 from safetensors.numpy import load_file, save_file
 
 from lookalike.core.errors import EncoderError
-from lookalike.encoders.config import EncoderConfig, SwinConfig, Tensors
+from lookalike.encoders.config import EncoderConfig, Tensors
 from lookalike.encoders.encoder import Encoder
 from lookalike.published.layout import export_tensors
 from lookalike.published.layouts import WEIGHTS, read_published
+from lookalike.towers import SwinConfig
 
 MEAN, STD = [0.5, 0.4, 0.3], [0.2, 0.3, 0.4]
 

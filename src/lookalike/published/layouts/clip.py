@@ -1,10 +1,11 @@
 """CLIP image towers in the layout of transformers: CLIPModel, CLIPVisionModel, CLIPVisionModelWithProjection."""
 
-from lookalike.encoders.config import EncoderConfig, ViTConfig
+from lookalike.encoders.config import EncoderConfig
 from lookalike.published.fields import Field
 from lookalike.published.layout import part_of, transformers
 from lookalike.published.processors import square
 from lookalike.published.table import MATRIX, PATCH, Key, linear, norm
+from lookalike.towers import ViTConfig
 
 _BLOCK = "encoder.layers.{}"
 _QKV = ("q_proj", "k_proj", "v_proj")

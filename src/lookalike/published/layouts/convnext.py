@@ -2,11 +2,11 @@
 
 from typing import Any
 
-from lookalike.encoders.config import ConvNeXtConfig
 from lookalike.published.fields import Field, kept, refuse
 from lookalike.published.layout import Found, map_features, transformers
 from lookalike.published.processors import square
 from lookalike.published.table import KERNEL, MATRIX, PATCH, Form, Key, linear, norm
+from lookalike.towers import ConvNeXtConfig
 
 NEIGHBOURS = Form(PATCH.ours, lambda a: a.reshape(2, 2, -1, a.shape[1]).transpose(3, 2, 0, 1), axes=4)
 """A kernel of 2 x 2 with stride 2, to a matrix [4 * in, out]."""

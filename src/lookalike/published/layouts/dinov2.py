@@ -4,11 +4,11 @@ from typing import Any
 
 import numpy as np
 
-from lookalike.encoders.config import ViTConfig
 from lookalike.published.fields import Field
 from lookalike.published.layout import Found, token_features, transformers
 from lookalike.published.processors import square
 from lookalike.published.table import PATCH, TOKEN, TOKENS, Key, linear, norm
+from lookalike.towers import ViTConfig
 
 _BLOCK = "encoder.layer.{}"
 _REGISTERS = "dinov2_with_registers"

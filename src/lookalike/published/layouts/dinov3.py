@@ -5,11 +5,12 @@ from typing import Any
 import numpy as np
 
 from lookalike.core.errors import EncoderError
-from lookalike.encoders.config import Tensors, ViTConfig
+from lookalike.encoders.config import Tensors
 from lookalike.published.fields import Field
 from lookalike.published.layout import token_features, transformers
 from lookalike.published.processors import square
 from lookalike.published.table import PATCH, TOKEN, TOKENS, Key, linear, norm
+from lookalike.towers import ViTConfig
 
 _BLOCK = "layer.{}"
 _BIASES = {(True, True, True): "all", (True, False, True): "query_value", (False, False, False): "none"}

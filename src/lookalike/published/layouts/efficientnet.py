@@ -5,10 +5,11 @@ from math import ceil
 from typing import Any
 
 from lookalike.core.errors import EncoderError
-from lookalike.encoders.config import NORM_PARTS, EfficientNetConfig, EncoderConfig, Tensors
+from lookalike.encoders.config import EncoderConfig, Tensors
 from lookalike.published.fields import Field, refuse
 from lookalike.published.layout import Parts, map_features, transformers
 from lookalike.published.table import KERNEL, POINT, Key
+from lookalike.towers import NORM_PARTS, EfficientNetConfig
 from lookalike.towers.efficientnet import Stage
 from lookalike.towers.parts import divisible, squeeze_name
 

@@ -1,9 +1,9 @@
 """MobileNetV2 in the layout of transformers: MobileNetV2Model, with or without a classifier."""
 
-from lookalike.encoders.config import NORM_PARTS, MobileNetV2Config
 from lookalike.published.fields import Field
 from lookalike.published.layout import map_features, transformers
 from lookalike.published.table import KERNEL, Key
+from lookalike.towers import NORM_PARTS, MobileNetV2Config
 
 _PARTS = dict(zip(NORM_PARTS, ("weight", "bias", "running_mean", "running_var"), strict=True))
 _LAYERS = {"expand": "expand_1x1", "depthwise": "conv_3x3", "project": "reduce_1x1"}

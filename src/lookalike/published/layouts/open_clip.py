@@ -8,12 +8,13 @@ from typing import Any
 import numpy as np
 
 from lookalike.core.errors import EncoderError
-from lookalike.encoders.config import EncoderConfig, Tensors, ViTConfig
+from lookalike.encoders.config import EncoderConfig, Tensors
 from lookalike.published.fields import Field, read_fields, refuse, write_fields
 from lookalike.published.layout import Found, Layout, Parts
 from lookalike.published.processors import as_open_clip, from_open_clip, ratio, square
 from lookalike.published.stored import part
 from lookalike.published.table import MATRIX, PATCH, Key, linear, norm
+from lookalike.towers import ViTConfig
 
 FILES = ("open_clip_config.json", "open_clip_model.safetensors")
 

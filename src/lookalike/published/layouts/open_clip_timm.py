@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 from lookalike.core.errors import EncoderError
-from lookalike.encoders.config import ViTConfig
 from lookalike.published.layout import Found, Layout
 from lookalike.published.layouts.open_clip import FILES, TEXT_SIDE
 from lookalike.published.layouts.timm_families import family_of
@@ -16,6 +15,7 @@ from lookalike.published.layouts.timm_vit import POOLINGS, keys, trunk
 from lookalike.published.processors import from_open_clip, square
 from lookalike.published.stored import part
 from lookalike.published.table import Key
+from lookalike.towers import ViTConfig
 
 _OUTSIDE = "visual.head.proj"
 

@@ -7,13 +7,13 @@ from pathlib import Path
 from typing import Any
 
 from lookalike.core.errors import EncoderError
-from lookalike.encoders.config import ViTConfig
 from lookalike.imaging.preprocess import Preprocess
 from lookalike.published.fields import Field
 from lookalike.published.layout import part_of, token_features, transformers
 from lookalike.published.processors import square, three
 from lookalike.published.stored import described_by
 from lookalike.published.table import MATRIX, PATCH, TOKEN, Form, Key, linear, norm
+from lookalike.towers import ViTConfig
 
 _BLOCK = "encoder.layers.{}"
 _QKV = ("q_proj", "k_proj", "v_proj")

@@ -3,11 +3,11 @@
 from collections.abc import Sequence
 from typing import Any
 
-from lookalike.encoders.config import SwinConfig
 from lookalike.published.fields import Field
 from lookalike.published.layout import Layout, map_features, transformers
 from lookalike.published.processors import square
 from lookalike.published.table import PATCH, Form, Key, linear, norm
+from lookalike.towers import SwinConfig
 
 _HEADS = Form(lambda a: a.reshape(-1), lambda a: a.reshape(-1, 1, 1), axes=3)
 """[heads, 1, 1] to [heads]."""

@@ -12,15 +12,15 @@ from typing import Any
 import numpy as np
 
 from lookalike.core.errors import EncoderError
-from lookalike.encoders.config import EncoderConfig, Shapes, Tensors, check_tensors, features_fingerprint_of
-from lookalike.encoders.text_side import TextSide, meets
+from lookalike.encoders.config import EncoderConfig, Tensors, TextSide, check_tensors, meets
+from lookalike.encoders.directory import features_fingerprint_of
 from lookalike.published.fields import Field, read_fields, write_fields
 from lookalike.published.layouts.open_clip import FILES, eps_of
 from lookalike.published.processors import ratio
 from lookalike.published.stored import Published, described_by, part, understood
 from lookalike.published.table import MATRIX, Key, gather, linear, norm, scatter
 from lookalike.published.tokenizers import Clean, NoTextError, read_tokenizer, tokenizer_class
-from lookalike.towers.programs.declare import shapes_of
+from lookalike.towers.programs.declare import Shapes, shapes_of
 from lookalike.towers.text import TextConfig
 
 _QKV = ("q_proj", "k_proj", "v_proj")

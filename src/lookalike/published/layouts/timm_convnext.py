@@ -1,9 +1,9 @@
 """ConvNeXt in timm's layout: `convnext_tiny` and its like, DINOv3's among them."""
 
-from lookalike.encoders.config import ConvNeXtConfig
 from lookalike.published.layouts.convnext import blocks, patches
 from lookalike.published.layouts.timm import by_name
 from lookalike.published.table import MATRIX, POINT, Key, norm
+from lookalike.towers import ConvNeXtConfig
 
 
 def _tower(width: int, depths: tuple[int, ...], eps: float = 1e-6) -> ConvNeXtConfig:

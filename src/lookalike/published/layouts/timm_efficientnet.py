@@ -3,10 +3,10 @@
 from collections.abc import Mapping
 from dataclasses import replace
 
-from lookalike.encoders.config import EfficientNetConfig
 from lookalike.published.layouts.efficientnet import conv_and_norm, points
 from lookalike.published.layouts.timm import by_name
 from lookalike.published.table import Key
+from lookalike.towers import EfficientNetConfig
 from lookalike.towers.efficientnet import EFFICIENTNETS
 from lookalike.towers.parts import squeeze_name
 

@@ -10,12 +10,13 @@ from typing import Any, Literal
 import numpy as np
 
 from lookalike.core.errors import EncoderError
-from lookalike.encoders.config import EncoderConfig, SwinConfig, Tensors
+from lookalike.encoders.config import EncoderConfig, Tensors
 from lookalike.published.layout import Found, Layout, Parts
 from lookalike.published.layouts.swin import fitted, merge, positions, trained_windows
 from lookalike.published.layouts.timm import FILES, described_as
 from lookalike.published.processors import from_timm, square
 from lookalike.published.table import PATCH, Key, linear, norm
+from lookalike.towers import SwinConfig
 
 # Settings of a timm model that its tensors tell, or that count in training alone.
 _TOLD = {"embed_dim", "depths", "num_heads", "mlp_ratio", "patch_size", "num_classes", "in_chans", "global_pool"}

@@ -13,12 +13,14 @@ from typing import Any, Literal
 import numpy as np
 
 from lookalike.core.errors import EncoderError
-from lookalike.encoders.config import EncoderConfig, Shapes, Tensors, ViTConfig
+from lookalike.encoders.config import EncoderConfig, Tensors
 from lookalike.published.layout import Found, Layout, Parts
 from lookalike.published.layouts.timm import FILES, HARMLESS, described_as
 from lookalike.published.layouts.timm_families import PLAIN, VITS, family_of, learned_with_quick_gelu
 from lookalike.published.processors import from_timm, ratio, square
 from lookalike.published.table import MATRIX, PATCH, SAME, TOKEN, TOKENS, Form, Key, linear, norm
+from lookalike.towers import ViTConfig
+from lookalike.towers.programs.declare import Shapes
 
 _BLOCK = "blocks.{}"
 

@@ -8,10 +8,10 @@ from typing import Any
 
 import numpy as np
 
-from lookalike.encoders.config import ViTConfig
 from lookalike.published.layout import Found, part_of, transformers
 from lookalike.published.layouts.dinov2 import FIELDS, FIXED
 from lookalike.published.table import PATCH, TOKEN, TOKENS, Key, linear, norm
+from lookalike.towers import ViTConfig
 
 _BLOCK = "blocks.{}"
 

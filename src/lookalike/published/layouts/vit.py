@@ -4,11 +4,12 @@ google/vit-base-patch16-224, facebook/dino-vitb16 and facebook/deit-tiny-patch16
 are the class token behind the last norm, as the classifier reads it; the pooler, a layer behind it, is left out.
 """
 
-from lookalike.encoders.config import EncoderConfig, ViTConfig
+from lookalike.encoders.config import EncoderConfig
 from lookalike.published.fields import Field
 from lookalike.published.layout import transformers
 from lookalike.published.processors import square
 from lookalike.published.table import PATCH, TOKEN, TOKENS, Key, linear, norm
+from lookalike.towers import ViTConfig
 
 _BLOCK = "encoder.layer.{}"
 _ACTIVATIONS = {"gelu": "gelu", "gelu_pytorch_tanh": "gelu_tanh", "gelu_new": "gelu_tanh", "quick_gelu": "quick_gelu"}
