@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from lookalike.vectors.text import TextEmbedder as TextEmbedder
     from lookalike.vectors.text import load_text as load_text
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 
 _PLACES = {
     "Collection": "lookalike.data.collection",

@@ -26,7 +26,7 @@ def test_the_report_is_true(capsys: pytest.CaptureFixture[str]) -> None:
 def test_the_tables_say_the_same(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["doctor"]) == 0
     out = capsys.readouterr().out
-    for word in ("lookalike", "memory", "GiB", "backend", "cpu", "equinox", metadata.version("equinox")):
+    for word in ("lookalike", "memory", "GiB", "backend", "cpu", "jax", metadata.version("jax")):
         assert word in out
 
 
