@@ -5,6 +5,7 @@ import json
 import os
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 from typing import Any
@@ -159,6 +160,36 @@ def test_an_interrupted_download_goes_on_too(
     assert [first for _, first, _ in published.served] == [0, some]
 
 
+def test_a_killed_download_goes_on_too(published: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """The library alone begins anew after a SIGKILL; see docs/log.md."""
+    whole, dead = published._content, threading.Event()
+
+    def stops(request: Any, name: str) -> None:
+        published.breaks = [1_200_000]
+        whole(request, name)
+        request.wfile.flush()
+        dead.wait(60)
+
+    def came() -> int:
+        return max((path.stat().st_size for path in (tmp_path / "home").rglob("*.incomplete")), default=0)
+
+    monkeypatch.setattr(published, "_content", stops)
+    command = [sys.executable, "-c", "from lookalike.commands import run; run()", "pull", "org/name", "--out"]
+    world = os.environ | {"HF_ENDPOINT": published.endpoint, "HF_HOME": str(tmp_path / "home")}
+    child = subprocess.Popen([*command, str(tmp_path / "m")], env=world, stderr=subprocess.DEVNULL)
+    until = time.monotonic() + 60
+    while came() < 2**20 and child.poll() is None and time.monotonic() < until:
+        time.sleep(0.02)
+    child.kill()
+    assert (child.wait(), came()) == (-9, 2**20)
+    dead.set()
+    monkeypatch.setattr(published, "_content", whole)
+    subprocess.run([*command, str(tmp_path / "m")], env=world, check=True, capture_output=True, timeout=120)
+    assert [first for _, first, _ in published.served] == [0, 2**20]
+    assert not list((tmp_path / "home").rglob("*.incomplete"))
+    read_model(tmp_path / "m")
+
+
 def test_a_wrong_digest_is_refused_and_the_file_removed(
     published: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ):
@@ -223,9 +254,29 @@ def test_an_index_of_shards_that_are_not_there(published: Any, tmp_path: Path, c
     published.files["model.safetensors.index.json"] = b'{"weight_map": {"a": "pytorch_model.bin"}}'
     published.commit = "e" * 40
     assert "names `pytorch_model.bin`, which is no safetensors file beside it" in refused(tmp_path, capsys)
-    published.files["model.safetensors.index.json"] = b'{"weight_map": {}}'
-    published.commit = "d" * 40
-    assert "names no files" in refused(tmp_path, capsys)
+
+
+@pytest.mark.parametrize("index", ["{}", "[]", '{"weight_map": {}}', '{"weight_map": []}', '{"weight_map": {"a": 3}}'])
+def test_an_index_that_names_no_shards(published: Any, index: str, tmp_path: Path, capsys: Any):
+    del published.files["model.safetensors"]
+    published.files["model.safetensors.index.json"] = index.encode()
+    assert "does not say which files beside it hold the tensors" in refused(tmp_path, capsys)
+
+
+def test_offline_a_shard_is_missing(
+    published: Any, tensors: dict[str, np.ndarray], tmp_path: Path, capsys: Any, monkeypatch: pytest.MonkeyPatch
+):
+    del published.files["model.safetensors"]
+    shards = ["model-00001-of-00002.safetensors", "model-00002-of-00002.safetensors"]
+    index = {"weight_map": {name: shards[i % 2] for i, name in enumerate(sorted(tensors))}}
+    published.files["model.safetensors.index.json"] = json.dumps(index).encode()
+    for i, shard in enumerate(shards):
+        published.files[shard] = save({name: tensors[name] for name in sorted(tensors)[i::2]})
+    assert pull(tmp_path, out="first") == 0
+    offline(monkeypatch)
+    assert pull(tmp_path, out="second") == 0
+    next((tmp_path / "cache").glob(f"models--org--name/snapshots/*/{shards[1]}")).unlink()
+    assert f"Getting `{shards[1]}` of `org/name` failed: there is no connection" in refused(tmp_path, capsys)
 
 
 def test_a_revision_is_asked_for(published: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]):

@@ -119,10 +119,9 @@ def check(repository: str, path: Path, file: Published) -> None:
     wanted = file.sha256 or file.git
     if wanted is None:
         return
-    digest = hashlib.sha256() if file.sha256 else hashlib.sha1(f"blob {path.stat().st_size}\0".encode())
+    begun = hashlib.sha256() if file.sha256 else hashlib.sha1(f"blob {path.stat().st_size}\0".encode())
     with path.open("rb") as stream:
-        while piece := stream.read(_PIECE):
-            digest.update(piece)
+        digest = hashlib.file_digest(stream, lambda: begun)
     if digest.hexdigest() == wanted:
         return
     path.resolve().unlink()

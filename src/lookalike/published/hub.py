@@ -13,11 +13,12 @@ from pathlib import Path
 from typing import Any
 
 from lookalike.core.errors import EncoderError
-from lookalike.core.files import read_json, storage_errors
+from lookalike.core.files import storage_errors
 from lookalike.encoders.pickles import is_pickle, pickles_only
 from lookalike.published.blobs import Published, check, fetch_blob, silent
 from lookalike.published.layout import Layout
 from lookalike.published.layouts import matching
+from lookalike.published.stored import shard_names
 
 _CONFIGS = (
     "config.json",
@@ -27,6 +28,8 @@ _CONFIGS = (
     "processor_config.json",
 )
 _CARD = "README.md"
+_INDEX = ".index.json"
+_TOKEN = "`hf auth login`, or set HF_TOKEN"
 _PATIENCE = 30
 """Seconds that the Hub may take to say what a repository holds."""
 
@@ -73,7 +76,7 @@ def look(repository: str, revision: str | None = None) -> Remote:
     from huggingface_hub import HfApi
     from huggingface_hub.errors import HfHubHTTPError, HFValidationError, HTTPError  # type: ignore[attr-defined]
 
-    with hub_errors(repository, revision):
+    with _hub_errors(repository, revision):
         try:
             info = HfApi().model_info(repository, revision=revision, files_metadata=True, timeout=_PATIENCE)
         except (HfHubHTTPError, HFValidationError):
@@ -84,7 +87,7 @@ def look(repository: str, revision: str | None = None) -> Remote:
         small = [name for name in (*_CONFIGS, _CARD) if name in there]
         path = _snapshot(repository, revision, small) if small else Path()
         tensors = [_tensors(repository, matching(path) if small else [], there)]
-        if tensors[0].endswith(".index.json"):
+        if tensors[0].endswith(_INDEX):
             _snapshot(repository, info.sha, tensors)
             tensors += _shards(repository, path / tensors[0], there)
     texts = [name for name in _TEXTS if name in there]
@@ -102,7 +105,7 @@ def fetch(remote: Remote) -> Path:
     """
     if remote.commit is None:
         return remote.configs
-    with hub_errors(remote.repository, remote.commit):
+    with _hub_errors(remote.repository, remote.commit):
         for name, file in remote.files.items():
             if file.sha256 is not None:
                 fetch_blob(remote.repository, name, remote.commit, file)
@@ -113,7 +116,7 @@ def fetch(remote: Remote) -> Path:
 
 
 @contextmanager
-def hub_errors(repository: str, revision: str | None = None) -> Iterator[None]:
+def _hub_errors(repository: str, revision: str | None = None) -> Iterator[None]:
     """Turn what the Hub and the connection refuse inside the block into one sentence each."""
     from huggingface_hub import constants
     from huggingface_hub.errors import (  # type: ignore[attr-defined]
@@ -127,14 +130,13 @@ def hub_errors(repository: str, revision: str | None = None) -> Iterator[None]:
     )
 
     page = f"{constants.ENDPOINT}/{repository}"
-    token = "`hf auth login`, or set HF_TOKEN"
     try:
         with _quiet():
             yield
     except GatedRepoError as error:
         raise EncoderError(
             f"`{repository}` is given only to those who accepted its licence.",
-            hint=f"accept it on {page}, then {token}, and give the same command again",
+            hint=f"accept it on {page}, then {_TOKEN}, and give the same command again",
         ) from error
     except RevisionNotFoundError as error:
         raise EncoderError(
@@ -143,24 +145,25 @@ def hub_errors(repository: str, revision: str | None = None) -> Iterator[None]:
     except RepositoryNotFoundError as error:
         raise EncoderError(
             f"There is no model `{repository}` on the Hub, or it may not be seen without a token.",
-            hint=f"look at {page}; if it is private: {token}",
+            hint=f"look at {page}; if it is private: {_TOKEN}",
         ) from error
     except LocalEntryNotFoundError as error:
-        raise missing(repository, "config.json") from error
+        raise _missing(repository, "config.json") from error
     except HfHubHTTPError as error:
-        raise _refused(repository, error.response.status_code, error.response.headers, token) from error
+        raise _refused(repository, error.response.status_code, error.response.headers) from error
     except HFValidationError as error:
         raise EncoderError(f"`{repository}` is no name of a model on the Hub.", hint="it is ORG/NAME") from error
-    except HTTPError as error:
-        raise broken(repository, str(error)) from error
     except json.JSONDecodeError as error:
         raise EncoderError(
             f"`{constants.ENDPOINT}` does not answer as a Hub does.", hint="unset HF_ENDPOINT, or mend it"
         ) from error
-    except OSError as error:
-        if error.errno is not None:  # the disk's
+    except (HTTPError, OSError) as error:
+        if getattr(error, "errno", None) is not None:  # the disk's
             raise
-        raise broken(repository, str(error)) from error  # fewer bytes came than were promised
+        raise EncoderError(  # an OSError without a number: fewer bytes came than were promised
+            f"The connection broke while getting `{repository}`: {(str(error) or 'no reason given').splitlines()[0]}.",
+            hint="give the same command again: it goes on where it stopped",
+        ) from error
 
 
 @contextmanager
@@ -206,25 +209,25 @@ def _snapshot(repository: str, revision: str | None, names: list[str]) -> Path:
         return Path(snapshot_download(repository, revision=revision, allow_patterns=names, tqdm_class=silent()))
 
 
-def _refused(repository: str, status: int, headers: Mapping[str, str], token: str) -> EncoderError:
+def _refused(repository: str, status: int, headers: Mapping[str, str]) -> EncoderError:
     """What an answer that is no success means."""
     if status == 429:
         wait = headers.get("Retry-After")
         return EncoderError(
             f"The Hub has had too many requests from here and refuses `{repository}` for now (429).",
             hint=f"wait {f'{wait} seconds' if wait else 'some minutes'}, then give the same command again; "
-            f"with a token more is allowed: {token}",
+            f"with a token more is allowed: {_TOKEN}",
         )
     if status in (401, 403):
         return EncoderError(
-            f"The Hub refuses `{repository}` ({status}): the token is missing, wrong, or may not read it.", hint=token
+            f"The Hub refuses `{repository}` ({status}): the token is missing, wrong, or may not read it.", hint=_TOKEN
         )
     return EncoderError(
         f"The Hub answers {status} when asked for `{repository}`.", hint="give the same command again later"
     )
 
 
-def missing(repository: str, name: str) -> EncoderError:
+def _missing(repository: str, name: str) -> EncoderError:
     """There is no connection, and the cache lacks this file."""
     from huggingface_hub import constants
 
@@ -236,21 +239,10 @@ def missing(repository: str, name: str) -> EncoderError:
     )
 
 
-def broken(repository: str, reason: str) -> EncoderError:
-    """The connection broke on the way."""
-    first = reason.splitlines()[0] if reason else "no reason given"
-    return EncoderError(
-        f"The connection broke while getting `{repository}`: {first}.",
-        hint="give the same command again: it goes on where it stopped",
-    )
-
-
 def _tensors(repository: str, layouts: Sequence[Layout], there: Collection[str]) -> str:
     """The file of tensors, or the index of several, that goes with the layouts of the configs."""
-    for layout in layouts:
-        for name in (layout.files[1], f"{layout.files[1]}.index.json"):
-            if name in there:
-                return name
+    if name := _first_of(layouts, there):
+        return name
     pickles = sorted(name for name in there if is_pickle(name) and "/" not in name)
     if pickles and not any(name.endswith(".safetensors") for name in there):
         raise pickles_only(repository, pickles, before=f"hf download {repository} --local-dir DIR && cd DIR && ")
@@ -263,39 +255,35 @@ def _tensors(repository: str, layouts: Sequence[Layout], there: Collection[str])
     )
 
 
+def _first_of(layouts: Sequence[Layout], there: Collection[str]) -> str | None:
+    """The first file of tensors, or index of several, of these layouts that is there."""
+    names = (f"{layout.files[1]}{ending}" for layout in layouts for ending in ("", _INDEX))
+    return next((name for name in names if name in there), None)
+
+
 def _shards(repository: str, index: Path, there: Collection[str]) -> list[str]:
     """The files that an index of sharded tensors names."""
-    names = _shard_names(index)
-    absent = [name for name in names if name not in there or "/" in name or not name.endswith(".safetensors")]
-    if absent or not names:
-        what = f"names `{absent[0]}`, which is no safetensors file beside it" if absent else "names no files"
-        raise EncoderError(f"`{index.name}` of `{repository}` {what}.", hint="another revision may be complete")
+    names = shard_names(index)
+    if absent := [name for name in names if name not in there or not name.endswith(".safetensors")]:
+        raise EncoderError(
+            f"`{index.name}` of `{repository}` names `{absent[0]}`, which is no safetensors file beside it.",
+            hint="another revision may be complete",
+        )
     return names
-
-
-def _shard_names(index: Path) -> list[str]:
-    data = read_json(index)
-    return sorted(set(data["weight_map"].values())) if isinstance(data, dict) and "weight_map" in data else []
 
 
 def _cached(repository: str, revision: str | None, reason: BaseException) -> Remote:
     """The copy in the cache; EncoderError, naming the first file that it lacks."""
     from huggingface_hub import try_to_load_from_cache
 
-    def found(name: str) -> Path | None:
-        where = try_to_load_from_cache(repository, name, revision=revision)
-        return Path(where) if isinstance(where, str) else None
-
-    configs = [where for name in _CONFIGS if (where := found(name)) is not None]
-    if not configs:
-        raise missing(repository, "config.json") from reason
-    for layout in matching(configs[0].parent):
-        name, index = layout.files[1], found(f"{layout.files[1]}.index.json")
-        if found(name):
-            return Remote(repository, None, license_of(configs[0].parent), configs[0].parent, {})
-        if index:
-            if lacking := [shard for shard in _shard_names(index) if found(shard) is None]:
-                raise missing(repository, lacking[0]) from reason
-            return Remote(repository, None, license_of(configs[0].parent), configs[0].parent, {})
-        raise missing(repository, name) from reason
-    raise missing(repository, "config.json") from reason
+    found = (try_to_load_from_cache(repository, name, revision=revision) for name in _CONFIGS)
+    directory = next((Path(where).parent for where in found if isinstance(where, str)), None)
+    layouts = matching(directory) if directory else []
+    if directory is None or not layouts:
+        raise _missing(repository, "config.json") from reason
+    there = {file.name for file in directory.iterdir() if file.is_file()}
+    first = _first_of(layouts, there) or layouts[0].files[1]
+    wanted = shard_names(directory / first) if first.endswith(_INDEX) else [first]
+    if lacking := [name for name in wanted if name not in there]:
+        raise _missing(repository, lacking[0]) from reason
+    return Remote(repository, None, license_of(directory), directory, {})

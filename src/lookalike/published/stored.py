@@ -23,6 +23,14 @@ def part(described: Mapping[str, Any], name: str) -> dict[str, Any]:
     return value if isinstance(value, dict) else {}
 
 
+def shard_names(index: Path) -> list[str]:
+    """The files beside an index of sharded tensors that hold them; EncoderError if it does not say so."""
+    named = part(described_by(index), "weight_map")
+    if not named or not all(isinstance(name, str) and "/" not in name for name in named.values()):
+        raise EncoderError(f"`{index}` does not say which files beside it hold the tensors.", hint="get it again")
+    return sorted(set(named.values()))
+
+
 @contextmanager
 def understood(path: Path, name: str) -> Iterator[None]:
     """EncoderError for what goes wrong inside the block with the values of the file `name` in `path`: they may be of
@@ -82,8 +90,4 @@ class Published:
         index = self.path / f"{self.name}.index.json"
         if (self.path / self.name).exists() or not index.exists():
             return [self.name]
-        described = read_json(index)
-        named = described.get("weight_map") if isinstance(described, dict) else None
-        if not isinstance(named, dict) or not all(isinstance(n, str) and "/" not in n for n in named.values()):
-            raise EncoderError(f"`{index}` does not say which files beside it hold the tensors.", hint="get it again")
-        return sorted(set(named.values()))
+        return shard_names(index)
