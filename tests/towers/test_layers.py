@@ -1,5 +1,7 @@
 """Layers against slow NumPy."""
 
+from functools import partial
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -119,6 +121,42 @@ def test_group_norm_of_a_flat_map_is_its_bias(level: float):
     x = jnp.tile(level + jnp.asarray([[0.0, 1.0, 2.0, 3.0]]), (256, 1))
     found = group_norm(x, jnp.ones(4), jnp.arange(4.0), 4, 1e-5)
     np.testing.assert_allclose(found, np.tile(np.arange(4.0), (256, 1)), atol=1e-5)
+
+
+def plain_group_norm(x: jax.Array, weight: jax.Array, bias: jax.Array, groups: int, eps: float) -> jax.Array:
+    """By the formula, in the precision of what goes in; its gradient is JAX's own."""
+    maps = x.reshape(len(x), groups, -1)
+    centred = maps - maps.mean((0, 2), keepdims=True)
+    normed = centred / jnp.sqrt((centred**2).mean((0, 2), keepdims=True) + eps)
+    return normed.reshape(x.shape) * weight[None] + bias[None]
+
+
+@pytest.mark.parametrize("level", [0.0, 100.0])
+@pytest.mark.parametrize("groups", [1, 3, 6])
+def test_gradients_of_group_norm(level: float, groups: int):
+    rng = np.random.default_rng(2)
+    x = (rng.normal(size=(2, 20, 6)) * 3 + level).astype(np.float32)
+    weight, bias = rng.normal(size=(2, 6)).astype(np.float32)
+
+    def loss(norm, x: jax.Array, weight: jax.Array, bias: jax.Array) -> jax.Array:
+        return jnp.sin(jax.vmap(lambda one: norm(one, weight, bias, groups, 1e-3))(x)).sum()
+
+    ours = jax.grad(partial(loss, group_norm), (0, 1, 2))(*map(jnp.asarray, (x, weight, bias)))
+    with jax.enable_x64(True):
+        exact = [jnp.asarray(part, jnp.float64) for part in (x, weight, bias)]
+        wanted = jax.grad(partial(loss, plain_group_norm), (0, 1, 2))(*exact)
+        assert {part.dtype for part in wanted} == {jnp.dtype("float64")}
+    for found, right in zip(ours, wanted, strict=True):
+        np.testing.assert_allclose(found, right, rtol=1e-4, atol=1e-4)
+
+
+def test_a_gradient_of_group_norm_keeps_only_the_map():
+    """In the dtype in which it came: what else is kept grows with channels, not with places."""
+    x = jnp.ones((4096, 8), jnp.bfloat16)
+    _, back = jax.vjp(lambda x: group_norm(x, jnp.ones(8), jnp.zeros(8), 4, 1e-5), x)
+    large = [part for part in jax.tree.leaves(back) if part.size >= x.size]
+    assert [part.dtype for part in large] == [jnp.bfloat16]
+    assert back(x)[0].dtype == jnp.bfloat16
 
 
 def test_gelus():
