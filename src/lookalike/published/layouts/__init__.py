@@ -21,6 +21,7 @@ from lookalike.published.layouts import (
     swin,
     timm_convnext,
     timm_efficientnet,
+    timm_mobilenet_v4,
     timm_swin,
     timm_vit,
     tips,
@@ -51,6 +52,7 @@ WEIGHTS: dict[str, Layout] = {
     "vit": vit.LAYOUT,
     "resnet": resnet.LAYOUT,
     "timm_resnet": resnet.LAYOUT_TIMM,
+    "timm_mobilenet_v4": timm_mobilenet_v4.LAYOUT,
 }
 """In the order in which a directory is tried."""
 
