@@ -52,7 +52,8 @@ class Case:
     bias: str = "qkv"  # qv: queries and values; none
     scale: str = ""  # ls1.gamma or gamma_1
     gate: str = ""  # fc1 holds both, or fc1_g and fc1_x
-    rope: str = ""  # halves: DINOv3; neighbours: Perception Encoder
+    rope: str = ""  # halves: DINOv3; neighbours: Perception Encoder; scaled: EVA-02
+    norms: tuple[str, ...] = ()  # inside attn and mlp; with them queries, keys and values are apart
     pool_heads: int = 0
     classes: int = 0
     late: bool = False  # the last norm is behind the mean
@@ -68,7 +69,7 @@ class Case:
             "embed_dim": WIDTH,
             "depth": LAYERS,
             "num_heads": HEADS,
-            "mlp_ratio": 4 / 3 * 1.25 * (2 if self.gate == "fc1" else 1),
+            "mlp_ratio": 4 / 3 * 1.25 * (2 if self.gate == "fc1" and not self.rope else 1),
             **pool,
             **rope,
         }
@@ -78,7 +79,11 @@ CLIP = Case("vit_base_patch16_clip_224", eps=1e-5, norm_pre=True, classes=20)
 PE = Case("vit_pe_core_base_patch16_224", "map", 1e-5, norm_pre=True, rope="neighbours", pool_heads=3, classes=20)
 DINOV3: dict[str, Any] = {"eps": 1e-5, "registers": 4, "positions": "none", "scale": "gamma_{}", "rope": "halves"}
 SIGLIP: dict[str, Any] = {"pooling": "map", "token": False, "positions": "patches", "pool_heads": HEADS}
+EVA: dict[str, Any] = {"bias": "qv", "rope": "scaled"}
 CASES = {
+    "eva02": Case("eva02_tiny_patch14_224", "avg", late=True, gate="fc1", **EVA),
+    "eva02_base": Case("eva02_base_patch14_448", "avg", late=True, gate="fc1_g", norms=("mlp",), **EVA),
+    "eva02_clip": Case("eva02_large_patch14_clip_336", gate="fc1_g", norms=("attn", "mlp"), classes=20, **EVA),
     "clip": CLIP,
     "clip_quick": dataclasses.replace(CLIP, architecture="vit_huge_patch14_clip_quickgelu_224", gelu="quick"),
     "plain": Case("vit_base_patch16_224", classes=1000),
@@ -119,9 +124,9 @@ def made(case: Case) -> dict[str, np.ndarray]:
         if bias:
             put(f"{name}.bias", out, scale=0.2)
 
-    def norm(name: str) -> None:
-        put(f"{name}.weight", WIDTH, scale=0.2, centre=1.0)
-        put(f"{name}.bias", WIDTH, scale=0.2)
+    def norm(name: str, width: int = WIDTH) -> None:
+        put(f"{name}.weight", width, scale=0.2, centre=1.0)
+        put(f"{name}.bias", width, scale=0.2)
 
     # Tokens enter with a small variance, so that eps counts; blocks are wide awake, so that the GELU counts.
     put("patch_embed.proj.weight", WIDTH, 3, PATCH, PATCH, scale=0.003)
@@ -138,9 +143,15 @@ def made(case: Case) -> dict[str, np.ndarray]:
     for i in range(LAYERS):
         block = f"blocks.{i}"
         norm(f"{block}.norm1"), norm(f"{block}.norm2")
-        linear(f"{block}.attn.qkv", 3 * WIDTH, WIDTH, bias=case.bias == "qkv")
-        for part in ("q", "v") if case.bias == "qv" else ():
+        if case.norms:
+            for part in "qkv":
+                linear(f"{block}.attn.{part}_proj", WIDTH, WIDTH, bias=part != "k")
+        else:
+            linear(f"{block}.attn.qkv", 3 * WIDTH, WIDTH, bias=case.bias == "qkv")
+        for part in ("q", "v") if case.bias == "qv" and not case.norms else ():
             put(f"{block}.attn.{part}_bias", WIDTH, scale=0.2)
+        for part in case.norms:
+            norm(f"{block}.{part}.norm", HIDDEN if part == "mlp" else WIDTH)
         linear(f"{block}.attn.proj", WIDTH, WIDTH)
         for name in ("fc1_g", "fc1_x") if case.gate == "fc1_g" else ("fc1",):
             linear(f"{block}.mlp.{name}", HIDDEN * (2 if case.gate == "fc1" else 1), WIDTH)
@@ -208,6 +219,9 @@ def rotation(case: Case, token: int, grid: int) -> Any:
         if case.rope == "halves":  # rows first; centres of patches from -1 to 1
             at = 2 * ((row if first else column) + 0.5) / grid - 1
             angle, one, two = 2 * math.pi * at / 100 ** (slot / (size // 4)), pair, pair + size // 2
+        elif case.rope == "scaled":  # rows first; as in a grid of 16
+            at = (row if first else column) * 16 / grid
+            angle, one, two = at / 10_000 ** (slot / (size // 4)), 2 * pair, 2 * pair + 1
         else:  # columns first; counted, from 1 where a class token has 0
             at = (column if first else row) + int(case.token)
             angle, one, two = at / 10_000 ** (slot / (size // 4)), 2 * pair, 2 * pair + 1
@@ -222,7 +236,7 @@ def slow(case: Case, t: dict[str, Any], pixels: Any) -> tuple[list[Any], Any]:
     from torch.nn.functional import conv2d, gelu, layer_norm, silu
 
     def norm(x: Any, name: str) -> Any:
-        return layer_norm(x, (WIDTH,), t[f"{name}.weight"], t[f"{name}.bias"], case.eps)
+        return layer_norm(x, x.shape[-1:], t[f"{name}.weight"], t[f"{name}.bias"], case.eps)
 
     def linear(x: Any, name: str) -> Any:
         return x @ t[f"{name}.weight"].T + t.get(f"{name}.bias", 0)
@@ -259,10 +273,16 @@ def slow(case: Case, t: dict[str, Any], pixels: Any) -> tuple[list[Any], Any]:
     states = [x]
     for i in range(LAYERS):
         block = f"blocks.{i}"
-        q, k, v = linear(norm(x, f"{block}.norm1"), f"{block}.attn.qkv").chunk(3, -1)
-        if case.bias == "qv":
+        y = norm(x, f"{block}.norm1")
+        if case.norms:
+            q, k, v = (linear(y, f"{block}.attn.{part}_proj") for part in "qkv")
+        else:
+            q, k, v = linear(y, f"{block}.attn.qkv").chunk(3, -1)
+        if case.bias == "qv" and not case.norms:
             q, v = q + t[f"{block}.attn.q_bias"], v + t[f"{block}.attn.v_bias"]
-        y = linear(attended(turned(q), turned(k), v, HEADS), f"{block}.attn.proj")
+        y = attended(turned(q), turned(k), v, HEADS)
+        y = norm(y, f"{block}.attn.norm") if "attn" in case.norms else y
+        y = linear(y, f"{block}.attn.proj")
         x = x + y * (t[f"{block}.{case.scale.format(1)}"] if case.scale else 1)
         y = norm(x, f"{block}.norm2")
         if case.gate == "fc1_g":
@@ -272,6 +292,7 @@ def slow(case: Case, t: dict[str, Any], pixels: Any) -> tuple[list[Any], Any]:
             y = silu(gate) * value
         else:
             y = active(linear(y, f"{block}.mlp.fc1"))
+        y = norm(y, f"{block}.mlp.norm") if "mlp" in case.norms else y
         x = x + linear(y, f"{block}.mlp.fc2") * (t[f"{block}.{case.scale.format(2)}"] if case.scale else 1)
         states.append(x)
     x = x if case.late else norm(x, "norm")
@@ -342,7 +363,7 @@ def cosine(ours: np.ndarray, theirs: np.ndarray) -> float:
 
 
 @pytest.mark.reference("torch")
-@pytest.mark.parametrize("name", ["clip", "siglip2", "dinov2", "dinov2_registers", "dinov3", "pe"])
+@pytest.mark.parametrize("name", ["clip", "siglip2", "dinov2", "dinov2_registers", "dinov3", "pe", "eva02_clip"])
 def test_every_block_equals_the_slow_forward(tmp_path: Path, name: str):
     case, images = CASES[name], pictures()
     theirs = slowly(case, saved(tmp_path, case), images)
@@ -558,7 +579,9 @@ def test_what_shapes_do_not_show(architecture: str, width: int, heads: int, acti
     assert (form.heads(width), form.family.activation, form.family.eps) == (heads, activation, eps)
 
 
-@pytest.mark.parametrize("architecture", ["swin_base_patch4_window7_224", "vit_7b_patch16_dinov3", "vit_base_mci_224"])
+@pytest.mark.parametrize(
+    "architecture", ["swin_base_patch4_window7_224", "vit_7b_patch16_dinov3", "eva02_enormous_patch14_clip_224"]
+)
 def test_other_architectures_are_left_to_others(architecture: str):
     assert family_of(architecture) is None
 

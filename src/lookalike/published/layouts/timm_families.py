@@ -41,7 +41,7 @@ class Family:
     """Sizes with 16 heads, whatever their width; heads of the others have 64 numbers."""
     pool_heads: int | None = None
     """Heads of the attention pooling; None: as many as the blocks."""
-    rope: Literal["none", "centred", "counted"] = "none"
+    rope: Literal["none", "centred", "counted", "scaled"] = "none"
     rope_theta: float = 100.0
     resampling: Resampling = "bicubic_antialias"
     projects: bool = False
@@ -81,6 +81,9 @@ FAMILIES: tuple[Family, ...] = (
         resampling="bilinear",
         projects=True,
     ),
+    # Those that were trained with a text side alone have its projection; eva02_enormous norms behind, and is left out.
+    Family(r"eva02_(?P<size>base|large)_patch\d+_clip_\d+", rope="scaled", rope_theta=10_000.0, projects=True),
+    Family(r"eva02_(?P<size>tiny|small|base|large)_patch\d+_\d+", rope="scaled", rope_theta=10_000.0),
     Family(r"vit_(?P<size>tiny|small|base|large|huge|giant|gigantic)_patch\d+_\d+", sixteen=_WIDE),
     Family(r"vit_(?P<size>base|huge|giant)_patch\d+_gap_\d+", sixteen=("base", "huge", "giant")),
     Family(r"vit_(?P<size>medium|betwixt)_patch16_gap_\d+"),
@@ -126,6 +129,8 @@ PLAIN: dict[str, Any] = {
     "layer_scale": False,
     "norm_pre": False,
     "activation": "gelu",
+    "norm_attention": False,
+    "norm_mlp": False,
 }
 _CLIP = PLAIN | {"norm_pre": True, "patch_bias": False}
 _SIGLIP = PLAIN | {"class_token": False, "positions": "patches"}
@@ -134,6 +139,7 @@ _REGISTERS = _DINO | {"registers": True, "positions": "patches"}
 _DINO3 = _DINO | {"positions": "none", "rope": "centred", "qkv_bias": "none"}
 _BIASED = _DINO3 | {"qkv_bias": "query_value"}
 _GATE = {"activation": "swiglu"}
+_EVA = PLAIN | _GATE | {"rope": "scaled", "qkv_bias": "query_value"}
 
 VITS: dict[str, dict[str, Any]] = {
     "vit_base_patch16_224": PLAIN,
@@ -150,6 +156,9 @@ VITS: dict[str, dict[str, Any]] = {
     "vit_small_plus_patch16_dinov3": _DINO3 | _GATE,
     "vit_small_plus_patch16_dinov3_qkvb": _BIASED | _GATE,
     "vit_pe_core_base_patch16_224": _CLIP | {"rope": "counted"},
+    "eva02_small_patch14_224": _EVA,
+    "eva02_base_patch14_224": _EVA | {"norm_mlp": True},
+    "eva02_base_patch16_clip_224": _EVA | {"norm_mlp": True, "norm_attention": True},
     "vit_pe_core_gigantic_patch14_448": _CLIP | {"rope": "counted", "class_token": False, "positions": "patches"},
 }
 """What timm makes of a name, in the fields of `ViTConfig`, whatever sizes it is given. Our importer reads most of these

@@ -1,4 +1,4 @@
-"""Vision transformers in timm's layout: CLIP, SigLIP, DINOv2, DINOv3, Perception Encoder, TIPS v2 and plain ones.
+"""Vision transformers in timm's layout: CLIP, SigLIP, DINOv2 and 3, Perception Encoder, TIPS v2, EVA-02, plain ones.
 
 `config.json` names an architecture, and `model.safetensors` holds the state of timm's `VisionTransformer`, or of its
 `Eva` for towers with rotary positions, which names a few tensors differently.
@@ -32,6 +32,7 @@ _HARMLESS = {"embed_dim", "depth", "mlp_ratio", "patch_size", "class_token", "re
 _HARMLESS |= {"fc_norm", "use_fc_norm", "in_chans", "proj_drop_rate", "attn_drop_rate", "pos_drop_rate"}
 _HARMLESS |= {"patch_drop_rate", "init_values", "attn_pool_mlp_ratio", "dynamic_img_size", "dynamic_img_pad"}
 _HARMLESS |= {"global_pool", *HARMLESS}
+_PAIRED = ("counted", "scaled")
 _READ = {"num_heads", "attn_pool_num_heads", "act_layer", "ref_feat_shape"}
 
 
@@ -43,9 +44,13 @@ def keys(config: ViTConfig, head: str = "head") -> tuple[Key, ...]:
         head: Name of the projection.
     """
     eva = config.rope != "none"
-    weights, biases = _pairs(config) if config.rope == "counted" else (MATRIX, SAME)
+    weights, vectors, inside, out = _pairs(config) if config.rope in _PAIRED else (MATRIX, SAME, SAME, MATRIX)
+    qkv: tuple[str, ...] = ("qkv.weight",)
     bias = {"all": ("qkv.bias",), "query_value": ("q_bias", "v_bias"), "none": ()}[config.qkv_bias]
-    up = ("mlp.fc1_g", "mlp.fc1_x") if eva and config.activation == "swiglu" else ("mlp.fc1",)
+    if config.norm_mlp:  # of EVA-02, base and large
+        qkv, bias = tuple(f"{part}_proj.weight" for part in "qkv"), tuple(f"{part}_proj.bias" for part in "qv")
+    apart = config.activation == "swiglu" and (config.rope == "centred" or config.norm_mlp)
+    up = ("mlp.fc1_g", "mlp.fc1_x") if apart else ("mlp.fc1",)
     scale = "gamma_{}" if eva else "ls{}.gamma"
     return (
         Key("patch.weight", ("patch_embed.proj.weight",), PATCH),
@@ -55,12 +60,14 @@ def keys(config: ViTConfig, head: str = "head") -> tuple[Key, ...]:
         *((Key("position", ("pos_embed",), TOKENS),) if config.positions != "none" else ()),
         *(norm("norm_pre", "norm_pre") if config.norm_pre else ()),
         *norm("blocks.norm1", f"{_BLOCK}.norm1"),
-        Key("blocks.attention.qkv.weight", (f"{_BLOCK}.attn.qkv.weight",), weights),
-        *((Key("blocks.attention.qkv.bias", tuple(f"{_BLOCK}.attn.{b}" for b in bias), biases),) if bias else ()),
-        *linear("blocks.attention.out", f"{_BLOCK}.attn.proj"),
+        Key("blocks.attention.qkv.weight", tuple(f"{_BLOCK}.attn.{part}" for part in qkv), weights),
+        *((Key("blocks.attention.qkv.bias", tuple(f"{_BLOCK}.attn.{b}" for b in bias), vectors),) if bias else ()),
+        *(_norm_inside(inside) if config.norm_attention else ()),
+        *linear("blocks.attention.out", f"{_BLOCK}.attn.proj", form=out),
         *((Key("blocks.scale1", (f"{_BLOCK}.{scale.format(1)}",)),) if config.layer_scale else ()),
         *norm("blocks.norm2", f"{_BLOCK}.norm2"),
         *linear("blocks.mlp.up", *(f"{_BLOCK}.{name}" for name in up)),
+        *(norm("blocks.mlp.norm", f"{_BLOCK}.mlp.norm") if config.norm_mlp else ()),
         *linear("blocks.mlp.down", f"{_BLOCK}.mlp.fc2"),
         *((Key("blocks.scale2", (f"{_BLOCK}.{scale.format(2)}",)),) if config.layer_scale else ()),
         *norm("norm_post", "fc_norm" if config.norm_pooled else "norm"),
@@ -113,6 +120,9 @@ def trunk(
         resampling=form.family.resampling,
         rope=form.family.rope,
         rope_theta=form.family.rope_theta,
+        rope_grid=square(arguments.get("ref_feat_shape") or 16, path) if form.family.rope == "scaled" else 0,
+        norm_attention="blocks.0.attn.norm.weight" in shapes,
+        norm_mlp="blocks.0.mlp.norm.weight" in shapes,
         qkv_bias=_qkv_bias(shapes),
         layer_scale=bool({"blocks.0.ls1.gamma", "blocks.0.gamma_1"} & shapes.keys()),
         norm_pre="norm_pre.weight" in shapes,
@@ -152,21 +162,40 @@ def _projects(described: dict[str, Any]) -> bool:
     return form is not None and form.family.projects and same and not tuned
 
 
-def _pairs(config: ViTConfig) -> tuple[Form, Form]:
-    """Forms of matrix and bias of queries, keys and values, for rotary positions as the Perception Encoder has them.
+def _pairs(config: ViTConfig) -> tuple[Form, Form, Form, Form]:
+    """Forms for rotary positions as the Perception Encoder and EVA-02 have them.
 
-    It turns neighbours (2i, 2i + 1) of a head, columns first; we turn i and i + half a head, rows first. The same is
-    computed if queries and keys are rearranged, both in the same way.
+    They turn neighbours (2i, 2i + 1) of a head, the first columns first; we turn i and i + half a head, rows first. The
+    same is computed if queries and keys are rearranged, both in the same way. EVA-02 may have queries, keys and values
+    apart; its values, and so what comes after them, are rearranged too.
+
+    Returns:
+        Of matrix and vector of queries, keys and values, of the norm behind them, and of the matrix behind that.
     """
-    half = config.width // config.heads // 2
-    pair = np.roll(np.arange(half), half // 2)  # ours in the order of theirs: rows, then columns
+    width, half, counted = config.width, config.width // config.heads // 2, config.rope == "counted"
+    pair = np.roll(np.arange(half), half // 2 if counted else 0)  # ours in the order of theirs: rows, then columns
     head = np.concatenate([2 * pair, 2 * pair + 1])
     turned = (np.arange(config.heads)[:, None] * 2 * half + head).reshape(-1)
-    order = np.concatenate([turned, config.width + turned, np.arange(2 * config.width, 3 * config.width)])
-    back = np.argsort(order)
+
+    def order(numbers: int) -> np.ndarray:
+        parts, rest = divmod(numbers, width)
+        if rest:
+            return np.arange(numbers)  # a wrong shape, which is told later
+        kept = np.arange(width)
+        return np.concatenate([i * width + (kept if counted and i == 2 else turned) for i in range(parts)])
+
+    vector = Form(lambda a: a[order(len(a))], lambda a: a[np.argsort(order(len(a)))], axes=1)
     return (
-        Form(lambda a: a.T[:, order], lambda a: a[:, back].T, axes=2),
-        Form(lambda a: a[order], lambda a: a[back], axes=1),
+        Form(lambda a: a.T[:, order(len(a))], lambda a: a[:, np.argsort(order(a.shape[1]))].T, axes=2),
+        vector,
+        SAME if counted else vector,
+        MATRIX if counted else Form(lambda a: a.T[order(a.shape[1])], lambda a: a[np.argsort(order(len(a)))].T, axes=2),
+    )
+
+
+def _norm_inside(form: Form) -> tuple[Key, ...]:
+    return tuple(
+        Key(f"blocks.attention.norm.{part}", (f"{_BLOCK}.attn.norm.{part}",), form) for part in ("weight", "bias")
     )
 
 
@@ -204,7 +233,7 @@ def _pool() -> tuple[Key, ...]:
 def _qkv_bias(shapes: Shapes) -> Literal["all", "query_value", "none"]:
     if "blocks.0.attn.qkv.bias" in shapes:
         return "all"
-    return "query_value" if "blocks.0.attn.q_bias" in shapes else "none"
+    return "query_value" if {"blocks.0.attn.q_bias", "blocks.0.attn.q_proj.bias"} & shapes.keys() else "none"
 
 
 def _layers(shapes: Shapes) -> int:
@@ -279,8 +308,8 @@ def _vit_sizes(tower: ViTConfig, pooling: str) -> dict[str, Any]:
         "use_fc_norm" if rotary else "fc_norm": tower.norm_pooled,
         "global_pool": next(theirs for theirs, ours in POOLINGS.items() if ours == pooling),
     }
-    if tower.rope == "counted":
-        sizes["ref_feat_shape"] = [tower.grid, tower.grid]
+    if tower.rope in _PAIRED:
+        sizes["ref_feat_shape"] = [tower.rope_grid or tower.grid] * 2
     if tower.rope == "counted" and tower.pool_heads:
         inside = tower.pool_hidden or tower.hidden
         sizes |= {"attn_pool_num_heads": tower.pool_heads, "attn_pool_mlp_ratio": ratio(inside, tower.width)}
