@@ -22,8 +22,8 @@ SMALL = {"convnext_tiny": ((16, 24), (1, 2)), "convnext_atto": ((8, 16), (1, 2))
 @pytest.fixture
 def tables(monkeypatch: pytest.MonkeyPatch) -> None:
     """The two architectures, small."""
-    patched = {name: ConvNeXtConfig(*sizes) for name, sizes in SMALL.items()}
-    monkeypatch.setattr(timm_convnext, "CONVNEXTS", patched)
+    for name, sizes in SMALL.items():
+        monkeypatch.setitem(timm_convnext.CONVNEXTS, name, ConvNeXtConfig(*sizes))
 
 
 def timm_shapes(name: str) -> Iterator[tuple[str, tuple[int, ...]]]:

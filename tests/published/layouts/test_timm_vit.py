@@ -482,6 +482,7 @@ def test_bfloat16_is_close(tmp_path: Path, name: str):
     ("name", "proj", "pool", "layout"),
     [
         ("pe", None, None, "open_clip_timm"),
+        ("eva02_clip", None, "token", "open_clip_timm"),
         ("siglip", "none", None, "open_clip_timm"),
         ("plain", "linear", "", "open_clip_timm_outside"),
     ],
