@@ -150,6 +150,15 @@ def test_gradients_of_group_norm(level: float, groups: int):
         np.testing.assert_allclose(found, right, rtol=1e-4, atol=1e-4)
 
 
+def test_group_norm_of_a_map_with_one_far_corner():
+    x = np.random.default_rng(0).normal(size=(4096, 4)).astype(np.float32)
+    x[0] += 50
+    with jax.enable_x64(True):
+        wanted = np.asarray(plain_group_norm(jnp.asarray(x, jnp.float64), jnp.ones(4), jnp.zeros(4), 2, 1e-5))
+    found = group_norm(jnp.asarray(x), jnp.ones(4), jnp.zeros(4), 2, 1e-5)
+    np.testing.assert_allclose(found, wanted, rtol=1e-3, atol=1e-4)
+
+
 def test_a_gradient_of_group_norm_keeps_only_the_map():
     """In the dtype in which it came: what else is kept grows with channels, not with places."""
     x = jnp.ones((4096, 8), jnp.bfloat16)
