@@ -1,6 +1,7 @@
 """A tower trained on images: from scratch, and a given one tuned."""
 
 import json
+import shutil
 from dataclasses import replace
 
 import jax
@@ -8,7 +9,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from lookalike.core.files import read_card
 from lookalike.data.collection import Collection
+from lookalike.encoders import directory
 from lookalike.encoders.config import EncoderConfig, ProjectionConfig, tensor_shapes
 from lookalike.encoders.directory import read_model, write_model
 from lookalike.imaging.augment import Color, Erase, Flip
@@ -19,6 +22,7 @@ from lookalike.towers import ConvNetConfig, MobileNetV2Config, ViTConfig
 from lookalike.training.config import AdamW, Augments, PixelsConfig
 from lookalike.training.loop import train
 from lookalike.training.tasks import pixels_task
+from lookalike.vectors.runtime import load
 
 
 def pixels(made, out, **changes):
@@ -104,6 +108,19 @@ def test_a_given_tower_is_tuned(made, tmp_path):
     train(pixels(made, tmp_path / "run", model=made.model, steps=2))
     (_, before), (_, after) = read_model(made.model), read_model(tmp_path / "run" / "model")
     assert all((after[name] != tensor).any() for name, tensor in before.items())
+
+
+def test_a_model_is_read_and_checked_once(made, tmp_path, monkeypatch):
+    read, real = [], directory.read_safetensors
+    monkeypatch.setattr(directory, "read_safetensors", lambda path: read.append(path) or real(path))
+    model = tmp_path / "model"
+    shutil.copytree(made.model, model)  # at a new place, so that no graph of it is kept
+    task = pixels_task(pixels(made, tmp_path / "run", model=str(model)))
+    assert read == [model / "model.safetensors"]
+    assert task.untouched.fingerprint == read_card(model)["fingerprint"]
+    read.clear()
+    assert load(model).features_fingerprint == task.untouched.features_fingerprint
+    assert not read  # the graph was kept
 
 
 def test_a_given_tower_starts_at_pca_with_centers_at_the_means(made, tmp_path):

@@ -98,12 +98,12 @@ def _from_features(config: TrainConfig, ids: Ids) -> Callable[[Encoder], Vectors
     """Embeddings of the rows `ids` from cached features, which encoders that differ in their projection share."""
     from lookalike.data.collection import Collection
     from lookalike.training.tasks import cached_features
-    from lookalike.vectors.runtime import combine
+    from lookalike.vectors.runtime import combine, load
 
     @cache
     def features(mirror: bool) -> Vectors:
         collection = Collection.open(config.data)  # as training left it, which may have added the column
-        return combine(*cached_features(config.model, collection, ids, mirror))
+        return combine(*cached_features(load(config.model, precision="float32"), collection, ids, mirror))
 
     return lambda encoder: np.asarray(encoder.project(features(encoder.config.mirror)))
 

@@ -30,7 +30,7 @@ from lookalike.training.pca import Projection, lda, pca, within_classes
 from lookalike.training.state import Learner, Tensors
 from lookalike.training.step import FeatureBatch, ImageBatch, Objective, head_objective, pixels_objective
 from lookalike.vectors.column import ensure_features
-from lookalike.vectors.runtime import combine, load
+from lookalike.vectors.runtime import Embedder, combine
 
 Features = Float32[np.ndarray, "N F"]
 
@@ -91,12 +91,14 @@ def training_rows(collection: Collection, where: str, *, labelled: bool) -> Rows
     return Rows(table["id"].to_numpy()[keep], full[keep], tuple(used))
 
 
-def cached_features(model: str, collection: Collection, ids: Ids, mirror: bool) -> tuple[Features, Features | None]:
+def cached_features(
+    embedder: Embedder, collection: Collection, ids: Ids, mirror: bool
+) -> tuple[Features, Features | None]:
     """Features of the rows `ids`, and of their mirror images if asked for; computed and stored where missing.
 
-    In float32 on every machine: a run must not depend on which one embedded first.
+    In float32 on every machine, as `embedder` must be: a run must not depend on which one embedded first.
     """
-    names = ensure_features(load(model, precision="float32"), collection, mirror)
+    names = ensure_features(embedder, collection, mirror)
 
     def column(name: str) -> Features:
         every, vectors = collection.vectors(name)
@@ -105,28 +107,35 @@ def cached_features(model: str, collection: Collection, ids: Ids, mirror: bool) 
     return column(names[0]), column(names[1]) if mirror else None
 
 
-def projected(encoder: Encoder, weight: Float32[Array, "F D"], bias: Float32[Array, "D"], mirror: bool) -> Encoder:
+def projected(
+    encoder: Encoder,
+    weight: Float32[Array | np.ndarray, "F D"],
+    bias: Float32[Array | np.ndarray, "D"],
+    mirror: bool,
+) -> Encoder:
     """`encoder` with this projection in the place of its own."""
     tower = {name: tensor for name, tensor in encoder.tensors.items() if name.startswith("tower.")}
     projection = ProjectionConfig("linear", weight.shape[0], weight.shape[1], l2_normalize_input=True)
     config = replace(encoder.config, projection=projection, mirror=mirror)
-    return Encoder(config, {**tower, "projection.weight": weight, "projection.bias": bias})
+    return Encoder(config, {**tower, "projection.weight": jnp.asarray(weight), "projection.bias": jnp.asarray(bias)})
 
 
 def closed_form(config: PcaConfig) -> tuple[Encoder, Encoder]:
     """The untouched encoder, and the one with the projection that `config` asks for."""
     collection, untouched = Collection.open(config.data), Encoder.load(config.model)
     rows = training_rows(collection, config.where, labelled=isinstance(config.fit, Lda) or config.fit.within > 0)
-    features = combine(*cached_features(config.model, collection, rows.ids, config.mirror))
+    embedder = Embedder.of(untouched, path=config.model)
+    features = combine(*cached_features(embedder, collection, rows.ids, config.mirror))
     weight, bias = _start(config.fit, features, rows.label, config.dimension, seed=0)  # draws nothing
-    return untouched, projected(untouched, jnp.asarray(weight), jnp.asarray(bias), config.mirror)
+    return untouched, projected(untouched, weight, bias, config.mirror)
 
 
 def head_task(config: HeadConfig) -> Task:
     """A projection on the cached features of `config.model`."""
     collection, untouched = Collection.open(config.data), Encoder.load(config.model)
     rows = training_rows(collection, config.where, labelled=True)
-    features, mirrored = cached_features(config.model, collection, rows.ids, config.mirror)
+    embedder = Embedder.of(untouched, path=config.model)
+    features, mirrored = cached_features(embedder, collection, rows.ids, config.mirror)
     mean = combine(features, mirrored)
     weight, bias = _start(config.start, mean, rows.label, config.dimension, config.seed)
     size = np.sqrt(np.square(l2_normalize(mean) @ weight + bias).sum(axis=1).mean()) or np.float32(1.0)
@@ -141,7 +150,7 @@ def head_task(config: HeadConfig) -> Task:
 
     return Task(
         untouched,
-        _learner({}, weight, bias, mean, rows.label, config.centers, config.seed),
+        _learner(config, {}, weight, bias, mean, rows.label),
         head_objective(config),
         stream,
         steps,
@@ -210,30 +219,27 @@ def _first_pixels(
         shape = (len(rows.names), config.centers, config.dimension)
         centers = jax.random.normal(jax.random.key(config.seed + 1), shape) / config.dimension**0.5
         return untouched, Learner(_trained(untouched), below("projection", untouched.tensors), {"weight": centers})
-    features, mirrored = cached_features(config.model, collection, rows.ids, untouched.config.mirror)
-    mean = combine(features, mirrored)
+    embedder = Embedder.of(untouched, path=config.model)
+    mean = combine(*cached_features(embedder, collection, rows.ids, untouched.config.mirror))
     own = untouched.config.projection
+    first = untouched
     if (own.kind, own.dimension, own.l2_normalize_input) != ("linear", config.dimension, True):
-        weight, bias = pca(mean, config.dimension, -0.125)
-        first = projected(untouched, jnp.asarray(weight), jnp.asarray(bias), untouched.config.mirror)
-    else:
-        first = untouched
+        first = projected(untouched, *pca(mean, config.dimension, -0.125), untouched.config.mirror)
     weight, bias = (np.asarray(first.tensors[f"projection.{part}"]) for part in ("weight", "bias"))
-    return first, _learner(_trained(first), weight, bias, mean, rows.label, config.centers, config.seed)
+    return first, _learner(config, _trained(first), weight, bias, mean, rows.label)
 
 
 def _learner(
+    config: HeadConfig | PixelsConfig,
     tower: Tensors,
     weight: Float32[np.ndarray, "F D"],
     bias: Float32[np.ndarray, "D"],
     features: Features,
     label: Int32[np.ndarray, "N"],
-    centers: int,
-    seed: int,
 ) -> Learner:
     embedding = l2_normalize(l2_normalize(features) @ weight + bias)
     projection = {"weight": jnp.asarray(weight), "bias": jnp.asarray(bias)}
-    return Learner(tower, projection, {"weight": centers_at_means(embedding, label, centers, seed)})
+    return Learner(tower, projection, {"weight": centers_at_means(embedding, label, config.centers, config.seed)})
 
 
 def _start(start: Start, features: Features, label: Int32[np.ndarray, "N"], dimension: int, seed: int) -> Projection:

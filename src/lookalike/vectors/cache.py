@@ -49,11 +49,6 @@ class Known:
     """Lowest cosine of the graph's features with those in float32, where it runs in eight bits; None: it is float32."""
 
 
-def known_of(config: EncoderConfig, tensors: Mapping[str, np.ndarray]) -> Known:
-    """Both fingerprints, from the tensors themselves."""
-    return Known(fingerprint_of(config, tensors), features_fingerprint_of(config, tensors))
-
-
 def find(model: str | Path, int8: bool) -> tuple[Known, Path] | None:
     """What is known of the model directory `model`, and its graph; None if nothing is, or the files have changed.
 
@@ -108,7 +103,7 @@ def graph_of(model: str | Path, int8: bool, make: Callable[[Path], Known]) -> tu
 
 def fill(directory: Path, config: EncoderConfig, tensors: Mapping[str, np.ndarray], int8: bool) -> Known:
     """Write the tower's graph into `directory`, in eight bits if `int8` and close enough; what is known of it then."""
-    known = known_of(config, tensors)
+    known = Known(fingerprint_of(config, tensors), features_fingerprint_of(config, tensors))
     write_graph(directory, config, tensors)
     return replace(known, cosine=_shortened(directory, config, tensors)) if int8 else known
 

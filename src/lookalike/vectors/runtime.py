@@ -85,14 +85,27 @@ class Embedder:
         self._bias = tensors.get("projection.bias")
 
     @classmethod
-    def of(cls, encoder: "Encoder", runtime: Runtime = "auto", batch: int = BATCH) -> "Embedder":
-        """From an encoder in memory; see `load` for `runtime` and `batch`."""
+    def of(
+        cls, encoder: "Encoder", runtime: Runtime = "auto", batch: int = BATCH, *, path: str | Path | None = None
+    ) -> "Embedder":
+        """From an encoder in memory; see `load` for `runtime` and `batch`.
+
+        `path` is the model directory that it was read from, if it was: its graph is kept for the next time.
+        """
         config, tensors = encoder.config, encoder.on_host()
-        known = cache.known_of(config, tensors)
         if _chosen(runtime) == "jax":
+            known = cache.Known(encoder.fingerprint, encoder.features_fingerprint)
             return cls(config, known, tensors, JaxEngine(encoder, batch=batch))
-        graph = cache.write_graph(Path(tempfile.mkdtemp(prefix="lookalike-")), config, tensors)
-        engine = OnnxEngine(graph, config.tower.features, batch=batch, temporary=True)
+
+        def make(directory: Path) -> cache.Known:
+            return cache.fill(directory, config, tensors, int8=False)
+
+        if path is None:
+            directory = Path(tempfile.mkdtemp(prefix="lookalike-"))
+            known, graph, temporary = make(directory), directory / "tower.onnx", True
+        else:
+            known, graph, temporary = cache.graph_of(path, False, make)
+        engine = OnnxEngine(graph, config.tower.features, batch=batch, temporary=temporary)
         return cls(config, known, tensors, engine)
 
     @property
