@@ -34,9 +34,19 @@ class Images:
         return pa.table({"image": pa.array([self.images[i] for i in ids.tolist()], pa.binary())})
 
 
-def stream(collection, **changes):
+@pytest.fixture(autouse=True)
+def machine(monkeypatch):
+    """As many cores as a stream says."""
+    monkeypatch.setattr("lookalike.data.batches.cores", lambda: CORES[0])
+
+
+CORES = [2]
+
+
+def stream(collection, threads=2, **changes):
+    CORES[0] = threads
     ids = np.array(sorted(collection.images), np.int64)
-    options = {"batch": 5, "seed": 3, "start": 0, "sample": "uniform", "size": 16, "augments": AUGMENTS, "threads": 2}
+    options = {"batch": 5, "seed": 3, "start": 0, "sample": "uniform", "size": 16, "augments": AUGMENTS}
     return batches(collection, ids, np.arange(len(ids)) % 3, **(options | changes))
 
 

@@ -9,7 +9,8 @@ import pytest
 from PIL import Image
 
 from lookalike.demo.art import EMBLEMS, PATTERNS, Product, invent, outline, paint_pattern, print_art, readable
-from lookalike.demo.draw import COLUMNS, KINDS, SIZE, catalogue, draw, picture
+from lookalike.demo.draw import COLUMNS, KINDS, SIZE, catalogue, draw
+from lookalike.demo.draw import drawn as drawn_image
 from lookalike.demo.scene import photograph
 from lookalike.demo.shapes import SPRITE, View, revolve
 
@@ -96,7 +97,7 @@ def test_product_fills_its_cutout_from_every_side(kind: str, seed: int) -> None:
 def test_two_pictures_of_a_product_share_its_art_but_not_its_pixels() -> None:
     entry = product("books")
     art = print_art(entry)
-    one, two = (np.asarray(picture(entry, art, np.random.default_rng(seed)), dtype=float) for seed in (1, 2))
+    one, two = (np.asarray(drawn_image(entry, art, np.random.default_rng(seed)), dtype=float) for seed in (1, 2))
     assert np.abs(one - two).mean() > 10
 
 

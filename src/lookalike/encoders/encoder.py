@@ -26,7 +26,7 @@ class Encoder:
     """All that turns images into embeddings: a config and its named tensors, float32. Nothing here is jitted."""
 
     config: EncoderConfig
-    tensors: Mapping[str, Array]
+    tensors: Mapping[str, Any]  # arrays, or what JAX puts in their place while it traces
     """By their names on disk: those of `declared(config)`."""
     dtype: Dtype = "float32"
     """What the tower computes in; norms, softmax and the projection stay float32."""
