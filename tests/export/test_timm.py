@@ -52,8 +52,14 @@ BIASES = {"blocks.0.attn.q_bias": (16,), "blocks.0.attn.v_bias": (16,)}
 GATE = {
     f"blocks.0.mlp.fc1_{part}.{kind}": shape for part in "gx" for kind, shape in (("weight", (40, 16)), ("bias", (40,)))
 }
+APART = {f"blocks.0.attn.{part}_proj.weight": (16, 16) for part in "qkv"} | {
+    f"blocks.0.attn.{part}_proj.bias": (16,) for part in "qv"
+}
+MLP_NORM = {"blocks.0.mlp.norm.weight": (40,), "blocks.0.mlp.norm.bias": (40,)}
+ATTENTION_NORM = {"blocks.0.attn.norm.weight": (16,), "blocks.0.attn.norm.bias": (16,)}
 NO_CLASS, NO_BIAS, NO_QKV = {"cls_token"}, {"patch_embed.proj.bias"}, {"pos_embed", "blocks.0.attn.qkv.bias"}
 NO_FC1 = {"blocks.0.mlp.fc1.weight", "blocks.0.mlp.fc1.bias"}
+NO_JOINT = NO_FC1 | {"blocks.0.attn.qkv.weight", "blocks.0.attn.qkv.bias"}
 
 STATES: dict[str, tuple[dict[str, tuple[int, ...]], set[str]]] = {
     "vit_base_patch16_224": ({}, set()),
@@ -69,6 +75,9 @@ STATES: dict[str, tuple[dict[str, tuple[int, ...]], set[str]]] = {
     "vit_base_patch16_dinov3_qkvb": (DINO3 | BIASES, NO_QKV),
     "vit_small_plus_patch16_dinov3": (DINO3 | GATE, NO_QKV | NO_FC1),
     "vit_small_plus_patch16_dinov3_qkvb": (DINO3 | BIASES | GATE, NO_QKV | NO_FC1),
+    "eva02_small_patch14_224": (BIASES | PACKED, {"blocks.0.attn.qkv.bias"}),
+    "eva02_base_patch14_224": (APART | GATE | MLP_NORM, NO_JOINT),
+    "eva02_base_patch16_clip_224": (APART | GATE | MLP_NORM | ATTENTION_NORM, NO_JOINT),
     "vit_pe_core_base_patch16_224": (PRE, NO_BIAS),
     "vit_pe_core_gigantic_patch14_448": (PRE | PATCHES, NO_CLASS | NO_BIAS),
 }
@@ -76,7 +85,7 @@ STATES: dict[str, tuple[dict[str, tuple[int, ...]], set[str]]] = {
 
 SIZES: dict[str, Any] = {"size": 32, "patch": 8, "width": 64, "layers": 2, "heads": 2, "hidden": 128}
 SQUARE = Preprocess(32, "squash", 32, "bicubic", (0.48, 0.45, 0.40), (0.27, 0.26, 0.28))
-EPS = {"siglip": 1e-6, "dinov2": 1e-6, "vit_base_patch16_224": 1e-6}
+EPS = {"siglip": 1e-6, "dinov2": 1e-6, "eva02": 1e-6, "vit_base_patch16_224": 1e-6}
 
 
 def vit(name: str, **sizes: Any) -> ViTConfig:
@@ -84,8 +93,9 @@ def vit(name: str, **sizes: Any) -> ViTConfig:
     facts = dict(VITS[name])
     registers = 4 if facts.pop("registers") or facts["rope"] == "centred" else 0
     eps = next((eps for part, eps in EPS.items() if part in name), 1e-5)
-    theta = 1e4 if facts["rope"] == "counted" else 100.0
-    return ViTConfig(**sizes, **facts, registers=registers, eps=eps, rope_theta=theta)
+    theta = 1e4 if facts["rope"] in ("counted", "scaled") else 100.0
+    grid = 16 if facts["rope"] == "scaled" else 0
+    return ViTConfig(**sizes, **facts, registers=registers, eps=eps, rope_theta=theta, rope_grid=grid)
 
 
 def write(tower: Tower, pooling: str, made: Any, directory: Path) -> EncoderConfig:

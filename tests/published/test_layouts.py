@@ -1,6 +1,7 @@
 """The table of layouts, and what is no layout."""
 
 import contextlib
+import shlex
 import subprocess
 import sys
 from pathlib import Path
@@ -56,7 +57,7 @@ def test_the_hint_is_a_command_that_converts_them(tmp_path: Path, pickles: list[
     (tmp_path / "config.json").write_text('{"model_type": "clip"}')
     with pytest.raises(EncoderError) as caught:
         read_published(tmp_path)
-    command = caught.value.hint.replace("python -c", f"{sys.executable} -c")
+    command = caught.value.hint.replace("python -c", f"{shlex.quote(sys.executable)} -c")
     subprocess.run(command, shell=True, check=True)
     got = load_file(tmp_path / made)
     assert {name: tensor.tolist() for name, tensor in got.items()} == {n: t.tolist() for n, t in wanted.items()}

@@ -1,5 +1,6 @@
 import os
 import pickle
+import shlex
 import subprocess
 import sys
 from pathlib import Path
@@ -226,7 +227,7 @@ def test_what_is_no_source_names_the_remedy(tmp_path: Path, capsys: pytest.Captu
         with pytest.raises(SourceError) as caught:
             layout_of(str(tmp_path / name))
         command = caught.value.hint.partition("python -c ")[2]
-        subprocess.run(f"{sys.executable} -c {command}", shell=True, check=True)
+        subprocess.run(f"{shlex.quote(sys.executable)} -c {command}", shell=True, check=True)
         image(tmp_path / "a.jpg")
         assert [(row.source, row.label) for row in rows(open_source(str(tmp_path / made)))] == [("a.jpg", "007")]
     (tmp_path / "spark").mkdir()
@@ -234,7 +235,7 @@ def test_what_is_no_source_names_the_remedy(tmp_path: Path, capsys: pytest.Captu
     (tmp_path / "spark" / "_SUCCESS").write_bytes(b"")
     with pytest.raises(SourceError) as caught:
         listed(tmp_path / "spark")
-    assert "spark/*.parquet" in caught.value.hint
+    assert f"{shlex.quote(str(tmp_path / 'spark'))}/*.parquet" in caught.value.hint
     capsys.readouterr()
     listed(tmp_path)
     assert "metadata.jsonl` is not read" in capsys.readouterr().err
