@@ -9,6 +9,7 @@ import pytest
 
 from lookalike.core.errors import ImageError
 from lookalike.data.batches import batches
+from lookalike.data.collection import Collection
 from lookalike.data.sampling import uniform
 from lookalike.imaging.augment import Color, Crop, Erase, Flip
 from lookalike.imaging.decode import decode, encode_jpeg
@@ -16,7 +17,7 @@ from lookalike.imaging.decode import decode, encode_jpeg
 AUGMENTS = (Crop(16), Flip(), Color(), Erase())
 
 
-class Images:
+class Images(Collection):
     """What `batches` asks of a collection; ids are not positions, as in a real one."""
 
     def __init__(self, rows=12, spoil=()):
@@ -100,7 +101,7 @@ def test_closing_stops_the_threads_at_once():
     before = threading.active_count()
     source = stream(Images(), threads=3)
     next(source)
-    assert threading.active_count() == before + 3
+    assert before < threading.active_count() <= before + 3
     begun = time.monotonic()
     source.close()
     assert threading.active_count() == before
@@ -115,7 +116,7 @@ def test_threads_do_not_run_ahead_without_end():
     source = stream(collection)
     next(source)
     time.sleep(0.3)
-    assert collection.taken <= 1 + 2 * 3  # the one taken; for each thread two waiting and one in hand
+    assert collection.taken <= 1 + 2 * 3  # the one taken; for each thread three waiting or in hand
     source.close()
 
 

@@ -33,7 +33,7 @@ def test_an_image_is_read_hashed_and_stored(tmp_path: Path) -> None:
     assert isinstance(outcome, Converted)
     assert outcome.sha256 == hashlib.sha256(data).digest()
     assert (outcome.width, outcome.height) == (30, 20)
-    with PIL.Image.open(io.BytesIO(outcome.data)) as stored:
+    with PIL.Image.open(io.BytesIO(outcome.image)) as stored:
         assert (stored.format, stored.size) == ("JPEG", (15, 10))
     assert convert(Task(task.place, outcome.sha256), 10) == Same()
     assert isinstance(convert(Task(task.place, b"another"), 10), Converted)

@@ -3,11 +3,11 @@
 What a batch holds depends on (seed, step) alone. Threads suffice: decoding and resizing leave Python's lock.
 """
 
-import queue
-import threading
-from collections.abc import Callable, Generator, Sequence
+from collections import deque
+from collections.abc import Generator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Protocol, runtime_checkable
+from itertools import count, islice
 
 import numpy as np
 from jaxtyping import Int, Int32, Int64, UInt8
@@ -15,23 +15,12 @@ from jaxtyping import Int, Int32, Int64, UInt8
 from lookalike.core.machine import cores
 from lookalike.core.shapes import Image
 from lookalike.data import sampling
+from lookalike.data.collection import Collection
 from lookalike.imaging.augment import Augment, apply
 from lookalike.imaging.decode import decode
 from lookalike.imaging.resample import resize
 
-if TYPE_CHECKING:
-    import pyarrow as pa
-
-_AHEAD = 2  # batches ready or under way for each thread: one to wait with, one to work on
-
-
-@runtime_checkable
-class Images(Protocol):
-    """What is asked of a collection."""
-
-    def take(self, ids: Int64[np.ndarray, "B"], columns: Sequence[str]) -> "pa.Table":
-        """The rows of `ids`, in that order."""
-        ...
+_AHEAD = 3  # batches ready or under way for each thread
 
 
 @dataclass(frozen=True)
@@ -44,7 +33,7 @@ class Batch:
 
 
 def batches(
-    collection: Images,
+    collection: Collection,
     ids: Int64[np.ndarray, "N"],
     labels: Int[np.ndarray, "N"],
     *,
@@ -57,16 +46,8 @@ def batches(
 ) -> Generator[Batch, None, None]:
     """Batches of step `start`, `start` + 1 and so on, without end; closing the iterator stops its threads.
 
-    Args:
-        collection: Where the images lie.
-        ids: Rows that take part.
-        labels: Class of each of them, 0 to C - 1.
-        batch: Images a step.
-        seed: Of sampling and augmentation.
-        start: First step; the batch of a step does not depend on it.
-        sample: All rows equally often, or all classes.
-        size: Side of the images, in pixels; what `augments` leave at another size is cut square and resized.
-        augments: Applied in this order.
+    Of the rows `ids`, whose classes `labels` are 0 to C - 1. Images have a side of `size` pixels: what `augments`, in
+    this order, leave at another size is cut square and resized.
 
     Raises:
         ImageError, CollectionError: As they came up in a thread, at the step that they belong to.
@@ -82,52 +63,15 @@ def batches(
             images[item] = _square(apply(augments, sampling.generator(seed, step, item), image), size)
         return Batch(step, images, labels[rows].astype(np.int32))
 
-    return _ahead(make, start, cores())
-
-
-def _ahead(make: Callable[[int], Batch], start: int, threads: int) -> Generator[Batch, None, None]:
-    """make(start), make(start + 1), ... in order; thread i of T makes every T-th, into a queue of its own.
-
-    With a queue for each thread the order needs no sorting, and a slow step holds back no more than `_AHEAD` others.
-    """
-    stop = threading.Event()
-    lanes: list[queue.Queue[Batch | BaseException]] = [queue.Queue(_AHEAD) for _ in range(threads)]
-
-    def work(lane: queue.Queue[Batch | BaseException], first: int) -> None:
-        step = first
-        while not stop.is_set():
-            try:
-                made: Batch | BaseException = make(step)
-            except BaseException as error:  # noqa: BLE001 - not handled here, but raised where the batch is awaited
-                made = error
-            while not stop.is_set():
-                try:
-                    lane.put(made, timeout=0.1)
-                    break
-                except queue.Full:
-                    continue
-            if isinstance(made, BaseException):
-                return
-            step += threads
-
-    workers = [
-        threading.Thread(target=work, args=(lane, start + i), name=f"batches-{i}", daemon=True)
-        for i, lane in enumerate(lanes)
-    ]
-    for worker in workers:
-        worker.start()
+    pool = ThreadPoolExecutor(cores())
     try:
-        turn = 0
+        steps = (pool.submit(make, step) for step in count(start))
+        ahead = deque(islice(steps, _AHEAD * cores()))
         while True:
-            made = lanes[turn % threads].get()
-            if isinstance(made, BaseException):
-                raise made
-            yield made
-            turn += 1
+            yield ahead.popleft().result()
+            ahead.append(next(steps))
     finally:
-        stop.set()
-        for worker in workers:
-            worker.join()
+        pool.shutdown(cancel_futures=True)
 
 
 def _square(image: Image, size: int) -> UInt8[np.ndarray, "S S 3"]:

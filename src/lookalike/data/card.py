@@ -9,7 +9,7 @@ Other rooms add entries of their own (`index` adds `model`), and each keeps thos
 """
 
 from collections import Counter
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
@@ -17,6 +17,7 @@ import pyarrow as pa
 
 from lookalike import __version__
 from lookalike.core.errors import CollectionError
+from lookalike.core.files import read_card
 from lookalike.core.journal import note, table
 from lookalike.data.collection import Collection
 from lookalike.data.sources import SPLITS
@@ -26,15 +27,15 @@ from lookalike.data.sources import SPLITS
 class Report:
     """What `prepare` did, and what the collection holds now."""
 
-    added: int = 0
-    edited: int = 0
+    added: int
+    edited: int
     """Rows whose labels or other descriptions, or only the file's time, are new."""
-    gone: int = 0
-    failed: int = 0
+    gone: int
+    failed: int
     """Images that could not be read this time; the errors table also has those of earlier runs."""
-    counts: dict[str, dict[str, int]] = field(default_factory=dict)
+    counts: dict[str, dict[str, int]]
     """Domain -> split ("none" where there is none) -> rows."""
-    errors: int = 0
+    errors: int
     """Rows of the errors table."""
 
     @property
@@ -52,84 +53,55 @@ class Report:
 
     def sentence(self, out: str) -> str:
         """What was done, in words."""
-        done = [
-            f"{n:,} {what}" for n, what in ((self.added, "added"), (self.edited, "edited"), (self.gone, "gone")) if n
-        ]
+        done = [f"{n:,} {what}" for what in ("added", "edited", "gone") if (n := getattr(self, what))]
         failed = f"; {self.errors:,} could not be read, see `lookalike info {out}`" if self.errors else ""
         return f"`{out}` holds {self.rows:,} images: {', '.join(done) or 'nothing was new'}{failed}"
 
 
-def first_card(options: dict[str, Any]) -> dict[str, Any]:
-    """The card of a new collection."""
-    return {
-        "what": "a collection of images",
-        "made_by": f"lookalike {__version__}",
-        "created": _now(),
-        "options": options,
-    }
+def card_of(out: str, options: dict[str, Any]) -> dict[str, Any]:
+    """The card of the collection `out`, or a new one; CollectionError if its rows were made with other options."""
+    card = read_card(out)
+    for name, value in options.items():
+        if (was := card.get("options", {}).get(name, value)) != value:
+            raise CollectionError(
+                f"`{out}` was made with `--{name} {was}`, not {value}.",
+                hint=f"give `--{name} {was}`, or another `--out`",
+            )
+    made_by = f"lookalike {__version__}"
+    return card or {"what": "a collection of images", "made_by": made_by, "created": _now(), "options": options}
 
 
 def _now() -> str:
     return datetime.now(UTC).isoformat(timespec="seconds")
 
 
-def check_options(out: str, recorded: dict[str, Any], wanted: dict[str, Any]) -> None:
-    """CollectionError if the collection `out` was made with other options: it would hold two kinds of rows."""
-    for name, value in wanted.items():
-        if recorded.get(name, value) != value:
-            raise CollectionError(
-                f"`{out}` was made with `--{name} {recorded[name]}`, not {value}.",
-                hint=f"give `--{name} {recorded[name]}`, or another `--out`",
-            )
-
-
 def note_small(collection: Collection, pixels: int) -> None:
     """Say that a model reads images of `pixels` px and the collection keeps smaller ones, if that is so."""
-    stored = collection.card.get("options", {}).get("size")
-    if stored is not None and stored < pixels:
+    if (stored := collection.card.get("options", {}).get("size", pixels)) < pixels:
         note(
             f"`{collection.path}` stores images at {stored} px and the model reads {pixels} px: they are enlarged; "
             f"`lookalike prepare SOURCE --size {pixels} --out NEW` keeps what it can see"
         )
 
 
-def counts_of(collection: Collection) -> dict[str, dict[str, int]]:
-    """Domain -> split -> rows; "none" stands for a row without one."""
+def finish(collection: Collection, added: int, edited: int, gone: int, failed: int) -> Report:
+    """Report what was done and what there is now, and write it to the card unless that says so already."""
     counts: dict[str, dict[str, int]] = {}
-    for (domain, split), rows in sorted(_grouped(collection, "domain", "split").items(), key=_by_name):
+    for (domain, split), rows in sorted(_grouped(collection, "domain", "split").items()):
         counts.setdefault(domain or "none", {})[split or "none"] = rows
-    return counts
-
-
-def _by_name(entry: tuple[tuple[Any, ...], int]) -> list[str]:
-    return [name or "" for name in entry[0]]
-
-
-def _grouped(collection: Collection, *columns: str) -> Counter[tuple[Any, ...]]:
-    """How many rows have each combination of values in these columns."""
-    found: Counter[tuple[Any, ...]] = Counter()
-    for batch in collection.scan(columns, batch_rows=2**16):
-        grouped = pa.table(batch).group_by(list(columns)).aggregate([([], "count_all")])
-        for row in grouped.to_pylist():
-            found[tuple(row[column] for column in columns)] += row["count_all"]
-    return found
-
-
-def _licences(collection: Collection) -> dict[str, int]:
-    """Rows per licence, if the sources have such a column."""
-    for name in ("licence", "license"):
-        if name in collection.columns:
-            return {str(value): rows for (value,), rows in _grouped(collection, name).items() if value is not None}
-    return {}
-
-
-def finish_card(collection: Collection, report: Report) -> None:
-    """Write what the collection holds now, unless the card says so already."""
-    entries = {
-        "rows": report.rows,
-        "errors": report.errors,
-        "counts": report.counts,
-        "licences": _licences(collection),
-    }
-    if {name: collection.card.get(name) for name in entries} != entries or report.edited or report.gone or report.added:
+    report = Report(added, edited, gone, failed, counts, len(collection.errors()))
+    licence = next((name for name in ("licence", "license") if name in collection.columns), None)
+    licences = {name: rows for (name,), rows in _grouped(collection, licence).items() if name} if licence else {}
+    entries = {"rows": report.rows, "errors": report.errors, "counts": counts, "licences": licences}
+    if edited or gone or any(collection.card.get(name) != told for name, told in entries.items()):
         collection.update_card({**entries, "updated": _now()})
+    return report
+
+
+def _grouped(collection: Collection, *columns: str) -> Counter[tuple[str, ...]]:
+    """How many rows have each combination of values in these columns; null is an empty text."""
+    found: Counter[tuple[str, ...]] = Counter()
+    for batch in collection.scan(columns, batch_rows=2**16):
+        for row in pa.table(batch).group_by(list(columns)).aggregate([([], "count_all")]).to_pylist():
+            found[tuple("" if row[name] is None else str(row[name]) for name in columns)] += row["count_all"]
+    return found

@@ -10,6 +10,7 @@ values change in place, one column of one fragment at a time: vectors are added 
 without the bytes of an image being written again.
 """
 
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import timedelta
@@ -28,7 +29,6 @@ from lance.fragment import write_fragments
 from lookalike.core.errors import CollectionError
 from lookalike.core.files import Held, fingerprint, found_at, kind_of, locked, read_card, storage_errors, write_json
 from lookalike.core.shapes import Ids
-from lookalike.data.conditions import check_brackets, condition_error
 
 SCHEMA = pa.schema(
     [
@@ -48,27 +48,24 @@ SCHEMA = pa.schema(
         pa.field("stamp", pa.string(), nullable=False),  # size and time of what was read, to see changes
     ]
 )
-ERRORS = pa.schema(
-    [
-        pa.field("id", pa.int64(), nullable=False),  # the id that the image would have
-        pa.field("source", pa.string(), nullable=False),
-        pa.field("reason", pa.string(), nullable=False),
-        pa.field("stamp", pa.string(), nullable=False),
-    ]
-)
+DESCRIPTION = tuple(SCHEMA.names[6:12])
+"""What a source says of an image: texts, then its two roles."""
+_REASON = pa.field("reason", pa.string(), nullable=False)
+ERRORS = pa.schema([SCHEMA.field("id"), SCHEMA.field("source"), _REASON, SCHEMA.field("stamp")])
+"""`id` is the one that the image would have."""
 VECTORS = ("features_", "mirrored_", "embedding_")
 """How the names of the encoders' columns begin."""
 _PRESENT = "gone = false"
 SWEEP = 32
 """Commits until old versions are cleared: a version lists all pieces of the table, so keeping all grows as a square."""
 # Lance reads ahead up to 2 GB by itself; images need far less to keep the disk busy.
-_READ_AHEAD = {"batch_readahead": 2, "fragment_readahead": 2, "io_buffer_size": 64 << 20}
+_IN_ORDER = {"scan_in_order": True, "batch_readahead": 2, "fragment_readahead": 2, "io_buffer_size": 64 << 20}
 
 
 class Collection:
     """An open collection. Reading sees the rows that are not gone, in the order of their ids.
 
-    An object stays at the version that it opened, and moves on with what it writes itself.
+    An object stays at the version that it opened, and moves on with what it writes itself, which is done in `locked`.
     """
 
     def __init__(self, path: str) -> None:
@@ -85,26 +82,29 @@ class Collection:
             out = path if kind in ("missing", "empty") else "COLL"  # what is something else stays so
             raise CollectionError(f"{found_at(path)}, not a collection.", hint=f"lookalike prepare SOURCE --out {out}")
         try:
-            found = cls(path)
+            made = cls(path)
         except (ValueError, OSError) as error:
             raise CollectionError(
                 f"`{path}/rows.lance` is not a table: its first write was interrupted, or files are missing.",
                 hint=f"lookalike prepare SOURCE --out {path} writes it anew",
             ) from error
-        _check_schema(path, found.schema)
-        return found
+        for field in SCHEMA:
+            found = made.schema.field(field.name).type if field.name in made.columns else "missing"
+            if found != field.type:
+                raise CollectionError(
+                    f"The table of `{path}` is another one's: column `{field.name}` is {found}, expected {field.type}.",
+                    hint="lookalike prepare SOURCE --out NEW_COLLECTION",
+                )
+        return made
 
     @classmethod
     def create(cls, path: str | Path, extra: pa.Schema | None = None) -> "Collection":
         """A new, empty collection with the further columns `extra`; the caller holds the lock."""
         path = str(path)
-        schema = pa.schema([*SCHEMA, *(extra or ())])
         with storage_errors(path):
             Path(path).mkdir(parents=True, exist_ok=True)
-            lance.write_dataset(schema.empty_table(), f"{path}/rows.lance")
+            lance.write_dataset(pa.schema([*SCHEMA, *(extra or ())]).empty_table(), f"{path}/rows.lance")
         return cls(path)
-
-    # ------------------------------------------------------------------ what it is
 
     @property
     def version(self) -> int:
@@ -117,25 +117,24 @@ class Collection:
         return read_card(self.path)
 
     @property
-    def columns(self) -> list[str]:
-        """Names of all columns."""
-        return list(self._dataset.schema.names)
-
-    @property
     def schema(self) -> pa.Schema:
         """Names and types of all columns."""
         return self._dataset.schema
+
+    @property
+    def columns(self) -> list[str]:
+        """Names of all columns."""
+        return list(self.schema.names)
 
     @property
     def fingerprint(self) -> str:
         """64 hex digits over ids, image hashes, labels and domains of the rows that are not gone."""
         if "fingerprint" not in self._cache:
             table = self.table(["id", "sha256", "label", "domain"])
-            texts = [
-                "\0".join("\1" if text is None else text for text in table[c].to_pylist()) for c in ("label", "domain")
-            ]
             ids = table["id"].to_numpy().astype("<i8").tobytes()
-            self._cache["fingerprint"] = fingerprint(ids, b"".join(table["sha256"].to_pylist()), *texts)
+            texts = (pc.fill_null(table[name], "\1").to_pylist() for name in ("label", "domain"))
+            hashes = b"".join(table["sha256"].to_pylist())
+            self._cache["fingerprint"] = fingerprint(ids, hashes, *map("\0".join, texts))
         return str(self._cache["fingerprint"])
 
     @property
@@ -152,8 +151,6 @@ class Collection:
             self._cache["length"] = self._dataset.count_rows(filter=_PRESENT)
         return int(self._cache["length"])
 
-    # ------------------------------------------------------------------ reading
-
     def scan(
         self, columns: Sequence[str], where: str | None = None, batch_rows: int = 1024, *, gone: bool = False
     ) -> Iterator[pa.RecordBatch]:
@@ -162,51 +159,55 @@ class Collection:
         `where` is an SQL condition over the columns (`domain = 'cars' AND price < 10`); `gone` also yields the
         rows that are marked so. CollectionError if a column is unknown or the condition can't be understood.
         """
-        self._check_columns(columns)
+        names = self._fields(columns).names
         # A condition of the user's is never put together with ours, which a comment in it could undo.
         hidden = where is not None and not gone
+        read = [*names, "gone"] if hidden and "gone" not in names else names
+        condition = None if gone else _PRESENT
         try:
-            for batch in self._scanner(
-                [*columns, "gone"] if hidden and "gone" not in columns else columns,
-                where if where is not None or gone else _PRESENT,
-                batch_rows,
-            ).to_batches():
-                yield batch.filter(pc.invert(batch["gone"])).select(list(columns)) if hidden else batch
+            if where is not None:
+                _check_brackets(where)
+                self._dataset.scanner(columns=["id"], filter=where).explain_plan()  # its error speaks of what was typed
+                condition = f"({where}\n)"  # else words behind a whole condition are passed over
+            for batch in self._dataset.scanner(read, condition, batch_size=batch_rows, **_IN_ORDER).to_batches():
+                yield batch.filter(pc.invert(batch["gone"])).select(names) if hidden else batch
         except ValueError as error:  # before the first batch, or where a value makes the condition impossible
-            raise condition_error(where, self.columns, error) from error
+            # Lance puts its own stages before the reason, and the place in its sources and its columns behind it.
+            reason = str(error).split(", /")[0].split(" Valid fields are")[0].rstrip(".")
+            reason = reason.removeprefix("Invalid user input: ").rpartition("Arrow error: ")[2]
+            known = ", ".join(name for name in self.columns if name != "image")
+            raise CollectionError(
+                f"The condition `{where}` can't be understood: {reason}.",
+                hint=f"it is SQL over the columns {known}; texts stand in single quotes",
+            ) from error
 
     def table(self, columns: Sequence[str], where: str | None = None, *, gone: bool = False) -> pa.Table:
         """All of `scan` at once."""
-        schema = pa.schema([self.schema.field(name) for name in columns if name in self.columns])
-        return pa.Table.from_batches(list(self.scan(columns, where, gone=gone)), schema)
+        return pa.Table.from_batches(list(self.scan(columns, where, gone=gone)), self._fields(columns))
 
     def take(self, ids: Ids, columns: Sequence[str]) -> pa.Table:
         """The rows `ids`, in that order, each as often as it is asked for; CollectionError if one does not exist."""
-        self._check_columns(columns)
+        fields = self._fields(columns)
         if len(ids) == 0:
-            return pa.schema([self.schema.field(name) for name in columns]).empty_table()
-        return self._dataset.take(self._positions(ids), columns=list(columns))
+            return fields.empty_table()
+        return self._dataset.take(self._positions(ids), columns=fields.names)
 
     def vectors(self, name: str, *, partial: bool = False) -> tuple[Int64[np.ndarray, "N"], Float32[np.ndarray, "N D"]]:
         """Ids and vectors of column `name`, all rows that are not gone.
 
         Rows that have none are left out if `partial`, else CollectionError.
         """
+        hint = f"lookalike embed MODEL {self.path}"
         if name not in self.columns:
-            made = [c for c in self.columns if pa.types.is_fixed_size_list(self.schema.field(c).type)]
-            raise CollectionError(
-                f"`{self.path}` has no column `{name}`"
-                + (f"; it has vectors of other encoders: {', '.join(made)}." if made else " and no vectors at all."),
-                hint=f"lookalike embed MODEL {self.path}",
-            )
+            made = [field.name for field in self.schema if pa.types.is_fixed_size_list(field.type)]
+            found = f"; it has vectors of other encoders: {', '.join(made)}." if made else " and no vectors at all."
+            raise CollectionError(f"`{self.path}` has no column `{name}`{found}", hint=hint)
         ids = np.empty(len(self), np.int64)
         vectors = np.empty((len(self), self.schema.field(name).type.list_size), np.float32)
         done = 0
         for batch in self.scan(["id", name], f"`{name}` IS NOT NULL" if partial else None):
             if batch[name].null_count:
-                raise CollectionError(
-                    f"Some rows of `{self.path}` have no value in `{name}`.", hint=f"lookalike embed MODEL {self.path}"
-                )
+                raise CollectionError(f"Some rows of `{self.path}` have no value in `{name}`.", hint=hint)
             ids[done : done + len(batch)] = batch["id"].to_numpy()
             vectors[done : done + len(batch)] = batch[name].flatten().to_numpy().reshape(len(batch), -1)
             done += len(batch)
@@ -214,15 +215,11 @@ class Collection:
 
     def missing(self, name: str) -> Int64[np.ndarray, "M"]:
         """Ids of the rows that are not gone and have no value in the vector column `name` (which may not exist yet)."""
-        where = f"`{name}` IS NULL" if name in self.columns else None
-        return np.asarray(self.table(["id"], where)["id"])
+        return np.asarray(self.table(["id"], f"`{name}` IS NULL" if name in self.columns else None)["id"])
 
     def errors(self) -> pa.Table:
         """Images that could not be read: columns of `ERRORS`."""
-        path = f"{self.path}/errors.lance"
-        return lance.dataset(path).to_table() if committed(path) else ERRORS.empty_table()
-
-    # ------------------------------------------------------------------ writing; the caller holds `locked`
+        return lance.dataset(self._errors).to_table() if committed(self._errors) else ERRORS.empty_table()
 
     @contextmanager
     def locked(self, verb: str) -> Iterator[None]:
@@ -233,11 +230,10 @@ class Collection:
 
     def sweep(self) -> None:
         """Remove what a killed or refused write left, and the versions before this one if no reader has any open."""
-        errors = f"{self.path}/errors.lance"
         with storage_errors(self.path), self._held.alone() as alone:
             old = alone and self._dataset.latest_version == self.version
-            for dataset in (self._dataset, *([lance.dataset(errors)] if committed(errors) else [])):
-                age = timedelta(0) if old else timedelta(days=36_500)
+            age = timedelta(0) if old else timedelta(days=36_500)
+            for dataset in (self._dataset, *([lance.dataset(self._errors)] if committed(self._errors) else [])):
                 dataset.cleanup_old_versions(older_than=age, delete_unverified=True)
 
     def append(self, table: pa.Table) -> None:
@@ -245,10 +241,9 @@ class Collection:
         ids = np.concatenate([[self.next_id - 1], table["id"].to_numpy()])
         if (np.diff(ids) <= 0).any():
             raise ValueError("ids must rise, and lie above those of the rows that are there")
-        fields = [self.schema.field(name) for name in table.column_names]
         with storage_errors(self.path):
-            fragments = write_fragments(table.cast(pa.schema(fields)), self._dataset.uri, mode="append")
-            self._commit(LanceOperation.Append(fragments))
+            rows = table.cast(self._fields(table.column_names))
+            self._commit(LanceOperation.Append(write_fragments(rows, self._dataset.uri, mode="append")))
         self._cache["next_id"] = int(ids[-1]) + 1  # so that a thousand appends do not read all ids a thousand times
 
     def update(self, table: pa.Table) -> None:
@@ -260,14 +255,15 @@ class Collection:
             return
         positions = self._positions(table["id"].to_numpy())
         order = np.argsort(positions, kind="stable")
-        updated, fields = [], []
+        updated, fields, first, stop = [], [], 0, 0
         with storage_errors(self.path):
-            for fragment, start, stop in self._fragments():
-                first, last = np.searchsorted(positions, (start, stop), sorter=order)
+            for fragment in self._dataset.get_fragments():
+                stop += fragment.physical_rows
+                last = int(np.searchsorted(positions, stop, sorter=order))
                 if first < last:
-                    rows = order[first:last]
-                    metadata, fields = fragment.update_columns(table.take(pa.array(rows)), left_on="id")
+                    metadata, fields = fragment.update_columns(table.take(pa.array(order[first:last])), left_on="id")
                     updated.append(metadata)
+                first = last
             self._commit(LanceOperation.Update([], updated, [], fields))
 
     def mark_gone(self, ids: Ids) -> None:
@@ -296,8 +292,8 @@ class Collection:
         kind = pa.list_(pa.float32(), vectors.shape[1])
         if name not in self.columns:
             self.add_columns(pa.schema([pa.field(name, kind, metadata=dict(metadata))]))
-        if self.schema.field(name).type != kind:
-            raise CollectionError(f"Column `{name}` of `{self.path}` is {self.schema.field(name).type}, not {kind}.")
+        if (found := self.schema.field(name).type) != kind:
+            raise CollectionError(f"Column `{name}` of `{self.path}` is {found}, not {kind}.")
         values = pa.FixedSizeListArray.from_arrays(pa.array(vectors.reshape(-1)), vectors.shape[1])
         self.update(pa.table({"id": pa.array(ids), name: values}))
 
@@ -307,30 +303,25 @@ class Collection:
 
     def add_errors(self, table: pa.Table) -> None:
         """Add rows to the errors table."""
-        path = f"{self.path}/errors.lance"
+        mode = "append" if committed(self._errors) else "create"
         with storage_errors(self.path):
-            lance.write_dataset(table.cast(ERRORS), path, mode="append" if committed(path) else "create")
+            lance.write_dataset(table.cast(ERRORS), self._errors, mode=mode)
 
     def drop_errors(self, ids: Ids) -> None:
         """Forget these rows of the errors table."""
         if len(ids):
             with storage_errors(self.path):
-                lance.dataset(f"{self.path}/errors.lance").delete(f"id IN ({', '.join(map(str, ids.tolist()))})")
+                lance.dataset(self._errors).delete(f"id IN ({', '.join(map(str, ids.tolist()))})")
 
-    # ------------------------------------------------------------------ inside
+    @property
+    def _errors(self) -> str:
+        return f"{self.path}/errors.lance"
 
     def _commit(self, operation: Any) -> None:
         self._dataset = lance.LanceDataset.commit(self._dataset, operation, read_version=self._dataset.version)
         self._cache = {}
         if self.version % SWEEP == 0:
             self.sweep()
-
-    def _fragments(self) -> Iterator[tuple[Any, int, int]]:
-        start = 0
-        for fragment in self._dataset.get_fragments():
-            rows = fragment.physical_rows
-            yield fragment, start, start + rows
-            start += rows
 
     def _all_ids(self) -> Ids:
         if "ids" not in self._cache:
@@ -347,23 +338,26 @@ class Collection:
             raise CollectionError(f"`{self.path}` has no row with id {ids[~found][0]}.")
         return positions
 
-    def _check_columns(self, columns: Sequence[str]) -> None:
+    def _fields(self, columns: Sequence[str]) -> pa.Schema:
+        """These columns; CollectionError if one is unknown."""
+        schema = self.schema
         for name in columns:
-            if name not in self.columns:
-                close = get_close_matches(name, self.columns, 1)
+            if name not in schema.names:
+                close = get_close_matches(name, schema.names, 1)
                 raise CollectionError(
                     f"`{self.path}` has no column `{name}`.",
-                    hint=f"did you mean `{close[0]}`?" if close else f"columns: {', '.join(self.columns)}",
+                    hint=f"did you mean `{close[0]}`?" if close else f"columns: {', '.join(schema.names)}",
                 )
+        return pa.schema([schema.field(name) for name in columns])
 
-    def _scanner(self, columns: Sequence[str], where: str | None, batch_rows: int) -> Any:
-        if where is not None:
-            check_brackets(where)
-            self._dataset.scanner(columns=["id"], filter=where).explain_plan()  # its error speaks of what was typed
-            where = f"({where}\n)"  # else words behind a whole condition are passed over
-        return self._dataset.scanner(
-            columns=list(columns), filter=where, batch_size=batch_rows, scan_in_order=True, **_READ_AHEAD
-        )
+
+def _check_brackets(where: str) -> None:
+    """ValueError if a bracket closes that never opened: Lance stops reading there, and our own would match it."""
+    depth = 0
+    for character in re.sub(r"'[^']*'|\"[^\"]*\"|`[^`]*`", "", where):
+        depth += {"(": 1, ")": -1}.get(character, 0)
+        if depth < 0:
+            raise ValueError("a bracket closes that was not opened")
 
 
 def is_vector(field: pa.Field) -> bool:
@@ -374,13 +368,3 @@ def is_vector(field: pa.Field) -> bool:
 def committed(path: str) -> bool:
     """Whether the Lance table at `path` has a version: a killed first write leaves a directory without one."""
     return any(Path(path, "_versions").glob("*.manifest"))
-
-
-def _check_schema(path: str, schema: pa.Schema) -> None:
-    for field in SCHEMA:
-        found = schema.field(field.name).type if field.name in schema.names else "missing"
-        if found != field.type:
-            raise CollectionError(
-                f"The table of `{path}` is another one's: column `{field.name}` is {found}, expected {field.type}.",
-                hint="lookalike prepare SOURCE --out NEW_COLLECTION",
-            )

@@ -17,7 +17,7 @@ from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
-from contextlib import contextmanager
+from contextlib import closing
 from dataclasses import dataclass
 from itertools import chain, islice
 from multiprocessing import connection, get_context, parent_process
@@ -45,7 +45,7 @@ class Task:
 class Converted:
     """An image as it is stored; `sha256` is of the source's bytes, width and height of its upright original."""
 
-    data: bytes
+    image: bytes
     width: int
     height: int
     sha256: bytes
@@ -77,9 +77,8 @@ def convert(task: Task, size: int) -> Outcome:
     except ImageError as error:
         return Failed(error.message)
     except Exception as error:  # noqa: BLE001  of a codec, or ours: a run is worth more than one image
-        return Failed(
-            f"The image could not be converted: {type(error).__name__}: {' '.join(str(error).split())[:120]}."
-        )
+        words = " ".join(str(error).split())[:120]
+        return Failed(f"The image could not be converted: {type(error).__name__}: {words}.")
     return Converted(stored.data, stored.width, stored.height, digest)
 
 
@@ -94,14 +93,13 @@ def convert_all(tasks: Iterable[Task], size: int, workers: int = 0) -> Iterator[
     if workers <= 1:
         yield from (convert(task, size) for task in tasks)
         return
-    with _Workers(workers) as many, _Workers(1) as careful:
+    with closing(_Workers(workers)) as many, closing(_Workers(1)) as careful:
         waiting: deque[tuple[Sequence[Task], Future[list[Outcome]]]] = deque()
-        while chunk := list(islice(tasks, CHUNK)):
-            waiting.append((chunk, many.submit(chunk, size)))
-            if len(waiting) >= 2 * workers + 2:
+        while (chunk := list(islice(tasks, CHUNK))) or waiting:
+            if chunk:
+                waiting.append((chunk, many.submit(chunk, size)))
+            if not chunk or len(waiting) >= 2 * workers + 2:
                 yield from _outcomes(*waiting.popleft(), careful, size)
-        while waiting:
-            yield from _outcomes(*waiting.popleft(), careful, size)
 
 
 def _outcomes(
@@ -131,39 +129,27 @@ class _Workers:
     def submit(self, tasks: Sequence[Task], size: int) -> "Future[list[Outcome]]":
         """Outcomes of `tasks`, or BrokenProcessPool if a process dies before they are there."""
         if self._pool is None:
-            self._pool = ProcessPoolExecutor(self._count, mp_context=get_context("spawn"), initializer=_start_worker)
+            self._pool = ProcessPoolExecutor(self._count, mp_context=get_context("spawn"), initializer=_end_with_parent)
+        # A process started meanwhile never hears Ctrl-C; this one hears it afterwards.
+        before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
         try:
-            with _interrupts_blocked():
-                return self._pool.submit(_convert_chunk, tasks, size)
+            return self._pool.submit(_convert_chunk, tasks, size)
         except BrokenProcessPool:
             self._pool.shutdown()
             self._pool = None
-            return self.submit(tasks, size)
+        finally:
+            signal.pthread_sigmask(signal.SIG_SETMASK, before)
+        return self.submit(tasks, size)
 
-    def __enter__(self) -> "_Workers":
-        return self
-
-    def __exit__(self, *_: object) -> None:
+    def close(self) -> None:
         if self._pool is not None:
             self._pool.shutdown(cancel_futures=True)
 
 
-@contextmanager
-def _interrupts_blocked() -> Iterator[None]:
-    """A process started inside never hears Ctrl-C; this one hears it when the block ends."""
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
-    try:
-        yield
-    finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, before)
-
-
-def _start_worker() -> None:
-    threading.Thread(target=_end_with_parent, daemon=True).start()
-
-
 def _end_with_parent() -> None:
-    parent = parent_process()
-    if parent is not None:
-        connection.wait([parent.sentinel])
-        os._exit(1)
+    def wait() -> None:
+        if (parent := parent_process()) is not None:
+            connection.wait([parent.sentinel])
+            os._exit(1)
+
+    threading.Thread(target=wait, daemon=True).start()

@@ -12,25 +12,24 @@ Memory: about 50 bytes an image of the listing, which lies on the disk, and `BAT
 """
 
 import time
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field, replace
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import fields
 from itertools import tee
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
-from jaxtyping import Bool, Int64, UInt8
 
 from lookalike.core.errors import CollectionError, UsageError
-from lookalike.core.files import locked, read_card, refuse_unless
+from lookalike.core.files import locked, refuse_unless
 from lookalike.core.journal import progress
 from lookalike.core.shapes import Ids
-from lookalike.data.card import Report, check_options, counts_of, finish_card, first_card
-from lookalike.data.collection import Collection, committed
-from lookalike.data.convert import Converted, Failed, Outcome, Task, convert_all
-from lookalike.data.follow import same_values
-from lookalike.data.sources.kinds import common_type
-from lookalike.data.sources.listed import place_of
+from lookalike.data.card import Report, card_of, finish
+from lookalike.data.collection import DESCRIPTION, ERRORS, Collection, committed
+from lookalike.data.convert import Converted, Failed, Outcome, Same, Task, convert_all
+from lookalike.data.follow import same_rows
+from lookalike.data.sources.listed import common_type, place_of
 from lookalike.data.sources.listing import Listing, list_images
 
 SIZE = 256
@@ -40,9 +39,7 @@ BATCH = 512
 BATCH_SECONDS = 5.0
 """Seconds between commits, at least: on a fast machine a commit holds more images."""
 BATCH_MOST = 4096
-"""Images of a commit, at most: they wait in memory."""
-
-DESCRIPTION = ("label", "domain", "split", "group", "is_query", "is_gallery")
+"""Images of a commit, at most: they wait in memory. Of rows that are edited without them eight times as many."""
 
 
 def prepare(
@@ -55,18 +52,9 @@ def prepare(
     workers: int = 0,
     exclude: Sequence[str] = (),
 ) -> Report:
-    """Make or continue the collection `out` from `sources`.
+    """Make or continue the collection `out` from `sources`; the options are those of the command.
 
-    Args:
-        sources: Folders, CSV or Parquet files. Rows of sources that are in the collection and not named here stay.
-        out: The collection's directory.
-        size: Shorter side of a stored image, in pixels; smaller images stay as they are.
-        limit: Only the first so many images of the listing; those behind it are neither added nor marked.
-        test: Share of the labels that become split `test` where the source gives no split, the others `train`; 0
-            gives no splits.
-        workers: Processes that decode; 0: one a core.
-        exclude: Patterns (`*` any text, `?` a letter) of what is left out: names of folders or files, or their paths
-            within a source. Rows that they fit are marked as gone.
+    Rows of sources that are not named here stay, as do those behind `limit`; what `exclude` fits is marked as gone.
 
     Raises:
         SourceError: A source is missing, empty, or says something impossible.
@@ -74,286 +62,6 @@ def prepare(
         UsageError: A number is out of range.
         StorageError: `out` is something else, is being written to, or the disk refuses.
     """
-    _check_numbers(size, limit, test, workers)
-    refuse_unless(out, ("missing", "empty", "collection"), "collection")
-    options = {"size": size, "test": test}
-    with locked(out, "prepare"):  # before the card is read: another process may be writing it
-        card = read_card(out)
-        check_options(out, card.get("options", options), options)
-        entries = {entry["name"]: entry for entry in card.get("sources", [])}
-        known = {name: entry["path"] for name, entry in entries.items()}
-        with list_images(sources, known, test, out, exclude) as listing:
-            collection = _open_or_create(out, listing)
-            named = {"sources": list({**entries, **listing.sources}.values())}
-            collection.update_card(named if card else {**first_card(options), **named})
-            return _update(collection, listing, len(listing) if limit is None else limit, size, workers)
-
-
-def _update(collection: Collection, listing: Listing, limit: int, size: int, workers: int) -> Report:
-    shown = _latest(collection, listing)
-    used, known = _current_errors(collection, listing)
-    bad = np.zeros(len(listing), bool)
-    bad[list(known)] = True
-    plan = _plan(collection, listing, shown, bad, limit)
-    batch = _Batch(collection, tuple(listing.columns.names), shown, used)
-    _convert(batch, listing, plan, size, workers)
-    gone = _gone_ids(collection, listing, shown)
-    collection.mark_gone(gone)
-    report = replace(batch.report, gone=len(gone), counts=counts_of(collection), errors=len(collection.errors()))
-    finish_card(collection, report)
-    return report
-
-
-# ---------------------------------------------------------------------- what there is to do
-
-
-_NOTHING, _EDIT, _READ = 0, 1, 2
-
-
-def _latest(collection: Collection, listing: Listing) -> Ids:
-    """The id of the latest row of each image of the listing, gone or not; -1 where there is none."""
-    shown = np.full(len(listing), -1, np.int64)
-    for batch in collection.scan(["id", "source"], batch_rows=2**14, gone=True):
-        places = listing.names.find(batch["source"].to_pylist())
-        shown[places[places >= 0]] = batch["id"].to_numpy()[places >= 0]
-    return shown
-
-
-def _plan(
-    collection: Collection, listing: Listing, shown: Ids, bad: Bool[np.ndarray, "N"], limit: int
-) -> UInt8[np.ndarray, "N"]:
-    """What is to be done for each image; in `shown` an image that became unreadable loses its row."""
-    plan = np.zeros(len(listing), np.uint8)
-    for start, batch in _within(listing, limit):
-        part = slice(start, start + len(batch))
-        known = shown[part] >= 0
-        read, edit = ~known, np.zeros(len(batch), bool)
-        if known.any():
-            there = batch.filter(pa.array(known))
-            same = [*DESCRIPTION, *listing.columns.names]
-            stored = collection.take(shown[part][known], ["stamp", "gone", *same])
-            changed = ~_equal(stored, there, ["stamp"])
-            read[known] = changed
-            edit[known] = ~changed & ~(_equal(stored, there, same) & ~stored["gone"].to_numpy())
-        shown[part][read & bad[part]] = -1
-        plan[part] = np.where(edit, _EDIT, np.where(read & ~bad[part], _READ, _NOTHING))
-    return plan
-
-
-def _within(listing: Listing, limit: int) -> Iterator[tuple[int, pa.RecordBatch]]:
-    """The first `limit` images of the listing."""
-    for start, batch in listing.batches():
-        if start >= limit:
-            return
-        yield start, batch.slice(0, limit - start)
-
-
-def _equal(stored: pa.Table, listed: pa.RecordBatch, names: Sequence[str]) -> Bool[np.ndarray, "M"]:
-    same = np.ones(len(stored), bool)
-    for name in names:
-        column = stored[name].combine_chunks()
-        same &= np.asarray(same_values(column, listed[name].cast(column.type)))
-    return same
-
-
-def _convert(batch: "_Batch", listing: Listing, plan: UInt8[np.ndarray, "N"], size: int, workers: int) -> None:
-    count = int((plan == _READ).sum())
-    # Conversion runs ahead of what is committed: `tee` holds the rows between, a few chunks.
-    rows, ahead = tee(_images(batch, listing, plan))
-    with progress("prepare", "images", count) as bar:
-        try:
-            tasks = (Task(place_of(row.to_pylist()[0]), digest) for _, row, digest in ahead)
-            for (position, row, _), outcome in zip(rows, convert_all(tasks, size, workers), strict=True):
-                batch.add(position, row, outcome)
-                bar.advance()
-                if batch.due():
-                    batch.flush()
-        except KeyboardInterrupt:
-            batch.flush()
-            raise
-    batch.flush()
-
-
-def _images(
-    batch: "_Batch", listing: Listing, plan: UInt8[np.ndarray, "N"]
-) -> Iterator[tuple[int, pa.RecordBatch, bytes | None]]:
-    """The images to read: position, row of the listing, SHA-256 of the bytes that are known. Edits go to `batch`."""
-    for start, listed in listing.batches():
-        part = plan[start : start + len(listed)]
-        for i in np.flatnonzero(part == _EDIT).tolist():
-            batch.edit(start + i, listed.slice(i, 1))
-        read = np.flatnonzero(part == _READ)
-        digests = batch.digests(start + read)
-        for i in read.tolist():
-            yield start + i, listed.slice(i, 1), digests.get(start + i)
-
-
-@dataclass
-class _Batch:
-    """Rows, errors and edits that wait for the next commit."""
-
-    collection: Collection
-    extra: tuple[str, ...]
-    shown: Ids
-    """The id of the row of each image, which follows what is added."""
-    used: set[int]
-    """Ids of the errors table."""
-    report: Report = field(default_factory=Report)
-    good: list[tuple[int, pa.RecordBatch, Converted]] = field(default_factory=list)
-    bad: list[tuple[int, pa.RecordBatch, Failed]] = field(default_factory=list)
-    edits: list[tuple[int, pa.RecordBatch]] = field(default_factory=list)
-
-    def __post_init__(self) -> None:
-        self._next = self.collection.next_id
-        self._begun = time.monotonic()
-
-    def add(self, position: int, row: pa.RecordBatch, outcome: Outcome) -> None:
-        """Put the outcome of one image where it belongs."""
-        if isinstance(outcome, Converted):
-            self.shown[position] = self._new_id()
-            self.good.append((int(self.shown[position]), row, outcome))
-        elif isinstance(outcome, Failed):
-            self.shown[position] = -1
-            self.bad.append((self._new_id(), row, outcome))
-        else:
-            self.edit(position, row)
-
-    def edit(self, position: int, row: pa.RecordBatch) -> None:
-        """Set what the listing says of an image that has its row."""
-        self.edits.append((int(self.shown[position]), row))
-        if len(self.edits) >= 8 * BATCH_MOST:
-            self.flush()
-
-    def digests(self, positions: Ids) -> dict[int, bytes]:
-        """SHA-256 of the bytes of those of these images that have rows, by position."""
-        positions = positions[self.shown[positions] >= 0]
-        found = self.collection.take(self.shown[positions], ["sha256"])["sha256"].to_pylist()
-        return dict(zip(positions.tolist(), found, strict=True))
-
-    def due(self) -> bool:
-        """Whether it is time to commit."""
-        count = len(self.good) + len(self.bad) + len(self.edits)
-        return count >= BATCH_MOST or (count >= BATCH and time.monotonic() - self._begun >= BATCH_SECONDS)
-
-    def flush(self) -> None:
-        """Commit what waits: errors first, since the order of free ids relies on it."""
-        good, bad, edits = self.good, self.bad, self.edits
-        # Let go first: a flush that an interrupt ends is not repeated by the one that answers the interrupt.
-        self.good, self.bad, self.edits = [], [], []
-        if bad:
-            self.collection.add_errors(self._errors(bad))
-        if good:
-            self.collection.append(self._rows(good))
-        if edits:
-            self.collection.update(self._table(edits, {}))
-        before = self.report
-        self.report = replace(
-            before,
-            added=before.added + len(good),
-            failed=before.failed + len(bad),
-            edited=before.edited + len(edits),
-        )
-        self._begun = time.monotonic()
-
-    def _new_id(self) -> int:
-        while self._next in self.used:
-            self._next += 1
-        self._next += 1
-        return self._next - 1
-
-    def _errors(self, bad: list[tuple[int, pa.RecordBatch, Failed]]) -> pa.Table:
-        rows = pa.Table.from_batches([row for _, row, _ in bad])
-        reasons = [failed.reason for _, _, failed in bad]
-        ids = [number for number, _, _ in bad]
-        return pa.table({"id": ids, "source": rows["source"], "reason": reasons, "stamp": rows["stamp"]})
-
-    def _rows(self, good: list[tuple[int, pa.RecordBatch, Converted]]) -> pa.Table:
-        columns: dict[str, list[Any]] = {
-            "image": [converted.data for _, _, converted in good],
-            "width": [converted.width for _, _, converted in good],
-            "height": [converted.height for _, _, converted in good],
-            "sha256": [converted.sha256 for _, _, converted in good],
-        }
-        return self._table([(number, row) for number, row, _ in good], columns, "source")
-
-    def _table(self, rows: list[tuple[int, pa.RecordBatch]], columns: dict[str, list[Any]], *names: str) -> pa.Table:
-        """`columns`, the listing's `names`, and what any edit sets: descriptions, stamp, not gone."""
-        listed = pa.Table.from_batches([row for _, row in rows]).combine_chunks()
-        columns = {"id": [number for number, _ in rows], "gone": [False] * len(rows), **columns}
-        schema = self.collection.schema
-        return pa.table(
-            {
-                **{name: pa.array(values, schema.field(name).type) for name, values in columns.items()},
-                **{n: listed[n].cast(schema.field(n).type) for n in (*names, *DESCRIPTION, *self.extra, "stamp")},
-            }
-        )
-
-
-def _current_errors(collection: Collection, listing: Listing) -> tuple[set[int], set[int]]:
-    """Ids of the errors table, and positions in the listing that it is about; what changed or left is dropped first."""
-    errors = collection.errors()
-    ids, names, stamps = (errors[name].to_pylist() for name in ("id", "source", "stamp"))
-    places = listing.names.find(names).tolist()
-    now = _stamps(listing, np.unique(places)) if ids else {}
-    stale = [
-        number
-        for number, name, stamp, place in zip(ids, names, stamps, places, strict=True)
-        if (place >= 0 or listing.covers(name)) and now.get(place) != stamp
-    ]
-    collection.drop_errors(np.array(stale, np.int64))
-    left = set(ids) - set(stale)
-    return left, {place for number, place in zip(ids, places, strict=True) if number in left and place >= 0}
-
-
-def _stamps(listing: Listing, places: Ids) -> dict[int, str]:
-    """The stamps of the images at these rising positions."""
-    found: dict[int, str] = {}
-    for start, batch in listing.batches():
-        first, last = np.searchsorted(places, (start, start + len(batch)))
-        inside = places[first:last]
-        found |= zip(inside.tolist(), batch["stamp"].take(pa.array(inside - start)).to_pylist(), strict=True)
-    return found
-
-
-def _gone_ids(collection: Collection, listing: Listing, shown: Ids) -> Int64[np.ndarray, "M"]:
-    """Rows of these sources that are not, or no longer, what the listing says."""
-    gone = [np.empty(0, np.int64)]
-    for batch in collection.scan(["id", "source"], batch_rows=2**14):
-        ids, names = batch["id"].to_numpy(), batch["source"].to_pylist()
-        places = listing.names.find(names)
-        wrong = np.zeros(len(ids), bool)
-        wrong[places >= 0] = shown[places[places >= 0]] != ids[places >= 0]
-        for i in np.flatnonzero(places < 0).tolist():
-            wrong[i] = listing.covers(names[i])
-        gone.append(ids[wrong])
-    return np.concatenate(gone)
-
-
-# ---------------------------------------------------------------------- before the work
-
-
-def _open_or_create(out: str, listing: Listing) -> Collection:
-    """The collection with all further columns of the listing; what a killed first write left is written anew."""
-    strings = [pa.field(field.name, pa.string()) if field.type == pa.null() else field for field in listing.columns]
-    if not committed(f"{out}/rows.lance"):
-        return Collection.create(out, pa.schema(strings))
-    collection = Collection.open(out)
-    collection.sweep()
-    for column in listing.columns:
-        if column.name in collection.columns:
-            there = collection.schema.field(column.name).type
-            if common_type(column.type, there) != there:
-                raise CollectionError(
-                    f"Column `{column.name}` holds {column.type} in the sources and {there} in `{out}`.",
-                    hint="rename it in the sources, or give another `--out`",
-                )
-    new = [field for field in strings if field.name not in collection.columns]
-    if new:
-        collection.add_columns(pa.schema(new))
-    return collection
-
-
-def _check_numbers(size: int, limit: int | None, test: float, workers: int) -> None:
     for name, value, fits, expected in (
         ("size", size, size >= 1, "at least 1 pixel"),
         ("limit", limit, limit is None or limit >= 1, "at least 1 image"),
@@ -362,3 +70,173 @@ def _check_numbers(size: int, limit: int | None, test: float, workers: int) -> N
     ):
         if not fits:
             raise UsageError(f"`--{name}` is {value}; expected {expected}.")
+    refuse_unless(out, ("missing", "empty", "collection"), "collection")
+    with locked(out, "prepare"):  # before the card is read: another process may be writing it
+        card = card_of(out, {"size": size, "test": test})
+        known = {entry["name"]: entry for entry in card.get("sources", [])}
+        paths = {name: entry["path"] for name, entry in known.items()}
+        with list_images(sources, paths, test, out, exclude) as listing:
+            collection = _open_or_create(out, listing)
+            named = list({**known, **listing.sources}.values())
+            collection.update_card({**card, "sources": named})
+            update = _Update(collection, listing, len(listing) if limit is None else limit)
+            update.convert(size, workers)
+            gone = update.gone()
+            collection.mark_gone(gone)
+            done = update.done
+            return finish(collection, done[Converted], done[Same], len(gone), done[Failed])
+
+
+def _open_or_create(out: str, listing: Listing) -> Collection:
+    """The collection with all further columns of the listing; what a killed first write left is written anew."""
+    columns = [pa.field(field.name, pa.string()) if field.type == pa.null() else field for field in listing.columns]
+    if not committed(f"{out}/rows.lance"):
+        return Collection.create(out, pa.schema(columns))
+    collection = Collection.open(out)
+    collection.sweep()
+    for name, kind in zip(listing.columns.names, listing.columns.types, strict=True):
+        there = collection.schema.field(name).type if name in collection.columns else kind
+        if common_type(kind, there) != there:
+            raise CollectionError(
+                f"Column `{name}` holds {kind} in the sources and {there} in `{out}`.",
+                hint="rename it in the sources, or give another `--out`",
+            )
+    if new := [field for field in columns if field.name not in collection.columns]:
+        collection.add_columns(pa.schema(new))
+    return collection
+
+
+class _Update:
+    """What a listing asks of a collection, and what waits for the next commit."""
+
+    def __init__(self, collection: Collection, listing: Listing, limit: int) -> None:
+        self.collection, self.listing = collection, listing
+        self.done: Counter[type[Outcome]] = Counter()
+        # The id of the latest row of each image of the listing, gone or not; -1: none, or it can't be read any more.
+        self._shown = np.full(len(listing), -1, np.int64)
+        for ids, _, places in self._rows(gone=True):
+            self._shown[places[places >= 0]] = ids[places >= 0]
+        self._edit, self._read = np.zeros((2, len(listing)), bool)  # what is to be done
+        self._failed = self._make_plan(limit)
+        self._next = collection.next_id
+        self._waiting: list[tuple[int, pa.RecordBatch, Outcome]] = []
+        self._images, self._begun = 0, time.monotonic()
+
+    def _rows(self, *, gone: bool) -> Iterator[tuple[Ids, list[str], Ids]]:
+        """Ids and sources of the collection's rows, and their places in the listing; -1: not there."""
+        for batch in self.collection.scan(["id", "source"], batch_rows=2**14, gone=gone):
+            names = batch["source"].to_pylist()
+            yield batch["id"].to_numpy(), names, self.listing.names.find(names)
+
+    def _make_plan(self, limit: int) -> set[int]:
+        """Plan what is to be done for each image; ids of the errors that stay: others changed, or have left."""
+        errors = self.collection.errors().select(["id", "source", "stamp"]).to_pylist()
+        places = self.listing.names.find([error["source"] for error in errors]).tolist()
+        stamps = {place: error["stamp"] for place, error in zip(places, errors, strict=True)}
+        bad = np.zeros(len(self.listing), bool)
+        names = [*DESCRIPTION, *self.listing.columns.names]
+        for start, listed in self.listing.batches():
+            if start >= limit:
+                break
+            listed = listed.slice(0, limit - start)
+            part = slice(start, start + len(listed))
+            if stamps:
+                bad[part] = [stamps.get(i) == stamp for i, stamp in enumerate(listed["stamp"].to_pylist(), start)]
+            read, edit = self._shown[part] < 0, np.zeros(len(listed), bool)
+            if not read.all():
+                there = listed.filter(pa.array(~read))
+                stored = self.collection.take(self._shown[part][~read], ["stamp", "gone", *names])
+                touched = ~same_rows(stored, there, ["stamp"])
+                edit[~read] = ~touched & (~same_rows(stored, there, names) | stored["gone"].to_numpy())
+                read[~read] = touched
+            self._shown[part][read & bad[part]] = -1
+            self._edit[part], self._read[part] = edit, read & ~bad[part]
+        stale = {
+            error["id"]
+            for place, error in zip(places, errors, strict=True)
+            if (self.listing.covers(error["source"]) if place < 0 else place < limit and not bad[place])
+        }
+        self.collection.drop_errors(np.array(sorted(stale), np.int64))
+        return {error["id"] for error in errors} - stale
+
+    def convert(self, size: int, workers: int) -> None:
+        """Carry out the plan; an interrupt keeps what was done."""
+        # Conversion runs ahead of what is committed: `tee` holds the rows between, a few chunks.
+        rows, ahead = tee(self._planned())
+        with progress("prepare", "images", int(self._read.sum())) as bar:
+            try:
+                tasks = (Task(place_of(row.to_pylist()[0]), digest) for _, row, digest in ahead)
+                for (place, row, _), outcome in zip(rows, convert_all(tasks, size, workers), strict=True):
+                    self._add(place, row, outcome)
+                    bar.advance()
+            finally:
+                self._flush()
+
+    def _planned(self) -> Iterator[tuple[int, pa.RecordBatch, bytes | None]]:
+        """The images to read: place, row of the listing, SHA-256 of the bytes that are known. Edits are made."""
+        for start, listed in self.listing.batches():
+            part = slice(start, start + len(listed))
+            for i in np.flatnonzero(self._edit[part]).tolist():
+                self._add(start + i, listed.slice(i, 1), Same())
+            read = np.flatnonzero(self._read[part])
+            known = read[self._shown[start + read] >= 0]
+            digests = self.collection.take(self._shown[start + known], ["sha256"])["sha256"].to_pylist()
+            told = dict(zip(known.tolist(), digests, strict=True))
+            for i in read.tolist():
+                yield start + i, listed.slice(i, 1), told.get(i)
+
+    def _add(self, place: int, row: pa.RecordBatch, outcome: Outcome) -> None:
+        """Keep the outcome of one image for the next commit, and commit if it is time."""
+        number = int(self._shown[place])
+        if not isinstance(outcome, Same):
+            while self._next in self._failed:
+                self._next += 1
+            number, self._next = self._next, self._next + 1
+            self._shown[place] = number if isinstance(outcome, Converted) else -1
+            self._images += 1
+        self._waiting.append((number, row, outcome))
+        late = len(self._waiting) >= BATCH and time.monotonic() - self._begun >= BATCH_SECONDS
+        if late or self._images >= BATCH_MOST or len(self._waiting) >= 8 * BATCH_MOST:
+            self._flush()
+
+    def _flush(self) -> None:
+        """Commit what waits: errors first, since the order of free ids relies on it."""
+        # Let go first: a flush that an interrupt ends is not repeated by the one that answers the interrupt.
+        waiting, self._waiting, self._images = self._waiting, [], 0
+        write: Callable[[pa.Table], None]
+        for kind, schema, write in (
+            (Failed, ERRORS, self.collection.add_errors),
+            (Converted, self.collection.schema, self.collection.append),
+            (Same, self.collection.schema, self.collection.update),
+        ):
+            if some := [entry for entry in waiting if isinstance(entry[2], kind)]:
+                write(_table(some, [field.name for field in fields(kind)], schema))
+                self.done[kind] += len(some)
+        self._begun = time.monotonic()
+
+    def gone(self) -> Ids:
+        """Rows of these sources that are not, or no longer, what the listing says."""
+        gone = [np.empty(0, np.int64)]
+        for ids, names, places in self._rows(gone=False):
+            wrong = np.array([place < 0 and self.listing.covers(n) for n, place in zip(names, places, strict=True)])
+            there = places >= 0
+            wrong[there] = self._shown[places[there]] != ids[there]
+            gone.append(ids[wrong])
+        return np.concatenate(gone)
+
+
+def _table(entries: Sequence[tuple[int, pa.RecordBatch, Outcome]], made: Sequence[str], schema: pa.Schema) -> pa.Table:
+    """Ids, what conversion `made`, and what the listing says of the columns of `schema`; no image in it is gone."""
+    listed = pa.Table.from_batches([row for _, row, _ in entries]).combine_chunks()
+    columns: dict[str, Any] = {name: [getattr(outcome, name) for _, _, outcome in entries] for name in made}
+    columns |= {"id": [number for number, _, _ in entries], "gone": [False] * len(entries)}
+    told = [name for name in listed.column_names if made or name != "source"]
+    return pa.table(
+        {
+            field.name: pa.array(columns[field.name], field.type)
+            if field.name in columns
+            else listed[field.name].cast(field.type)
+            for field in schema
+            if field.name in columns or field.name in told
+        }
+    )

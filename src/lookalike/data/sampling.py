@@ -4,9 +4,8 @@ Positions are those of the caller's arrays, 0 to N - 1. Nothing is drawn one aft
 without the 999 before it.
 """
 
-from dataclasses import dataclass
 from functools import lru_cache
-from typing import Literal
+from typing import Literal, NamedTuple
 
 import numpy as np
 from jaxtyping import Int, Int64
@@ -17,16 +16,12 @@ Sample = Literal["balanced", "uniform"]
 _PURPOSES = {"rows": 1, "classes": 2, "pixels": 3}  # streams of one seed that must not meet
 
 
-@dataclass(frozen=True)
-class Groups:
+class Groups(NamedTuple):
     """Rows sorted by class; see `group`."""
 
-    rows: Int64[np.ndarray, "N"]
-    """Positions, class by class."""
-    starts: Int64[np.ndarray, "C"]
-    """Where each class begins in `rows`."""
-    counts: Int64[np.ndarray, "C"]
-    """How many rows each class has; at least 1."""
+    rows: Int64[np.ndarray, "N"]  # positions, class by class
+    starts: Int64[np.ndarray, "C"]  # where each class begins in `rows`
+    counts: Int64[np.ndarray, "C"]  # how many rows each class has; at least 1
 
 
 def group(labels: Int[np.ndarray, "N"]) -> Groups:
@@ -45,17 +40,15 @@ def positions(sample: Sample, groups: Groups, batch: int, seed: int, step: int) 
 
 def uniform(n: int, batch: int, seed: int, step: int) -> Int64[np.ndarray, "B"]:
     """Positions of step `step`: one permutation of all `n` rows after the other, cut into pieces of `batch`."""
-    places = np.arange(step * batch, (step + 1) * batch)
-    return _stream(n, places, seed, "rows")
+    return _stream(n, np.arange(step * batch, (step + 1) * batch), seed, "rows")
 
 
-def balanced(labels: Int[np.ndarray, "N"] | Groups, batch: int, seed: int, step: int) -> Int64[np.ndarray, "B"]:
+def balanced(groups: Groups, batch: int, seed: int, step: int) -> Int64[np.ndarray, "B"]:
     """Positions of step `step`, each class as often as any other, within one, however many rows it has.
 
     Classes come as permutations, one after the other. A class goes through its rows in turn, beginning somewhere else
     each time round, so that within a class too no row comes twice before all have come once in that round.
     """
-    groups = labels if isinstance(labels, Groups) else group(labels)
     places = np.arange(step * batch, (step + 1) * batch)
     classes = _stream(len(groups.counts), places, seed, "classes")
     visit, count = places // len(groups.counts), groups.counts[classes]

@@ -20,8 +20,7 @@ from lookalike.core.files import json_text
 from lookalike.data.collection import Collection
 from lookalike.data.prepare import prepare
 from lookalike.data.sources import csv_table, open_source
-from lookalike.data.sources.kinds import stored_type
-from lookalike.data.sources.listed import LISTED, Source, place_of
+from lookalike.data.sources.listed import LISTED, Source, place_of, stored_type
 
 
 @pytest.fixture

@@ -4,7 +4,6 @@
     table   a CSV or Parquet file with a column `path`
 
 A new layout is one file with `open_source(path, exclude) -> Source`, one line in `SOURCES`, and one in `layout_of`.
-`tar` finds members for a table; `listing` makes several sources one; `names` holds names by the million.
 """
 
 import os
@@ -67,13 +66,38 @@ def layout_of(path: str) -> str:
         return "folder"
     if place.suffix.lower() in (".csv", ".parquet") and place.is_file():
         return "table"
-    if not place.exists():
-        close = get_close_matches(place.name, names_in(place.parent), 1)
-        raise SourceError(
-            f"There is nothing at `{path}`.",
-            hint=f"did you mean `{place.with_name(close[0])}`?" if close else "give a folder, a CSV or a Parquet file",
-        )
-    raise SourceError(f"`{path}` is no source of images that is known here.", hint=_remedy(place))
+    if place.exists():
+        raise SourceError(f"`{path}` is no source of images that is known here.", hint=_remedy(place))
+    close = get_close_matches(place.name, names_in(place.parent), 1)
+    hint = f"did you mean `{place.with_name(close[0])}`?" if close else "give a folder, a CSV or a Parquet file"
+    raise SourceError(f"There is nothing at `{path}`.", hint=hint)
+
+
+def _remedy(place: Path) -> str:
+    """How to make a source of a file that is none."""
+    csv, parquet = (str(place.with_suffix(suffix)) for suffix in (".csv", ".parquet"))
+    match place.suffix.lower():
+        case ".tar":
+            return f"give the table beside it, `{csv}`, whose column `path` names members of the tar"
+        case ".tsv" | ".tab":
+            code = (
+                f"import csv; csv.writer(open({csv!r}, 'w', newline='')).writerows("
+                f"csv.reader(open({str(place)!r}, newline=''), delimiter='\\t'))"
+            )
+            return f"write it with commas: python -c {shlex.quote(code)}"
+        case ".jsonl" | ".ndjson":
+            code = (
+                f"import pyarrow.json as j, pyarrow.parquet as p; t = j.read_json({str(place)!r}); p.write_table("
+                f"t.rename_columns(['path' if n == 'file_name' else n for n in t.column_names]), {parquet!r})"
+            )
+            return f"make a Parquet file of it: python -c {shlex.quote(code)}"
+    return "give a folder of images, or a .csv or .parquet file with a column `path`"
+
+
+def open_source(path: str, exclude: Sequence[str] = ()) -> "Source":
+    """The source at `path`, without what `exclude` fits; SourceError, at once or on the way, if something is wrong."""
+    source: Source = import_module(SOURCES[layout_of(path)]).open_source(path, exclude)
+    return source
 
 
 def names_in(folder: Path) -> list[str]:
@@ -82,39 +106,6 @@ def names_in(folder: Path) -> list[str]:
         return os.listdir(folder)
     except OSError:
         return []
-
-
-def _remedy(place: Path) -> str:
-    """How to make a source of a file that is none."""
-    match place.suffix.lower():
-        case ".tar":
-            return (
-                f"give the table beside it, `{place.with_suffix('.csv')}`, whose column `path` names members of the tar"
-            )
-        case ".tsv" | ".tab":
-            code = (
-                f"import csv; csv.writer(open({str(place.with_suffix('.csv'))!r}, 'w', newline='')).writerows("
-                f"csv.reader(open({str(place)!r}, newline=''), delimiter='\\t'))"
-            )
-            return f"write it with commas: python -c {shlex.quote(code)}"
-        case ".jsonl" | ".ndjson":
-            code = (
-                f"import pyarrow.json as j, pyarrow.parquet as p; t = j.read_json({str(place)!r}); "
-                "p.write_table(t.rename_columns(['path' if n == 'file_name' else n for n in t.column_names]), "
-                f"{str(place.with_suffix('.parquet'))!r})"
-            )
-            return f"make a Parquet file of it: python -c {shlex.quote(code)}"
-    return "give a folder of images, or a .csv or .parquet file with a column `path`"
-
-
-def open_source(path: str, exclude: Sequence[str] = ()) -> "Source":
-    """The source at `path`, without what a pattern of `exclude` fits; SourceError says what is wrong with it.
-
-    What can be seen without reading images is checked, some of it only when the source is iterated.
-    """
-    layout = layout_of(path)
-    source: Source = import_module(SOURCES[layout]).open_source(path, exclude)
-    return source
 
 
 def excluded(name: str, patterns: Sequence[str]) -> bool:

@@ -1,44 +1,132 @@
-"""Files that a table names, found however their names are composed in Unicode."""
+"""Where the images of a table lie: in the tar file beside it, else as files; no image is read."""
 
 import os
 import stat
+import tarfile
 import unicodedata
-from functools import lru_cache
+from array import array
+from collections.abc import Iterator, Sequence
+from difflib import get_close_matches
+from functools import cached_property, lru_cache
 from pathlib import Path
 
+import numpy as np
+from jaxtyping import Int64
+
+from lookalike.core.errors import SourceError
 from lookalike.data.sources import names_in, nfc, stamp_of
+from lookalike.data.sources.listed import Names
+
+Found = tuple[str, int | None, int | None, str]
+"""Path, offset, size and stamp; no offset and size for a whole file."""
 
 
-class Files:
-    """The files below `root`."""
+class Beside:
+    """What a table names: members of the tar of its name, then files relative to it, in any form of Unicode."""
 
-    def __init__(self, root: Path) -> None:
-        self.root = root
-        self._composed = lru_cache(64)(self._composed_names)
+    def __init__(self, table: Path) -> None:
+        self._root, tar = table.parent, table.with_suffix(".tar")
+        self._tar = Members(tar) if tar.is_file() else None
+        self._composed = lru_cache(64)(lambda folder: {nfc(name): name for name in names_in(folder)})
 
-    def find(self, path: str) -> tuple[str, str] | None:
-        """Path and stamp of the regular file that is called `path`, in any form of Unicode; None if there is none."""
-        if (found := _file(os.path.join(self.root, path))) is not None or path.isascii():  # noqa: PTH118  by the million
+    def find(self, paths: Sequence[str]) -> list[Found | None]:
+        """Where each of `paths` lies; None for what is nowhere."""
+        members = [-1] * len(paths)
+        if self._tar is not None:
+            members = self._tar.find([os.path.normpath(path) for path in paths]).tolist()
+        return [
+            self._tar.place(member) if self._tar is not None and member >= 0 else self._file(path)
+            for path, member in zip(paths, members, strict=True)
+        ]
+
+    def missing(self, path: str) -> tuple[str, str]:
+        """What is missing where nothing is called `path`, and a hint."""
+        what, rule = f"there is no file `{path}`", f"paths are relative to `{self._root}`"
+        names = [str(Path(os.path.normpath(path)).parent / name) for name in names_in((self._root / path).parent)]
+        if (tar := self._tar) is not None:
+            what, rule = f"`{tar.path}` has no member `{path}`, and {what}", f"`path` names members of `{tar.path}`"
+            names = [*tar.names(), *names]
+        slashed = path.replace("\\", "/")
+        if slashed != path and self.find([slashed])[0] is not None:
+            return what, f"write it with slashes: `{slashed}`"
+        close = get_close_matches(os.path.normpath(path), names, 1)
+        return what, f"did you mean `{close[0]}`?" if close else rule
+
+    def _file(self, path: str) -> Found | None:
+        if (found := _regular(os.path.join(self._root, path))) is not None or path.isascii():  # noqa: PTH118  by the million
             return found
         for form in (nfc(path), unicodedata.normalize("NFD", path)):
-            if (found := _file(str(self.root / form))) is not None:
+            if (found := _regular(str(self._root / form))) is not None:
                 return found
-        place = Path()
+        place = self._root
         for part in Path(path).parts:  # forms that change from folder to folder
             place = place / self._composed(place).get(nfc(part), part)
-        return _file(str(self.root / place))
-
-    def names(self, folder: Path) -> list[str]:
-        """Names in `folder`, which lies below the root."""
-        return names_in(self.root / folder)
-
-    def _composed_names(self, folder: Path) -> dict[str, str]:
-        return {nfc(name): name for name in self.names(folder)}
+        return _regular(str(place))
 
 
-def _file(path: str) -> tuple[str, str] | None:
+def _regular(path: str) -> Found | None:
     try:
         status = os.stat(path)  # noqa: PTH116  a path object costs more than the look
     except (OSError, ValueError):  # ValueError: a zero byte in the name
         return None
-    return (path, stamp_of(path, status)) if stat.S_ISREG(status.st_mode) else None
+    return (path, None, None, stamp_of(path, status)) if stat.S_ISREG(status.st_mode) else None
+
+
+class Members:
+    """Every regular file in the uncompressed tar at `path`, at 32 bytes each; the last of two members counts.
+
+    The stamp of an image holds the tar's own time, since the times inside are often all the same.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._names, offsets, sizes = Names(), array("q"), array("q")
+        links: dict[int, str] = {}
+        for name, member in _members(path):
+            if member.islnk():
+                links[len(self._names)] = os.path.normpath(member.linkname)
+            self._names.add([name])
+            offsets.append(member.offset_data)
+            sizes.append(member.size)
+        self._changed = path.stat().st_mtime_ns
+        self._offsets, self._sizes = (np.array(values, np.int64) for values in (offsets, sizes))
+        for link, target in zip(
+            links, self.find(list(links.values())), strict=True
+        ):  # in order: a target may be a link
+            self._offsets[link], self._sizes[link] = self._offsets[target], self._sizes[target]
+
+    def find(self, names: Sequence[str]) -> Int64[np.ndarray, "N"]:
+        """The position of each of these members, in composed form (NFC) if not as it is written; -1 for none."""
+        found = self._names.find(names)
+        if len(absent := np.flatnonzero(found < 0)):
+            found[absent] = self._composed.find([nfc(names[i]) for i in absent.tolist()])
+        return found
+
+    @cached_property
+    def _composed(self) -> Names:
+        names = Names()
+        for name in self.names():
+            names.add([nfc(name)])
+        return names
+
+    def place(self, member: int) -> tuple[str, int, int, str]:
+        """Path, offset, size and stamp of the member at this position."""
+        size = int(self._sizes[member])
+        return str(self.path), int(self._offsets[member]), size, f"{size}-{self._changed}"
+
+    def names(self) -> Iterator[str]:
+        """The members' names, read again."""
+        return (name for name, _ in _members(self.path))
+
+
+def _members(path: Path) -> Iterator[tuple[str, tarfile.TarInfo]]:
+    try:
+        with tarfile.open(path, "r:") as archive:
+            while (member := archive.next()) is not None:
+                archive.members.clear()  # type: ignore[attr-defined]  # it would keep them all, 1 KB each
+                if member.isreg() or member.islnk():
+                    yield os.path.normpath(member.name), member
+    except (tarfile.TarError, OSError) as error:
+        raise SourceError(
+            f"`{path}` can't be read as a tar file: {error}.", hint="it must be a plain, uncompressed tar"
+        ) from error

@@ -5,15 +5,9 @@ r"""A folder of images; the path of each image, and nothing else, says what it i
     FOLDER/domain/label/image
     FOLDER/domain/label/.../image    deeper folders belong to the label
 
-So a subfolder with both images and folders is a label for the ones and a domain for the others, and adding
-images never changes what others are.
-
-A file is an image by its suffix, or by its first bytes if the suffix is not an image's; other files are left
-out, with a note. Names that begin with a dot are left out, and what systems keep among the user's folders
-(thumbnails, trash, snapshots). A folder that can't be read costs its images and a note. Links are followed, except
-one that leads back to a folder it lies in. Labels and domains are in the composed form of Unicode (NFC): a name is
-one class wherever its folder was made. A name that is not UTF-8 is written with backslashes (`\xff`), and the file
-is still found.
+So a subfolder with both images and folders is a label for the ones and a domain for the others, and adding images
+never changes what others are. Labels and domains are in the composed form of Unicode (NFC): a name is one class
+wherever its folder was made. A name that is not UTF-8 is written with backslashes (`\xff`), and still found.
 """
 
 import os
@@ -33,14 +27,10 @@ from lookalike.data.sources import absolute, excluded, names_in, nfc, stamp_of, 
 from lookalike.data.sources.listed import BATCH, LISTED, Source
 from lookalike.imaging.formats import HEAD, kind_of
 
-SUFFIXES = frozenset(
-    f".{suffix}"
-    for suffix in (
-        *("jpg", "jpeg", "jpe", "jfif", "mpo", "png", "webp", "gif", "bmp", "tif", "tiff"),
-        *("avif", "heic", "heif", "ppm", "pgm", "pbm", "pnm"),
-    )
+SUFFIXES = (
+    *(".jpg", ".jpeg", ".jpe", ".jfif", ".mpo", ".png", ".webp", ".gif", ".bmp", ".tif", ".tiff"),
+    *(".avif", ".heic", ".heif", ".ppm", ".pgm", ".pbm", ".pnm"),
 )
-
 _NOT_OURS = frozenset(
     (
         *("@eadir", "#recycle", "#snapshot", "@recycle", "@recently-snapshot", "@__thumb", "@tmp", "@sharebin"),
@@ -51,6 +41,9 @@ _NOT_OURS = frozenset(
 """Folders that systems and their trash keep among the user's: Synology, QNAP, Windows, Linux, macOS."""
 _METADATA = ("metadata.jsonl", "metadata.csv", "metadata.parquet")
 
+_Entry = tuple["os.DirEntry[str]", os.stat_result | None, tuple[str, ...]]
+"""A file, its status if it has one, and the names on its path from the root."""
+
 
 def open_source(path: str, exclude: Sequence[str] = ()) -> Source:
     """The folder at `path` as a source."""
@@ -59,32 +52,26 @@ def open_source(path: str, exclude: Sequence[str] = ()) -> Source:
 
 
 def _batches(root: str, exclude: Sequence[str], unread: list[str]) -> Iterator[pa.RecordBatch]:
-    found = 0
     rows = _rows(root, exclude, unread)
     while some := list(islice(rows, BATCH)):
-        found += len(some)
         yield pa.RecordBatch.from_pylist(some, LISTED)
-    if not found:
-        hint = "images lie in it, or in label/ or domain/label/ folders inside it: .jpg, .png, .webp and the like"
-        if any(name.lower().endswith(".parquet") for name in names_in(Path(root))):
-            hint = f"a table is one file: name each, `lookalike prepare {shlex.quote(root)}/*.parquet --out COLL`"
-        raise SourceError(f"`{root}` holds no images.", hint=hint)
 
 
 def _rows(root: str, exclude: Sequence[str], unread: list[str]) -> Iterator[dict[str, Any]]:
     name = nfc(text(absolute(root).name or "root"))
-    left_out = 0
-    for entry, parts in _walk(root, (), frozenset(), exclude, unread):
-        if not _is_image(entry):
+    found = left_out = 0
+    for entry, status, parts in _walk(root, (), frozenset(), exclude, unread):
+        if not _is_image(entry, status):
             left_out += 1
             if entry.name in _METADATA:
                 note(f"`{text(entry.path)}` is not read: a table with a column `path` is a source of its own")
             continue
+        found += 1
         *folders, _ = (text(part) for part in parts)
         yield {
             "source": "/".join(map(text, parts)),
             "place.path": os.fsencode(entry.path),
-            "stamp": _stamp(entry),
+            "stamp": "unreadable" if status is None else stamp_of(entry.path, status),
             "label": nfc(folders[min(len(folders), 2) - 1]) if folders else None,
             "domain": nfc(folders[0]) if len(folders) >= 2 else name,
             "is_query": True,
@@ -92,12 +79,17 @@ def _rows(root: str, exclude: Sequence[str], unread: list[str]) -> Iterator[dict
         }
     if left_out:
         note(f"files of `{root}` that are not images, left out: {left_out:,}")
+    if not found:
+        hint = "images lie in it, or in label/ or domain/label/ folders inside it: .jpg, .png, .webp and the like"
+        if any(name.lower().endswith(".parquet") for name in names_in(Path(root))):
+            hint = f"a table is one file: name each, `lookalike prepare {shlex.quote(root)}/*.parquet --out COLL`"
+        raise SourceError(f"`{root}` holds no images.", hint=hint)
 
 
 def _walk(
     folder: str, parts: tuple[str, ...], above: frozenset[tuple[int, int]], exclude: Sequence[str], unread: list[str]
-) -> Iterator[tuple["os.DirEntry[str]", tuple[str, ...]]]:
-    """Files below `folder` with their path from the root, in the order of names; `above`: the folders around it."""
+) -> Iterator[_Entry]:
+    """Files below `folder`, in the order of names; `above`: the folders around it."""
     try:
         status = Path(folder).stat()
         entries = sorted(os.scandir(folder), key=lambda entry: entry.name)
@@ -112,48 +104,29 @@ def _walk(
         below = (*parts, entry.name)
         if entry.name.startswith(".") or excluded(text("/".join(below)), exclude):
             continue
-        if not _is_folder(entry):
-            yield entry, below
+        try:
+            known: os.stat_result | None = entry.stat()
+        except OSError:  # a link that leads nowhere or to itself, or what has just gone
+            known = None
+        if not (stat.S_ISDIR(known.st_mode) if known else entry.is_dir(follow_symlinks=False)):
+            yield entry, known, below
         elif entry.name.lower() in _NOT_OURS:
             note(f"left out `{text(entry.path)}`, which the system keeps for itself")
-        elif _identity(entry) in here:
+        elif known and (known.st_dev, known.st_ino) in here:
             note(f"left out `{text(entry.path)}`, a link to a folder that it lies in")
         else:
             yield from _walk(entry.path, below, here, exclude, unread)
 
 
-def _is_folder(entry: "os.DirEntry[str]") -> bool:
+def _is_image(entry: "os.DirEntry[str]", status: os.stat_result | None) -> bool:
+    """By suffix, else by the first bytes; what claims to be an image and can't be read is told in the errors table."""
+    known = entry.name.lower().endswith(SUFFIXES)
+    if status is None:
+        return known
+    if known or not stat.S_ISREG(status.st_mode):  # reading a pipe or a socket might not end
+        return stat.S_ISREG(status.st_mode)
     try:
-        return entry.is_dir()
-    except OSError:  # a link that leads to itself
-        return False
-
-
-def _identity(entry: "os.DirEntry[str]") -> tuple[int, int] | None:
-    try:
-        status = entry.stat()
-    except OSError:  # it has just gone
-        return None
-    return status.st_dev, status.st_ino
-
-
-def _is_image(entry: "os.DirEntry[str]") -> bool:
-    """By suffix, else by the first bytes. A pipe or a socket is never one: reading it might not end."""
-    known = Path(entry.name).suffix.lower() in SUFFIXES
-    try:
-        if not stat.S_ISREG(entry.stat().st_mode):
-            return False
-        if known:
-            return True
         with Path(entry.path).open("rb") as file:
             return kind_of(file.read(HEAD)) is not None
-    except OSError:  # what claims to be an image and can't be read is told in the errors table
-        return known
-
-
-def _stamp(entry: "os.DirEntry[str]") -> str:
-    try:
-        status = entry.stat()
     except OSError:
-        return "unreadable"
-    return stamp_of(entry.path, status)
+        return False

@@ -3,8 +3,9 @@
 A listing lies on the disk, in a file without a name that ends with the process; memory holds 20 bytes an image.
 """
 
+import hashlib
 import tempfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import chain, count
@@ -16,10 +17,7 @@ import pyarrow as pa
 from lookalike.core.errors import SourceError
 from lookalike.core.files import storage_errors
 from lookalike.data.sources import absolute, open_source, text
-from lookalike.data.sources.kinds import common_type
-from lookalike.data.sources.listed import LISTED, Source
-from lookalike.data.sources.names import Names
-from lookalike.data.splits import split_of
+from lookalike.data.sources.listed import LISTED, Names, Source, common_type
 
 
 @dataclass(frozen=True, eq=False)
@@ -55,44 +53,38 @@ class Listing:
 
 @contextmanager
 def list_images(
-    paths: Sequence[str],
-    known: Mapping[str, str],
-    test: float,
-    place: str | Path,
-    exclude: Sequence[str] = (),
+    paths: Sequence[str], known: Mapping[str, str], test: float, place: str | Path, exclude: Sequence[str] = ()
 ) -> Iterator[Listing]:
     """The listing of the sources at `paths`, while the block lasts.
 
-    Args:
-        paths: As given on the command line.
-        known: Names that sources have had before: NAME -> path.
-        test: Share of the labels that become split `test` where the source gives no split; 0: no splits are made.
-        place: A directory on the disk that holds the listing.
-        exclude: Patterns of names and paths that are left out.
+    `known` are the names that sources have had before (NAME -> path), `place` is a directory that holds the listing.
+    With `test`, that share of the labels becomes split `test` where the source gives no split, the others `train`.
 
     Raises:
         SourceError: A source is missing, empty, or says something impossible.
         StorageError: The disk refuses.
     """
-    opened = [open_source(path, exclude) for path in paths]
-    names = _names(opened, known)
-    columns = _columns(opened)
-    found = Names()
-    schema = pa.schema([*LISTED, *columns])
+    opened = _named([open_source(path, exclude) for path in paths], known)
+    columns = _columns(opened.values())
+    schema, names = pa.schema([*LISTED, *columns]), Names()
     with tempfile.TemporaryFile(dir=place, prefix=".listing.") as file:
         with storage_errors(place), pa.ipc.new_stream(file, schema) as writer:
-            for name, source in zip(names, opened, strict=True):
+            for name, source in opened.items():
                 for batch in source:
-                    batch = _completed(batch, name, schema, test)
-                    found.add(batch["source"].to_pylist())
-                    writer.write_batch(batch)
+                    listed = _completed(batch, name, schema, test)
+                    names.add(listed["source"].to_pylist())
+                    writer.write_batch(listed)
         entries = {
             name: {"name": name, "path": text(str(absolute(source.path))), "layout": source.layout}
-            for name, source in zip(names, opened, strict=True)
+            for name, source in opened.items()
         }
-        unread = tuple(f"{name}/{folder}" for name, s in zip(names, opened, strict=True) for folder in s.unread)
-        listing = Listing(found, entries, columns, unread, file)
-        _check_names(listing)
+        unread = tuple(f"{name}/{folder}" for name, source in opened.items() for folder in source.unread)
+        listing = Listing(names, entries, columns, unread, file)
+        if (twice := names.repeated()) is not None:
+            named = next(b["source"][twice[1] - s].as_py() for s, b in listing.batches() if twice[1] < s + len(b))
+            source, _, image = named.partition("/")
+            path = entries[source]["path"]
+            raise SourceError(f"Two images of `{path}` are both called `{image}`.", hint="rename one")
         yield listing
 
 
@@ -111,41 +103,40 @@ def _completed(batch: pa.RecordBatch, name: str, schema: pa.Schema, test: float)
     return pa.RecordBatch.from_pydict(columns, schema=schema)
 
 
-def _check_names(listing: Listing) -> None:
-    if (twice := listing.names.repeated()) is None:
-        return
-    name = next(b["source"][twice[1] - s].as_py() for s, b in listing.batches() if twice[1] < s + len(b))
-    source, _, image = name.partition("/")
-    raise SourceError(
-        f"Two images of `{listing.sources[source]['path']}` are both called `{image}`.", hint="rename one"
-    )
+def split_of(domain: str | None, label: str | None, test: float) -> str | None:
+    """`test` for this share of the classes, `train` for the others; None for a row without a label.
+
+    A class is a pair (domain, label) and judged by its own name alone (SHA-256), the same for ever: other classes that
+    come, go or are renamed never move it, and a larger `test` keeps every class of a smaller one. So the share holds on
+    average: of n classes about `test` * n +- sqrt(n * test * (1 - test)) are test classes.
+    """
+    if label is None:
+        return None
+    digest = hashlib.sha256(f"{domain or ''}\0{label}".encode()).digest()
+    return "test" if int.from_bytes(digest[:8], "big") / 2**64 < test else "train"
 
 
-def _names(opened: Sequence[Source], known: Mapping[str, str]) -> list[str]:
-    """The name of each source: that of its folder, or of its file without the suffix; numbered where it is taken.
+def _named(opened: Sequence[Source], known: Mapping[str, str]) -> dict[str, Source]:
+    """The sources by name: that of its folder, or of its file without the suffix; numbered where it is taken.
 
     A name whose known path no longer exists is free: such a source was moved, and keeps its name elsewhere.
     """
-    names: list[str] = []
-    seen: set[str] = set()
+    named: dict[str, Source] = {}
     for source in opened:
         place = absolute(source.path)
-        path = text(str(place))
-        if path in seen:
+        if place in [absolute(other.path) for other in named.values()]:
             raise SourceError(f"The source `{source.path}` is given twice.", hint="name it once")
-        seen.add(path)
-        for name in _candidates(text(place.stem if source.layout == "table" else place.name or "root"), path, known):
-            if name not in names and (known.get(name, path) == path or not Path(known[name]).exists()):
-                names.append(name)
+        path = text(str(place))
+        base = text(place.stem if source.layout == "table" else place.name or "root")
+        earlier = (name for name, known_path in known.items() if known_path == path)
+        for name in chain(earlier, [base], (f"{base}-{i}" for i in count(2))):
+            if name not in named and (known.get(name, path) == path or not Path(known[name]).exists()):
+                named[name] = source
                 break
-    return names
+    return named
 
 
-def _candidates(base: str, path: str, known: Mapping[str, str]) -> Iterator[str]:
-    return chain((n for n, place in known.items() if place == path), [base], (f"{base}-{i}" for i in count(2)))
-
-
-def _columns(opened: Sequence[Source]) -> pa.Schema:
+def _columns(opened: Iterable[Source]) -> pa.Schema:
     kinds: dict[str, Any] = {}
     for source in opened:
         for name, kind in zip(source.columns.names, source.columns.types, strict=True):

@@ -5,7 +5,7 @@ import pytest
 
 from lookalike.core.errors import ImageError
 from lookalike.data.sources import Place
-from lookalike.data.sources.tar import Members
+from lookalike.data.sources.beside import Members
 
 
 def place_of(members: Members, name: str) -> Place:
