@@ -37,7 +37,7 @@ import jax.numpy as jnp
 import numpy as np
 import torch
 
-from lookalike.losses.margins import ArcFace
+from lookalike.losses import ArcFace
 from lookalike.training.config import AdamW, HeadConfig
 from lookalike.training.optimizer import make_optimizer
 from lookalike.training.state import Learner, first_state
@@ -113,7 +113,7 @@ def as_the_field_writes_it(cosine: torch.Tensor, label: torch.Tensor) -> torch.T
 
 
 def with_our_formula(cosine: torch.Tensor, label: torch.Tensor) -> torch.Tensor:
-    """Our formula, word for word (losses/margins.py)."""
+    """Our formula, word for word (lookalike.losses)."""
     true = cosine.gather(1, label[:, None])[:, 0].clamp(-1, 1)
     sine = torch.sqrt(((1 - true) * (1 + true)).clamp_min(1e-6))
     turned = true * math.cos(MARGIN) - sine * math.sin(MARGIN)

@@ -25,7 +25,7 @@ import pyarrow as pa
 from lookalike.core.journal import note, table
 from lookalike.data.collection import Collection
 from lookalike.evaluation.protocols import evaluate
-from lookalike.losses.geometry import SimilarityDistillation
+from lookalike.losses import SimilarityDistillation
 from lookalike.recipes import RECIPES
 from lookalike.training.config import HeadConfig, Pca, PcaConfig, TrainConfig
 from lookalike.training.loop import train

@@ -6,7 +6,7 @@ from pathlib import Path
 from lookalike.commands import main
 from lookalike.core.config import from_json
 from lookalike.export.model_card import licences
-from lookalike.losses.geometry import SimilarityDistillation
+from lookalike.losses import SimilarityDistillation
 from lookalike.training.config import PixelsConfig, TrainConfig
 
 RUN = Path(__file__).parents[1] / "golden" / "before" / "run"

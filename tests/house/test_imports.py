@@ -24,7 +24,6 @@ JAX = (
     "lookalike.core.mesh",
     "lookalike.losses",
     "lookalike.encoders.encoder",
-    "lookalike.encoders.projection",
     "lookalike.towers.programs.jax",
     "lookalike.towers.programs.layers",
     "lookalike.recipes",  # a loss is its own config, and its file is JAX

@@ -3,7 +3,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from lookalike.losses.centers import centers_at_means, class_cosines, l2_normalize
+from lookalike.losses import centers_at_means, class_cosines, l2_normalize
 
 
 def test_cosines_are_those_of_the_nearest_center_of_a_class():

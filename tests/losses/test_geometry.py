@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from lookalike.losses.geometry import SimilarityDistillation
+from lookalike.losses import SimilarityDistillation
 
 
 def slow(features, embedding, temperature):

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from lookalike.losses.margins import ArcFace, CosFace, margin_loss
+from lookalike.losses import ArcFace, CosFace, margin_loss
 
 MARGINS = [
     ArcFace(0.3, 30.0),

@@ -6,7 +6,7 @@ import pytest
 
 from lookalike.core.config import from_json, to_json
 from lookalike.core.errors import UsageError
-from lookalike.losses.margins import ArcFace
+from lookalike.losses import ArcFace
 from lookalike.recipes import ABOUT, RECIPES
 from lookalike.training.config import HeadConfig, Pca, PcaConfig, PixelsConfig, TrainConfig
 

@@ -11,7 +11,7 @@ import pytest
 
 from lookalike.core.errors import RunError, StorageError
 from lookalike.core.files import storage_errors
-from lookalike.losses.margins import ArcFace, CosFace
+from lookalike.losses import ArcFace, CosFace
 from lookalike.training.checkpoint import Checkpoints, opened_run
 from lookalike.training.config import AdamW, HeadConfig, PcaConfig
 from lookalike.training.optimizer import make_optimizer

@@ -17,7 +17,7 @@ from lookalike.encoders.directory import read_model, write_model
 from lookalike.imaging.augment import Color, Erase, Flip
 from lookalike.imaging.decode import decode
 from lookalike.imaging.preprocess import Preprocess
-from lookalike.losses.margins import ArcFace
+from lookalike.losses import ArcFace
 from lookalike.towers import ConvNetConfig, MobileNetV2Config, ViTConfig
 from lookalike.training.config import AdamW, Augments, PixelsConfig
 from lookalike.training.loop import train

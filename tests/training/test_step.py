@@ -9,8 +9,7 @@ import numpy as np
 import pytest
 
 from lookalike.core.mesh import make_mesh, place, put_batch
-from lookalike.losses.geometry import SimilarityDistillation
-from lookalike.losses.margins import ArcFace, CosFace
+from lookalike.losses import ArcFace, CosFace, SimilarityDistillation
 from lookalike.training.config import AdamW, HeadConfig
 from lookalike.training.optimizer import make_optimizer
 from lookalike.training.state import Learner, first_state

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from lookalike.core.errors import EncoderError, UsageError
-from lookalike.encoders.directory import read_model, read_text, read_text_config, read_tokenizer_file
+from lookalike.encoders.directory import read_model, read_text
 from lookalike.encoders.tokenizer import Tokenizer
 from lookalike.vectors import cache
 from lookalike.vectors.runtime import load
@@ -34,7 +34,7 @@ def slow(model: Path, text: str) -> np.ndarray:
     def linear(x: np.ndarray, name: str, layer: int) -> np.ndarray:
         return x @ tensors[f"blocks.{name}.weight"][layer] + tensors[f"blocks.{name}.bias"][layer]
 
-    ids = Tokenizer(read_tokenizer_file(model), config, "here")(text)
+    ids = Tokenizer(side.tokenizer, config, "here")(text)
     x = tensors["token"][ids] + tensors["position"][: len(ids)]
     for layer in range(config.layers):
         q, k, v = np.split(linear(norm(x, "blocks.norm1", layer), "attention.qkv", layer), 3, axis=1)
@@ -96,7 +96,7 @@ def test_the_graph_is_kept(tmp_path, write_text_model, monkeypatch):
     assert cache.find(Path(model) / "text", int8=False) is None
     first = load_text(model).embed(TEXTS)
     assert cache.find(Path(model) / "text", int8=False) is not None
-    monkeypatch.setattr("lookalike.vectors.text.read_text", lambda _: pytest.fail("tensors were read again"))
+    monkeypatch.setattr("lookalike.encoders.directory.read_safetensors", lambda _: pytest.fail("read again"))
     assert np.array_equal(load_text(model).embed(TEXTS), first)
 
 
@@ -136,10 +136,10 @@ def test_a_tokenizer_of_another_tower_is_refused(tmp_path, write_text_model):
     shutil.copy(longer / "text" / "tokenizer.json", model / "text" / "tokenizer.json")
     with pytest.raises(EncoderError, match="cuts texts to 20 tokens"):
         load_text(model)
-    config, _ = read_text_config(longer)
-    smaller = Tokenizer(read_tokenizer_file(longer), dataclasses.replace(config, vocabulary=9), "here")
+    side = read_text(longer, tensors=False)
+    smaller = Tokenizer(side.tokenizer, dataclasses.replace(side.config, vocabulary=9), "here")
     with pytest.raises(EncoderError, match="knows 9 tokens"):
         smaller("a")
     for content in ("{}", "no JSON"):
         with pytest.raises(EncoderError, match="no tokenizer that"):
-            Tokenizer(content, config, "here")
+            Tokenizer(content, side.config, "here")

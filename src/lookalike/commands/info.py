@@ -83,9 +83,9 @@ def encoder_facts(path: str) -> dict[str, Any]:
 
     from lookalike.core.config import to_json
     from lookalike.encoders.config import tensor_shapes
-    from lookalike.encoders.directory import read_config, read_text_config
+    from lookalike.encoders.directory import read_config, read_text
 
-    config, text = read_config(path), read_text_config(path)
+    config, text = read_config(path), read_text(path, tensors=False)
     card = read_card(path)
     numbers = {name: math.prod(shape) for name, shape in tensor_shapes(config).items()}
     return {
@@ -97,7 +97,7 @@ def encoder_facts(path: str) -> dict[str, Any]:
         "features": config.projection.features,
         "dimension": config.projection.dimension,
         "config": to_json(config),
-        "text": None if text is None else {"image": text[1], **to_json(text[0])},
+        "text": None if text is None else {"image": text.image, **to_json(text.config)},
         "card": card,
     }
 

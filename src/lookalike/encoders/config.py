@@ -21,10 +21,9 @@ Tensors = dict[str, np.ndarray]
 
 @dataclass(frozen=True)
 class ProjectionConfig:
-    """Features to embedding: `l2_normalize(x @ weight + bias)`, or `l2_normalize(x)` for identity."""
+    """Features to embedding: `l2_normalize(x @ weight [F D] + bias [D])`, or `l2_normalize(x)` for identity."""
 
     kind: Literal["identity", "linear"]
-    """linear: from PCA or trained; its tensors are `projection.weight` [F D] and `projection.bias` [D]."""
     features: int
     """Numbers that come in (F)."""
     dimension: int
@@ -38,9 +37,8 @@ class ProjectionConfig:
 
     def declare(self) -> dict[str, Tensor]:
         """Every tensor."""
-        if self.kind == "identity":
-            return {}
-        return {"weight": matrix(self.features, self.dimension), "bias": bias(self.dimension)}
+        linear = {"weight": matrix(self.features, self.dimension), "bias": bias(self.dimension)}
+        return linear if self.kind == "linear" else {}
 
 
 @dataclass(frozen=True)
@@ -48,32 +46,26 @@ class EncoderConfig:
     """All that turns an image into an embedding, but for the numbers in the tensors."""
 
     tower: Tower
-    """The backbone."""
     pooling: Pooling
     """How tokens become features: the class token (ViT alone), their mean, their generalised mean with p = 3
     (convolutional towers, whose tokens aren't negative), or a learned probe's attention (ViT with such a head)."""
     preprocess: Preprocess
-    """How an image becomes the tower's input."""
     projection: ProjectionConfig
-    """How features become the embedding."""
     mirror: bool = False
     """Whether the features are the mean of those of the image and of its mirror image."""
 
     def __post_init__(self) -> None:
-        if self.pooling not in self.tower.poolings:
-            kind = type(self.tower).__name__.removesuffix("Config")
+        tower, size, taken = self.tower, self.preprocess.size, self.projection.features
+        if self.pooling not in tower.poolings:
+            kind = type(tower).__name__.removesuffix("Config")
             raise EncoderError(
                 f"Pooling {self.pooling!r} does not go with the tower ({kind}).",
-                hint=f"for this one: {', '.join(self.tower.poolings)}",
+                hint=f"for this one: {', '.join(tower.poolings)}",
             )
-        if self.tower.only_size not in (None, self.preprocess.size):
-            raise EncoderError(
-                f"Images of {self.preprocess.size} px can't enter a tower for {self.tower.only_size} px."
-            )
-        if self.projection.features != self.tower.features:
-            raise EncoderError(
-                f"The projection takes {self.projection.features} numbers, the tower gives {self.tower.features}."
-            )
+        if tower.only_size not in (None, size):
+            raise EncoderError(f"Images of {size} px can't enter a tower for {tower.only_size} px.")
+        if taken != tower.features:
+            raise EncoderError(f"The projection takes {taken} numbers, the tower gives {tower.features}.")
 
 
 @dataclass(frozen=True)
@@ -82,7 +74,7 @@ class TextSide:
 
     config: TextConfig
     tensors: Tensors
-    """Those of `shapes_of(config)`."""
+    """Those of `shapes_of(config)`; empty where they were not asked for."""
     tokenizer: str
     """The content of `tokenizer.json`."""
     image: str

@@ -13,10 +13,10 @@ change, since texts go through the same one; with any other tower or preprocessi
 are refused.
 """
 
-import errno
 import hashlib
 import json
-from collections.abc import Mapping
+import shlex
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +26,6 @@ from lookalike.core.config import from_json, to_json
 from lookalike.core.errors import EncoderError, LookalikeError
 from lookalike.core.files import fingerprint, kind_of, new_directory, read_json, write_json
 from lookalike.encoders.config import EncoderConfig, Tensors, TextSide, check_tensors, tensor_shapes
-from lookalike.encoders.pickles import is_pickle, no_tensors
 from lookalike.encoders.readme import readme, table
 from lookalike.towers.programs.declare import Shapes, shapes_of
 from lookalike.towers.text import TextConfig
@@ -39,16 +38,11 @@ FOLDER = "text"
 
 
 def read_model(path: str | Path) -> tuple[EncoderConfig, Tensors]:
-    """The encoder in the directory `path`, complete and checked.
-
-    Raises:
-        EncoderError: There is no encoder, or its config and tensors do not fit each other.
-    """
-    path = Path(path)
+    """The encoder in the directory `path`; EncoderError if there is none, or its config and tensors do not fit."""
     config = read_config(path)
-    if not (path / "model.safetensors").exists():
-        raise no_tensors(path)
-    return config, _read_tensors(path, tensor_shapes(config))
+    if not (Path(path) / "model.safetensors").exists():
+        raise no_tensors(Path(path))
+    return config, _read_tensors(Path(path), tensor_shapes(config))
 
 
 def read_config(path: str | Path) -> EncoderConfig:
@@ -62,9 +56,9 @@ def read_config(path: str | Path) -> EncoderConfig:
     try:
         data = read_json(path / "config.json")
     except FileNotFoundError as error:
-        if any(path.glob("*.safetensors")) or not any(is_pickle(file.name) for file in path.iterdir()):
-            raise EncoderError(f"`{path}` is not a model directory: it has no `config.json`.") from error
-        raise no_tensors(path) from error
+        names = [] if any(path.glob("*.safetensors")) else [file.name for file in path.iterdir()]
+        nothing = EncoderError(f"`{path}` is not a model directory: it has no `config.json`.")
+        raise pickles_only(path, names) or nothing from error
     except LookalikeError as error:
         raise EncoderError(f"`{path}` is not a model directory: {error.message}") from error
     if kind_of(path) == "run" and (path / "model").is_dir():
@@ -83,45 +77,58 @@ def read_config(path: str | Path) -> EncoderConfig:
     return config
 
 
-def read_text(path: str | Path) -> TextSide | None:
-    """The text side of the model directory `path`, complete and checked; None if it has none.
+def no_tensors(path: Path) -> EncoderError:
+    """What is wrong with a directory that has a config and no safetensors."""
+    return pickles_only(path, [file.name for file in path.iterdir()]) or EncoderError(
+        f"`{path}` has no safetensors beside its config.", hint="copy or pull the model directory again"
+    )
 
-    Raises:
-        EncoderError: It is damaged or incomplete.
+
+def pickles_only(where: Path | str, names: Iterable[str]) -> EncoderError | None:
+    """What is wrong with a place whose tensors are pickles; its hint converts them. None if it has no pickles.
+
+    The names are a stranger's: they are data inside one quoted argument, never words of the shell.
+
+    Args:
+        where: A directory, or the name of a repository on the Hub.
+        names: Those of its files.
     """
-    described = read_text_config(path)
-    if described is None:
+    pickles = sorted(n for n in names if n.endswith((".bin", ".pt", ".pth", ".ckpt", ".pkl")) and "/" not in n)
+    if not pickles:
         return None
-    config, image = described
-    tensors = _read_tensors(Path(path) / FOLDER, shapes_of(config))
-    return TextSide(config, tensors, read_tokenizer_file(path), image)
+    several = [name for name in pickles if name.startswith("pytorch_model-")]
+    chosen = several or [name for name in pickles if name.endswith("pytorch_model.bin")][:1] or pickles[:1]
+    target = "open_clip_model.safetensors" if chosen[0].startswith("open_clip") else "model.safetensors"
+    code = (
+        f"import torch, safetensors.torch as s; s.save_file({{k: v.contiguous().clone() for f in {json.dumps(chosen)} "
+        f'for k, v in torch.load(f, map_location="cpu", weights_only=True).items()}}, "{target}")'
+    )
+    there = f"cd {shlex.quote(str(where))}"
+    there = there if isinstance(where, Path) else f"hf download {where} --local-dir DIR && cd DIR"
+    return EncoderError(
+        f"`{where}` holds only pickles ({', '.join(pickles)}), which can run any code when read, so they are not.",
+        hint=f"{there} && python -c {shlex.quote(code)}",
+    )
 
 
-def read_text_config(path: str | Path) -> tuple[TextConfig, str] | None:
-    """The text tower of the model directory `path`, and the fingerprint that it belongs to; None if it has none."""
-    file = Path(path) / FOLDER / "config.json"
-    if not file.exists():
+def read_text(path: str | Path, *, tensors: bool = True) -> TextSide | None:
+    """The text side of the model directory `path`, with or without its tensors; EncoderError if it is damaged."""
+    folder = Path(path) / FOLDER
+    if not (folder / "config.json").exists():
         return None
     try:
-        data: Any = read_json(file)
+        data = read_json(folder / "config.json")
         if not isinstance(data, dict) or data.pop("format", None) != FORMAT:
             raise EncoderError(f"it has another format than {FORMAT}")
         image = str(data.pop("image", ""))
         config: TextConfig = from_json(TextConfig, data)
-    except LookalikeError as error:
+        tokenizer = (folder / "tokenizer.json").read_text(encoding="utf-8")
+    except (LookalikeError, OSError, UnicodeDecodeError) as error:
         raise EncoderError(
-            f"The text side of `{path}` can't be read: {error.message}", hint="pull or train the model again"
+            f"The text side of `{path}` can't be read: {getattr(error, 'message', error)}",
+            hint="pull or train the model again",
         ) from error
-    return config, image
-
-
-def read_tokenizer_file(path: str | Path) -> str:
-    """The content of `text/tokenizer.json` of the model directory `path`."""
-    file = Path(path) / FOLDER / "tokenizer.json"
-    try:
-        return file.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise EncoderError(f"`{file}` can't be read: {error}.", hint="pull or train the model again") from error
+    return TextSide(config, _read_tensors(folder, shapes_of(config)) if tensors else {}, tokenizer, image)
 
 
 def _read_tensors(directory: Path, shapes: Shapes) -> Tensors:
@@ -131,7 +138,7 @@ def _read_tensors(directory: Path, shapes: Shapes) -> Tensors:
 
 
 def read_safetensors(path: Path) -> Tensors:
-    """Every tensor in the file as it is stored; EncoderError if the file is damaged."""
+    """Every tensor in the file as it is stored."""
     from safetensors import SafetensorError, safe_open
 
     try:
@@ -143,19 +150,6 @@ def read_safetensors(path: Path) -> Tensors:
         raise EncoderError(f"`{path}` can't be opened.", hint="`ls -l` says who may read it") from error
 
 
-def write_safetensors(path: Path, shapes: Shapes, tensors: Mapping[str, np.ndarray]) -> None:
-    """Write the tensors named in `shapes`, in that order; OSError where the disk is full."""
-    from safetensors import SafetensorError
-    from safetensors.numpy import save_file
-
-    try:
-        save_file({name: np.ascontiguousarray(tensors[name]) for name in shapes}, path)
-    except SafetensorError as error:
-        if "os error 28" in str(error):  # the library hides the errno that tells a full disk
-            raise OSError(errno.ENOSPC, str(error)) from error
-        raise
-
-
 def write_model(
     path: str | Path,
     config: EncoderConfig,
@@ -163,15 +157,10 @@ def write_model(
     card: dict[str, Any],
     text: TextSide | None = None,
 ) -> None:
-    """Write the encoder as the directory `path`, whole or not at all.
+    """Write the encoder as the new directory `path`, whole or not at all.
 
-    Args:
-        path: Must not exist, or be empty.
-        config: The encoder's config.
-        tensors: Exactly those of `tensor_shapes(config)`.
-        card: What a reader of the model should know: "name", "license", "source", ...; saved as it is in `card.json`
-            and shown in the model card `README.md`.
-        text: The text side, if there is one that belongs to this tower.
+    `card` is what a reader of the model should know: "name", "license", "source", ...; it is saved as it is, and shown
+    in `README.md`.
     """
     check_tensors(tensor_shapes(config), tensors, str(path))
     whole = fingerprint_of(config, tensors)
@@ -183,16 +172,18 @@ def write_model(
         (directory / "README.md").write_text(_readme(config, known, whole, Path(path).name), encoding="utf-8")
         _write_side(directory, to_json(config), tensor_shapes(config), tensors)
         if text is not None:
-            check_tensors(shapes_of(text.config), text.tensors, f"{directory / FOLDER}")
-            (directory / FOLDER).mkdir()
-            head = {"image": text.image, **to_json(text.config)}
-            _write_side(directory / FOLDER, head, shapes_of(text.config), text.tensors)
-            (directory / FOLDER / "tokenizer.json").write_text(text.tokenizer, encoding="utf-8")
+            folder, shapes = directory / FOLDER, shapes_of(text.config)
+            check_tensors(shapes, text.tensors, str(folder))
+            folder.mkdir()
+            _write_side(folder, {"image": text.image, **to_json(text.config)}, shapes, text.tensors)
+            (folder / "tokenizer.json").write_text(text.tokenizer, encoding="utf-8")
 
 
 def _write_side(directory: Path, config: dict[str, Any], shapes: Shapes, tensors: Mapping[str, np.ndarray]) -> None:
+    from safetensors.numpy import save_file
+
     write_json(directory / "config.json", {"format": FORMAT, **config})
-    write_safetensors(directory / "model.safetensors", shapes, tensors)
+    save_file({name: np.ascontiguousarray(tensors[name]) for name in shapes}, directory / "model.safetensors")
 
 
 def fingerprint_of(config: EncoderConfig, tensors: Mapping[str, np.ndarray]) -> str:
@@ -220,7 +211,6 @@ def _digests(tensors: Mapping[str, np.ndarray]) -> list[str]:
 
 
 def _readme(config: EncoderConfig, card: dict[str, Any], whole: str, name: str) -> str:
-    """The model card: facts, and how to use it."""
     facts = {
         "tower": type(config.tower).__name__.removesuffix("Config"),
         "input": f"{config.preprocess.size} x {config.preprocess.size} px ({config.preprocess.mode})",

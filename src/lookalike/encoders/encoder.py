@@ -14,10 +14,10 @@ from jaxtyping import Array, Float, Float32, PRNGKeyArray, UInt8
 
 from lookalike.encoders.config import EncoderConfig, Tensors, TextSide, below, check_tensors, declared, tensor_shapes
 from lookalike.encoders.directory import features_fingerprint_of, fingerprint_of, read_model, write_model
-from lookalike.encoders.projection import project
 from lookalike.towers.programs.declare import Tensor
 from lookalike.towers.programs.jax import Dtype as Dtype
 from lookalike.towers.programs.jax import features
+from lookalike.towers.programs.layers import l2_normalize
 
 
 @partial(jax.tree_util.register_dataclass, data_fields=["tensors"], meta_fields=["config", "dtype", "remat"])
@@ -31,11 +31,12 @@ class Encoder:
     dtype: Dtype = "float32"
     """What the tower computes in; norms, softmax and the projection stay float32."""
     remat: bool = False
-    """Whether a gradient computes stacked blocks twice; see `from_parts`."""
+    """Whether a gradient computes the stacked blocks of a tower twice instead of keeping what is inside them: memory
+    then grows with the tokens between blocks alone, for about a third more time. Other towers: no effect."""
 
     @classmethod
     def load(cls, path: str | Path, dtype: Dtype = "float32", remat: bool = False) -> "Encoder":
-        """The encoder in the model directory `path`; EncoderError if it is not whole. See `from_parts`."""
+        """The encoder in the model directory `path`; EncoderError if it is not whole."""
         config, tensors = read_model(path)
         return cls(config, {name: jnp.asarray(tensor) for name, tensor in tensors.items()}, dtype, remat)
 
@@ -43,19 +44,8 @@ class Encoder:
     def from_parts(
         cls, config: EncoderConfig, tensors: Mapping[str, Any], dtype: Dtype = "float32", remat: bool = False
     ) -> "Encoder":
-        """An encoder of these tensors.
-
-        Args:
-            config: The encoder's config.
-            tensors: NumPy or JAX arrays, float32; exactly those of `tensor_shapes(config)`.
-            dtype: What the tower computes in.
-            remat: Whether a gradient computes the stacked blocks of a tower twice instead of keeping what is
-                inside them: memory then grows with the tokens between blocks alone, for about a third more time. Other
-                towers: no effect.
-        """
-        check_tensors(
-            tensor_shapes(config), {name: np.asarray(tensor) for name, tensor in tensors.items()}, "these tensors"
-        )
+        """An encoder of NumPy or JAX arrays, exactly those of `tensor_shapes(config)`; EncoderError if they are not."""
+        check_tensors(tensor_shapes(config), {n: np.asarray(t) for n, t in tensors.items()}, "these tensors")
         return cls(config, {name: jnp.asarray(tensor) for name, tensor in tensors.items()}, dtype, remat)
 
     @classmethod
@@ -70,8 +60,13 @@ class Encoder:
         return features(config.tower, config.pooling, tower, x, self.dtype, self.remat).astype(jnp.float32)
 
     def project(self, features: Float[Array | np.ndarray, "B F"]) -> Float32[Array, "B D"]:
-        """Embeddings of unit length from features."""
-        return project(self.config.projection, self.tensors, jnp.asarray(features))
+        """Embeddings of unit length from features, through the projection; always float32."""
+        config, x = self.config.projection, jnp.asarray(features, jnp.float32)
+        if config.l2_normalize_input:
+            x = l2_normalize(x)
+        if config.kind == "linear":
+            x = x @ self.tensors["projection.weight"] + self.tensors["projection.bias"][None]
+        return l2_normalize(x)
 
     def __call__(self, images: UInt8[Array | np.ndarray, "B S S 3"]) -> Float32[Array, "B D"]:
         """Embeddings of unit length, from the mean with the mirror image's features where the config says so."""
@@ -92,7 +87,7 @@ class Encoder:
         return {name: np.asarray(tensor) for name, tensor in self.tensors.items()}
 
     def save(self, path: str | Path, card: dict[str, Any] | None = None, text: TextSide | None = None) -> None:
-        """Write a model directory, whole or not at all; see `write_model`."""
+        """See `write_model`."""
         write_model(path, self.config, self.on_host(), card or {}, text)
 
     @cached_property
@@ -113,7 +108,7 @@ def init_tensors(declared: Mapping[str, Tensor], key: PRNGKeyArray) -> dict[str,
 
 @partial(jax.jit, static_argnums=0)
 def _drawn(declared: tuple[tuple[str, Tensor], ...], key: PRNGKeyArray) -> dict[str, Float32[Array, "..."]]:
-    """All of `init_tensors` from one draw: a generator for each tensor takes many times as long to compile."""
+    """In one draw: a generator for each tensor takes many times as long to compile."""
     sizes = [math.prod(tensor.shape) if tensor.deviation else 0 for _, tensor in declared]
     normal, start, tensors = jax.random.normal(key, (sum(sizes),), jnp.float32), 0, {}
     for (name, tensor), size in zip(declared, sizes, strict=True):

@@ -20,10 +20,14 @@ def readme(title: str, code: str, *parts: str, library: str, licence: str | None
         licence: As the card names it; None: nobody said.
         words: Sentences of what is inside.
     """
-    front = [f"library_name: {library}"] if library else []
-    front = ["---", *front, "pipeline_tag: image-feature-extraction", *_licence_lines(licence), "---"]
+    name, front = (licence or "").lower(), [f"library_name: {library}"] if library else []
+    front.append("pipeline_tag: image-feature-extraction")
+    if re.fullmatch(_KNOWN, name):
+        front.append(f"license: {name}")
+    elif name:
+        front += ["license: other", f"license_name: {re.sub(r'[^a-z0-9.-]+', '-', name).strip('-')}"]
     lead = f"# {title}\n\n{_LEAD} {words}".rstrip()
-    whole = ["\n".join(front), lead, f"```python\n{code.strip()}\n```", *(part for part in parts if part)]
+    whole = ["\n".join(["---", *front, "---"]), lead, f"```python\n{code.strip()}\n```", *filter(None, parts)]
     return "\n\n".join(whole) + "\n"
 
 
@@ -36,10 +40,3 @@ def words_and_code(text: str) -> tuple[str, str] | None:
 def table(rows: Mapping[str, object]) -> str:
     """Two columns without a head."""
     return "\n".join(["| | |", "| --- | --- |", *(f"| {name} | {value} |" for name, value in rows.items())])
-
-
-def _licence_lines(licence: str | None) -> list[str]:
-    name = (licence or "").lower()
-    if not name or re.fullmatch(_KNOWN, name):
-        return [f"license: {name}"] if name else []
-    return ["license: other", f"license_name: {re.sub(r'[^a-z0-9.-]+', '-', name).strip('-')}"]

@@ -1,7 +1,7 @@
 """Texts to token ids, by the `tokenizers` library and a file `tokenizer.json` that says all of it. No JAX here.
 
 A tokenizer of ours is complete: lower-casing, marks of beginning and end, cutting to the context and filling up stand
-in the file, where `weights/tokenizer_files.py` puts them, so that nothing remains to be done or forgotten here.
+in the file, where `published/tokenizers.py` puts them, so that nothing remains to be done or forgotten here.
 """
 
 from collections.abc import Iterator
@@ -19,12 +19,7 @@ class Tokenizer:
     """What turns texts into the ids that a text tower takes."""
 
     def __init__(self, described: str, config: TextConfig, where: str) -> None:
-        """From the content of `tokenizer.json`.
-
-        Args:
-            described: The content.
-            config: The tower that the ids are for.
-            where: The file's path, for errors.
+        """From the content of `tokenizer.json`, the tower that the ids are for, and the file's path for errors.
 
         Raises:
             EncoderError: It is no tokenizer, or not the one of this tower.
@@ -55,29 +50,23 @@ class Tokenizer:
 
 def parsed(described: str, where: str) -> Any:
     """The library's object for the content of a `tokenizer.json`; errors as `Tokenizer`."""
-    tokenizer = library().Tokenizer
-    with refused(f"`{where}` is no tokenizer that the `tokenizers` library reads"):
-        return tokenizer.from_str(described)
+    with library(f"`{where}` is no tokenizer that the `tokenizers` library reads") as tokenizers:
+        return tokenizers.Tokenizer.from_str(described)
 
 
 @contextmanager
-def refused(sentence: str) -> Iterator[None]:
-    """EncoderError with this sentence, and the library's own words, where the library refuses what it is given."""
-    try:
-        yield
-    except Exception as error:
-        if type(error) is not Exception:  # the library has no kind of its own; any other is a bug and stays one
-            raise
-        raise EncoderError(f"{sentence}: {error}.", hint="get the file again") from error
-
-
-def library() -> Any:
-    """The `tokenizers` library; UsageError if it is not installed."""
+def library(refusal: str) -> Iterator[Any]:
+    """The `tokenizers` library; UsageError if it isn't there, EncoderError with `refusal` if it refuses something."""
     try:
         import tokenizers
+
+        yield tokenizers
     except ModuleNotFoundError as error:
         raise UsageError(
             "Reading texts needs the `tokenizers` library, which is not installed.",
             hint="pip install 'lookalike[text]'",
         ) from error
-    return tokenizers
+    except Exception as error:
+        if type(error) is not Exception:  # the library has no kind of its own; any other is a bug and stays one
+            raise
+        raise EncoderError(f"{refusal}: {error}.", hint="get the file again") from error

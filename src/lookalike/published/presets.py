@@ -1,13 +1,9 @@
-"""Published models by short name: where they are, what they are, under which licence, and what the field says of them.
+"""Published models by short name: facts from `presets.json`, which `scripts/presets` writes and explains."""
 
-Facts from `presets.json`, which `scripts/presets` writes and explains; nothing else depends on them.
-"""
-
-from dataclasses import MISSING, dataclass, fields
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, get_args
 
-from lookalike.core.config import from_json, to_json
+from lookalike.core.config import from_json
 from lookalike.core.files import read_json
 from lookalike.core.journal import table
 from lookalike.towers import Pooling, Tower
@@ -19,13 +15,11 @@ class Preset:
     """One published model."""
 
     repository: str
-    """Its place on the Hugging Face Hub."""
     kind: str
     """What it is: "ViT-B/32"."""
     size: int
     """Side of its input, in pixels."""
     pooling: Pooling
-    """How its tokens become features, as published."""
     license: str
     """Licence of the weights, a key of `LICENSES`."""
     standing: str
@@ -33,7 +27,6 @@ class Preset:
     seen: bool
     """Whether a public listing showed the repository; else its name is a guess."""
     tower: Tower
-    """The image tower as it is pulled."""
 
     @property
     def forbids(self) -> str:
@@ -51,16 +44,8 @@ class Preset:
         return operations(self.tower, self.size)
 
 
-def _tower(data: dict[str, Any]) -> Tower:
-    """The tower; what is left out is as its family has it."""
-    kind = next(kind for kind in get_args(Tower) if kind.__name__ == data["type"])
-    defaults = {field.name: to_json(field.default) for field in fields(kind) if field.default is not MISSING}
-    tower: Tower = from_json(kind, defaults | data)
-    return tower
-
-
 _DATA = read_json(Path(__file__).with_name("presets.json"))
-PRESETS = {name: Preset(**{**facts, "tower": _tower(facts["tower"])}) for name, facts in _DATA["presets"].items()}
+PRESETS: dict[str, Preset] = {name: from_json(Preset, facts) for name, facts in _DATA["presets"].items()}
 """Short name -> model."""
 LICENSES: dict[str, str] = _DATA["licenses"]
 """Licence of weights -> what it forbids or asks, in words that follow "which"; nothing for those that only ask to keep
@@ -88,28 +73,26 @@ def rows() -> tuple[list[str], list[list[str]]]:
     """Headers and rows of the table of presets. Images a second are a column only if any were measured."""
     measured = images_per_second()
     speed = ["images/s"] if measured else []
-    headers = ["name", "tower", "M", "GFLOP", "px", "F", *speed, "licence", "source", "standing"]
     found: list[list[str]] = []
     for name, preset in PRESETS.items():
-        aliases = "".join(f" ({alias})" for alias, wanted in ALIASES.items() if wanted == name)
+        named = name + "".join(f" ({alias})" for alias, wanted in ALIASES.items() if wanted == name)
+        costs = [f"{preset.parameters / 1e6:.1f}", f"{preset.operations / 1e9:.1f}"]
         pace = [f"{measured[name]:,.3g}" if name in measured else ""] if measured else []
-        costs = [f"{preset.parameters / 1e6:.1f}", f"{preset.operations / 1e9:.1f}", str(preset.size)]
+        sizes = [str(preset.size), str(preset.tower.features)]
         source = preset.repository + ("" if preset.seen else " ?")
-        facts = [*costs, str(preset.tower.features), *pace, preset.license, source, preset.standing]
-        found.append([name + aliases, preset.kind, *facts])
-    return headers, found
+        found.append([named, preset.kind, *costs, *sizes, *pace, preset.license, source, preset.standing])
+    return ["name", "tower", "M", "GFLOP", "px", "F", *speed, "licence", "source", "standing"], found
 
 
-LEGEND = (
+_LEGEND = (
     "M: millions of parameters of the image tower. GFLOP: billions of operations for one image, a multiplication and "
     "an addition counted as two. px: side of the input. F: numbers in the features. images/s: on two cores, random "
     "weights, `benchmarks/presets.py`. ?: the repository's name was not checked. standing: mAP on ILIAS, the score of "
     "the GUIE competition, k-NN on UnED; each on its own images, not to be compared. Begin with laptop, gpu or best."
 )
-"""What the columns are."""
 
 
 def overview() -> str:
     """The table of presets, and what its licences forbid."""
     terms = [f"{name}: {words}." for name, words in LICENSES.items() if words]
-    return "\n".join([table(*rows()), "", LEGEND, *terms])
+    return "\n".join([table(*rows()), "", _LEGEND, *terms])

@@ -1,9 +1,10 @@
-"""Published preprocessing, read from the file that says it and never assumed."""
+"""Published preprocessing, read from the file that says it and never assumed; and written in the same words."""
 
+from collections.abc import Mapping
 from dataclasses import replace
 from math import floor
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 
@@ -16,34 +17,16 @@ _Three = tuple[float, float, float]
 IMAGENET: tuple[_Three, _Three] = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
 """Mean and std of ImageNet, right for the towers that were trained on them, and a known slip in CLIP's."""
 
-_RESAMPLE = {0: "nearest", 1: "lanczos", 2: "bilinear", 3: "bicubic"}  # Pillow's numbers
+# Our words, and those of each library.
+_FILTERS = {"nearest": 0, "lanczos": 1, "bilinear": 2, "bicubic": 3}  # Pillow's numbers
+_TIMM_MODES = {"crop": "center", "squash": "squash", "pad": "border"}
+_OPEN_CLIP_MODES = {"crop": "shortest", "squash": "squash", "pad": "longest"}
 
-
-class _Kind(NamedTuple):
-    """What an image processor of transformers does where its file is silent."""
-
-    crops: bool
-    """Whether it crops."""
-    number: str
-    """What a bare number as size means: the shorter side, or both."""
-    normalizes: bool = True
-    """Whether it subtracts the mean and divides by std."""
-
-
-_KINDS = {
-    "Bit": _Kind(True, "shorter"),
-    "CLIP": _Kind(True, "shorter"),
-    "ConvNext": _Kind(False, "shorter"),
-    "DINOv3ViT": _Kind(False, "both"),
-    "DeiT": _Kind(True, "both"),
-    "EfficientNet": _Kind(False, "both"),
-    "MobileNetV2": _Kind(True, "shorter"),
-    "Siglip": _Kind(False, "shorter"),
-    "Tipsv2": _Kind(False, "both", normalizes=False),
-    "ViT": _Kind(False, "both"),
-}
-"""Class names without `ImageProcessor`, its older and faster forms; all that is known."""
-
+# Image processors of transformers, without `ImageProcessor`, older and faster forms, and what they do where their file
+# is silent: these crop; to these a bare number as size is both sides, and not the shorter one; and all that are known.
+_CROP = {"Bit", "CLIP", "DeiT", "MobileNetV2"}
+_BOTH = {"DINOv3ViT", "DeiT", "EfficientNet", "Tipsv2", "ViT"}
+_KINDS = sorted(_CROP | _BOTH | {"ConvNext", "Siglip"})
 _KNOWN_STEPS = {"resize", "center_crop", "rescale", "normalize", "convert_rgb", "reduce_labels"}
 
 
@@ -58,102 +41,19 @@ def from_transformers(path: Path) -> Preprocess:
         EncoderError: There is no such file, it lacks something, or asks for something that we don't do.
     """
     data = _image_processor(path)
-    kind, name = _kind(data, path)
-    crops = bool(data.get("do_center_crop", kind.crops))
-    normalizes = bool(data.get("do_normalize", kind.normalizes))
-    needed = ["size", "resample"] + (["image_mean", "image_std"] if normalizes else []) + (["crop_size"] * crops)
-    if missing := [key for key in needed if data.get(key) is None]:
-        raise EncoderError(f"The preprocessing of `{path}` lacks {', '.join(f'`{key}`' for key in missing)}.")
-    for key in ("resize", "rescale"):
-        if not data.get(f"do_{key}", True):
-            raise EncoderError(f"The preprocessing of `{path}` does not {key}, which is not supported.")
-    if foreign := [key for key, on in data.items() if key.startswith("do_") and on and key[3:] not in _KNOWN_STEPS]:
-        raise EncoderError(f"The preprocessing of `{path}` has the step `{foreign[0]}`, which is not supported.")
-    if data["resample"] not in _RESAMPLE:
-        raise EncoderError(f"The preprocessing of `{path}` has filter {data['resample']}; expected 0, 1, 2 or 3.")
-    mode, size, resize = _convnext(data, path) if name == "ConvNext" else _geometry(data, kind, crops, path)
-    interpolation: Any = _RESAMPLE[data["resample"]]
+    name = _kind(data, path)
+    crops = bool(data.get("do_center_crop", name in _CROP if name else "crop_size" in data))
+    normalizes = bool(data.get("do_normalize", name != "Tipsv2"))
+    _require(path, data, "size", "resample", *["image_mean", "image_std"] * normalizes, *["crop_size"] * crops)
+    steps = {key.removeprefix("do_"): on for key, on in data.items() if key.startswith("do_")}
+    if absent := [step for step in ("resize", "rescale") if not steps.get(step, True)]:
+        raise _no(path, f"does not {absent[0]}, which is not supported")
+    if foreign := [step for step, on in steps.items() if on and step not in _KNOWN_STEPS]:
+        raise _no(path, f"has the step `do_{foreign[0]}`, which is not supported")
+    if (interpolation := _ours(_FILTERS, data["resample"])) is None:
+        raise _no(path, f"has filter {data['resample']}; expected 0, 1, 2 or 3")
+    mode, size, resize = _geometry(data, name, crops, path)
     return Preprocess(size, mode, resize, interpolation, *_statistics(data, name, normalizes, path))
-
-
-def from_open_clip(path: Path, described: dict[str, Any], size: int) -> Preprocess:
-    """What `preprocess_cfg` of `open_clip_config.json` says; `size` is that of the tower.
-
-    Mean and std must be there. Filter (bicubic) and resize mode (shortest side) are the format's own defaults, which
-    its writer leaves out.
-    """
-    data = described.get("preprocess_cfg") or {}
-    if "mean" not in data or "std" not in data:
-        raise EncoderError(
-            f"`{path / 'open_clip_config.json'}` does not say how images are prepared (`preprocess_cfg`).",
-            hint="add `preprocess_cfg` with `mean` and `std` as the model's authors publish them",
-        )
-    wanted = square(data.get("size") or size, path)
-    mode: Any = {"shortest": "crop", "longest": "pad", "squash": "squash"}.get(data.get("resize_mode") or "shortest")
-    interpolation: Any = {"bicubic": "bicubic", "random": "bicubic", "bilinear": "bilinear"}.get(
-        data.get("interpolation") or "bicubic"
-    )
-    if mode is None or interpolation is None or data.get("mode", "RGB") != "RGB":
-        raise EncoderError(f"The preprocessing of `{path}` is not supported: {data}.")
-    mean, std = three(data["mean"], path), three(data["std"], path)
-    grey = int(data.get("fill_color") or 0)
-    return Preprocess(wanted, mode, wanted, interpolation, mean, std, rounding="even", fill=(grey, grey, grey))
-
-
-def from_timm(path: Path, described: dict[str, Any]) -> Preprocess:
-    """What `pretrained_cfg` in the `config.json` of a timm model says of evaluation.
-
-    Args:
-        path: The directory, for messages.
-        described: Its `config.json`. Files older than `pretrained_cfg` hold the same keys at the top.
-
-    The image becomes `floor(size / crop_pct)` long (both sides: squash; the longer: border; the shorter: center),
-    then the middle is cut out, as `timm.data.create_transform` does it.
-    """
-    data = described.get("pretrained_cfg") or described
-    needed = ("input_size", "interpolation", "crop_pct", "mean", "std")
-    if missing := [key for key in needed if data.get(key) is None]:
-        raise EncoderError(f"The `pretrained_cfg` of `{path}` lacks {', '.join(f'`{key}`' for key in missing)}.")
-    channels, *sides = data["input_size"]
-    interpolation: Any = data["interpolation"]
-    mode: Any = {"center": "crop", "squash": "squash", "border": "pad"}.get(data.get("crop_mode") or "center")
-    if channels != 3 or mode is None or interpolation not in _RESAMPLE.values() or not 0 < data["crop_pct"] <= 1:
-        known = {key: data.get(key) for key in ("input_size", "interpolation", "crop_pct", "crop_mode")}
-        raise EncoderError(f"The preprocessing of `{path}` is not supported: {known}.")
-    mean, std = three(data["mean"], path), three(data["std"], path)
-    size = square(sides, path)
-    red, green, blue = (round(255 * value) for value in mean) if mode == "pad" else (0, 0, 0)
-    resize = floor(size / data["crop_pct"])
-    return Preprocess(size, mode, resize, interpolation, mean, std, rounding="even", fill=(red, green, blue))
-
-
-def has_imagenet_statistics(preprocess: Preprocess) -> bool:
-    """Whether mean and std are those of ImageNet, to three digits."""
-    pairs = zip(preprocess.mean + preprocess.std, IMAGENET[0] + IMAGENET[1], strict=True)
-    return all(abs(ours - theirs) < 1e-3 for ours, theirs in pairs)
-
-
-def with_imagenet_statistics(preprocess: Preprocess) -> Preprocess:
-    """The same with mean and std of ImageNet, whatever the weights were trained with."""
-    return replace(preprocess, mean=IMAGENET[0], std=IMAGENET[1])
-
-
-def as_the_seed(preprocess: Preprocess) -> Preprocess:
-    """As the notebook fed it from which most entries of the 2022 competition descend: with mean and std of ImageNet,
-    squashed to the square by bilinear sampling without antialiasing.
-    """
-    size = preprocess.size
-    return Preprocess(size, "squash", size, "bilinear", IMAGENET[0], IMAGENET[1], antialias=False)
-
-
-def square(size: Any, path: Path) -> int:
-    """The side of a square from any of its published forms: a number, two, or an object; EncoderError if it is none."""
-    if isinstance(size, dict):
-        size = [size.get("height"), size.get("width")]
-    sides = {size} if isinstance(size, int) else set(size)
-    if len(sides) != 1 or not all(isinstance(side, int) for side in sides):
-        raise EncoderError(f"The input of `{path}` is {size}; expected a square.")
-    return int(sides.pop())
 
 
 def _image_processor(path: Path) -> dict[str, Any]:
@@ -169,12 +69,9 @@ def _image_processor(path: Path) -> dict[str, Any]:
     )
 
 
-def _kind(data: dict[str, Any], path: Path) -> tuple[_Kind, str]:
-    """Which image processor wrote the file. Hand-made files name none: then `crop_size` says whether it crops."""
-    written = data.get("image_processor_type") or data.get("feature_extractor_type")
-    if written is None:
-        crops = data.get("crop_size") is not None
-        return _Kind(crops or bool(data.get("do_center_crop")), "shorter"), ""
+def _kind(data: dict[str, Any], path: Path) -> str:
+    """Which image processor wrote the file. Hand-made files name none: "", which crops if there is a `crop_size`."""
+    written = data.get("image_processor_type") or data.get("feature_extractor_type") or ""
     name = str(written).removesuffix("Fast").removesuffix("Pil")
     name = name.removesuffix("ImageProcessor").removesuffix("FeatureExtractor")
     if name == "Siglip2":
@@ -182,42 +79,32 @@ def _kind(data: dict[str, Any], path: Path) -> tuple[_Kind, str]:
             f"`{path}` takes patches of any number and shape (NaFlex), which is not supported.",
             hint="the same model is published with a fixed size, for example google/siglip2-base-patch16-224",
         )
-    if name not in _KINDS:
-        raise EncoderError(
-            f"`{path}` has the image processor `{written}`, which is not known; expected one of {', '.join(_KINDS)}."
-        )
-    return _KINDS[name], name
+    if written and name not in _KINDS:
+        raise _no(path, f"is of a `{written}`, which is not known; expected one of {', '.join(_KINDS)}")
+    return name
 
 
-def _geometry(data: dict[str, Any], kind: _Kind, crops: bool, path: Path) -> tuple[Any, int, int]:
+def _geometry(data: dict[str, Any], name: str, crops: bool, path: Path) -> tuple[Any, int, int]:
     """Mode, side of the square, and length before the crop."""
     size = data["size"]
     if isinstance(size, int):
-        size = {"shortest_edge": size} if kind.number == "shorter" else {"height": size, "width": size}
-    if "longest_edge" not in size and "shortest_edge" in size and crops:
-        return "crop", square(data["crop_size"], path), int(size["shortest_edge"])
-    if size.keys() == {"height", "width"}:
+        size = {"height": size, "width": size} if name in _BOTH else {"shortest_edge": size}
+    edge = size.get("shortest_edge")
+    if name == "ConvNext":
+        if edge and not crops and edge >= 384:
+            return "squash", int(edge), int(edge)
+        if edge and not crops:
+            _require(path, data, "crop_pct")
+            return "crop", int(edge), int(edge / data["crop_pct"])
+    elif crops and edge and "longest_edge" not in size:
+        return "crop", square(data["crop_size"], path), int(edge)
+    elif size.keys() == {"height", "width"}:
         resize = square(size, path)
         side = square(data["crop_size"], path) if crops else resize
         if side <= resize:
             return "squash", side, resize
     cropping = f"and crops to {data['crop_size']}" if crops else "without cropping"
-    raise EncoderError(
-        f"The preprocessing of `{path}` resizes to {data['size']} {cropping}; "
-        "expected a shortest edge and a crop, or a square."
-    )
-
-
-def _convnext(data: dict[str, Any], path: Path) -> tuple[Any, int, int]:
-    """As `_geometry`: ConvNeXt's crops by a share below 384 px and squashes from there on."""
-    size = data["size"] if isinstance(data["size"], int) else data["size"].get("shortest_edge")
-    if not isinstance(size, int) or data.get("do_center_crop"):
-        raise EncoderError(f"The preprocessing of `{path}` resizes to {data['size']}; expected a shortest edge.")
-    if size >= 384:
-        return "squash", size, size
-    if not data.get("crop_pct"):
-        raise EncoderError(f"The preprocessing of `{path}` lacks `crop_pct`.")
-    return "crop", size, int(size / data["crop_pct"])
+    raise _no(path, f"resizes to {data['size']} {cropping}; expected a shortest edge and a crop, or a square")
 
 
 def _statistics(data: dict[str, Any], name: str, normalizes: bool, path: Path) -> tuple[_Three, _Three]:
@@ -231,34 +118,114 @@ def _statistics(data: dict[str, Any], name: str, normalizes: bool, path: Path) -
         if data.get("include_top", True):  # it divides by std once more
             std = std * three(data.get("image_std"), path)
     elif data.get("rescale_offset") or data.get("include_top"):
-        raise EncoderError(f"The preprocessing of `{path}` has EfficientNet's keys and another image processor.")
-    if abs(scale - 1) > 1e-6 and not offset:
-        raise EncoderError(f"The preprocessing of `{path}` rescales by {data['rescale_factor']}; expected 1/255.")
+        raise _no(path, "has EfficientNet's keys and another image processor")
     if abs(scale - 1) <= 1e-6:  # 1/255 as written in decimals; x / 255 is what the graph computes
         scale = 1.0
+    elif not offset:
+        raise _no(path, f"rescales by {data['rescale_factor']}; expected 1/255")
     return three(((mean + offset) / scale).tolist(), path), three((std / scale).tolist(), path)
+
+
+def from_open_clip(path: Path, described: dict[str, Any], size: int) -> Preprocess:
+    """What `preprocess_cfg` of `open_clip_config.json` says; `size` is that of the tower.
+
+    Mean and std must be there. Filter (bicubic) and resize mode (shortest side) are the format's own defaults, which
+    its writer leaves out.
+    """
+    data = described.get("preprocess_cfg") or {}
+    if "mean" not in data or "std" not in data:
+        raise EncoderError(
+            f"`{path / 'open_clip_config.json'}` does not say how images are prepared (`preprocess_cfg`).",
+            hint="add `preprocess_cfg` with `mean` and `std` as the model's authors publish them",
+        )
+    size = square(data.get("size") or size, path)
+    mode = _ours(_OPEN_CLIP_MODES, data.get("resize_mode") or "shortest")
+    names = {"bicubic": "bicubic", "random": "bicubic", "bilinear": "bilinear"}
+    interpolation: Any = names.get(data.get("interpolation") or "bicubic")
+    if mode is None or interpolation is None or data.get("mode", "RGB") != "RGB":
+        raise _no(path, f"is not supported: {data}")
+    mean, std = three(data["mean"], path), three(data["std"], path)
+    grey = int(data.get("fill_color") or 0)
+    return Preprocess(size, mode, size, interpolation, mean, std, rounding="even", fill=(grey, grey, grey))
+
+
+def from_timm(path: Path, described: dict[str, Any]) -> Preprocess:
+    """What `pretrained_cfg` in the `config.json` of a timm model says of evaluation; older files have it at the top.
+
+    The image becomes `floor(size / crop_pct)` long (both sides: squash; the longer: border; the shorter: center),
+    then the middle is cut out, as `timm.data.create_transform` does it.
+    """
+    data = described.get("pretrained_cfg") or described
+    _require(path, data, "input_size", "interpolation", "crop_pct", "mean", "std")
+    channels, *sides = data["input_size"]
+    interpolation, mode = data["interpolation"], _ours(_TIMM_MODES, data.get("crop_mode") or "center")
+    if channels != 3 or mode is None or interpolation not in _FILTERS or not 0 < data["crop_pct"] <= 1:
+        known = {key: data.get(key) for key in ("input_size", "interpolation", "crop_pct", "crop_mode")}
+        raise _no(path, f"is not supported: {known}")
+    mean, std, size = three(data["mean"], path), three(data["std"], path), square(sides, path)
+    red, green, blue = (round(255 * value) for value in mean) if mode == "pad" else (0, 0, 0)
+    resize = floor(size / data["crop_pct"])
+    return Preprocess(size, mode, resize, interpolation, mean, std, rounding="even", fill=(red, green, blue))
+
+
+def has_imagenet_statistics(preprocess: Preprocess) -> bool:
+    """Whether mean and std are those of ImageNet, to three digits."""
+    return np.allclose((preprocess.mean, preprocess.std), IMAGENET, rtol=0, atol=1e-3)
+
+
+def with_imagenet_statistics(preprocess: Preprocess) -> Preprocess:
+    """The same with mean and std of ImageNet, whatever the weights were trained with."""
+    return replace(preprocess, mean=IMAGENET[0], std=IMAGENET[1])
+
+
+def as_the_seed(preprocess: Preprocess) -> Preprocess:
+    """As the notebook fed it from which most entries of the 2022 competition descend: with mean and std of ImageNet,
+    squashed to the square by bilinear sampling without antialiasing.
+    """
+    return Preprocess(preprocess.size, "squash", preprocess.size, "bilinear", *IMAGENET, antialias=False)
+
+
+def square(size: Any, path: Path) -> int:
+    """The side of a square from any of its published forms: a number, two, or an object; EncoderError if it is none."""
+    if isinstance(size, dict):
+        size = [size.get("height"), size.get("width")]
+    sides = {size} if isinstance(size, int) else set(size)
+    if len(sides) != 1 or not all(isinstance(side, int) for side in sides):
+        raise EncoderError(f"The input of `{path}` is {size}; expected a square.")
+    return int(sides.pop())
 
 
 def three(values: Any, path: Path) -> _Three:
     """Mean or std; EncoderError if it is none."""
     if not isinstance(values, (list, tuple)) or len(values) != 3:
-        raise EncoderError(f"The preprocessing of `{path}` has mean or std {values}; expected three numbers.")
+        raise _no(path, f"has mean or std {values}; expected three numbers")
     return float(values[0]), float(values[1]), float(values[2])
 
 
-def as_transformers(preprocess: Preprocess) -> dict[str, Any]:
-    """`preprocessor_config.json` of transformers that comes nearest."""
-    squash = preprocess.mode != "crop"
-    size: dict[str, int] = (
-        {"height": preprocess.resize, "width": preprocess.resize} if squash else {"shortest_edge": preprocess.resize}
-    )
-    return {
+def _no(path: Path, words: str) -> EncoderError:
+    return EncoderError(f"The preprocessing of `{path}` {words}.")
+
+
+def _require(path: Path, data: Mapping[str, Any], *names: str) -> None:
+    if missing := [f"`{name}`" for name in names if data.get(name) is None]:
+        raise _no(path, f"lacks {', '.join(missing)}")
+
+
+def _ours(words: Mapping[str, Any], theirs: Any) -> Any:
+    """Our word for theirs; None if there is none."""
+    return next((ours for ours, word in words.items() if word == theirs), None)
+
+
+def write_processor(preprocess: Preprocess, directory: Path) -> bool:
+    """The `preprocessor_config.json` that comes nearest; whether it says exactly what `preprocess` does."""
+    crop, resize = preprocess.mode == "crop", preprocess.resize
+    data = {
         "image_processor_type": "CLIPImageProcessor",
         "do_convert_rgb": True,
         "do_resize": True,
-        "size": size,
-        "resample": {"nearest": 0, "lanczos": 1, "bilinear": 2, "bicubic": 3}[preprocess.interpolation],
-        "do_center_crop": not squash or preprocess.resize != preprocess.size,
+        "size": {"shortest_edge": resize} if crop else {"height": resize, "width": resize},
+        "resample": _FILTERS[preprocess.interpolation],
+        "do_center_crop": crop or resize != preprocess.size,
         "crop_size": {"height": preprocess.size, "width": preprocess.size},
         "do_rescale": True,
         "rescale_factor": 1 / 255,
@@ -266,11 +233,7 @@ def as_transformers(preprocess: Preprocess) -> dict[str, Any]:
         "image_mean": list(preprocess.mean),
         "image_std": list(preprocess.std),
     }
-
-
-def write_processor(preprocess: Preprocess, directory: Path) -> bool:
-    """`preprocessor_config.json`; whether it says exactly what `preprocess` does."""
-    write_json(directory / "preprocessor_config.json", as_transformers(preprocess))
+    write_json(directory / "preprocessor_config.json", data)
     return from_transformers(directory) == preprocess
 
 
@@ -280,7 +243,7 @@ def as_timm(preprocess: Preprocess) -> dict[str, Any]:
         "input_size": [3, preprocess.size, preprocess.size],
         "interpolation": preprocess.interpolation,
         "crop_pct": preprocess.size / preprocess.resize,
-        "crop_mode": {"crop": "center", "squash": "squash", "pad": "border"}[preprocess.mode],
+        "crop_mode": _TIMM_MODES[preprocess.mode],
         "mean": list(preprocess.mean),
         "std": list(preprocess.std),
     }
@@ -294,7 +257,7 @@ def as_open_clip(preprocess: Preprocess) -> dict[str, Any]:
         "mean": list(preprocess.mean),
         "std": list(preprocess.std),
         "interpolation": "bilinear" if preprocess.interpolation == "bilinear" else "bicubic",
-        "resize_mode": {"crop": "shortest", "pad": "longest", "squash": "squash"}[preprocess.mode],
+        "resize_mode": _OPEN_CLIP_MODES[preprocess.mode],
         "fill_color": preprocess.fill[0],
     }
 

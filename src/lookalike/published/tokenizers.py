@@ -10,7 +10,7 @@ from typing import Any, Literal
 
 from lookalike.core.errors import EncoderError
 from lookalike.core.files import read_json
-from lookalike.encoders.tokenizer import library, parsed, refused
+from lookalike.encoders.tokenizer import library, parsed
 from lookalike.towers.text import TextConfig
 
 Clean = Literal["none", "lower", "canonical", "words"]
@@ -21,7 +21,7 @@ case. canonical: lower case, no ASCII punctuation, single spaces (SigLIP). words
 BEGIN, END = "<|startoftext|>", "<|endoftext|>"
 """CLIP's marks."""
 
-LEFT = ("GemmaTokenizer", "Siglip2Tokenizer")
+GEMMA = ("GemmaTokenizer", "Siglip2Tokenizer")
 """Classes of transformers that fill up at the left unless told otherwise, as SigLIP 2's published files do."""
 
 # How CLIP cuts a text into words (Radford et al., 2021): English endings, letters, single digits, the rest.
@@ -39,49 +39,33 @@ def read_tokenizer(path: Path, config: TextConfig, clean: Clean, side: str | Non
         path: Holds `tokenizer.json`, or CLIP's `vocab.json` and `merges.txt`.
         config: The tower that it is for.
         clean: What the checkpoint does to a text first.
-        side: Where short texts are filled up, right or left; None: as `tokenizer_config.json` says, or its
-            class.
+        side: Where short texts are filled up, right or left; None: as `tokenizer_config.json` says, or its class.
 
     Raises:
         NoTextError: There is no tokenizer that can be read.
         EncoderError: A file is damaged.
         UsageError: The `tokenizers` library is not installed.
     """
-    described = _described(path)
-    tokenizer = _pieces(path)
-    _mark(tokenizer, described)
+    described, tokenizer = _described(path), _pieces(path)
+    asked = {f"{name}_token": described.get(f"add_{name}_token") for name in ("bos", "eos")}
+    if any(ask is not None for ask in asked.values()):  # these overrule the marks of the file
+        _surround(tokenizer, *(_text(described, name) if ask else None for name, ask in asked.items()))
     _refuse_foreign(tokenizer, config, path)
     _clean(tokenizer, clean)
     tokenizer.enable_truncation(config.context)
     tokenizer.no_padding()
     if config.whole:
-        number, token = _filler(tokenizer, described, path)
-        usual = "left" if tokenizer_class(path) in LEFT else "right"
-        direction = side or described.get("padding_side", usual)
-        tokenizer.enable_padding(direction=direction, pad_id=number, pad_token=token, length=config.context)
+        direction = side or described.get("padding_side", "left" if tokenizer_class(path) in GEMMA else "right")
+        token = _text(described, "pad_token")
+        if token is None or tokenizer.token_to_id(token) is None:
+            raise NoTextError(
+                f"`{path}` does not say what short texts are filled up with: there is no `pad_token` in "
+                "`tokenizer_config.json`, or it is no token.",
+                hint="copy `tokenizer_config.json` from where the model comes from, and pull again",
+            )
+        filler = {"pad_id": tokenizer.token_to_id(token), "pad_token": token}
+        tokenizer.enable_padding(direction=direction, length=config.context, **filler)
     return str(tokenizer.to_str())
-
-
-def _refuse_foreign(tokenizer: Any, config: TextConfig, path: Path) -> None:
-    """NoTextError if the tokens can't be those that the tower has learned."""
-    count = tokenizer.get_vocab_size()
-    tried = [tokenizer.encode(text).ids for text in ("a photo of a red kettle", "b", "7 zoos")]
-    if config.read == "end":  # no text has what is no token: then the tower reads the first
-        ends = all(config.end in ids for ids in tried) or int(config.end or 0) >= config.vocabulary
-    else:
-        last = {ids[-1] if ids and ids[-1] == max(ids) else None for ids in tried}
-        ends = config.read == "last" or (len(last) == 1 and None not in last)
-    if count > config.vocabulary or not ends:
-        what = f"it has {count:,} tokens" if count > config.vocabulary else "its texts have no mark of the end"
-        raise NoTextError(
-            f"The tokenizer of `{path}` is not that of its text tower, which has {config.vocabulary:,} tokens: {what}.",
-            hint="copy `tokenizer.json` from where the model comes from, and pull again",
-        )
-
-
-def tokenizer_class(path: Path) -> str:
-    """The class that `tokenizer_config.json` names, "Fast" left out; "" if it names none."""
-    return str(_described(path).get("tokenizer_class") or "").removesuffix("Fast")
 
 
 def _described(path: Path) -> dict[str, Any]:
@@ -91,6 +75,11 @@ def _described(path: Path) -> dict[str, Any]:
         if (path / name).exists():
             data |= {key: value for key, value in dict(read_json(path / name)).items() if value is not None}
     return data
+
+
+def tokenizer_class(path: Path) -> str:
+    """The class that `tokenizer_config.json` names, "Fast" left out; "" if it names none."""
+    return str(_described(path).get("tokenizer_class") or "").removesuffix("Fast")
 
 
 def _pieces(path: Path) -> Any:
@@ -113,74 +102,58 @@ def _pieces(path: Path) -> Any:
 
 def _clip(path: Path) -> Any:
     """CLIP's tokenizer from `vocab.json` and `merges.txt`: byte pairs, whose last piece of a word ends in `</w>`."""
-    names = library()
-    with refused(f"`{path / 'vocab.json'}` or `merges.txt` can't be read"):
+    with library(f"`{path / 'vocab.json'}` or `merges.txt` can't be read") as names:
         vocabulary, merges = names.models.BPE.read_file(str(path / "vocab.json"), str(path / "merges.txt"))
     if BEGIN not in vocabulary or END not in vocabulary:
         raise NoTextError(f"`{path / 'vocab.json'}` is not CLIP's: it has no `{BEGIN}` and `{END}`.")
     model = names.models.BPE(vocab=vocabulary, merges=merges, unk_token=END, end_of_word_suffix="</w>")
-    tokenizer, split = names.Tokenizer(model), names.Regex(_WORDS)
-    normal, before = names.normalizers, names.pre_tokenizers
+    tokenizer, normal, before = names.Tokenizer(model), names.normalizers, names.pre_tokenizers
     tokenizer.normalizer = normal.Sequence([normal.NFC(), normal.Replace(names.Regex(r"\s+"), " "), normal.Lowercase()])
-    tokenizer.pre_tokenizer = before.Sequence(
-        [before.Split(split, behavior="removed", invert=True), before.ByteLevel(add_prefix_space=False)]
-    )
+    words = before.Split(names.Regex(_WORDS), behavior="removed", invert=True)
+    tokenizer.pre_tokenizer = before.Sequence([words, before.ByteLevel(add_prefix_space=False)])
     tokenizer.add_special_tokens([BEGIN, END])
     _surround(tokenizer, BEGIN, END)
     return tokenizer
 
 
-def _mark(tokenizer: Any, described: dict[str, Any]) -> None:
-    """The marks of beginning and end that `tokenizer_config.json` asks for, which overrule those of the file."""
-    asked = [described.get(f"add_{name}_token") for name in ("bos", "eos")]
-    if asked != [None, None]:
-        names = zip(asked, ("bos_token", "eos_token"), strict=True)
-        _surround(tokenizer, *(_text(described, name) if ask else None for ask, name in names))
-
-
 def _surround(tokenizer: Any, begin: str | None, end: str | None) -> None:
-    marks = [mark for mark in (begin, end) if mark is not None]
-    single = " ".join([*([begin] if begin else []), "$A", *([end] if end else [])])
-    tokenizer.post_processor = library().processors.TemplateProcessing(
-        single=single, special_tokens=[(mark, tokenizer.token_to_id(mark)) for mark in marks]
-    )
+    from tokenizers.processors import TemplateProcessing
+
+    template = [part for part in (begin, "$A", end) if part]
+    marks = [(mark, tokenizer.token_to_id(mark)) for mark in template if mark != "$A"]
+    tokenizer.post_processor = TemplateProcessing(single=" ".join(template), special_tokens=marks)
+
+
+def _refuse_foreign(tokenizer: Any, config: TextConfig, path: Path) -> None:
+    """NoTextError if the tokens can't be those that the tower has learned."""
+    count = tokenizer.get_vocab_size()
+    tried = [tokenizer.encode(text).ids for text in ("a photo of a red kettle", "b", "7 zoos")]
+    if config.read == "end":  # no text has what is no token: then the tower reads the first
+        ends = all(config.end in ids for ids in tried) or int(config.end or 0) >= config.vocabulary
+    else:
+        last = {ids[-1] if ids and ids[-1] == max(ids) else None for ids in tried}
+        ends = config.read == "last" or (len(last) == 1 and None not in last)
+    if count > config.vocabulary or not ends:
+        what = f"it has {count:,} tokens" if count > config.vocabulary else "its texts have no mark of the end"
+        raise NoTextError(
+            f"The tokenizer of `{path}` is not that of its text tower, which has {config.vocabulary:,} tokens: {what}.",
+            hint="copy `tokenizer.json` from where the model comes from, and pull again",
+        )
 
 
 def _clean(tokenizer: Any, clean: Clean) -> None:
     """Put the steps of `clean` before those of the file."""
-    normal, pattern = library().normalizers, library().Regex
-    steps = {
-        "none": [],
-        "lower": [normal.Lowercase()],
-        "canonical": [
-            normal.Lowercase(),
-            normal.Replace(pattern(f"[{''.join(map(_escaped, string.punctuation))}]"), ""),
-            normal.Replace(pattern(r"\s+"), " "),
-            normal.Strip(),
-        ],
-    }
-    first = [normal.Replace("_", " "), *steps["canonical"]] if clean == "words" else steps[clean]
-    if first:
-        tokenizer.normalizer = normal.Sequence([*first, *([tokenizer.normalizer] if tokenizer.normalizer else [])])
+    from tokenizers import Regex, normalizers
 
-
-def _escaped(character: str) -> str:
-    return f"\\{character}"
-
-
-def _filler(tokenizer: Any, described: dict[str, Any], path: Path) -> tuple[int, str]:
-    """Id and name of what short texts are filled up with."""
-    token = _text(described, "pad_token")
-    if token is None and tokenizer.padding:
-        return tokenizer.padding["pad_id"], tokenizer.padding["pad_token"]
-    number = None if token is None else tokenizer.token_to_id(token)
-    if token is None or number is None:
-        raise NoTextError(
-            f"`{path}` does not say what short texts are filled up with: there is no `pad_token` in "
-            "`tokenizer_config.json`, or it is no token.",
-            hint="copy `tokenizer_config.json` from where the model comes from, and pull again",
-        )
-    return number, token
+    steps: list[Any] = [] if clean == "none" else [normalizers.Lowercase()]
+    if clean in ("canonical", "words"):
+        punctuation = "".join(f"\\{character}" for character in string.punctuation)
+        steps += [normalizers.Replace(Regex(f"[{punctuation}]"), ""), normalizers.Replace(Regex(r"\s+"), " ")]
+        steps.append(normalizers.Strip())
+    if clean == "words":
+        steps.insert(0, normalizers.Replace("_", " "))
+    if steps:
+        tokenizer.normalizer = normalizers.Sequence([*steps, *filter(None, [tokenizer.normalizer])])
 
 
 def _text(described: dict[str, Any], name: str) -> str | None:

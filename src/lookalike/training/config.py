@@ -12,8 +12,7 @@ from lookalike.core.config import in_range, option
 from lookalike.core.errors import UsageError
 from lookalike.data.sampling import Sample
 from lookalike.imaging.augment import Color, Erase, Flip
-from lookalike.losses.geometry import SimilarityDistillation
-from lookalike.losses.margins import ArcFace, Margin
+from lookalike.losses import ArcFace, Margin, SimilarityDistillation
 from lookalike.towers import ConvNetConfig
 
 SEEDS = 2**32

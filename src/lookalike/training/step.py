@@ -9,8 +9,7 @@ import jax.numpy as jnp
 import optax
 from jaxtyping import Array, Float32, Int32, Key, UInt8
 
-from lookalike.losses.centers import class_cosines, l2_normalize
-from lookalike.losses.margins import margin_loss
+from lookalike.losses import class_cosines, l2_normalize, margin_loss
 from lookalike.training.config import HeadConfig, PixelsConfig
 from lookalike.training.state import Learner, State, Tensors
 

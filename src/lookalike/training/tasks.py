@@ -23,7 +23,7 @@ from lookalike.encoders.config import EncoderConfig, ProjectionConfig, below, de
 from lookalike.encoders.encoder import Encoder
 from lookalike.imaging.augment import Crop
 from lookalike.imaging.preprocess import Preprocess
-from lookalike.losses.centers import centers_at_means
+from lookalike.losses import centers_at_means
 from lookalike.training.checkpoint import Facts
 from lookalike.training.config import HeadConfig, Lda, Pca, PcaConfig, PixelsConfig, Random, Start
 from lookalike.training.pca import Projection, lda, pca, within_classes

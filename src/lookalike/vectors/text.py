@@ -9,7 +9,7 @@ from jaxtyping import Float32
 
 from lookalike.core.errors import EncoderError, UsageError
 from lookalike.encoders.config import TextSide
-from lookalike.encoders.directory import FOLDER, read_config, read_text, read_text_config, read_tokenizer_file
+from lookalike.encoders.directory import FOLDER, read_config, read_text
 from lookalike.encoders.tokenizer import Tokenizer
 from lookalike.towers.text import TextConfig
 from lookalike.vectors import cache
@@ -29,26 +29,24 @@ def load_text(path: str | Path, image: Embedder | None = None) -> "TextEmbedder"
         UsageError: The `tokenizers` library is not installed.
     """
     read_config(path)
-    described = read_text_config(path)
-    if described is None:
+    side = read_text(path, tensors=False)
+    if side is None:
         raise EncoderError(
             f"`{path}` has no text side, so it can't be asked with words.",
             hint="CLIP, OpenCLIP and SigLIP have one, with the projected features of their image tower: "
             "`lookalike pull clip-vit-b-32 --out MODEL`; training a projection keeps it, training the tower does not",
         )
-    config, belongs = described
     image = image or load(path)
-    if belongs != image.features_fingerprint:
+    if side.image != image.features_fingerprint:
         raise EncoderError(
-            f"The text side of `{path}` belongs to other image features ({belongs[:8]}) than it makes now "
+            f"The text side of `{path}` belongs to other image features ({side.image[:8]}) than it makes now "
             f"({image.features_fingerprint[:8]}), so that its texts would mean nothing.",
             hint=f"remove `{Path(path) / FOLDER}`, or pull the model again",
         )
-    where = str(Path(path) / FOLDER / "tokenizer.json")
-    tokenizer = Tokenizer(read_tokenizer_file(path), config, where)
+    tokenizer = Tokenizer(side.tokenizer, side.config, str(Path(path) / FOLDER / "tokenizer.json"))
     if image.engine.name == "jax":
         return TextEmbedder(tokenizer, image, JaxTexts(_side(path)))
-    return TextEmbedder(tokenizer, image, _onnx(path, config, belongs))
+    return TextEmbedder(tokenizer, image, _onnx(path, side.config, side.image))
 
 
 class TextEmbedder:

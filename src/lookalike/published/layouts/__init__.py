@@ -5,7 +5,7 @@ from typing import Any
 
 from lookalike.core.errors import EncoderError
 from lookalike.encoders.config import EncoderConfig, Tensors
-from lookalike.encoders.pickles import no_tensors
+from lookalike.encoders.directory import no_tensors
 from lookalike.published.layout import Layout, described_in, import_model
 from lookalike.published.layouts import (
     clip,

@@ -19,7 +19,7 @@ from lookalike.published.layouts.open_clip import FILES, eps_of
 from lookalike.published.processors import ratio
 from lookalike.published.stored import Published, described_by, part, understood
 from lookalike.published.table import MATRIX, Key, gather, linear, norm, scatter
-from lookalike.published.tokenizers import Clean, NoTextError, read_tokenizer, tokenizer_class
+from lookalike.published.tokenizers import GEMMA, Clean, NoTextError, read_tokenizer, tokenizer_class
 from lookalike.towers.programs.declare import Shapes, shapes_of
 from lookalike.towers.text import TextConfig
 
@@ -189,7 +189,7 @@ def _read_siglip(path: Path, described: dict[str, Any], shapes: Shapes) -> TextC
 
 def _siglip_clean(path: Path, _: dict[str, Any]) -> Clean:
     """SigLIP 2 has Gemma's tokenizer and was trained on lower case; SigLIP on lower case without punctuation."""
-    return "lower" if tokenizer_class(path) in ("GemmaTokenizer", "Siglip2Tokenizer") else "canonical"
+    return "lower" if tokenizer_class(path) in GEMMA else "canonical"
 
 
 # --------------------------------------------------------------------------------------------- OpenCLIP
