@@ -278,11 +278,7 @@ class Collection:
         self._cache = {}
 
     def write_vectors(
-        self,
-        name: str,
-        ids: Int64[np.ndarray, "M"],
-        vectors: Float32[np.ndarray, "M D"],
-        metadata: Mapping[str, str],
+        self, name: str, ids: Int64[np.ndarray, "M"], vectors: Float32[np.ndarray, "M D"], metadata: Mapping[str, str]
     ) -> None:
         """Fill the vector column `name` in the rows `ids`; `metadata` says what made it, and is kept with a new column.
 

@@ -218,8 +218,8 @@ class _Update:
         """Rows of these sources that are not, or no longer, what the listing says."""
         gone = [np.empty(0, np.int64)]
         for ids, names, places in self._rows(gone=False):
-            wrong = np.array([place < 0 and self.listing.covers(n) for n, place in zip(names, places, strict=True)])
             there = places >= 0
+            wrong = np.array([not t and self.listing.covers(n) for t, n in zip(there, names, strict=True)], bool)
             wrong[there] = self._shown[places[there]] != ids[there]
             gone.append(ids[wrong])
         return np.concatenate(gone)

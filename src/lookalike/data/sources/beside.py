@@ -25,24 +25,21 @@ class Beside:
     """What a table names: members of the tar of its name, then files relative to it, in any form of Unicode."""
 
     def __init__(self, table: Path) -> None:
-        self._root, tar = table.parent, table.with_suffix(".tar")
+        self._root, tar = str(table.parent), table.with_suffix(".tar")  # no Path: it is joined by the million
         self._tar = Members(tar) if tar.is_file() else None
         self._composed = lru_cache(64)(lambda folder: {nfc(name): name for name in names_in(folder)})
 
     def find(self, paths: Sequence[str]) -> list[Found | None]:
         """Where each of `paths` lies; None for what is nowhere."""
-        members = [-1] * len(paths)
-        if self._tar is not None:
-            members = self._tar.find([os.path.normpath(path) for path in paths]).tolist()
-        return [
-            self._tar.place(member) if self._tar is not None and member >= 0 else self._file(path)
-            for path, member in zip(paths, members, strict=True)
-        ]
+        if (tar := self._tar) is None:
+            return [self._file(path) for path in paths]
+        members = tar.find([os.path.normpath(path) for path in paths]).tolist()
+        return [tar.place(m) if m >= 0 else self._file(path) for path, m in zip(paths, members, strict=True)]
 
     def missing(self, path: str) -> tuple[str, str]:
         """What is missing where nothing is called `path`, and a hint."""
         what, rule = f"there is no file `{path}`", f"paths are relative to `{self._root}`"
-        names = [str(Path(os.path.normpath(path)).parent / name) for name in names_in((self._root / path).parent)]
+        names = [str(Path(os.path.normpath(path)).parent / name) for name in names_in(Path(self._root, path).parent)]
         if (tar := self._tar) is not None:
             what, rule = f"`{tar.path}` has no member `{path}`, and {what}", f"`path` names members of `{tar.path}`"
             names = [*tar.names(), *names]
@@ -53,12 +50,12 @@ class Beside:
         return what, f"did you mean `{close[0]}`?" if close else rule
 
     def _file(self, path: str) -> Found | None:
-        if (found := _regular(os.path.join(self._root, path))) is not None or path.isascii():  # noqa: PTH118  by the million
+        if (found := _regular(os.path.join(self._root, path))) is not None or path.isascii():  # noqa: PTH118
             return found
         for form in (nfc(path), unicodedata.normalize("NFD", path)):
-            if (found := _regular(str(self._root / form))) is not None:
+            if (found := _regular(str(Path(self._root, form)))) is not None:
                 return found
-        place = self._root
+        place = Path(self._root)
         for part in Path(path).parts:  # forms that change from folder to folder
             place = place / self._composed(place).get(nfc(part), part)
         return _regular(str(place))
@@ -90,9 +87,8 @@ class Members:
             sizes.append(member.size)
         self._changed = path.stat().st_mtime_ns
         self._offsets, self._sizes = (np.array(values, np.int64) for values in (offsets, sizes))
-        for link, target in zip(
-            links, self.find(list(links.values())), strict=True
-        ):  # in order: a target may be a link
+        # In order, since a target may be a link.
+        for link, target in zip(links, self.find(list(links.values())), strict=True):
             self._offsets[link], self._sizes[link] = self._offsets[target], self._sizes[target]
 
     def find(self, names: Sequence[str]) -> Int64[np.ndarray, "N"]:

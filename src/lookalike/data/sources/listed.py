@@ -73,7 +73,7 @@ def stored_type(kind: Any) -> Any:
     if types.is_map(kind):
         parts = [kind.key_type, kind.item_type]
     else:
-        parts = [part.type for part in kind] if types.is_struct(kind) else [kind.value_type] if is_list(kind) else []
+        parts = [part.type for part in kind] if types.is_struct(kind) else [kind.value_type] if _is_list(kind) else []
     inner = [pa.string() if types.is_null(part) else stored_type(part) for part in parts]
     if not inner or any(part is None for part in inner):
         return None
@@ -82,8 +82,7 @@ def stored_type(kind: Any) -> Any:
     return pa.map_(*inner) if types.is_map(kind) else pa.list_(*inner)
 
 
-def is_list(kind: Any) -> bool:
-    """Whether values are lists, of any length or all of one."""
+def _is_list(kind: Any) -> bool:
     return any(fits(kind) for fits in _LISTS)
 
 
@@ -94,7 +93,7 @@ def common_type(kind: Any, into: Any) -> Any:
     """
     if kind == pa.null() or kind == into or (types.is_integer(kind) and types.is_floating(into)):
         return into
-    if is_list(kind) and is_list(into) and kind.value_type == into.value_type:
+    if _is_list(kind) and _is_list(into) and kind.value_type == into.value_type:
         return into
     return kind if into == pa.null() else None
 

@@ -82,13 +82,15 @@ class _Table:
                 raise self._error(start + empty, "`path` is empty", "each row names its image")
             paths = batch["path"].to_pylist()
             names.add([os.path.normpath(path) for path in paths])
-            rows = [row for row, path in enumerate(paths) if not self._left_out(path)]
-            places = []
+            rows, places = list(range(len(paths))), []
+            if self.exclude:
+                rows = [row for row in rows if not self._left_out(paths[row])]
+                batch = batch.take(pa.array(rows, pa.int64()))
             for row, place in zip(rows, beside.find([paths[row] for row in rows]), strict=True):
                 if place is None:
                     raise self._error(start + row, *beside.missing(paths[row]))
                 places.append(place)
-            yield self._listed(batch.take(pa.array(rows, pa.int64())), places)
+            yield self._listed(batch, places)
         if not len(names):
             hint = "a row an image, below the line with the columns' names"
             raise SourceError(f"`{self.file}` holds no rows.", hint=hint)
@@ -97,7 +99,7 @@ class _Table:
             raise self._error(twice[1], f"`{path}` stands in {self._place(twice[0])} too", "name each image once")
 
     def _left_out(self, path: str) -> bool:
-        parts = os.path.normpath(path).split("/") if self.exclude else ()
+        parts = os.path.normpath(path).split("/")
         return any(excluded(part, self.exclude) for part in accumulate(parts, "{}/{}".format))
 
     def _listed(self, batch: pa.RecordBatch, places: Sequence[Found]) -> pa.RecordBatch:
