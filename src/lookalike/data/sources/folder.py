@@ -14,7 +14,6 @@ import os
 import shlex
 import stat
 from collections.abc import Iterator, Sequence
-from functools import partial
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -48,13 +47,13 @@ _Entry = tuple["os.DirEntry[str]", os.stat_result | None, tuple[str, ...]]
 def open_source(path: str, exclude: Sequence[str] = ()) -> Source:
     """The folder at `path` as a source."""
     unread: list[str] = []
-    return Source(path, "folder", partial(_batches, path, exclude, unread), unread=unread)
 
+    def batches() -> Iterator[pa.RecordBatch]:
+        rows = _rows(path, exclude, unread)
+        while some := list(islice(rows, BATCH)):
+            yield pa.RecordBatch.from_pylist(some, LISTED)
 
-def _batches(root: str, exclude: Sequence[str], unread: list[str]) -> Iterator[pa.RecordBatch]:
-    rows = _rows(root, exclude, unread)
-    while some := list(islice(rows, BATCH)):
-        yield pa.RecordBatch.from_pylist(some, LISTED)
+    return Source(path, "folder", batches, unread=unread)
 
 
 def _rows(root: str, exclude: Sequence[str], unread: list[str]) -> Iterator[dict[str, Any]]:

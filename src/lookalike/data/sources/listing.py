@@ -26,20 +26,24 @@ class Listing:
 
     names: Names
     """The images in order, by `NAME/` and what their source calls them; NAME is the source's."""
-    sources: dict[str, dict[str, str]]
-    """NAME -> its entry in the collection's card: name, path, layout."""
+    opened: dict[str, Source]
     columns: pa.Schema
     """Further columns of any source; null where no source has a value."""
-    unread: tuple[str, ...]
-    """Beginnings of the names of images that could not be looked for."""
     file: IO[bytes]
 
     def __len__(self) -> int:
         return len(self.names)
 
+    @property
+    def sources(self) -> dict[str, dict[str, str]]:
+        """NAME -> its entry in the collection's card."""
+        paths = {name: text(str(absolute(source.path))) for name, source in self.opened.items()}
+        return {n: {"name": n, "path": paths[n], "layout": source.layout} for n, source in self.opened.items()}
+
     def covers(self, name: str) -> bool:
         """Whether an image of this name would be in the listing if it were still there."""
-        return name.partition("/")[0] in self.sources and not name.startswith(self.unread)
+        source, _, image = name.partition("/")
+        return source in self.opened and not image.startswith(tuple(self.opened[source].unread))
 
     def batches(self) -> Iterator[tuple[int, pa.RecordBatch]]:
         """The images as rows of `LISTED` and `columns`, and the position of the first; read from the disk."""
@@ -74,16 +78,11 @@ def list_images(
                     listed = _completed(batch, name, schema, test)
                     names.add(listed["source"].to_pylist())
                     writer.write_batch(listed)
-        entries = {
-            name: {"name": name, "path": text(str(absolute(source.path))), "layout": source.layout}
-            for name, source in opened.items()
-        }
-        unread = tuple(f"{name}/{folder}" for name, source in opened.items() for folder in source.unread)
-        listing = Listing(names, entries, columns, unread, file)
+        listing = Listing(names, opened, columns, file)
         if (twice := names.repeated()) is not None:
             named = next(b["source"][twice[1] - s].as_py() for s, b in listing.batches() if twice[1] < s + len(b))
-            source, _, image = named.partition("/")
-            path = entries[source]["path"]
+            name, _, image = named.partition("/")
+            path = listing.sources[name]["path"]
             raise SourceError(f"Two images of `{path}` are both called `{image}`.", hint="rename one")
         yield listing
 
