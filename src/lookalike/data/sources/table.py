@@ -157,7 +157,8 @@ class _Table:
         if (row := known.index(False).as_py()) >= 0:
             value = column[row].as_py()
             close = get_close_matches(value.lower(), allowed, 1) if name == "split" else []
-            hint = f"did you mean `{close[0]}`?" if close else f"it is {', '.join(allowed)}, or empty"
+            rule = f"it is {', '.join(allowed)}, or empty{'' if name == 'split' else ', which means true'}"
+            hint = f"did you mean `{close[0]}`?" if close else rule
             raise self._error(start + row, f"`{name}` is `{value}`", hint)
 
     def _place(self, row: int) -> str:
