@@ -37,7 +37,8 @@ import PIL.Image
 from PIL import ImageOps
 
 from lookalike.core.journal import note, table
-from lookalike.imaging.decode import decode, encode_jpeg, resize_shorter, store
+from lookalike.imaging.decode import decode, encode_jpeg, store
+from lookalike.imaging.resample import reduce
 
 SIZE = 256
 
@@ -59,9 +60,17 @@ def ours(data: bytes) -> bytes:
     return store(data, SIZE).data
 
 
+def reduced(data: bytes, at_least: int | None) -> np.ndarray:
+    """The pixels of `store`, at another scale of decoding, with the shorter side reduced to `SIZE`."""
+    image = decode(data, at_least=at_least)
+    height, width = image.shape[:2]
+    scale = min(1.0, SIZE / min(height, width))
+    return reduce(image, round(height * scale), round(width * scale), (float(height), float(width)))
+
+
 def other(data: bytes, at_least: int | None, quality: int) -> bytes:
     """As `store`, at another scale of decoding and another quality."""
-    return encode_jpeg(resize_shorter(decode(data, at_least=at_least), SIZE), quality)
+    return encode_jpeg(reduced(data, at_least), quality)
 
 
 def limit(data: bytes) -> bytes:
@@ -165,7 +174,7 @@ def main() -> None:
         loop, own, least = (float(np.median(spent[name])) for name in ("plain", "ours", "limit"))
         reduced = stored = "-"
         if compared:
-            pixels = [resize_shorter(decode(file, at_least=11 * SIZE // 4), SIZE) for file in files]
+            pixels = [reduced(file, 11 * SIZE // 4) for file in files]
             reduced = compared([np.asarray(plainly_reduced(file)) for file in files], pixels)
             stored = compared([decode(plain(file)) for file in files], [decode(ours(file)) for file in files])
         megabytes = sum(map(len, files)) / count / 1e6

@@ -15,8 +15,8 @@ import pytest
 from PIL import ImageCms, ImageOps
 
 from lookalike.core.errors import ImageError
-from lookalike.imaging import jpeg
-from lookalike.imaging.decode import decode, encode_jpeg, resize_shorter, store
+from lookalike.imaging import readers
+from lookalike.imaging.decode import decode, encode_jpeg, store
 from lookalike.imaging.resample import resize
 
 
@@ -120,7 +120,7 @@ def test_fast_decoder_gives_the_pixels_of_pillow(monkeypatch, progressive, subsa
     image = PIL.Image.fromarray(smooth(333, 515))
     data = file(image.convert("L") if gray else image, "JPEG", progressive=progressive, subsampling=subsampling)
     fast = [decode(data, at_least) for at_least in (None, 166, 80, 40, 10)]
-    monkeypatch.setattr(jpeg, "_turbo", lambda *_: None)
+    monkeypatch.setattr(readers, "_turbo", lambda *_: None)
     slow = [decode(data, at_least) for at_least in (None, 166, 80, 40, 10)]
     assert [f.shape[0] for f in fast] == [333, 167, 84, 42, 42]
     assert all(np.array_equal(f, s) for f, s in zip(fast, slow, strict=True))
@@ -401,14 +401,6 @@ def test_odd_sizes_are_not_shifted(shape, size):
     assert difference(small, resize(ramp, *small.shape[:2])) < 4
 
 
-def test_resize_shorter(picture):
-    assert resize_shorter(picture, 90) is picture
-    small = resize_shorter(picture, 45)
-    wanted = PIL.Image.fromarray(picture).resize((60, 45), PIL.Image.Resampling.BICUBIC)
-    assert small.shape == (45, 60, 3)
-    assert np.abs(small.astype(int) - np.asarray(wanted)).max() <= 1
-
-
 def test_encode_jpeg(picture):
     made = PIL.Image.open(io.BytesIO(encode_jpeg(picture)))
     assert made.format == "JPEG"
@@ -454,7 +446,7 @@ def test_refused_in_one_sentence(data, words):
 @pytest.mark.parametrize("kind", ["JPEG", "progressive", "PNG", "GIF", "WEBP", "BMP", "TIFF", "AVIF", "PPM"])
 def test_truncated_images_are_refused(monkeypatch, kind, share, fast):
     if not fast:
-        monkeypatch.setattr(jpeg, "_turbo", lambda *_: None)
+        monkeypatch.setattr(readers, "_turbo", lambda *_: None)
     noise = np.random.default_rng(0).integers(0, 256, (200, 300, 3), dtype=np.uint8)
     data = file(
         noise,

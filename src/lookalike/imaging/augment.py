@@ -26,8 +26,8 @@ class Crop:
 
     def __call__(self, rng: np.random.Generator, image: Image) -> UInt8[np.ndarray, "S S 3"]:
         """The part, [size size 3]."""
-        left, top, width, height = _part(rng, image.shape[0], image.shape[1], self.area, self.ratio)
-        return resize(image, self.size, self.size, (float(left), float(top), float(left + width), float(top + height)))
+        left, top, width, height = map(float, _part(rng, image, self.area, self.ratio))
+        return resize(image, self.size, self.size, (left, top, left + width, top + height))
 
 
 @dataclass(frozen=True)
@@ -57,7 +57,7 @@ class Erase:
         """Maybe with a hole, [H W 3]."""
         if rng.random() >= self.chance:
             return image
-        left, top, width, height = _part(rng, image.shape[0], image.shape[1], self.area, self.ratio)
+        left, top, width, height = _part(rng, image, self.area, self.ratio)
         out = image.copy()
         out[top : top + height, left : left + width] = rng.integers(0, 256, (height, width, 3), dtype=np.uint8)
         return out
@@ -78,10 +78,8 @@ class Color:
 
     def __call__(self, rng: np.random.Generator, image: Image) -> Image:
         """In other light, [H W 3]."""
-        brightness, contrast, saturation = (
-            np.float32(1 + strength * rng.uniform(-1, 1))
-            for strength in (self.brightness, self.contrast, self.saturation)
-        )
+        strengths = self.brightness, self.contrast, self.saturation
+        brightness, contrast, saturation = (np.float32(1 + x * rng.uniform(-1, 1)) for x in strengths)
         # Rounded once, at the end; but clipped after each step, as if it had been stored.
         values = np.clip(image.astype(np.float32) * brightness, 0, 255)
         mean = _gray(values).mean(dtype=np.float32)
@@ -91,8 +89,7 @@ class Color:
         if self.cast:
             gains = np.array([1 + self.cast * rng.uniform(-1, 1) for _ in range(3)], np.float32)
             values = np.clip(values * gains, 0, 255)
-        result: Image = (values + np.float32(0.5)).astype(np.uint8)
-        return result
+        return np.asarray(values + np.float32(0.5)).astype(np.uint8)
 
 
 Augment = Crop | Flip | Erase | Color
@@ -108,9 +105,10 @@ def apply(augments: Sequence[Augment], rng: np.random.Generator, image: Image) -
 
 
 def _part(
-    rng: np.random.Generator, height: int, width: int, area: tuple[float, float], ratio: tuple[float, float]
+    rng: np.random.Generator, image: Image, area: tuple[float, float], ratio: tuple[float, float]
 ) -> tuple[int, int, int, int]:
     """left, top, width, height of a random rectangle inside the image, in pixels."""
+    height, width = image.shape[:2]
     for _ in range(10):
         pixels = height * width * rng.uniform(*area)
         shape = np.exp(rng.uniform(np.log(ratio[0]), np.log(ratio[1])))

@@ -1,11 +1,14 @@
 """Bytes of an image -> uint8 [H W 3], upright sRGB; and what a collection stores of it.
 
-`formats` reads any file as a `Raster`; here it is resized, brought to sRGB, turned and stored. The file's content
-decides its format, never its name. Nothing of Pillow's global state is changed.
+The file's first bytes decide its format, never its name. Its reader makes a `Raster` of it, which is resized, brought
+to sRGB, turned and stored here. Nothing of Pillow's global state is changed.
+
+A new format is one reader, `bytes -> Raster`, and one line in `FORMATS`.
 """
 
 import io
-from collections.abc import Iterator
+import re
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
@@ -15,32 +18,77 @@ from jaxtyping import UInt8
 
 from lookalike.core.errors import ImageError
 from lookalike.core.shapes import Image
-from lookalike.imaging.codec import reason
 from lookalike.imaging.color import is_srgb, to_srgb
-from lookalike.imaging.formats import read_image
-from lookalike.imaging.raster import flat
+from lookalike.imaging.raster import MOST, Raster, flat, reason
+from lookalike.imaging.readers import read_avif, read_bmp, read_gif, read_jpeg, read_png, read_ppm, read_webp
 from lookalike.imaging.resample import reduce
+from lookalike.imaging.tiff import RAW, read_tiff
+
+FORMATS: dict[str, tuple[bytes, Callable[[bytes, int | None], Raster] | str]] = {
+    "JPEG": (rb"\xff\xd8\xff", read_jpeg),  # MPO, the JPEG of stereo cameras and many phones, included
+    "PNG": (rb"\x89PNG\r\n\x1a\n", read_png),
+    "GIF": (rb"GIF8[79]a", read_gif),
+    "WEBP": (rb"RIFF....WEBP", read_webp),
+    "RAW": (rb"II\*\0....CR|IIRO|IIRS|MMOR|IIU\0|FUJIFILMCCD-RAW|FOVb|\0MRM|....ftypcrx", RAW),
+    "TIFF": (rb"II[*+]\0|MM\0[*+]", read_tiff),
+    "BMP": (rb"BM.{4}.{8}[\x0c\x10\x28\x34\x38\x40\x6c\x7c]\0\0\0", read_bmp),
+    "AVIF": (rb"....ftyp(?:avi[fs]|.{4}.{4}(?:.{4})*?avi[fs])", read_avif),
+    "HEIC": (rb"....ftyp(?:he[iv][cxms]|mif1|msf1)", "HEIC: convert it to JPEG (`heif-convert IN.heic OUT.jpg`)"),
+    "PPM": (rb"P[1-6f][\s#]", read_ppm),
+    "JXL": (rb"\xff\x0a|\0\0\0\x0cJXL \r\n", "JPEG XL: convert it to PNG (`djxl IN.jxl OUT.png`)"),
+    "JP2": (
+        rb"\0\0\0\x0cjP  \r\n|\xff\x4f\xff\x51",
+        "JPEG 2000: convert it to PNG or JPEG (`opj_decompress -i IN.jp2 -o OUT.png`)",
+    ),
+    "PSD": (rb"8BPS\0[\1\2]", "Photoshop's own format: export it as PNG or JPEG"),
+    "EXR": (rb"\x76\x2f\x31\x01", "OpenEXR: convert it to PNG or TIFF"),
+}
+"""Name -> how a file begins, and its reader, or what is said of it. The first that fits counts.
+
+The formats that cameras, phones and shops give are read; Pillow's rarer readers stay closed to strangers.
+"""
+
+HEAD = 64
+"""First bytes of a file that are enough to know it."""
 
 # An image is decoded at no less than this many times the wanted size: a 12-megapixel photograph at 1/4, for 256. Its
 # MobileNetV2 features then have cosine .9998 with those of a full decode (lowest .9996), and most of the time left is
 # entropy coding, which every scale pays; 1/2 would give .9999 for a third more time.
 _GAP = 2.75
-# Quality and subsampling of what is stored, by the cosine of those features with the features of the uncompressed
-# image: 4:4:4 at 90 has .990 in 7.1 kB; 4:2:0 has .983 in 6.1 kB and needs 95 and 8.2 kB to reach .991 (60 images
-# of 112 px, whose chroma is as sharp as that of a reduced photograph). 4:4:4 at 95 has .995, for a third more bytes.
+# Of what is stored, by the cosine of those features with the features of the uncompressed image: 4:4:4 at 90 has .990
+# in 7.1 kB; 4:2:0 has .983 in 6.1 kB and needs 95 and 8.2 kB to reach .991 (60 images of 112 px, whose chroma is as
+# sharp as that of a reduced photograph). 4:4:4 at 95 has .995, for a third more bytes.
 _QUALITY = 90
 
 
 @dataclass(frozen=True)
 class Stored:
-    """An image as a collection keeps it."""
+    """An image as a collection keeps it; width and height are those of the upright original, in pixels."""
 
     data: bytes
     """JPEG, upright, sRGB or gray, without metadata."""
     width: int
-    """Of the upright original, in pixels."""
     height: int
-    """Of the upright original, in pixels."""
+
+
+def kind_of(head: bytes) -> str | None:
+    """The format of a file that begins so, read or refused by name; None if it is no image that is known here."""
+    return next((kind for kind, (start, _) in FORMATS.items() if re.match(start, head[:HEAD], re.DOTALL)), None)
+
+
+def read_image(data: bytes, at_least: int | None = None) -> Raster:
+    """The image in `data`; arguments and errors as `decode`."""
+    if not data:
+        raise ImageError("The file is empty (0 bytes).")
+    kind = kind_of(data)
+    if kind is None:
+        raise ImageError(
+            f"Not an image of a known format: the file has {len(data):,} bytes and begins with {data[:8]!r}."
+        )
+    read = FORMATS[kind][1]
+    if isinstance(read, str):
+        raise ImageError(f"A file of a kind that is not read, {read}.")
+    return read(data, at_least)
 
 
 def decode(data: bytes, at_least: int | None = None) -> Image:
@@ -49,7 +97,7 @@ def decode(data: bytes, at_least: int | None = None) -> Image:
     Alpha is laid on white, any depth becomes 8 bits, a colour profile or the codes of one are applied.
 
     Args:
-        data: A file of one of `formats.READERS`.
+        data: A file of one of `FORMATS`.
         at_least: Shorter side in pixels that suffices: a larger JPEG may then come at 1/2, 1/4 or 1/8 of its size,
             and any image of more than 16 million pixels reduced by a whole number.
 
@@ -75,41 +123,24 @@ def store(data: bytes, size: int) -> Stored:
     """
     with _refused():
         raster = read_image(data, int(_GAP * size))
-        width, height = raster.width, raster.height
+        width, height, turned, kept = raster.width, raster.height, raster.orientation, raster.kept
         pixels, color, scale = flat(raster, int(_GAP * size))
-        upright = (height, width) if raster.orientation >= 5 else (width, height)
+        upright = (height, width) if turned >= 5 else (width, height)
         if min(width, height) > size:
-            new_width, new_height = _shorter_to(width, height, size)
+            new_width, new_height = (max(1, round(side * (size / min(width, height)))) for side in (width, height))
             # A reduced image is rounded up to whole pixels: the box is the part of it that is image.
             pixels = reduce(pixels, new_height, new_width, (height / scale, width / scale))
-        elif (
-            raster.kept
-            and raster.orientation == 1
-            and is_srgb(color, pixels.shape[2])
-            and _is_ordinary(raster.kept, pixels)
-        ):
-            return Stored(raster.kept, *upright)
-        small = _turned(to_srgb(pixels, color), raster.orientation)
-        return Stored(_jpeg(PIL.Image.fromarray(small[:, :, 0] if small.shape[2] == 1 else small), _QUALITY), *upright)
+        elif kept and turned == 1 and is_srgb(color, pixels.shape[2]) and len(kept) <= 3 * width * height + 4096:
+            return Stored(kept, *upright)
+        return Stored(encode_jpeg(_turned(to_srgb(pixels, color), turned), _QUALITY), *upright)
 
 
-def resize_shorter(image: Image, size: int) -> UInt8[np.ndarray, "h w 3"]:
-    """`image` with its shorter side reduced to `size` pixels, or as it is if it is not larger."""
-    height, width = image.shape[:2]
-    if min(height, width) <= size:
-        return image
-    new_width, new_height = _shorter_to(width, height, size)
-    return reduce(image, new_height, new_width, (float(height), float(width)))
-
-
-def encode_jpeg(image: Image, quality: int = 90) -> bytes:
-    """`image` as a baseline JPEG without metadata, in 4:4:4.
-
-    Args:
-        image: uint8 [H W 3].
-        quality: 1 (worst) to 95, the scale of libjpeg.
-    """
-    return _jpeg(PIL.Image.fromarray(image), quality)
+def encode_jpeg(image: UInt8[np.ndarray, "H W C"], quality: int = _QUALITY) -> bytes:
+    """Gray or RGB as a baseline JPEG without metadata, in 4:4:4; `quality` is libjpeg's, 1 (worst) to 95."""
+    buffer = io.BytesIO()
+    made = PIL.Image.fromarray(image[:, :, 0] if image.shape[2] == 1 else image)
+    made.save(buffer, "JPEG", quality=quality, subsampling="4:4:4")
+    return buffer.getvalue()
 
 
 @contextmanager
@@ -121,6 +152,10 @@ def _refused() -> Iterator[None]:
         raise
     except MemoryError as error:
         raise ImageError("There is not enough memory to decode it.") from error
+    except PIL.Image.DecompressionBombError as error:
+        raise ImageError(f"The image is too large: {MOST}.") from error
+    except PIL.UnidentifiedImageError as error:
+        raise ImageError("The head of the image is damaged or truncated.") from error
     except Exception as error:
         raise ImageError(f"The image is damaged or truncated ({type(error).__name__}: {reason(error)}).") from error
 
@@ -131,19 +166,3 @@ def _turned(pixels: UInt8[np.ndarray, "H W C"], orientation: int) -> UInt8[np.nd
         pixels = pixels.swapaxes(0, 1)
     rows, columns = orientation in (3, 4, 7, 8), orientation in (2, 3, 6, 7)
     return np.ascontiguousarray(pixels[:: -1 if rows else 1, :: -1 if columns else 1])
-
-
-def _is_ordinary(data: bytes, pixels: UInt8[np.ndarray, "H W C"]) -> bool:
-    """Whether a JPEG is not larger than its pixels."""
-    return len(data) <= 3 * int(pixels.shape[0]) * int(pixels.shape[1]) + 4096
-
-
-def _shorter_to(width: int, height: int, size: int) -> tuple[int, int]:
-    scale = size / min(width, height)
-    return max(1, round(width * scale)), max(1, round(height * scale))
-
-
-def _jpeg(image: PIL.Image.Image, quality: int) -> bytes:
-    buffer = io.BytesIO()
-    image.save(buffer, "JPEG", quality=quality, subsampling="4:4:4")
-    return buffer.getvalue()

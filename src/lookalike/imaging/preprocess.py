@@ -53,14 +53,7 @@ class Preprocess:
             raise EncoderError(f"`std` must be positive, and is {self.std}.")
 
     def __call__(self, image: Image) -> UInt8[np.ndarray, "S S 3"]:
-        """The image as the tower takes it, in 8 bits.
-
-        Args:
-            image: RGB pixels of any height and width.
-
-        Returns:
-            RGB pixels, `size` high and wide.
-        """
+        """The image, RGB of any height and width, as the tower takes it: `size` high and wide, in 8 bits."""
         height, width = (int(side) for side in self.resized(*image.shape[:2]))
         top, bottom, row = self._window(height)
         left, right, column = self._window(width)

@@ -1,27 +1,32 @@
 """What a reader makes of a file: rows of 8-bit pixels that are decoded or converted when they are wanted.
 
 A worker's memory is a matter of bytes, not of pixels: rows of any depth, with alpha or a profile, become 8 bits a
-few at a time, and what is far larger than wanted is averaged down on the way (`flat`).
+few at a time, and what is far larger than wanted is averaged down on the way (`flat`). Most of what is read, Pillow
+decodes: whole, or it is refused.
 """
 
-from collections.abc import Callable
+import io
+import os
+import re
+import tempfile
+import threading
+import warnings
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import cast
 
 import numpy as np
-from jaxtyping import UInt8
+import PIL.Image
+from jaxtyping import Shaped, UInt8
 
 from lookalike.core.errors import ImageError
 from lookalike.imaging.color import Color, to_srgb
 
-MAX_SIDE = 32_768
-"""Longest side in pixels that is read; phone panoramas have about 16,000."""
-
-MAX_PIXELS = 2**27
-"""Most pixels that are read: 134 million, 400 MB as RGB. The largest common photograph has 108 million."""
-
-MAX_BYTES = 2**30
-"""Most bytes that the samples of an image may take while it is decoded."""
+MAX_SIDE = 32_768  # pixels; phone panoramas have about 16,000
+MAX_PIXELS = 2**27  # 134 million, 400 MB as RGB; the largest common photograph has 108 million
+MAX_BYTES = 2**30  # of the samples of an image while it is decoded
+MOST = f"at most {MAX_SIDE:,} pixels a side, {MAX_PIXELS:,} in all and {MAX_BYTES >> 20:,} MB are read"
 
 _BLOCK = 2**21  # pixels of the rows that are converted at once
 _LARGE = 2**24  # pixels from which on rows are averaged down as they come
@@ -37,37 +42,25 @@ class Raster:
     height: int
     rows: Callable[[int, int], Rows]
     """Rows from the first number to before the second: gray, RGB or CMYK (0 is no ink), and alpha if there is one."""
-    color: Color | None = None
-    """None: sRGB."""
-    orientation: int = 1
-    """As EXIF counts: 1 is upright."""
-    scale: int = 1
-    """By what the decoder reduced the rows already."""
-    whole: bool = False
-    """Whether all rows are in memory as they are, and cost nothing."""
-    kept: bytes | None = None
-    """A whole JPEG of these pixels, without metadata, where the file holds one."""
-
-    @property
-    def rows_there(self) -> tuple[int, int]:
-        """Height and width of what `rows` gives."""
-        return -(-self.height // self.scale), -(-self.width // self.scale)
+    color: Color | None = None  # None: sRGB
+    orientation: int = 1  # as EXIF counts: 1 is upright
+    scale: int = 1  # by what the decoder reduced the rows already
+    whole: bool = False  # whether all rows are in memory as they are, and cost nothing
+    kept: bytes | None = None  # a whole JPEG of these pixels, without metadata, where the file holds one
 
 
-def check_size(width: int, height: int, depth: int = 0) -> None:
+def check_size(width: int, height: int, depth: int) -> None:
     """Refuse what is too large, before a pixel is decoded; `depth`: bytes that a pixel takes meanwhile."""
-    if max(width, height) > MAX_SIDE or width * height > MAX_PIXELS:
-        raise ImageError(
-            f"The image is too large: {width:,} x {height:,} pixels, "
-            f"and at most {MAX_SIDE:,} a side and {MAX_PIXELS:,} in all are read."
-        )
-    if width * height * depth > MAX_BYTES:
-        raise ImageError(
-            f"The image is too large: {width:,} x {height:,} pixels of {depth} bytes, "
-            f"and at most {MAX_BYTES >> 20:,} MB are read."
-        )
     if min(width, height) < 1:
         raise ImageError(f"The image has no pixels: {width} x {height}.")
+    if max(width, height) > MAX_SIDE or width * height > min(MAX_PIXELS, MAX_BYTES // depth):
+        raise ImageError(f"The image is too large: {width:,} x {height:,} pixels of {depth} bytes; {MOST}.")
+
+
+def incomplete(kind: str | None, width: int, height: int, why: str = "") -> ImageError:
+    """What is said of an image that ends early."""
+    pixels = f"not all of its {width:,} x {height:,} pixels could be decoded{why}"
+    return ImageError(f"The {kind} image is damaged or truncated: {pixels}.")
 
 
 def flat(raster: Raster, at_least: int | None) -> tuple[UInt8[np.ndarray, "h w C"], Color | None, int]:
@@ -77,7 +70,7 @@ def flat(raster: Raster, at_least: int | None) -> tuple[UInt8[np.ndarray, "h w C
     after resizing. An image of more than 16 million pixels is reduced by a whole number, its shorter side not below
     `at_least`; blocks at its right and lower edge that are not full repeat the last pixel.
     """
-    height, width = raster.rows_there
+    height, width = -(-raster.height // raster.scale), -(-raster.width // raster.scale)
     factor = max(1, min(width, height) // at_least) if at_least and width * height > _LARGE else 1
     step = height if raster.whole and factor == 1 else max(1, _BLOCK // (width * factor)) * factor
     made: UInt8[np.ndarray, "h w C"] | None = None
@@ -110,3 +103,131 @@ def _averaged(pixels: UInt8[np.ndarray, "n W C"], factor: int) -> UInt8[np.ndarr
     columns = wide.reshape(-1, factor, wide.shape[1], channels).sum(axis=1, dtype=np.uint32)
     sums = columns.reshape(len(columns), -1, factor, channels).sum(axis=2, dtype=np.uint32)
     return np.asarray((sums + factor * factor // 2) // (factor * factor), np.uint8)
+
+
+Levels = tuple[float, float, float]
+"""The samples that are black and white, and the one that means nothing, if not NaN; it becomes black."""
+
+_WHITES = (1.0, 255.0, 65_535.0, 2.0**31 - 1, 2.0**32 - 1)
+
+
+def shaded(values: Shaped[np.ndarray, "*n"], levels: Levels) -> UInt8[np.ndarray, "*n"]:
+    """Samples -> 0 (black) to 255."""
+    if values.dtype == np.uint8:
+        return values
+    black, white, void = levels
+    if values.dtype.kind == "u" and white < 2**16 and void != void:
+        table = ((np.arange(white + 1) * 510 + white) // (2 * white)).astype(np.uint8)
+        return np.take(table, values)
+    light = np.where(np.isfinite(values) & (values != void), values, black).astype(np.float64)
+    return np.asarray(((light - black) * (255.0 / (white - black))).clip(0, 255) + 0.5).astype(np.uint8)
+
+
+def measured(parts: Iterable[np.ndarray], void: float = np.nan) -> Levels:
+    """The levels of samples that do not say what white is.
+
+    From 0 to the usual white that the greatest value comes near to; otherwise from the least to the greatest value:
+    elevations, temperatures and depths are shown as shades.
+    """
+    least, most = np.inf, -np.inf
+    for values in parts:
+        there = values[np.isfinite(values) & (values != void)]
+        if there.size:
+            least, most = min(least, float(there.min())), max(most, float(there.max()))
+    if least > most:
+        return 0.0, 1.0, void
+    near = [white for white in _WHITES if white / 4 < most <= white]
+    if least >= 0 and near:
+        return 0.0, near[0], void
+    least = least if least < 0 or void == void else 0.0
+    return least, most if most > least else least + 1.0, void
+
+
+# Python keeps warning filters per process, and so is stderr; without the lock, threads could leave each other's behind.
+_shared = threading.Lock()
+_TORN = re.compile(rb"^Fax\w*Decode")  # libtiff goes on after these, with rows that are torn
+_LIBTIFF = re.compile(
+    rb"^(tempfile\.tif|MissingRequired|EstimateStrip\w*|_?TIFF\w*|\w*(Fax|LZW|ZIP|JPEG|Pack|LZMA|ZSTD|WebP)\w*): "
+)
+
+
+def open_as(kind: str, data: bytes, depth: int = 4) -> PIL.Image.Image:
+    """The header of `data`, a file of this format that takes `depth` bytes a pixel while it is decoded."""
+    with _quiet():
+        image = PIL.Image.open(io.BytesIO(data), formats=[kind])
+    check_size(*image.size, depth)
+    return image
+
+
+def load(image: PIL.Image.Image) -> PIL.Image.Image:
+    """Decode the first frame; an image that ends early is refused, not filled up with gray."""
+    width, height = image.size  # before a draft is carried out this is already the reduced size
+    said: list[bytes] = []
+    try:
+        if image.format == "JPEG":  # the usual one, and its library is silent
+            image.load()
+        else:
+            with _quiet(), _stderr_of_c(said):
+                image.load()
+    except Exception as error:  # noqa: BLE001  whatever it is, the image is refused
+        words = reason(error)
+    else:
+        words = next((line.decode("ascii", "replace") for line in said if _TORN.match(line)), "")
+    if words:
+        raise incomplete(image.format, width, height, f" ({words[:120]})")
+    return image
+
+
+def from_pillow(image: PIL.Image.Image, color: Color | None = None, orientation: int = 1) -> Raster:
+    """A decoded image of any mode."""
+    deep, gray = image.mode.startswith(("I", "F")), image.mode in ("1", "L", "LA")
+    mode = image.mode if image.mode == "CMYK" else ("L" if gray else "RGB") + "A" * image.has_transparency_data
+    levels = measured([np.asarray(image)]) if image.mode == "F" else (0.0, 65_535.0, np.nan)
+    key = image.info.get("transparency")
+
+    def rows(start: int, stop: int) -> Rows:
+        part = image.crop((0, start, image.width, stop))
+        if deep:
+            values = np.asarray(part)
+            alpha = None if key is None else np.where(values == key, 0, 255).astype(np.uint8)
+            return shaded(values, levels)[:, :, None], alpha
+        pixels = np.asarray(part if part.mode == mode else part.convert(mode)).reshape(stop - start, image.width, -1)
+        return (pixels[:, :, :-1], pixels[:, :, -1]) if mode.endswith("A") else (pixels, None)
+
+    return Raster(*image.size, rows, color, orientation)
+
+
+def reason(error: BaseException) -> str:
+    """The codec's own words on one line."""
+    return " ".join(str(error).split())[:120] or type(error).__name__
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Hold back Pillow's warnings on strange metadata: the image is read or refused, and that is said once."""
+    with _shared, warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        yield
+
+
+@contextmanager
+def _stderr_of_c(said: list[bytes]) -> Iterator[None]:
+    """Put the lines that libtiff writes to stderr into `said`; those of others go on to stderr."""
+    try:
+        before = os.dup(2)
+    except OSError:  # closed
+        yield
+        return
+    with tempfile.TemporaryFile() as file:
+        os.dup2(file.fileno(), 2)
+        try:
+            yield
+        finally:
+            os.dup2(before, 2)
+            os.close(before)
+            file.seek(0)
+            for line in file.read().splitlines(keepends=True):
+                if _LIBTIFF.match(line):
+                    said.append(line.strip())
+                else:
+                    os.write(2, line)

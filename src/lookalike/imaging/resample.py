@@ -3,11 +3,10 @@
 Along one side a resampled value is a weighted sum of pixels, so resampling is a matrix: `taps` gives its band, `matrix`
 the whole of it, and `weights` states it as a program, for an image whose size only the program knows. Three things
 multiply by it. `resize` is Pillow's, which is the reference of the published image processors. `reduce` is the same in
-about 60 % of the time, for what is stored: each output pixel is a sum of a few neighbouring inputs, so a block of
-neighbouring outputs is a small dense matrix times a window of inputs, which is what BLAS is fast at. As in Pillow, rows
-are filtered first and rounded to 8 bits in between; 1 value in 10,000 then differs, by 1. (Where the scales of the two
-sides differ much, Pillow may begin with columns: then rounding differs more.) `sample` has no antialiasing. Pure: no
-file, no codec.
+about 60 % of the time, for what is stored: a block of neighbouring outputs is a small dense matrix times a window of
+inputs, which is what BLAS is fast at. As in Pillow, rows are filtered first and rounded to 8 bits in between; 1 value
+in 10,000 then differs, by 1 (more where the scales of the two sides differ much, for which Pillow may begin with
+columns). `sample` has no antialiasing.
 """
 
 from collections.abc import Callable
@@ -22,17 +21,14 @@ from lookalike.core.shapes import Image
 
 Filter = Literal["nearest", "bilinear", "bicubic", "lanczos"]
 
-_REACH = {"bilinear": 1, "bicubic": 2, "lanczos": 3}
-"""Distance, in pixels of the coarser image, from which a filter gives nothing."""
-
+_REACH = {"bilinear": 1, "bicubic": 2, "lanczos": 3}  # from where on a filter gives nothing, in the coarser image
 _BITS = 2.0**22  # steps of a weight in Pillow's arithmetic of 8 bits
-
 _BLOCK = 5  # outputs per product: times three colours they just fill a vector of 16, and wider means more zeros
 _CACHE = 2**19  # numbers converted to float32 at once, so that they stay in the cache of a core
 # OpenBLAS starts threads for products of more multiplications than this; prepare has a process per core already.
 _SINGLE_THREAD = 2**18
 
-_Blocks = tuple[list[int], Float32[np.ndarray, "blocks A B"]]  # where each block's window starts, its weights
+_Blocks = tuple[list[int], Float32[np.ndarray, "blocks made taken"]]  # where each block's window starts, its weights
 
 
 class Arithmetic(NamedTuple):
@@ -68,20 +64,15 @@ def taps(
     antialias: bool = True,
     span: float | None = None,
     window: tuple[int, int] | None = None,
-) -> tuple[Int64[np.ndarray, " n"], Int64[np.ndarray, " n"], Float64[np.ndarray, "n taps"]]:
-    """For each output along a side: the first pixel it looks at, one past the last, and what each of them gives.
+) -> tuple[Int64[np.ndarray, " n"], Float64[np.ndarray, "n taps"]]:
+    """For each output along a side: the first pixel it looks at, and what this and the next ones give.
 
     Antialiased as in Pillow (`precompute_coeffs`): the filter widens where the image shrinks, is cut at the border and
     brought to sum 1. Without, as in torch: the filter keeps its width, and pixels beyond the border (below 0, from
     `length` on) are to have the border's colour.
 
-    Args:
-        length: Pixels along the side.
-        resized: Pixels that the whole side becomes.
-        interpolation: Not "nearest".
-        antialias: Whether the filter widens.
-        span: How much of the side is used, in pixels from its start, if not all.
-        window: First and last (exclusive) of the outputs that are wanted, if not all.
+    All in pixels: `length` become `resized`, or only the first `span` of them; of the outputs `window` is wanted, from
+    the first to before the last. The filter is not "nearest".
     """
     scale = (length if span is None else span) / resized
     stretch = max(scale, 1.0) if antialias else 1.0
@@ -95,15 +86,15 @@ def taps(
     pixels = first[:, None] + np.arange(int((last - first).max()))
     shares = kernel(np.abs((pixels - center[:, None] + 0.5) / stretch), interpolation, antialias)
     shares = shares * (pixels < last[:, None])
-    return first, last, shares / shares.sum(axis=1, keepdims=True) if antialias else shares
+    return first, shares / shares.sum(axis=1, keepdims=True) if antialias else shares
 
 
 def matrix(length: int, resized: int, interpolation: Filter, antialias: bool) -> Float64[np.ndarray, "resized length"]:
     """What each of `length` places along a side gives to each of `resized`."""
-    first, _, weights = taps(length, resized, interpolation, antialias)
+    first, shares = taps(length, resized, interpolation, antialias)
     dense = np.zeros((resized, length))
-    pixels = np.clip(first[:, None] + np.arange(weights.shape[1]), 0, length - 1)
-    np.add.at(dense, (np.arange(resized)[:, None], pixels), weights)
+    pixels = np.clip(first[:, None] + np.arange(shares.shape[1]), 0, length - 1)
+    np.add.at(dense, (np.arange(resized)[:, None], pixels), shares)
     return dense
 
 
@@ -137,14 +128,14 @@ def weights(
     return found * inside, inside
 
 
-Box = tuple[float, float, float, float]
-"""left, top, right, bottom in pixels; fractions are allowed."""
-
-
 def resize(
-    image: Image, height: int, width: int, box: Box | None = None, interpolation: Filter = "bicubic"
+    image: Image,
+    height: int,
+    width: int,
+    box: tuple[float, float, float, float] | None = None,
+    interpolation: Filter = "bicubic",
 ) -> UInt8[np.ndarray, "height width 3"]:
-    """`image` [H W 3], or the part of it inside `box`, resampled by Pillow with antialias; sizes in pixels."""
+    """`image`, or the part inside `box` (left, top, right, bottom; pixels), resampled by Pillow with antialias."""
     kind = Pillow.Resampling[interpolation.upper()]
     return np.asarray(Pillow.fromarray(image).resize((width, height), kind, box=box), np.uint8)
 
@@ -158,13 +149,12 @@ def sample(
     """
     at, by = [], []
     for length, resized, window in zip(image.shape, whole, (rows, columns), strict=False):
-        first, _, weights = taps(length, resized, interpolation, antialias=False, window=window)
-        at.append(np.clip(first[:, None] + np.arange(weights.shape[1]), 0, length - 1))
-        by.append(weights.astype(np.float32))
+        first, shares = taps(length, resized, interpolation, antialias=False, window=window)
+        at.append(np.clip(first[:, None] + np.arange(shares.shape[1]), 0, length - 1))
+        by.append(shares.astype(np.float32))
     lines = np.einsum("htwc,ht->hwc", image[at[0]].astype(np.float32), by[0])
     pixels = np.einsum("hwtc,wt->hwc", lines[:, at[1]], by[1])
-    result: UInt8[np.ndarray, "h w 3"] = np.clip(np.round(pixels), 0, 255).astype(np.uint8)
-    return result
+    return np.asarray(np.clip(np.round(pixels), 0, 255), np.uint8)
 
 
 def reduce(
@@ -172,59 +162,36 @@ def reduce(
 ) -> UInt8[np.ndarray, "height width C"]:
     """`image` resampled to [height width C], bicubic (a = -0.5), antialiased, as `taps` has it.
 
-    Args:
-        image: uint8 [H W C], any number of channels.
-        height: Of the result, in pixels.
-        width: Of the result, in pixels.
-        box: Height and width, in pixels from the upper left corner, of the part of `image` that is used.
+    `box` is the height and width, in pixels from the upper left corner, of the part of `image` that is used. Colours
+    stay interleaved, since moving them apart costs more than the zeros in the matrices.
     """
     rows, columns, channels = image.shape
-    flat = image.reshape(rows, columns * channels)
-    narrow = np.empty((rows, width * channels), np.uint8)
-    blocks = _column_blocks(columns, width, box[1], channels)
+    across, down = _blocks(columns, width, box[1], channels), _blocks(rows, height, box[0], 1)
+    flat, narrow = image.reshape(rows, columns * channels), np.empty((rows, width * channels), np.uint8)
     # Two buffers for all parts: fresh memory costs the system as much as the arithmetic of a part.
     many = max(1, min(rows, _CACHE // (columns * channels)))
     floats = np.empty((many, columns * channels), np.float32)
-    filtered = np.empty((many, blocks[1].shape[0] * blocks[1].shape[2]), np.float32)
+    buffer = np.empty((many, across[1].shape[0] * across[1].shape[1]), np.float32)
     for start in range(0, rows, many):
         part = flat[start : start + many]
-        np.copyto(floats[: len(part)], part)
-        _filter_columns(floats[: len(part)], blocks, channels, filtered[: len(part)])
-        narrow[start : start + many] = _bytes(filtered[: len(part)])[:, : width * channels]
-    return _bytes(_filter_rows(narrow.astype(np.float32), height, box[0])).reshape(height, width, channels)
+        wide, filtered = floats[: len(part)], buffer[: len(part)]
+        np.copyto(wide, part)
+        _filter(wide.T, across, filtered.T)
+        narrow[start : start + many] = _bytes(filtered)[:, : width * channels]
+    made = np.empty((down[1].shape[0] * down[1].shape[1], width * channels), np.float32)
+    _filter(narrow.astype(np.float32), down, made)
+    return _bytes(made)[:height].reshape(height, width, channels)
 
 
-def _filter_columns(flat: Float32[np.ndarray, "R WC"], blocks: _Blocks, channels: int, out: np.ndarray) -> None:
-    """Along the row; colours stay interleaved, since moving them apart costs more than the zeros in the matrices."""
-    rows = flat.shape[0]
-    starts, weights = blocks
-    _, taken, made = weights.shape
+def _filter(lines: Float32[np.ndarray, "A n"], blocks: _Blocks, out: Float32[np.ndarray, "B n"]) -> None:
+    """Along the first axis."""
+    _, made, taken = blocks[1].shape
     chunk = max(1, _SINGLE_THREAD // (taken * made))
-    full = rows // chunk * chunk
-    for block, start in enumerate(starts):
-        window = flat[:, start * channels : start * channels + taken]
-        result = out[:, block * made : (block + 1) * made]
-        if full:
-            stacked = window[:full].reshape(-1, chunk, taken)
-            np.matmul(stacked, weights[block], out=result[:full].reshape(-1, chunk, made))
-        if full < rows:
-            np.matmul(window[full:], weights[block], out=result[full:])
-
-
-def _filter_rows(flat: Float32[np.ndarray, "R WC"], height: int, length: float) -> Float32[np.ndarray, "height WC"]:
-    """Down the columns."""
-    across = flat.shape[1]
-    starts, weights = _blocks(flat.shape[0], height, length)
-    _, made, taken = weights.shape
-    out = np.empty((len(starts) * made, across), np.float32)
-    chunk = max(1, _SINGLE_THREAD // (taken * made))
-    for block, start in enumerate(starts):
-        for left in range(0, across, chunk):
-            part = slice(left, left + chunk)
-            np.matmul(
-                weights[block], flat[start : start + taken, part], out=out[block * made : (block + 1) * made, part]
-            )
-    return out[:height]
+    for block, (start, weights) in enumerate(zip(*blocks, strict=True)):
+        window, result = lines[start : start + taken], out[block * made : (block + 1) * made]
+        for left in range(0, lines.shape[1], chunk):
+            part = np.s_[:, left : left + chunk]
+            np.matmul(weights, window[part], out=result[part])
 
 
 def _bytes(values: Float32[np.ndarray, "..."]) -> UInt8[np.ndarray, "..."]:
@@ -234,27 +201,16 @@ def _bytes(values: Float32[np.ndarray, "..."]) -> UInt8[np.ndarray, "..."]:
     return values.astype(np.uint8)
 
 
-@lru_cache(maxsize=8)
-def _blocks(size: int, new_size: int, length: float) -> _Blocks:
-    """The band matrix [new_size size] cut into blocks of outputs."""
-    first, last, shares = taps(size, new_size, span=length)
-    blocks = -(-new_size // _BLOCK)
-    heads = np.arange(blocks) * _BLOCK
-    tails = np.minimum(heads + _BLOCK, new_size) - 1
-    taken = int((last[tails] - first[heads]).max())
-    starts = np.minimum(first[heads], size - taken)
-    weights = np.zeros((blocks * _BLOCK, taken), np.float32)
-    rows, ticks = np.nonzero(np.arange(shares.shape[1]) < (last - first)[:, None])
-    weights[rows, first[rows] - starts[rows // _BLOCK] + ticks] = shares[rows, ticks]
-    return starts.tolist(), weights.reshape(blocks, _BLOCK, taken)
-
-
-@lru_cache(maxsize=8)
-def _column_blocks(size: int, new_size: int, length: float, channels: int) -> _Blocks:
-    """`_blocks` for interleaved channels, transposed: each weight becomes a diagonal over the channels."""
-    starts, weights = _blocks(size, new_size, length)
-    blocks, made, taken = weights.shape
-    spread = np.zeros((blocks, taken, channels, made, channels), np.float32)
-    for channel in range(channels):
-        spread[:, :, channel, :, channel] = weights.transpose(0, 2, 1)
-    return starts, spread.reshape(blocks, taken * channels, made * channels)
+@lru_cache(maxsize=16)
+def _blocks(size: int, new_size: int, length: float, channels: int) -> _Blocks:
+    """The band matrix [new_size size] cut into blocks of outputs; each weight is a diagonal over the channels."""
+    first, shares = taps(size, new_size, span=length)
+    outputs, ticks = np.nonzero(shares)
+    blocks, pixels, block = -(-new_size // _BLOCK), first[outputs] + ticks, outputs // _BLOCK
+    starts = first[::_BLOCK]
+    taken = int((pixels - starts[block]).max()) + 1
+    starts = np.minimum(starts, size - taken)
+    weights = np.zeros((blocks, taken, _BLOCK), np.float32)  # turned as BLAS takes them fastest
+    weights[block, pixels - starts[block], outputs % _BLOCK] = shares[outputs, ticks]
+    spread = np.kron(weights, np.eye(channels, dtype=np.float32)[None])
+    return (starts * channels).tolist(), spread.transpose(0, 2, 1)

@@ -24,7 +24,7 @@ from lookalike.core.errors import SourceError
 from lookalike.core.journal import note
 from lookalike.data.sources import absolute, excluded, names_in, nfc, stamp_of, text
 from lookalike.data.sources.listed import BATCH, LISTED, Source
-from lookalike.imaging.formats import HEAD, kind_of
+from lookalike.imaging.decode import HEAD, kind_of
 
 SUFFIXES = (
     *(".jpg", ".jpeg", ".jpe", ".jfif", ".mpo", ".png", ".webp", ".gif", ".bmp", ".tif", ".tiff"),
