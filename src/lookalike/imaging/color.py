@@ -60,7 +60,10 @@ def chromatic(gamma: float | None, primaries: tuple[float, ...] | None) -> Light
 
 
 def to_srgb(pixels: UInt8[np.ndarray, "H W C"], color: Color | None) -> UInt8[np.ndarray, "H W D"]:
-    """Gray (1 channel), RGB or Lab (3) or CMYK (4) in the space `color` -> gray or RGB in sRGB; D is 1 or 3."""
+    """Gray (1 channel), RGB or Lab (3) or CMYK (4) in the space `color` -> gray or RGB in sRGB; D is 1 or 3.
+
+    What is sRGB already is the same array afterwards.
+    """
     height, width, channels = pixels.shape
     convert = _conversion(color, channels)
     if convert is None:
@@ -76,11 +79,6 @@ def to_srgb(pixels: UInt8[np.ndarray, "H W C"], color: Color | None) -> UInt8[np
         part = pixels[start : start + rows]
         made[start : start + rows] = convert(part.reshape(-1, channels)).reshape(-1, width, 3)
     return made
-
-
-def is_srgb(color: Color | None, channels: int) -> bool:
-    """Whether `to_srgb` would leave such pixels as they are."""
-    return _conversion(color, channels) is None
 
 
 _Conversion = Callable[[UInt8[np.ndarray, "n C"]], UInt8[np.ndarray, "n 3"]]
@@ -138,7 +136,8 @@ def _by_numbers(light: Light) -> _Conversion:
         linear = np.broadcast_to(table[pixels], (len(pixels), 3))
         if light.transfer == "HLG":  # the system's gamma of 1.2, for a display of 1,000 cd/m2 (BT.2100)
             linear = linear * ((linear @ luminance)[:, None] ** 0.2 * (1000 / _PAPER))
-        return np.take(codes, (np.clip(linear @ matrix, 0, 1) * (len(codes) - 1) + 0.5).astype(np.int32))
+        places = np.clip(linear @ matrix, 0, 1) * (len(codes) - 1) + 0.5
+        return np.asarray(np.take(codes, places.astype(np.int32)))
 
     return convert
 

@@ -18,7 +18,7 @@ from jaxtyping import UInt8
 
 from lookalike.core.errors import ImageError
 from lookalike.core.shapes import Image
-from lookalike.imaging.color import is_srgb, to_srgb
+from lookalike.imaging.color import to_srgb
 from lookalike.imaging.raster import MOST, Raster, flat, reason
 from lookalike.imaging.readers import read_avif, read_bmp, read_gif, read_jpeg, read_png, read_ppm, read_webp
 from lookalike.imaging.resample import reduce
@@ -76,7 +76,7 @@ def kind_of(head: bytes) -> str | None:
     return next((kind for kind, (start, _) in FORMATS.items() if re.match(start, head[:HEAD], re.DOTALL)), None)
 
 
-def read_image(data: bytes, at_least: int | None = None) -> Raster:
+def read_image(data: bytes, at_least: int | None) -> Raster:
     """The image in `data`; arguments and errors as `decode`."""
     if not data:
         raise ImageError("The file is empty (0 bytes).")
@@ -130,9 +130,11 @@ def store(data: bytes, size: int) -> Stored:
             new_width, new_height = (max(1, round(side * (size / min(width, height)))) for side in (width, height))
             # A reduced image is rounded up to whole pixels: the box is the part of it that is image.
             pixels = reduce(pixels, new_height, new_width, (height / scale, width / scale))
-        elif kept and turned == 1 and is_srgb(color, pixels.shape[2]) and len(kept) <= 3 * width * height + 4096:
+        small = to_srgb(pixels, color)
+        unchanged = small is pixels and turned == 1 and min(width, height) <= size
+        if kept and unchanged and len(kept) <= 3 * width * height + 4096:
             return Stored(kept, *upright)
-        return Stored(encode_jpeg(_turned(to_srgb(pixels, color), turned), _QUALITY), *upright)
+        return Stored(encode_jpeg(_turned(small, turned)), *upright)
 
 
 def encode_jpeg(image: UInt8[np.ndarray, "H W C"], quality: int = _QUALITY) -> bytes:

@@ -169,10 +169,9 @@ def load(image: PIL.Image.Image) -> PIL.Image.Image:
         else:
             with _quiet(), _stderr_of_c(said):
                 image.load()
+        words = next((line.decode("ascii", "replace") for line in said if _TORN.match(line)), "")
     except Exception as error:  # noqa: BLE001  whatever it is, the image is refused
         words = reason(error)
-    else:
-        words = next((line.decode("ascii", "replace") for line in said if _TORN.match(line)), "")
     if words:
         raise incomplete(image.format, width, height, f" ({words[:120]})")
     return image

@@ -93,9 +93,7 @@ def _jpeg_head(data: bytes) -> tuple[bytes, Color | None, int, int]:
         elif marker == 0xE2 and body[:12] == b"ICC_PROFILE\0" and len(body) > 14:
             chapters.setdefault(body[12], body[14:])
         if marker in _FRAMES and body[:1] not in (b"\x08", b""):
-            raise ImageError(
-                f"The JPEG has {body[0]} bits a sample, which is not read: convert it to PNG or to 8 bits."
-            )
+            raise ImageError(f"The JPEG has {body[0]} bits a sample, which is not read: convert it to 8 bits.")
     raise ImageError("The head of the JPEG image is damaged or truncated: no pixels follow it.")
 
 
@@ -301,9 +299,7 @@ def read_bmp(data: bytes, _: int | None) -> Raster:
     check_size(width, height, 4)
     fields = packing in (3, 6) and size != 64  # OS/2 has its own meaning of 3
     if not (packing == 0 or fields) or bits not in (1, 2, 4, 8, 16, 24, 32) or (fields and bits < 16):
-        raise ImageError(
-            f"The BMP has {bits} bits a pixel in packing {packing}, which is not read: save it as PNG or as plain BMP."
-        )
+        raise ImageError(f"The BMP has {bits} bits a pixel in packing {packing}, which is not read: save it as PNG.")
     length = -(-width * bits // 32) * 4
     if start + length * height > len(data) + 3:  # some leave out the padding of the last row
         raise incomplete("BMP", width, height)

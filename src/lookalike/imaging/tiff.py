@@ -21,18 +21,7 @@ from PIL import ImageCms
 
 from lookalike.core.errors import ImageError
 from lookalike.imaging.color import ADOBE_RGB, Color, Light
-from lookalike.imaging.raster import (
-    Levels,
-    Raster,
-    Rows,
-    check_size,
-    from_pillow,
-    incomplete,
-    load,
-    measured,
-    open_as,
-    shaded,
-)
+from lookalike.imaging.raster import Raster, Rows, check_size, from_pillow, incomplete, load, measured, open_as, shaded
 
 _PLAIN = (1, 5, 8, 32773, 32946, 34925, 50000)  # compression: none, LZW, deflate, PackBits, deflate, LZMA, Zstandard
 _BY_PILLOW = (2, 3, 4, 6, 7, 32771, 50001)  # fax, of three kinds; JPEG, of two; fax, WebP
@@ -263,7 +252,7 @@ class _Samples:
         self._each = count // planes
         wanted = range(min(planes, inks + (self._alpha > 0)))
         self._planes = [_lines_of(page, plane, self._each, bits) for plane in wanted]
-        self._levels: Levels = (0.0, 2.0**bits - 1, np.nan)
+        self._levels = (0.0, 2.0**bits - 1, np.nan)
         if (form != 1 or bits > 24) and photometric not in (3, *_LAB):  # the file does not say where white is
             try:
                 void = float(page.text(42113).split(b"\0")[0] or "nan")  # GDAL
