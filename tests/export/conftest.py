@@ -104,14 +104,10 @@ def mobilenet() -> Case:
 
 
 @pytest.fixture
-def by_readme(tmp_path: Path) -> Callable[[str, Path], np.ndarray]:
+def by_readme() -> Callable[[str, Path], np.ndarray]:
     """The vectors of the drawn images by the code block of a README, run in its directory."""
 
     def run(readme: str, directory: Path) -> np.ndarray:
-        code = readme.split("```python\n")[1].split("```")[0]
-        embed = parity.embedder(code, directory)
-        scratch = tmp_path / "drawn"
-        scratch.mkdir(exist_ok=True)
-        return np.stack([embed(path) for path in parity.save(parity.drawn_images(), scratch)])
+        return parity.by_lines(readme.split("```python\n")[1].split("```")[0], directory)
 
     return run

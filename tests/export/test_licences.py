@@ -2,8 +2,7 @@
 
 import pytest
 
-from lookalike.export.licences import ORDER, strictest, terms_of
-from lookalike.export.model_card import licences
+from lookalike.export.licences import ORDER, licences, strictest, terms_of
 
 
 @pytest.mark.parametrize(

@@ -9,7 +9,8 @@ from PIL import Image
 
 from lookalike.core.errors import EncoderError, UsageError
 from lookalike.export import parity
-from lookalike.export.parts import OPENED, Export, preparation
+from lookalike.export.lines import OPENED, preparation
+from lookalike.export.parts import Export
 from lookalike.export.writing import check_request, write_export
 from lookalike.imaging.decode import decode
 from lookalike.imaging.preprocess import Preprocess

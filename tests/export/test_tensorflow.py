@@ -8,7 +8,7 @@ import pytest
 
 from lookalike.core.errors import EncoderError, UsageError
 from lookalike.encoders.config import EncoderConfig, ProjectionConfig, tensor_shapes
-from lookalike.export import onnx, tensorflow, tflite
+from lookalike.export import onnx, tensorflow
 from lookalike.export.parts import Export
 from lookalike.export.writing import check_request, write_export
 from lookalike.imaging.preprocess import Preprocess
@@ -114,10 +114,10 @@ def test_without_tensorflow_the_command_is_named(target: str, monkeypatch: pytes
 def test_what_litert_can_not_hold(tmp_path: Path, case, small, monkeypatch: pytest.MonkeyPatch):
     made = case(ViTConfig(**small, activation="gelu"), "class", PADDED)
     with pytest.raises(EncoderError, match="does not compute in double precision"):
-        tflite.write(Export(made.config, made.tensors, {}), tmp_path)
-    monkeypatch.setattr(tflite, "_LARGEST", 1000)
+        tensorflow.write_tflite(Export(made.config, made.tensors, {}), tmp_path)
+    monkeypatch.setattr(tensorflow, "LARGEST", 1000)
     with pytest.raises(EncoderError, match="A file of LiteRT holds at most"):
-        tflite.write(Export(made.config, made.tensors, {}, preprocess=False), tmp_path)
+        tensorflow.write_tflite(Export(made.config, made.tensors, {}, preprocess=False), tmp_path)
 
 
 @pytest.mark.reference("tensorflow", "ai_edge_litert")

@@ -13,7 +13,7 @@ from safetensors.numpy import load_file
 
 from lookalike.core.errors import EncoderError
 from lookalike.encoders.config import EncoderConfig
-from lookalike.export import timm as target
+from lookalike.export import published
 from lookalike.export.parts import Export
 from lookalike.imaging.preprocess import Preprocess
 from lookalike.published.layouts.timm_convnext import CONVNEXTS
@@ -101,7 +101,7 @@ def vit(name: str, **sizes: Any) -> ViTConfig:
 def write(tower: Tower, pooling: str, made: Any, directory: Path) -> EncoderConfig:
     """The files of an encoder with this tower; its config as it is read back."""
     directory.mkdir()
-    written = target.write(Export(made.config, made.tensors, {}), directory)
+    written = published.write_timm(Export(made.config, made.tensors, {}), directory)
     assert written.read_back is not None
     return written.read_back[0]
 
@@ -176,7 +176,7 @@ def test_what_is_written_otherwise_computes_the_same(tmp_path: Path, case, name:
 
     tower, pooling = MORE[name]
     made = case(tower, pooling, SQUARE, None, by_graph=True)
-    written = target.write(Export(made.config, made.tensors, {}), tmp_path)
+    written = published.write_timm(Export(made.config, made.tensors, {}), tmp_path)
     assert written.read_back is not None
     config, tensors = written.read_back
     assert config.tower != tower
@@ -223,5 +223,5 @@ def test_what_timm_would_make_otherwise_is_refused(tmp_path: Path, case, name: s
     tower, pooling = REFUSED[name]
     made = case(tower, pooling, SQUARE, None, by_graph=True)
     with pytest.raises(EncoderError, match="No architecture of timm holds this"):
-        target.write(Export(made.config, made.tensors, {}), tmp_path)
+        published.write_timm(Export(made.config, made.tensors, {}), tmp_path)
     assert list(tmp_path.iterdir()) == []

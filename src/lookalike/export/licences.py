@@ -2,15 +2,16 @@
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from lookalike.export.parts import lineage
 
 
-@dataclass(frozen=True)
-class Terms:
+class Terms(NamedTuple):
     """A group of licences that forbid about the same."""
 
     name: str
-    """What the group is called."""
     reason: str
     """Why it stands where it stands."""
     licences: str
@@ -45,28 +46,43 @@ ORDER: tuple[Terms, ...] = (
 """From the most permissive to the strictest."""
 
 
-@dataclass(frozen=True)
-class Verdict:
-    """The licence that counts."""
+class Verdict(NamedTuple):
+    """The licence that counts ("unknown" if there is none), and what has it: "the weights", "the data `shop`"."""
 
     licence: str
-    """Its name; "unknown" if there is none."""
     of: str
-    """What has it: "the weights", "the data `shop`"."""
     terms: Terms
 
 
 def terms_of(licence: str | None) -> Terms:
     """The group of a licence by its name. Non-commercial is looked for first: `cc-by-nc-sa-4.0` is more than that."""
     name = (licence or "").strip().lower()
-    strict_first = (ORDER[5], ORDER[4], *ORDER[:4])
-    for terms in strict_first if name else ():
-        if re.fullmatch(terms.licences, name):
-            return terms
-    return ORDER[-1]
+    strict_first = (ORDER[5], ORDER[4], *ORDER[:4]) if name else ()
+    return next((terms for terms in strict_first if re.fullmatch(terms.licences, name)), ORDER[-1])
 
 
 def strictest(named: Mapping[str, str | None]) -> Verdict:
     """Of all that a model was made from (what it is -> its licence, None if nobody said), what counts."""
     found = [Verdict(licence or "unknown", of, terms_of(licence)) for of, licence in named.items()]
     return max(found, key=lambda verdict: ORDER.index(verdict.terms))
+
+
+def licences(card: Mapping[str, Any]) -> dict[str, str | None]:
+    """What the model was made from, and its licence: the weights, and all data that it or these learned from."""
+    found: dict[str, str | None] = {}
+    for origin in lineage(card):
+        if "data" in origin:
+            found |= _of_data(origin)
+    if "data" not in origin or origin.get("license"):  # a tower that was made from scratch has no licence of its own
+        found[f"the weights `{origin.get('source') or origin.get('name') or 'it began from'}`"] = origin.get("license")
+    return found
+
+
+def _of_data(card: Mapping[str, Any]) -> dict[str, str | None]:
+    name, facts = Path(str(card["data"])).name, card.get("images", card.get("pictures"))  # cards of before 0.2
+    told = facts.get("licences") if isinstance(facts, Mapping) else None
+    if not isinstance(facts, Mapping) or not told:
+        return {f"the data `{name}`": None}
+    found: dict[str, str | None] = {f"{count:,} images of `{name}`": licence for licence, count in told.items()}
+    untold = int(facts.get("rows", 0)) - sum(told.values())
+    return found | ({f"{untold:,} images of `{name}` without a word": None} if untold > 0 else {})

@@ -1,12 +1,12 @@
 """The README of a model on the Hub, made from `card.json`: data, recipe, metrics, and whose licence counts."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from lookalike.encoders.readme import readme, table
 from lookalike.export import TARGETS
-from lookalike.export.licences import ORDER, Verdict, strictest, terms_of
+from lookalike.export.licences import ORDER, licences, strictest, terms_of
 from lookalike.export.parts import target_of
 
 Card = Mapping[str, Any]
@@ -22,40 +22,6 @@ def public(card: Card) -> dict[str, Any]:
     return kept
 
 
-def licences(card: Card) -> dict[str, str | None]:
-    """What the model was made from, and its licence: the weights, and all data that it or these learned from."""
-    found: dict[str, str | None] = {}
-    origin: Any = card
-    while isinstance(origin, Mapping):
-        if "data" in origin:
-            found |= _of_data(origin)
-        if not isinstance(origin.get("began_from"), Mapping):
-            made_here = "data" in origin  # a tower that was made from scratch has no licence of its own
-            if not made_here or origin.get("license"):
-                found[f"the weights `{origin.get('source') or origin.get('name') or 'it began from'}`"] = origin.get(
-                    "license"
-                )
-            break
-        origin = origin["began_from"]
-    return found
-
-
-def _images(card: Card) -> Any:
-    """Rows, licences and sources that the card names; cards of before 0.2 call them pictures."""
-    return card.get("images", card.get("pictures"))
-
-
-def _of_data(card: Card) -> dict[str, str | None]:
-    name = Path(str(card["data"])).name
-    facts = _images(card)
-    told = facts.get("licences") if isinstance(facts, Mapping) else None
-    if not told:
-        return {f"the data `{name}`": None}
-    found: dict[str, str | None] = {f"{count:,} images of `{name}`": licence for licence, count in told.items()}
-    untold = int(facts.get("rows", 0)) - sum(told.values()) if isinstance(facts, Mapping) else 0
-    return found | ({f"{untold:,} images of `{name}` without a word": None} if untold > 0 else {})
-
-
 def model_card(card: Card, name: str, words: str, code: str, definitions: Mapping[str, str]) -> str:
     """The whole README.
 
@@ -66,18 +32,17 @@ def model_card(card: Card, name: str, words: str, code: str, definitions: Mappin
         code: Python lines that load the model.
         definitions: Metric -> what it means.
     """
-    named, facts = licences(card), card.get("export")
-    verdict = strictest(named)
-    library = "lookalike"
+    facts, library = card.get("export"), "lookalike"
     if isinstance(facts, Mapping):
         library = target_of(facts["target"]).library if facts["target"] in TARGETS else ""
     parts = [
         "## How it was made\n\n" + table(_made(card)),
-        "\n".join(_metrics(card, definitions)),
-        "\n".join(_licence_lines(named, verdict)),
+        _metrics(card.get("metrics"), definitions),
+        _licences(licences(card)),
         checked(facts) if isinstance(facts, Mapping) else "",
     ]
-    return readme(card.get("name", name), code, *parts, library=library, licence=verdict.licence, words=words)
+    counts = strictest(licences(card)).licence
+    return readme(card.get("name", name), code, *parts, library=library, licence=counts, words=words)
 
 
 def checked(facts: Mapping[str, Any]) -> str:
@@ -105,24 +70,21 @@ def _made(card: Card) -> dict[str, str]:
     return rows | ({"fingerprint": f"`{card['fingerprint']}`"} if "fingerprint" in card else {})
 
 
-def _metrics(card: Card, definitions: Mapping[str, str]) -> Iterator[str]:
+def _metrics(measured: Any, definitions: Mapping[str, str]) -> str:
     """Scores, before and after, and what they mean."""
-    measured = card.get("metrics")
     if not isinstance(measured, Mapping) or not measured:
-        return
+        return ""
     names = list(dict.fromkeys(name for values in measured.values() for name in values))
-    yield "## Metrics\n\nOn classes that training never saw (split `test`), mean over domains."
-    yield f"\n| | {' | '.join(names)} |\n| --- |{' ---: |' * len(names)}"
+    lines = ["## Metrics\n\nOn classes that training never saw (split `test`), mean over domains.\n"]
+    lines += [f"| | {' | '.join(names)} |\n| --- |{' ---: |' * len(names)}"]
     for which, values in measured.items():
-        yield f"| {which} | {' | '.join(f'{values[name]:.4f}' if name in values else '' for name in names)} |"
-    yield ""
-    yield from (f"- `{name}`: {definitions[name]}" for name in names if name in definitions)
+        lines.append(f"| {which} | {' | '.join(f'{values[name]:.4f}' if name in values else '' for name in names)} |")
+    return "\n".join([*lines, "", *(f"- `{name}`: {definitions[name]}" for name in names if name in definitions)])
 
 
-def _licence_lines(named: Mapping[str, str | None], verdict: Verdict) -> Iterator[str]:
-    yield "## Licences\n\n| of | licence | kind |\n| --- | --- | --- |"
-    for of, licence in named.items():
-        yield f"| {of} | {licence or 'unknown'} | {terms_of(licence).name} |"
-    terms = verdict.terms
-    yield f"\nThe strictest counts: **{verdict.licence}**, of {verdict.of} ({terms.name}: {terms.reason})."
-    yield f"From the most permissive: {', '.join(terms.name for terms in ORDER)}."
+def _licences(named: Mapping[str, str | None]) -> str:
+    licence, of, terms = strictest(named)
+    lines = ["## Licences\n\n| of | licence | kind |\n| --- | --- | --- |"]
+    lines += [f"| {of} | {licence or 'unknown'} | {terms_of(licence).name} |" for of, licence in named.items()]
+    lines += [f"\nThe strictest counts: **{licence}**, of {of} ({terms.name}: {terms.reason})."]
+    return "\n".join([*lines, f"From the most permissive: {', '.join(terms.name for terms in ORDER)}."])

@@ -1,8 +1,9 @@
-"""ONNX: one file for every runtime that reads it, with the preprocessing inside.
+"""ONNX, and OpenVINO's representation of the same graph: one file, with the preprocessing inside.
 
 The tower's graph is the one that embeds on CPUs; preprocessing goes before it and the projection behind it.
 """
 
+import sys
 import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -11,44 +12,55 @@ import numpy as np
 from onnx import ModelProto
 
 from lookalike.core import ort
-from lookalike.core.errors import EncoderError
 from lookalike.core.shapes import Vectors
 from lookalike.encoders.config import EncoderConfig, below
-from lookalike.export.parts import Export, Target, Written, opening
+from lookalike.export.lines import graph_lines
+from lookalike.export.parts import Export, Target, Written, refused
 from lookalike.export.pixels import squares
 from lookalike.towers.programs.graph import Graph, int64, move_weights
 from lookalike.towers.programs.onnx import record
 
-_LARGEST = 2**31 - 2**20
-"""Bytes that one file can hold; larger weights go beside it."""
+LARGEST = 2**31 - 2**20
+"""Bytes of weights that one file can hold, of ONNX and of LiteRT; ONNX puts larger ones beside it."""
 
 
 def write(export: Export, directory: Path) -> Written:
     """`model.onnx`, and `model.bin` where the weights are too large for one file."""
     save(assemble(export), directory)
-    code = (
-        f"import numpy as np\nimport onnxruntime\nfrom PIL import Image, ImageOps\n\n{opening(export)}\n"
-        "session = onnxruntime.InferenceSession('model.onnx', providers=['CPUExecutionProvider'])\n\n"
-        "def embed(path):\n    return session.run(None, {'images': prepared(path)[None]})[0][0]\n"
-    )
-    return Written(code, kept(export))
+    load = "session = onnxruntime.InferenceSession('model.onnx', providers=['CPUExecutionProvider'])\n"
+    return written(export, "import onnxruntime", load, "session.run(None, {'images': prepared(path)[None]})[0][0]")
 
 
-def kept(export: Export) -> str:
-    """What a graph holds and what goes in and comes out, in words."""
-    side = export.config.preprocess.size
-    into = (
-        "uint8 `[batch, height, width, 3]`, RGB, of any height and width"
-        if export.preprocess
-        else (f"uint8 `[batch, {side}, {side}, 3]`, RGB, resized and cropped before")
+def write_openvino(export: Export, directory: Path) -> Written:
+    """`model.xml` and `model.bin`, numbers in 32 bits."""
+    # Without this module OpenVINO takes a stub; with it, importing OpenVINO tells its makers so over the network.
+    sys.modules.setdefault("openvino_telemetry", None)  # type: ignore[arg-type]
+    import openvino
+
+    with tempfile.TemporaryDirectory() as scratch:
+        save(assemble(export), Path(scratch))
+        model = openvino.Core().read_model(Path(scratch) / "model.onnx")
+        openvino.save_model(model, directory / "model.xml", compress_to_fp16=False)
+    load = (
+        "exact = {'INFERENCE_PRECISION_HINT': 'f32'}  # without it, processors that can compute in bfloat16 do\n"
+        "model = openvino.Core().compile_model('model.xml', 'CPU', exact)\n"
     )
-    inside = "Resizing, normalising" if export.preprocess else "Normalising"
-    mirror = ", the mean with the mirror image" if export.config.mirror else ""
-    bits = " Large matrices are whole numbers of 8 bits." if export.int8 else ""
-    return (
-        f"Input `images`: {into}. Output `vectors`: float32 `[batch, {export.config.projection.dimension}]` of unit "
-        f"length. {inside}, tower{mirror} and projection are inside.{bits}"
+    return written(export, "import openvino", load, "model(prepared(path)[None])[0][0]")
+
+
+def written(export: Export, imports: str, load: str, run: str) -> Written:
+    """What a target of this graph gives back: lines, and what goes in and comes out, in words."""
+    config, side = export.config, export.config.preprocess.size
+    into = "height, width, 3]`, RGB, of any height and width"
+    if not export.preprocess:
+        into = f"{side}, {side}, 3]`, RGB, resized and cropped before"
+    keeps = (
+        f"Input `images`: uint8 `[batch, {into}. Output `vectors`: float32 `[batch, {config.projection.dimension}]` of "
+        f"unit length. {'Resizing, normalising' if export.preprocess else 'Normalising'}, tower"
+        f"{', the mean with the mirror image' if config.mirror else ''} and projection are inside."
+        f"{' Large matrices are whole numbers of 8 bits.' if export.int8 else ''}"
     )
+    return Written(graph_lines(imports, load, run, None if export.preprocess else config.preprocess), keeps)
 
 
 def assemble(export: Export) -> ModelProto:
@@ -74,17 +86,16 @@ def assemble(export: Export) -> ModelProto:
         x = g.linear(x, tensors["projection.weight"], tensors["projection.bias"], exact=True)
     model = g.model(_normalized(g, x), shape, ["B", config.projection.dimension], name="vectors")
     if export.int8 and not any(node.op_type == "MatMulInteger" for node in model.graph.node):
-        raise EncoderError(
-            f"A {type(config.tower).__name__.removesuffix('Config')} of this size has no matrices that 8 bits would "
-            "make smaller or faster.",
-            hint="leave out `--int8`",
+        kind = type(config.tower).__name__.removesuffix("Config")
+        raise refused(
+            f"A {kind} of this size has no matrices that 8 bits would make smaller or faster.", "leave out `--int8`"
         )
     return model
 
 
 def save(model: ModelProto, directory: Path) -> None:
     """`model.onnx` in `directory`; weights beyond 2 GB go into `model.bin`."""
-    if sum(len(tensor.raw_data) for tensor in model.graph.initializer) > _LARGEST:
+    if sum(len(tensor.raw_data) for tensor in model.graph.initializer) > LARGEST:
         move_weights(model, directory / "model.bin")
     (directory / "model.onnx").write_bytes(model.SerializeToString())
 
@@ -101,11 +112,10 @@ def run(config: EncoderConfig, tensors: Mapping[str, np.ndarray], images: Sequen
 
 def _normalized(g: Graph, x: str) -> str:
     """Rows at length 1. Divided by their largest number first, so that no square overflows; zeros stay zeros."""
-    axis = np.array([1], np.int64)
-    most = g.op("Max", g.op("ReduceMax", g.op("Abs", x), axis, keepdims=1), np.array(1e-30, np.float32))
-    x = g.op("Div", x, most)
-    length = g.op("Max", g.op("ReduceL2", x, axis, keepdims=1), np.array(1e-30, np.float32))
-    return g.op("Div", x, length)
+    axis, least = np.array([1], np.int64), np.array(1e-30, np.float32)
+    x = g.op("Div", x, g.op("Max", g.op("ReduceMax", g.op("Abs", x), axis, keepdims=1), least))
+    return g.op("Div", x, g.op("Max", g.op("ReduceL2", x, axis, keepdims=1), least))
 
 
 TARGET = Target(write, "onnx", needs=("onnx",), reads=("onnxruntime",), graph=True, int8=True)
+OPENVINO = Target(write_openvino, "openvino", needs=("openvino",), reads=("openvino",), graph=True, int8=True)

@@ -1,105 +1,119 @@
-"""OpenCLIP's own layout: `open_clip_config.json` and `open_clip_model.safetensors`, for CLIP towers.
+"""OpenCLIP's own layout, for CLIP towers: the image side, and the text side with its tokenizer.
 
-A CLIP of that library always has a text tower: the encoder's own with its tokenizer, or, where it has none, one that is
-as small as can be and says nothing.
+A CLIP of that library always has a text tower: the encoder's own, or, where it has none, one that is as small as can be
+and says nothing.
 """
 
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
+
+import numpy as np
 
 from lookalike.core.errors import EncoderError
-from lookalike.encoders.config import EncoderConfig, TextSide
+from lookalike.core.files import write_json
+from lookalike.encoders.config import Tensors, TextSide
 from lookalike.encoders.directory import features_fingerprint_of, read_safetensors
-from lookalike.export import open_clip_text
-from lookalike.export.parts import Export, Target, Written
-from lookalike.export.published import (
-    PROJECTION,
-    embedding_lines,
-    folded,
-    kind,
-    opening_lines,
-    pixel_lines,
-    read_back,
-    write_projection,
-)
-from lookalike.published.layout import write_layout, write_tensors
-from lookalike.published.layouts import holding
+from lookalike.encoders.tokenizer import parsed
+from lookalike.export.lines import embedding_lines
+from lookalike.export.parts import Export, Target, Written, refused
+from lookalike.export.published import PROJECTION, hold, put
+from lookalike.published.layout import write_tensors
 from lookalike.published.layouts.open_clip import silence
+from lookalike.published.layouts.text import TEXTS, describe_open_clip, export_text, read_published_text
 from lookalike.published.processors import from_open_clip
+
+_WITHOUT_TEXT = "`--to transformers` leaves the text side out"
 
 
 def write(export: Export, directory: Path) -> Written:
-    """The two files and, where the projection can't go into the head, `projection.safetensors`."""
-    inside = folded(export.config, export.tensors)
-    held = holding("open_clip", *(inside or (export.config, dict(export.tensors))))
-    if held is None:
-        raise EncoderError(
-            f"OpenCLIP's own layout has no place for this {kind(export.config)}.",
-            hint="`--to onnx` takes every encoder",
-        )
-    layout, described, config, tensors = held
-    if export.text is None:
-        texts = silence(config.tower.features)
+    """The layout's two files, `projection.safetensors` where it can't go into the head, and the tokenizer's files."""
+    held = hold("open_clip", "OpenCLIP's own layout has no place for", export.config, export.tensors, folds=True)
+    layout, described, config, _ = held
+    inside = config.projection != export.config.projection
+    keeps, texts, side = "The image tower in OpenCLIP's own layout; ", silence(config.tower.features), None
+    if export.text:
+        side = _behind(export.text, export.tensors["projection.weight"] if inside else None)
+        texts = _described(side, export, described["model_cfg"])
+        keeps += "the text tower too: `embed_text(text)` gives a text's vector. `logit_scale` has the library's first "
+        keeps += "value, for an encoder has none."
     else:
-        _refuse_other(export.text, export)
-        side = open_clip_text.behind(export.text, export.tensors["projection.weight"] if inside else None)
-        words = open_clip_text.described(side.config, described["model_cfg"]["quick_gelu"])
-        described["model_cfg"] |= {"text_cfg": words, "custom_text": True}
-        texts = open_clip_text.tensors_of(side)
-    projected = write_projection(config, tensors, directory)
-    read, found = write_layout(layout, described, config, tensors, directory)
+        keeps += "its text tower stands for none, and holds zeros."
+    if inside:
+        keeps += f" The projection is inside `visual.proj`{' and `text.text_projection`' if side else ''}."
+    exact = from_open_clip(directory, described, config.preprocess.size) == config.preprocess
+    load = "model, transform = open_clip.create_model_from_pretrained('local-dir:.')"
+    pixels, run = "transform(opened(path))[None]", "model.encode_image({})"
+    written = put(export, held, directory, exact, keeps, "open_clip", load, pixels, run)
     file = directory / layout.files[1]
     write_tensors(file, read_safetensors(file) | texts)
-    if export.text is not None:
-        open_clip_text.write_tokenizer(side, directory)
-        open_clip_text.check(side, directory)
-    exact = from_open_clip(directory, described, config.preprocess.size) == config.preprocess
-    back = read_back(config, read, found, directory)
-    code, keeps = _code(config, exact, projected, export.text is not None), _keeps(export, projected, exact)
-    return Written(code, keeps, read_back=back)
+    if side is None:
+        return written
+    _write_tokenizer(side, directory)
+    found = read_published_text(directory)
+    same = found is not None and found[0] == side.config and found[2] == side.tokenizer
+    if found is None or not same or any(not np.array_equal(found[1][name], side.tensors[name]) for name in found[1]):
+        raise refused(
+            "OpenCLIP's own layout has no place for this text side: another one would come back.", _WITHOUT_TEXT
+        )
+    code = (
+        "\ntokenizer = open_clip.get_tokenizer('local-dir:.')\n\n@torch.no_grad()\ndef embed_text(text):\n"
+        "    features = model.encode_text(tokenizer([text]))\n"
+    )
+    projection = PROJECTION if (directory / PROJECTION).exists() else None
+    return replace(written, code=written.code + code + embedding_lines(config, projection))
 
 
-def _refuse_other(text: TextSide, export: Export) -> None:
-    """EncoderError if the text side was not trained to meet these image features."""
-    if text.image != features_fingerprint_of(export.config, export.tensors):
+def _behind(side: TextSide, matrix: np.ndarray | None) -> TextSide:
+    """The text side with a head that ends where the image's does: behind `matrix` [F D], if that went into it."""
+    config, tensors = side.config, dict(side.tensors)
+    if config.head is None:  # one that changes nothing, for the layout always has it
+        config = replace(config, head=config.width)
+        tensors["head.weight"] = np.eye(config.width, dtype=np.float32)
+    if matrix is not None:
+        config = replace(config, head=matrix.shape[1])
+        for name in ("head.weight", "head.bias") if config.head_bias else ("head.weight",):
+            tensors[name] = (tensors[name].astype(np.float64) @ matrix.astype(np.float64)).astype(np.float32)
+    return replace(side, config=config, tensors=tensors)
+
+
+def _described(side: TextSide, export: Export, model: dict[str, Any]) -> Tensors:
+    """Adds the text side to the config of the `model`; its tensors under the layout's names.
+
+    A scale of logits is not part of an encoder: its first value stands there, log(1 / 0.07) (Radford et al., 2021,
+    section 2.5).
+    """
+    if side.image != features_fingerprint_of(export.config, export.tensors):
         raise EncoderError(
             "The model's text side belongs to other image features than its image side gives.",
             hint="pull or train the model again",
         )
+    if model["quick_gelu"] != (side.config.activation == "quick_gelu"):  # one word of the layout says it of both
+        raise refused(
+            "OpenCLIP's own layout has no place for an image tower and a text tower of which one has the quick GELU.",
+            _WITHOUT_TEXT,
+        )
+    model |= {"text_cfg": describe_open_clip(side.config), "custom_text": True}
+    scale = {"logit_scale": np.array(np.log(1 / 0.07), np.float32)}
+    return export_text(TEXTS["open_clip"], side.config, side.tensors) | scale
 
 
-def _code(config: EncoderConfig, exact: bool, projected: bool, texts: bool) -> str:
-    """The README's lines."""
-    lines = ["import open_clip", "import torch", "from PIL import Image, ImageOps"]
-    lines += ["from safetensors.torch import load_file"] if projected else []
-    lines += opening_lines(config, exact)
-    lines += ["", "model, prepare = open_clip.create_model_from_pretrained('local-dir:.')"]
-    lines += ["tokenizer = open_clip.get_tokenizer('local-dir:.')"] if texts else []
-    lines += [f"projection = load_file('{PROJECTION}')"] if projected else []
-    lines += ["", "@torch.no_grad()", "def embed(path):"]
-    lines += ["    pixels = prepare(opened(path))[None]"] if exact else pixel_lines(config)
-    lines += embedding_lines(config, "model.encode_image({})", projected)
-    if texts:  # a text has no mirror image
-        lines += ["", "@torch.no_grad()", "def embed_text(text):"]
-        lines += embedding_lines(replace(config, mirror=False), "model.encode_text(tokenizer([text]))", projected)
-    return "\n".join(lines) + "\n"
-
-
-def _keeps(export: Export, projected: bool, exact: bool) -> str:
-    if export.text is None:
-        words = ["The image tower in OpenCLIP's own layout; its text tower stands for none, and holds zeros."]
-    else:
-        words = [
-            "The image tower and the text tower in OpenCLIP's own layout; `embed_text(text)` gives a text's vector."
-        ]
-        words.append("`logit_scale` has the library's first value, for an encoder has none.")
-    if projected:
-        words.append(f"The projection is in `{PROJECTION}`.")
-    elif export.config.projection.kind == "linear":
-        heads = "`visual.proj`" if export.text is None else "`visual.proj` and in `text.text_projection`"
-        words.append(f"The projection is inside {heads}.")
-    words += [] if exact else ["OpenCLIP's transform can't prepare images as this encoder takes them; the lines do."]
-    return " ".join(words)
+def _write_tokenizer(side: TextSide, directory: Path) -> None:
+    """`tokenizer.json`, and the marks that the library asks for beside it."""
+    tokenizer = parsed(side.tokenizer, "text/tokenizer.json")
+    padding, config = tokenizer.padding, side.config
+    if padding and padding["direction"] != "right":
+        raise refused("OpenCLIP fills texts up at the right alone, and this text side at the left.", _WITHOUT_TEXT)
+    # Where the tower reads the mark of the end, that is the highest of the marks, unless it is told.
+    end = config.end if config.read == "end" else max(tokenizer.encode("").ids, default=0)
+    mark = tokenizer.id_to_token(end)
+    marks = {"pad_token": padding["pad_token"] if padding else mark}
+    marks |= {} if config.read == "last" else {"eos_token": mark}
+    (directory / "tokenizer.json").write_text(side.tokenizer, encoding="utf-8")
+    write_json(
+        directory / "tokenizer_config.json",
+        {"tokenizer_class": "PreTrainedTokenizerFast", "model_max_length": config.context, **marks},
+    )
 
 
 TARGET = Target(

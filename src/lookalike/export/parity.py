@@ -1,8 +1,9 @@
 """Whether an export computes what the encoder computes: drawn images through the very lines that its README shows."""
 
 import contextlib
+import tempfile
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -53,27 +54,16 @@ def save(images: Sequence[np.ndarray], directory: Path) -> list[Path]:
     return paths
 
 
-def embedder(code: str, directory: Path) -> Callable[[Path], np.ndarray]:
-    """The function `embed` that the lines of a README define, run inside `directory`."""
+def by_lines(code: str, directory: Path) -> Vectors:
+    """The vectors of the drawn images by the function `embed` that the lines of a README define, run in `directory`."""
     names: dict[str, Callable[[str], np.ndarray]] = {}
     ort.silence()  # the lines may import it
-    with contextlib.chdir(directory), _quiet():
+    with tempfile.TemporaryDirectory() as scratch, contextlib.chdir(directory), warnings.catch_warnings():
+        for kind in (DeprecationWarning, FutureWarning):  # what a library announces for its later versions
+            warnings.simplefilter("ignore", kind)
         exec(compile(code, "README.md", "exec"), names)
-
-    def embed(path: Path) -> np.ndarray:
-        with contextlib.chdir(directory), _quiet():
-            return np.asarray(names["embed"](str(path)), np.float32).reshape(-1)
-
-    return embed
-
-
-@contextlib.contextmanager
-def _quiet() -> Iterator[None]:
-    """Without what a library announces for its later versions: the lines are run here, and by the user again."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", DeprecationWarning)
-        warnings.simplefilter("ignore", FutureWarning)
-        yield
+        paths = save(drawn_images(), Path(scratch))
+        return np.stack([np.asarray(names["embed"](str(path)), np.float32).reshape(-1) for path in paths])
 
 
 def compare(found: Float32[np.ndarray, "M E"], expected: Vectors) -> Parity:

@@ -14,13 +14,13 @@ from typing import Any
 
 import numpy as np
 from onnx import TensorProto
+from onnx.helper import tensor_dtype_to_np_dtype
 
 from lookalike.imaging.preprocess import Preprocess
 from lookalike.imaging.resample import Arithmetic, weights
 from lookalike.towers.programs.graph import Graph
 
 INT64, FLOAT, DOUBLE, BOOL = TensorProto.INT64, TensorProto.FLOAT, TensorProto.DOUBLE, TensorProto.BOOL
-_CONSTANTS: dict[int, Any] = {INT64: np.int64, FLOAT: np.float32, DOUBLE: np.float64}
 
 
 def squares(g: Graph, images: str, preprocess: Preprocess) -> str:
@@ -28,7 +28,7 @@ def squares(g: Graph, images: str, preprocess: Preprocess) -> str:
     shape = g.op("Shape", images)
     height, width = (Value(g, g.op("Gather", shape, np.array([axis])), INT64) for axis in (1, 2))
     sides = zip((height, width), preprocess.resized(height, width, ONNX), strict=True)
-    (down, seen_y), (across, seen_x) = (_matrix(g, preprocess, length, resized) for length, resized in sides)
+    (down, seen_y), (across, seen_x) = (_matrix(preprocess, length, resized) for length, resized in sides)
     x = Value(g, g.op("Cast", g.op("Transpose", images, perm=[0, 3, 1, 2]), to=FLOAT), FLOAT)
     x = x.op("MatMul", x, across.op("Transpose", across, perm=[1, 0]))
     if preprocess.antialias:
@@ -57,7 +57,7 @@ class Value:
 
     def op(self, operator: str, *inputs: Any, result: int | None = None, **attributes: Any) -> "Value":
         """A node. What is no `Value` becomes a constant of this kind, and so does the result, or of kind `result`."""
-        names = [i.name if isinstance(i, Value) else np.asarray(i, _CONSTANTS[self.kind]) for i in inputs]
+        names = [i.name if isinstance(i, Value) else np.asarray(i, tensor_dtype_to_np_dtype(self.kind)) for i in inputs]
         return Value(self.graph, self.graph.op(operator, *names, **attributes), result or self.kind)
 
     __add__ = __radd__ = _operator("Add")
@@ -95,17 +95,15 @@ def _cast(kind: int) -> Callable[[Value], Value]:
 ONNX = Arithmetic(_where, _sinc, lambda x: x.op("Round", x), _cast(INT64), _cast(FLOAT), _cast(DOUBLE))
 
 
-def _matrix(g: Graph, preprocess: Preprocess, length: Value, resized: Value | int) -> tuple[Value, Value]:
+def _matrix(preprocess: Preprocess, length: Value, resized: Value | int) -> tuple[Value, Value]:
     """Along one side: weights [S L] of the image's pixels in those of the square, and whether each is seen [S 1]."""
-    if isinstance(resized, int):
-        resized = Value(g, g.op("Identity", np.array([resized])), INT64)
+    resized = resized + 0 * length  # a value, whatever the mode
     place = preprocess.start(resized, ONNX) + np.arange(preprocess.size)[:, None]
-    line = g.op("Range", np.array(0), g.op("Squeeze", length.name), np.array(1))
-    pixels = Value(g, g.op("Unsqueeze", line, np.array([0])), INT64)
-    matrix: tuple[Value, Value] = weights(
+    pixels = length.op("Unsqueeze", length.op("Range", 0, length.op("Squeeze", length), 1), [0])
+    found: tuple[Value, Value] = weights(
         place, pixels, length, resized, preprocess.interpolation, preprocess.antialias, ONNX
     )
-    return matrix
+    return found
 
 
 def _rounded(x: Value, up: bool) -> Value:

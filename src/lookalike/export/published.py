@@ -1,38 +1,75 @@
-"""What the targets that write a published layout share: the projection beside the tower, and the README's lines."""
+"""Targets that are published layouts, and what these share with OpenCLIP's: safetensors, transformers and timm.
+
+A projection without a bias goes into the head of a CLIP, which changes no direction; every other one lies beside the
+model, and the README's lines apply it. timm knows an architecture by its name and takes sizes beside it.
+"""
 
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
-from lookalike.encoders.config import EncoderConfig, ProjectionConfig, Tensors
+from lookalike.encoders.config import EncoderConfig, ProjectionConfig, Tensors, below
 from lookalike.encoders.directory import read_safetensors
-from lookalike.export.parts import OPENED, preparation
-from lookalike.published.layout import write_tensors
+from lookalike.export.lines import tower_lines
+from lookalike.export.parts import Export, Target, Written, lineage, refused
+from lookalike.published.layout import Layout, described_in, export_tensors, holds, write_layout, write_tensors
+from lookalike.published.layouts import WEIGHTS, holding
+from lookalike.published.processors import from_timm, write_processor
+from lookalike.published.stored import Published
+from lookalike.published.table import gather
 from lookalike.towers import ViTConfig
+from lookalike.towers.programs.declare import shapes_of
+
+Held = tuple[Layout, dict[str, Any], EncoderConfig, Tensors]
+"""A layout, an encoder's config file in it, and the encoder as it has it."""
 
 PROJECTION = "projection.safetensors"
 """Where the projection lies if the layout has no place for it: `weight` [F D] and `bias` [D]."""
 
 
-def write_projection(config: EncoderConfig, tensors: Mapping[str, np.ndarray], directory: Path) -> bool:
-    """The projection in a file of its own, if there is one; whether there is."""
-    if config.projection.kind == "identity":
-        return False
-    parts = ("weight", "bias")
-    write_tensors(directory / PROJECTION, {part: np.ascontiguousarray(tensors[f"projection.{part}"]) for part in parts})
-    return True
+def hold(
+    library: str, refusal: str, config: EncoderConfig, tensors: Mapping[str, np.ndarray], folds: bool = False
+) -> Held:
+    """How a library holds an encoder, its projection in the head if the library `folds` it and that is exact.
+
+    Raises:
+        EncoderError: It has no place for it; `refusal` are the words for that, up to the tower's name.
+    """
+    inside = folded(config, tensors) if folds else None
+    for candidate in (inside, (config, dict(tensors))):
+        if candidate and (held := holding(library, *candidate)):
+            return held
+    raise refused(f"{refusal} this {type(config.tower).__name__.removesuffix('Config')}.")
 
 
-def read_back(
-    config: EncoderConfig, tower: EncoderConfig, tensors: Tensors, directory: Path
-) -> tuple[EncoderConfig, Tensors]:
-    """The encoder that a directory holds: the tower as its importer read it, and the projection beside it."""
+def put(
+    export: Export, held: Held, directory: Path, exact: bool, keeps: str, library: str, load: str, pixels: str, run: str
+) -> Written:
+    """The layout's files, and the projection if it lies beside; `exact`: the library's own transform gives `pixels`."""
+    layout, described, config, tensors = held
+    projection = write_projection(config, tensors, directory)
+    read, found = write_layout(layout, described, config, tensors, directory)
+    if projection:
+        keeps += f" The projection is in `{PROJECTION}`, for the layout has no place for it."
+    elif export.config.projection.kind == "linear":
+        keeps += " It has no bias, so only lengths differ."
+    if config.mirror:
+        keeps += " The encoder takes the mean with the mirror image, as the lines below do."
+    if not exact:
+        keeps += f" No transform of {library} prepares images as this encoder takes them; the lines do."
+    code = tower_lines(config, library, load, pixels if exact else "", run, PROJECTION if projection else None)
+    return Written(code, keeps, (replace(config, tower=read.tower), found | projection))
+
+
+def write_projection(config: EncoderConfig, tensors: Mapping[str, np.ndarray], directory: Path) -> Tensors:
+    """The projection in a file of its own, if there is one; its tensors as they are read back."""
     if config.projection.kind == "identity":
-        return replace(config, tower=tower.tower), tensors
-    projection = read_safetensors(directory / PROJECTION)
-    return replace(config, tower=tower.tower), tensors | {f"projection.{name}": t for name, t in projection.items()}
+        return {}
+    write_tensors(directory / PROJECTION, below("projection", tensors))
+    return {f"projection.{name}": tensor for name, tensor in read_safetensors(directory / PROJECTION).items()}
 
 
 def folded(config: EncoderConfig, tensors: Mapping[str, np.ndarray]) -> tuple[EncoderConfig, Tensors] | None:
@@ -49,45 +86,88 @@ def folded(config: EncoderConfig, tensors: Mapping[str, np.ndarray]) -> tuple[En
     weight = tensors["projection.weight"].astype(np.float64)
     if tower.head:
         weight = tensors["tower.head.weight"].astype(np.float64) @ weight
-    others = {name: tensor for name, tensor in tensors.items() if not name.startswith("projection.")}
     size = projection.dimension
-    return replace(
-        config, tower=replace(tower, head=size), projection=ProjectionConfig("identity", size, size)
-    ), others | {"tower.head.weight": weight.astype(np.float32)}
+    made = replace(config, tower=replace(tower, head=size), projection=ProjectionConfig("identity", size, size))
+    others = {name: tensor for name, tensor in tensors.items() if not name.startswith("projection.")}
+    return made, others | {"tower.head.weight": weight.astype(np.float32)}
 
 
-def kind(config: EncoderConfig) -> str:
-    """What a tower is called in messages."""
-    return type(config.tower).__name__.removesuffix("Config")
+def in_transformers(
+    config: EncoderConfig, tensors: Mapping[str, np.ndarray], folds: bool = False
+) -> tuple[Held, str, str]:
+    """How transformers holds an encoder, the name of its class, and which output of that are the features.
 
-
-def embedding_lines(config: EncoderConfig, run: str, projected: bool) -> list[str]:
-    """The last lines of `embed` in torch: features of `pixels`, mirror, projection, unit length.
-
-    Args:
-        config: The encoder.
-        run: What gives the features, with `{}` for the pixels: "model({}).pooler_output".
-        projected: Whether `projection` holds a weight and a bias that are to be applied.
+    Raises:
+        EncoderError: There is no such class, or it does not give the features.
     """
-    lines = [f"    features = {run.format('pixels')}"]
-    if config.mirror:
-        lines.append(f"    features = (features + {run.format('pixels.flip(-1)')}) / 2")
-    if projected and config.projection.l2_normalize_input:
-        lines.append("    features = torch.nn.functional.normalize(features)")
-    if projected:
-        lines.append("    features = features @ projection['weight'] + projection['bias']")
-    return [*lines, "    return torch.nn.functional.normalize(features)[0].numpy()"]
+    held = hold("transformers", "transformers has no class for", config, tensors, folds)
+    layout, described, config, _ = held
+    described["dtype"] = "float32"
+    name, features = described["architectures"][0], layout.features(config)
+    if features is None:
+        raise refused(f"{name} of transformers gives no features that are pooled by {config.pooling!r}.")
+    return held, name, features
 
 
-def opening_lines(config: EncoderConfig, exact: bool) -> list[str]:
-    """Lines that make `opened(path)`, or, where no transform of the library is `exact`, `prepared(path)` too."""
-    return ["", OPENED.rstrip()] if exact else ["import numpy as np", "", preparation(config.preprocess).rstrip()]
+def write_transformers(export: Export, directory: Path) -> Written:
+    """`config.json`, `model.safetensors`, `preprocessor_config.json` and, where needed, `projection.safetensors`."""
+    held, name, features = in_transformers(export.config, export.tensors, folds=True)
+    config = held[2]
+    exact = write_processor(config.preprocess, directory)
+    load, keeps = f"model = transformers.{name}.from_pretrained('.').eval()", "The tower is that of transformers."
+    if exact:
+        load += "\ntransform = transformers.AutoImageProcessor.from_pretrained('.', backend='pil')"
+    if config.projection != export.config.projection:
+        keeps += " The projection is inside `visual_projection`."
+    pixels = "transform(opened(path), return_tensors='pt')['pixel_values']"
+    written = put(export, held, directory, exact, keeps, "transformers", load, pixels, f"model({{}}).{features}")
+    if not exact and config.preprocess.mode == "pad":
+        (directory / "preprocessor_config.json").unlink()  # it has no word for that, and a wrong one would be taken
+    return written
 
 
-def pixel_lines(config: EncoderConfig) -> list[str]:
-    """Lines of `embed` that prepare pixels [1, 3, S, S] by `prepared(path)`, without the library's own transform."""
-    mean, std = config.preprocess.mean, config.preprocess.std
-    return [
-        f"    pixels = (prepared(path) / 255 - np.array({list(mean)})) / np.array({list(std)})",
-        "    pixels = torch.tensor(pixels, dtype=torch.float32).permute(2, 0, 1)[None]",
-    ]
+def write_timm(export: Export, directory: Path) -> Written:
+    """`config.json`, `model.safetensors`, and `projection.safetensors` if there is a projection."""
+    held = hold("timm", "No architecture of timm holds", export.config, export.tensors)
+    described = held[1]
+    exact = from_timm(directory, described) == held[2].preprocess
+    keeps = f"The tower in timm's layout, as `{described['architecture']}` with its own sizes."
+    load = "model = timm.create_model('local-dir:.', pretrained=True).eval()"
+    if exact:
+        load += "\ntransform = timm.data.create_transform(**timm.data.resolve_model_data_config(model))"
+    return put(export, held, directory, exact, keeps, "timm", load, "transform(opened(path))[None]", "model({})")
+
+
+def write_safetensors(export: Export, directory: Path) -> Written:
+    """The tensors alone, under the names of the layout that the tower was published in."""
+    config, name = export.config, layout_of(export.config, export.card)
+    file, tower, found = directory / "model.safetensors", below("tower", export.tensors), {}
+    if name is None:
+        write_tensors(file, tower)
+        found = read_safetensors(file)
+    else:
+        layout, shapes = WEIGHTS[name], shapes_of(config.tower)
+        write_tensors(file, export_tensors(layout, config, export.tensors))
+        with Published(directory, file.name, layout.renamed) as published:
+            found = gather(published, layout.keys(config.tower), shapes, layout.prefixes[0], layout.ignored)
+    projection = write_projection(config, export.tensors, directory)
+    code = f"from safetensors.numpy import load_file\n\ntower = load_file('{file.name}')\n"
+    keeps = f"Tensors alone, float32: the tower in {f'the layout {name}' if name else 'our own names'}."
+    if projection:
+        code += f"projection = load_file('{PROJECTION}')\n"
+        keeps += f" `{PROJECTION}` has `weight` [features, dimension] and `bias` [dimension]."
+    return Written(code, keeps, (config, {f"tower.{name}": tensor for name, tensor in found.items()} | projection))
+
+
+def layout_of(config: EncoderConfig, card: Mapping[str, Any]) -> str | None:
+    """The layout that the tower came in, or else the one of transformers; None: neither has a place for it."""
+    for origin in lineage(card):
+        if (name := origin.get("layout")) in WEIGHTS and holds(WEIGHTS[name], config.tower):
+            return str(name)
+    holders = (n for n, layout in WEIGHTS.items() if layout.library == "transformers" and described_in(layout, config))
+    return next(holders, None)
+
+
+SAFETENSORS = Target(write_safetensors, "safetensors")
+TRANSFORMERS = Target(write_transformers, "transformers", reads=("torch", "transformers"))
+TIMM = Target(write_timm, "timm", reads=("timm", "torch", "torchvision"))

@@ -1,27 +1,53 @@
-"""Our own ONNX graphs as a TensorFlow function: the operators that they use, each in TensorFlow's.
+"""TensorFlow's SavedModel, and LiteRT made of it: our own ONNX graphs, each operator in TensorFlow's.
 
 No general converter: operators, attributes and shapes that our graphs don't have are not here. Maps are turned to
 channels last around each convolution, which is how TensorFlow computes on CPUs, and the only way that LiteRT knows.
 """
 
 import os
+import tempfile
 from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import Any
 
 import numpy as np
-from onnx import ModelProto, TensorProto, helper, numpy_helper
+from onnx import ModelProto, helper, numpy_helper
 
-from lookalike.core.errors import EncoderError
+from lookalike.export.onnx import LARGEST, assemble, written
+from lookalike.export.parts import Export, Target, Written, refused
 
 _HELD = 1024
 """Numbers from which a constant is a variable: constants are part of the graph, which must stay below 2 GB."""
 
-_KINDS = {
-    TensorProto.FLOAT: "float32",
-    TensorProto.DOUBLE: "float64",
-    TensorProto.UINT8: "uint8",
-    TensorProto.INT64: "int64",
-}
+
+def write(export: Export, directory: Path) -> Written:
+    """`saved_model.pb`, and the weights in `variables`; the signature is `serving_default`."""
+    made = module(assemble(export))
+    load().saved_model.save(made, str(directory), signatures={"serving_default": made.encode})
+    lines = "model = tf.saved_model.load('.')\nencode = model.signatures['serving_default']\n"
+    run = "encode(images=tf.constant(prepared(path)[None]))['vectors'][0].numpy()"
+    return written(export, "import tensorflow as tf", lines, run)
+
+
+def write_tflite(export: Export, directory: Path) -> Written:
+    """`model.tflite`, numbers in 32 bits, by built-in operators alone; the signature is `serving_default`."""
+    if export.preprocess and export.config.preprocess.mode == "pad":
+        raise refused(
+            "LiteRT does not compute in double precision, by which the sides of padded images are found.",
+            "`--no-preprocess` leaves resizing out",
+        )
+    if (size := sum(tensor.nbytes for tensor in export.tensors.values())) > LARGEST:
+        raise refused(
+            f"A file of LiteRT holds at most 2.1 GB, and these weights are {size / 1e9:.1f} GB.",
+            "`--to saved_model` has no such limit",
+        )
+    with tempfile.TemporaryDirectory() as scratch:
+        write(export, Path(scratch))
+        converted: bytes = load().lite.TFLiteConverter.from_saved_model(scratch).convert()
+    (directory / "model.tflite").write_bytes(converted)
+    lines = "encode = Interpreter('model.tflite').get_signature_runner('serving_default')\n"
+    run = "encode(images=prepared(path)[None])['vectors'][0]"
+    return written(export, "from ai_edge_litert.interpreter import Interpreter", lines, run)
 
 
 def load() -> Any:
@@ -40,22 +66,21 @@ def module(model: ModelProto) -> Any:
         EncoderError: The graph has an operator that is not here.
     """
     # Without the nodes themselves, which would keep the whole graph in memory, weights and all.
-    steps = [(node.op_type, list(node.input), node.output[0], _attributes(node)) for node in model.graph.node]
+    given = [{a.name: helper.get_attribute_value(a) for a in node.attribute} for node in model.graph.node]
+    steps = [(n.op_type, list(n.input), n.output[0], given[i]) for i, n in enumerate(model.graph.node)]
     if missing := sorted({kind for kind, *_ in steps} - set(OPERATORS)):
-        raise EncoderError(
-            f"The operators {', '.join(missing)} have no counterpart in the TensorFlow export.",
-            hint="`--to onnx` takes every encoder",
-        )
+        raise refused(f"The operators {', '.join(missing)} have no counterpart in the TensorFlow export.")
     tf = load()
     arrays = {tensor.name: numpy_helper.to_array(tensor) for tensor in model.graph.initializer}
     for kind, inputs, _, attributes in steps:
-        if kind == "Conv":
-            arrays[inputs[1]] = _kernel(arrays[inputs[1]], attributes["group"])
+        if kind == "Conv":  # [out in h w] to [h w in out], of depthwise kernels [h w out 1]
+            axes = (2, 3, 0, 1) if attributes.get("group", 1) > 1 else (2, 3, 1, 0)
+            arrays[inputs[1]] = np.ascontiguousarray(arrays[inputs[1]].transpose(axes))
     held = [name for name, array in arrays.items() if array.size >= _HELD and array.dtype == np.float32]
     made = tf.Module()
     made.weights = {name: tf.Variable(arrays.pop(name), trainable=False) for name in held}
-    (given,) = model.graph.input
-    name, output = given.name, model.graph.output[0].name
+    (image,), (output,) = model.graph.input, (value.name for value in model.graph.output)
+    name, sides = image.name, [side.dim_value or None for side in image.type.tensor_type.shape.dim]
 
     def encode(images: Any) -> dict[str, Any]:
         values: dict[str, Any] = {**arrays, **made.weights, name: images}
@@ -63,35 +88,30 @@ def module(model: ModelProto) -> Any:
             values[result] = OPERATORS[kind](tf, *(values[i] if i else None for i in inputs), **attributes)
         return {output: values[output]}
 
-    sides = [side.dim_value or None for side in given.type.tensor_type.shape.dim]
     made.encode = tf.function(encode, input_signature=[tf.TensorSpec(sides, tf.uint8, name)], autograph=False)
     return made
 
 
-def _attributes(node: Any) -> dict[str, Any]:
-    given = {a.name: helper.get_attribute_value(a) for a in node.attribute}
-    if node.op_type == "Conv":
-        given = {"strides": [1, 1], "dilations": [1, 1], "group": 1, "pads": [0] * 4} | given
-    return given
-
-
-def _kernel(kernel: np.ndarray, group: int) -> np.ndarray:
-    """[out in h w] to [h w in out], of depthwise kernels [h w out 1]."""
-    return np.ascontiguousarray(kernel.transpose((2, 3, 0, 1) if group > 1 else (2, 3, 1, 0)))
-
-
-def _conv(
-    tf: Any, x: Any, kernel: Any, bias: Any = None, *, group: int, pads: Any, strides: Any, dilations: Any, **_: Any
-) -> Any:
+def _last(tf: Any, x: Any, pads: Any, fill: Any = 0.0) -> Any:
+    """Channels last, with `fill` around."""
     top, left, bottom, right = pads
-    y = tf.transpose(x, [0, 2, 3, 1])
-    if any(pads):
-        y = tf.pad(y, [[0, 0], [top, bottom], [left, right], [0, 0]])
-    if group > 1:
-        y = tf.nn.depthwise_conv2d(y, kernel, [1, *strides, 1], "VALID", dilations=dilations)
+    x = tf.transpose(x, [0, 2, 3, 1])
+    return tf.pad(x, [[0, 0], [top, bottom], [left, right], [0, 0]], constant_values=fill) if any(pads) else x
+
+
+def _conv(tf: Any, x: Any, kernel: Any, bias: Any = 0.0, **given: Any) -> Any:
+    conv: dict[str, Any] = {"group": 1, "pads": [0] * 4, "strides": [1, 1], "dilations": [1, 1]} | given
+    y = _last(tf, x, conv["pads"])
+    if conv["group"] > 1:
+        y = tf.nn.depthwise_conv2d(y, kernel, [1, *conv["strides"], 1], "VALID", dilations=conv["dilations"])
     else:
-        y = tf.nn.conv2d(y, kernel, strides, "VALID", dilations=dilations)
-    return tf.transpose(y if bias is None else y + bias, [0, 3, 1, 2])
+        y = tf.nn.conv2d(y, kernel, conv["strides"], "VALID", dilations=conv["dilations"])
+    return tf.transpose(y + bias, [0, 3, 1, 2])
+
+
+def _max_pool(tf: Any, x: Any, *, kernel_shape: Any, strides: Any, pads: Any) -> Any:
+    y = tf.nn.max_pool2d(_last(tf, x, pads, np.finfo(np.float32).min), kernel_shape, strides, "VALID")
+    return tf.transpose(y, [0, 3, 1, 2])
 
 
 def _attention(
@@ -150,16 +170,6 @@ def _div(tf: Any, x: Any, y: Any) -> Any:
     return tf.cast(tf.sign(x) * (tf.abs(x) // y), tf.int64)
 
 
-def _pad(tf: Any, x: Any, pads: Any, *_: Any, **__: Any) -> Any:
-    return tf.pad(x, pads.reshape(2, -1).T)
-
-
-def _max_pool(tf: Any, x: Any, *, kernel_shape: Any, strides: Any, pads: Any) -> Any:
-    y = tf.transpose(x, [0, 2, 3, 1])
-    y = tf.pad(y, [[0, 0], [pads[0], pads[2]], [pads[1], pads[3]], [0, 0]], constant_values=np.finfo(np.float32).min)
-    return tf.transpose(tf.nn.max_pool2d(y, kernel_shape, strides, "VALID"), [0, 3, 1, 2])
-
-
 def _named(name: str) -> Callable[..., Any]:
     return lambda tf, *inputs, **attributes: getattr(tf, name)(*inputs, **attributes)
 
@@ -179,21 +189,21 @@ subtract, Transpose transpose, Where where
 OPERATORS: Mapping[str, Callable[..., Any]] = {
     **{operator: _named(name) for operator, name in (pair.split() for pair in _SAME.split(","))},
     "Attention": _attention,
-    "Cast": lambda tf, x, to: tf.cast(x, _KINDS[to]),
+    "Cast": lambda tf, x, to: tf.cast(x, helper.tensor_dtype_to_np_dtype(to)),
     "Concat": lambda tf, *parts, axis: tf.concat(parts, axis),
     "Conv": _conv,
     "Div": _div,
     "Flatten": lambda tf, x, axis: tf.reshape(x, [-1, np.prod(x.shape[axis:])]),
     "Gather": lambda tf, x, at, axis=0: tf.gather(x, at, axis=axis),
     "Gelu": lambda tf, x, approximate=b"none": tf.nn.gelu(x, approximate == b"tanh"),
-    "Gemm": lambda tf, x, weight, bias=None: tf.matmul(x, weight) if bias is None else tf.matmul(x, weight) + bias,
+    "Gemm": lambda tf, x, weight, bias=0.0: tf.matmul(x, weight) + bias,
     "GlobalAveragePool": lambda tf, x: tf.reduce_mean(x, [2, 3], keepdims=True),
     "InstanceNormalization": lambda tf, x, weight, bias, epsilon: (
         _normed(tf, x, [2], epsilon) * weight[:, None] + bias[:, None]
     ),
     "LayerNormalization": lambda tf, x, weight, bias, axis, epsilon: _normed(tf, x, [axis], epsilon) * weight + bias,
     "LpNormalization": lambda tf, x, axis, **_: tf.math.divide_no_nan(x, tf.norm(x, axis=axis, keepdims=True)),
-    "Pad": _pad,
+    "Pad": lambda tf, x, pads, *_, **__: tf.pad(x, pads.reshape(2, -1).T),
     "ReduceL2": lambda tf, x, axes, keepdims: tf.sqrt(tf.reduce_sum(x * x, axes.tolist(), keepdims=bool(keepdims))),
     "ReduceMax": _reduced("reduce_max"),
     "ReduceMean": _reduced("reduce_mean"),
@@ -207,3 +217,12 @@ OPERATORS: Mapping[str, Callable[..., Any]] = {
     "MaxPool": _max_pool,
 }
 """Operator -> what computes it; the first argument is the module tensorflow."""
+
+TARGET = Target(write, needs=("tensorflow",), reads=("tensorflow",), graph=True)
+TFLITE = Target(
+    write_tflite,
+    "tflite",
+    needs=("tensorflow", "ai_edge_litert"),  # the second checks what the first wrote
+    reads=("ai_edge_litert",),
+    graph=True,
+)

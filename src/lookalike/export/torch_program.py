@@ -1,12 +1,12 @@
 """What the target torchscript writes, in PyTorch: images of any size prepared, a tower, and its projection.
 
-Imported where torch is. It is traced, but for the one choice by an image's size and the one tensor that must lie where
-the image does, which are scripted. Geometry and matrices are those of `Preprocess` and `resample.weights`, on tensors.
+Imported where torch is. It is traced, but for the one choice by an image's size, which is scripted. Geometry and
+matrices are those of `Preprocess` and `resample.weights`, on tensors.
 """
 
 import io
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any, no_type_check
 
 import torch
@@ -44,11 +44,11 @@ class Program(nn.Module):  # type: ignore[misc]
     def __init__(self, export: Export, tower: Any, read: Callable[[Any], Any]) -> None:
         super().__init__()
         self.config, self.tower, self.read = export.config, tower, read
-        self.places, self.resampled = torch.jit.script(_places), torch.jit.script(_resampled)
+        self.resampled = torch.jit.script(_resampled)
         preprocess = export.config.preprocess
         fill = preprocess.fill if preprocess.mode == "pad" else (0, 0, 0)
         for name, color in (("mean", preprocess.mean), ("std", preprocess.std), ("fill", fill)):
-            self.register_buffer(name, _column(color))
+            self.register_buffer(name, torch.tensor(color, dtype=torch.float32)[:, None, None])
         self.register_buffer("place", torch.arange(preprocess.size)[:, None])
         if export.config.projection.kind == "linear":
             for part in ("weight", "bias"):
@@ -69,10 +69,12 @@ class Program(nn.Module):  # type: ignore[misc]
     def _squares(self, images: Tensor) -> Tensor:
         """Resized and cropped, [B 3 S S] of 0 to 255, by the arithmetic of `export.pixels`."""
         p, made, shorter = self.config.preprocess, [], []
-        height, width = images.shape[2:]
-        for axis, (length, side) in enumerate(zip((height, width), p.resized(height, width, TORCH), strict=True), 2):
+        lines, (height, width) = (images[0, 0, :, 0], images[0, 0, 0]), images.shape[2:]
+        sides = p.resized(height, width, TORCH)
+        for line, length, side in zip(lines, (height, width), sides, strict=True):
             resized = side + 0 * length  # a tensor, whatever the mode
-            place, pixels = self.place + p.start(resized, TORCH), self.places(images, axis)[None]
+            pixels = torch.ones_like(line, dtype=torch.int64).cumsum(0)[None] - 1  # they lie where the image does
+            place = self.place + p.start(resized, TORCH)
             made.append(weights(place, pixels, length, resized, p.interpolation, p.antialias, TORCH))
             shorter.append(length - resized)
         (down, seen_y), (across, seen_x) = made
@@ -81,12 +83,6 @@ class Program(nn.Module):  # type: ignore[misc]
 
 
 @no_type_check  # what is scripted must be as it is written
-def _places(images: Tensor, axis: int) -> Tensor:
-    """Of an image's pixels along one side."""
-    return torch.arange(images.shape[axis], device=images.device)
-
-
-@no_type_check
 def _resampled(x: Tensor, down: Tensor, across: Tensor, shorter: Tensor, antialias: bool) -> Tensor:
     """By weights [S H] and [W S]; `shorter` says by how many pixels both sides shrink."""
     if not antialias:
@@ -100,7 +96,3 @@ def _resampled(x: Tensor, down: Tensor, across: Tensor, shorter: Tensor, antiali
 def _rounded(x: Tensor) -> Tensor:
     """Whole numbers from 0 to 255; halves go up, as in Pillow."""
     return torch.floor(x + 0.5).clamp(0.0, 255.0)
-
-
-def _column(color: Sequence[float | int]) -> Tensor:
-    return torch.tensor(color, dtype=torch.float32)[:, None, None]

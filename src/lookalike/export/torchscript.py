@@ -1,46 +1,54 @@
 """TorchScript: one file for PyTorch, with preprocessing, tower and projection inside.
 
 The tower is transformers' own class with the weights that the target `transformers` writes; the rest is in
-`torch_program`.
+`torch_program`. The submission of the Google Universal Image Embedding competition is such a file in a zip.
 """
 
 import tempfile
+import zipfile
 from pathlib import Path
-from typing import Any
 
-from lookalike.export import transformers as layout
-from lookalike.export.parts import OPENED, Export, Target, Written
+from lookalike.export.lines import graph_lines
+from lookalike.export.parts import Export, Target, Written, refused
+from lookalike.export.published import in_transformers
 from lookalike.published.layout import write_layout
 from lookalike.published.processors import write_processor
-from lookalike.towers import ViTConfig
 
-CODE = (
-    """import numpy as np
-import torch
-from PIL import Image, ImageOps
-
-"""
-    + OPENED
-    + """
-model = torch.jit.load({file})
-
-@torch.no_grad()
-def embed(path):
-    image = np.array(opened(path))
-    return model(torch.from_numpy(image).permute(2, 0, 1)[None])[0].numpy()
-"""
-)
-"""The README's lines, but for the file."""
+DIMENSION = 64
+"""Numbers in an embedding, by the rules of the competition."""
 
 
 def write(export: Export, directory: Path) -> Written:
     """`model.pt`."""
     save(export, directory / "model.pt")
+    dimension = export.config.projection.dimension
     keeps = (
         "Input: uint8 `[batch, 3, height, width]`, RGB, of any height and width. Output: float32 "
-        f"`[batch, {export.config.projection.dimension}]` of unit length. Everything is inside."
+        f"`[batch, {dimension}]` of unit length. Everything is inside."
     )
-    return Written(CODE.format(file="'model.pt'"), keeps)
+    return Written(_lines("import torch", "'model.pt'"), keeps)
+
+
+def write_submission(export: Export, directory: Path) -> Written:
+    """`submission.zip`, with `saved_model.pt` at its top."""
+    dimension = export.config.projection.dimension
+    if dimension != DIMENSION:
+        raise refused(
+            f"The competition takes embeddings of {DIMENSION} numbers, and this encoder gives {dimension}.",
+            "`lookalike train pca --data COLL --model MODEL --out RUN` makes one of 64 numbers",
+        )
+    with tempfile.TemporaryDirectory(dir=directory) as scratch:
+        save(export, Path(scratch) / "saved_model.pt")
+        with zipfile.ZipFile(directory / "submission.zip", "w") as archive:  # stored: weights do not shrink
+            archive.write(Path(scratch) / "saved_model.pt", "saved_model.pt")
+    file = "io.BytesIO(zipfile.ZipFile('submission.zip').read('saved_model.pt'))"
+    keeps = "`submission.zip` takes uint8 `[1, 3, height, width]`, RGB, of any size, and gives float32 `[1, 64]`."
+    return Written(_lines("import io\nimport torch\nimport zipfile", file), keeps)
+
+
+def _lines(imports: str, file: str) -> str:
+    load = f"model = torch.jit.load({file})\n\n@torch.no_grad()"
+    return graph_lines(imports, load, "model(torch.tensor(prepared(path)).permute(2, 0, 1)[None])[0].numpy()")
 
 
 def save(export: Export, file: Path) -> None:
@@ -53,23 +61,13 @@ def save(export: Export, file: Path) -> None:
 
     from lookalike.export.torch_program import compiled
 
-    held, described, config, tensors = layout.held(export.config, dict(export.tensors))
-    name, output = described["architectures"][0], layout.features_of(held, described, config)
+    (layout, described, config, tensors), name, features = in_transformers(export.config, export.tensors)
     with tempfile.TemporaryDirectory() as scratch:
         write_processor(config.preprocess, Path(scratch))
-        write_layout(held, described, config, tensors, Path(scratch))
+        write_layout(layout, described, config, tensors, Path(scratch))
         model = getattr(transformers, name).from_pretrained(scratch).eval()
-    prefix = config.tower.prefix if isinstance(config.tower, ViTConfig) else 0
-
-    def features(found: Any) -> Any:
-        if output.isidentifier():
-            return getattr(found, output)
-        if found.last_hidden_state.ndim == 4:
-            return found.pooler_output.flatten(1)
-        tokens = found.last_hidden_state
-        return tokens[:, 0] if config.pooling == "class" else tokens[:, prefix:].mean(dim=1)
-
-    file.write_bytes(compiled(export, model, features))
+    file.write_bytes(compiled(export, model, eval(f"lambda found: found.{features}")))  # as the lines of a README do
 
 
 TARGET = Target(write, "pytorch", needs=("torch", "transformers"), reads=("torch",))
+SUBMISSION = Target(write_submission, "pytorch", needs=("torch", "transformers"), reads=("torch",))

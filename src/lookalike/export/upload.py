@@ -21,18 +21,12 @@ def check_name(repository: str) -> None:
 
 
 def upload(files: Mapping[str, Path | bytes], repository: str, private: bool) -> str:
-    """Make the repository if it is not there, and commit every file.
+    """Make the repository if it is not there, commit every file, and return the address of the commit.
 
     Args:
         files: Where each lies, or its content, by its name in the repository.
         repository: ORG/NAME.
         private: Whether a new repository can be seen by its owners alone; one that is there stays as it is.
-
-    Returns:
-        The address of the commit.
-
-    Raises:
-        EncoderError: No connection, no such organisation, or no right to write there.
     """
     from huggingface_hub import CommitOperationAdd, HfApi
 
@@ -51,21 +45,21 @@ def _refusals(repository: str) -> Iterator[None]:
     from huggingface_hub.errors import HfHubHTTPError, HTTPError  # type: ignore[attr-defined]
 
     token = "`hf auth login`, or set HF_TOKEN to a token that may write"
+    reasons = {
+        401: ("the token is missing or wrong", token),
+        403: ("the token may not write there", token),
+        404: ("there is no such user or organisation, or it may not be seen", f"look at the name; {token}"),
+    }
     try:
         yield
     except HfHubHTTPError as error:
         status = error.response.status_code
-        reasons = {
-            401: ("the token is missing or wrong", token),
-            403: ("the token may not write there", token),
-            404: ("there is no such user or organisation, or it may not be seen", f"look at the name; {token}"),
-        }
         reason, hint = reasons.get(status, ("it does not say why", "give the same command again later"))
         raise EncoderError(f"The Hub refuses to take `{repository}` ({status}): {reason}.", hint=hint) from error
     except (HTTPError, OSError) as error:
         if isinstance(error, OSError) and error.errno is not None and error.filename is not None:  # the disk's
             raise
-        first = str(error).splitlines()[0] if str(error) else type(error).__name__
+        first = (str(error) or type(error).__name__).splitlines()[0]
         raise EncoderError(
             f"`{repository}` was not uploaded: there is no connection to the Hub ({first}).",
             hint="unset HF_HUB_OFFLINE where there is a connection, and give the same command again"

@@ -1,13 +1,10 @@
 """One export, whole or not at all: what the target writes, the check, the card and the README."""
 
 import importlib.util
-import tempfile
 from collections.abc import Callable, Sequence
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
-
-import numpy as np
 
 from lookalike import __version__
 from lookalike.core.config import did_you_mean
@@ -81,7 +78,7 @@ def write_export(
         }
         write_json(directory / "card.json", {**export.card, "export": facts})
         title, licence = export.card.get("name", "An encoder"), export.card.get("license")
-        words = written.keeps + (" `embed(path)` gives the vector of one image file." if written.embeds else "")
+        words = written.keeps + (" `embed(path)` gives the vector of one image file." if target.reads else "")
         text = readme(title, written.code, checked(facts), library=target.library, licence=licence, words=words)
         (directory / "README.md").write_text(text, encoding="utf-8")
     return facts
@@ -92,23 +89,18 @@ def _vectors(target: Target, written: Written, directory: Path) -> tuple[Vectors
 
     Where the library that reads the target is not installed, the files are read back by our own importer.
     """
-    images, missing = parity.drawn_images(), absent(target.reads)
-    if written.embeds and not missing:
-        with tempfile.TemporaryDirectory() as scratch:
-            embed = parity.embedder(written.code, directory)
-            vectors = [embed(path) for path in parity.save(images, Path(scratch))]
-        return np.stack(vectors), ", ".join(_versioned(target, module) for module in target.reads)
+    missing = absent(target.reads)
+    if target.reads and not missing:
+        return parity.by_lines(written.code, directory), ", ".join(_versioned(target, name) for name in target.reads)
     if written.read_back is None:
-        if not written.embeds:
-            raise ValueError("a target whose lines define no `embed` must give `read_back`")
         raise UsageError(
             f"Without {' and '.join(missing)}, which reads this target, the export can't be checked.",
             hint=_install(target, missing),
         )
     from lookalike.export.onnx import run
 
-    without = f", without {', '.join(missing)}" if written.embeds else ""
-    return run(*written.read_back, images), f"lookalike {__version__}{without}"
+    without = f", without {', '.join(missing)}" if missing else ""
+    return run(*written.read_back, parity.drawn_images()), f"lookalike {__version__}{without}"
 
 
 def absent(modules: Sequence[str]) -> list[str]:
