@@ -5,7 +5,7 @@ from pathlib import Path
 
 from lookalike.commands import main
 from lookalike.core.config import from_json
-from lookalike.export.licences import licences
+from lookalike.export.model_card import licences
 from lookalike.losses import SimilarityDistillation
 from lookalike.training.config import PixelsConfig, TrainConfig
 

@@ -2,7 +2,7 @@
 
 import pytest
 
-from lookalike.export.licences import ORDER, licences, strictest, terms_of
+from lookalike.export.model_card import ORDER, licences, strictest, terms_of
 
 
 @pytest.mark.parametrize(

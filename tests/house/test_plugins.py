@@ -22,7 +22,7 @@ TABLES: dict[str, tuple[str, set[str]]] = {
     "recipes": ("RECIPES", set()),
     "export": (
         "TARGETS",
-        {"licences", "lines", "model_card", "parity", "parts", "pixels", "torch_program", "upload", "writing"},
+        {"lines", "model_card", "parity", "parts", "pixels", "torch_program", "upload", "writing"},
     ),
 }
 

@@ -72,7 +72,7 @@ def _behind(side: TextSide, matrix: np.ndarray | None) -> TextSide:
         tensors["head.weight"] = np.eye(config.width, dtype=np.float32)
     if matrix is not None:
         config = replace(config, head=matrix.shape[1])
-        for name in ("head.weight", "head.bias") if config.head_bias else ("head.weight",):
+        for name in {"head.weight", "head.bias"} & tensors.keys():
             tensors[name] = (tensors[name].astype(np.float64) @ matrix.astype(np.float64)).astype(np.float32)
     return replace(side, config=config, tensors=tensors)
 

@@ -4,9 +4,9 @@ import contextlib
 import tempfile
 import warnings
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 from jaxtyping import Float32, Float64
@@ -26,15 +26,13 @@ LEAST, LEAST_INT8 = 0.9999, 0.995
 _TIE = 1e-9  # squared distance below which two vectors count as one
 
 
-@dataclass(frozen=True)
-class Parity:
+class Parity(NamedTuple):
     """How near an export is to its encoder."""
 
     minimum: float
     """The smallest cosine between the export's vector of an image and the encoder's."""
     different: float
     """The largest cosine between the encoder's vectors of two different images: what `minimum` must be told from."""
-    images: int
     mixed: bool
     """Whether a vector of the export is nearer to the encoder's of another image: of an encoder that finds all
     images alike, no cosine tells a wrong export from a right one, and this does."""
@@ -67,46 +65,34 @@ def by_lines(code: str, directory: Path) -> Vectors:
 
 
 def compare(found: Float32[np.ndarray, "M E"], expected: Vectors) -> Parity:
-    """Row by row.
-
-    Args:
-        found: The export's vectors of some images; should be of unit length.
-        expected: The encoder's vectors of the same images, of unit length.
-
-    Raises:
-        EncoderError: Another shape, or values that are not finite.
-    """
+    """Of an export's vectors and the encoder's, row by row; EncoderError for another shape, or what is not finite."""
     if found.shape != expected.shape or not np.isfinite(found).all():
         raise EncoderError(
             f"The export gives vectors of shape {list(found.shape)}, of whose values {np.isfinite(found).sum()} are "
             f"finite; expected {list(expected.shape)}, all finite.",
             hint="nothing was kept; please report this as a bug of ours",
         )
-    others, own = _squares(expected, expected), _squares(found, expected).diagonal()
-    same = np.eye(len(expected), dtype=bool)
-    nearer = (_squares(found, expected) + _TIE < own[:, None]) & ~same
     # By distances: a vector of another length is another answer than the encoder's, whatever its direction.
-    return Parity(float(1 - own.max() / 2), float(1 - others[~same].min(initial=4) / 2), len(found), bool(nearer.any()))
+    apart, others = _squares(found, expected), ~np.eye(len(expected), dtype=bool)
+    own, different = apart.diagonal(), _squares(expected, expected)[others].min(initial=4)
+    mixed = (apart + _TIE < own[:, None])[others].any()
+    return Parity(float(1 - own.max() / 2), float(1 - different / 2), bool(mixed))
 
 
 def _squares(one: Vectors, other: Vectors) -> Float64[np.ndarray, "N M"]:
     """Squared distances of every vector from every other, not by inner products, which lose small ones."""
     apart = one[:, None].astype(np.float64) - other[None].astype(np.float64)
-    squares: Float64[np.ndarray, "N M"] = np.einsum("nmd,nmd->nm", apart, apart)
-    return squares
+    return (apart * apart).sum(axis=2)  # type: ignore[no-any-return]
 
 
 def refuse(parity: Parity, target: str, least: float | None, int8: bool) -> None:
     """EncoderError if the export is further away than `least` allows; None: than the usual one, in no image."""
     wanted = least if least is not None else LEAST_INT8 if int8 else LEAST
-    fault = ""
-    if parity.minimum < wanted:
-        fault = f"expected at least {wanted:g}"
-    elif least is None and parity.mixed:
-        fault = "yet one of its vectors is nearer to the encoder's of another image"
-    if fault:
+    if (low := parity.minimum < wanted) or (least is None and parity.mixed):
+        mixed = "yet one of its vectors is nearer to the encoder's of another image"
+        fault = f"expected at least {wanted:g}" if low else mixed
         raise EncoderError(
-            f"The {target} export differs from the encoder: its smallest cosine over {parity.images} images is "
+            f"The {target} export differs from the encoder: its smallest cosine over {len(SIZES)} images is "
             f"{parity.minimum:.6f}, {fault}.",
             hint=f"nothing was kept; `--min-cosine {max(parity.minimum - 1e-4, -1):.4f}` takes it as it is",
         )

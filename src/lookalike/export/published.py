@@ -33,11 +33,7 @@ PROJECTION = "projection.safetensors"
 def hold(
     library: str, refusal: str, config: EncoderConfig, tensors: Mapping[str, np.ndarray], folds: bool = False
 ) -> Held:
-    """How a library holds an encoder, its projection in the head if the library `folds` it and that is exact.
-
-    Raises:
-        EncoderError: It has no place for it; `refusal` are the words for that, up to the tower's name.
-    """
+    """How a library holds an encoder, its projection in the head if it `folds` that and may; else EncoderError."""
     inside = folded(config, tensors) if folds else None
     for candidate in (inside, (config, dict(tensors))):
         if candidate and (held := holding(library, *candidate)):
@@ -75,13 +71,13 @@ def write_projection(config: EncoderConfig, tensors: Mapping[str, np.ndarray], d
 def folded(config: EncoderConfig, tensors: Mapping[str, np.ndarray]) -> tuple[EncoderConfig, Tensors] | None:
     """The same encoder with its projection inside the head of a CLIP tower, or None where that is not exact.
 
-    With L2 normalisation behind both, `(x H) W` is `x (H W)`: without a bias, only
-    lengths differ, and the last step removes them.
+    With L2 normalisation behind both, `(x H) W` is `x (H W)`: without a bias, only lengths differ, and the last step
+    removes them.
     """
     tower, projection = config.tower, config.projection
     if not isinstance(tower, ViTConfig) or tower.head_bias or projection.kind == "identity":
         return None
-    if np.any(tensors["projection.bias"]):
+    if tensors["projection.bias"].any():
         return None
     weight = tensors["projection.weight"].astype(np.float64)
     if tower.head:
@@ -95,11 +91,7 @@ def folded(config: EncoderConfig, tensors: Mapping[str, np.ndarray]) -> tuple[En
 def in_transformers(
     config: EncoderConfig, tensors: Mapping[str, np.ndarray], folds: bool = False
 ) -> tuple[Held, str, str]:
-    """How transformers holds an encoder, the name of its class, and which output of that are the features.
-
-    Raises:
-        EncoderError: There is no such class, or it does not give the features.
-    """
+    """How transformers holds an encoder, the name of the class, and which of its outputs are the features."""
     held = hold("transformers", "transformers has no class for", config, tensors, folds)
     layout, described, config, _ = held
     described["dtype"] = "float32"
@@ -141,9 +133,9 @@ def write_timm(export: Export, directory: Path) -> Written:
 def write_safetensors(export: Export, directory: Path) -> Written:
     """The tensors alone, under the names of the layout that the tower was published in."""
     config, name = export.config, layout_of(export.config, export.card)
-    file, tower, found = directory / "model.safetensors", below("tower", export.tensors), {}
+    file = directory / "model.safetensors"
     if name is None:
-        write_tensors(file, tower)
+        write_tensors(file, below("tower", export.tensors))
         found = read_safetensors(file)
     else:
         layout, shapes = WEIGHTS[name], shapes_of(config.tower)

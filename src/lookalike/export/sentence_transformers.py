@@ -35,13 +35,13 @@ _KEEPS = (
 def write(export: Export, directory: Path) -> Written:
     """The model's own files, `modules.json`, and a folder for each further step."""
     config, preprocess = export.config, export.config.preprocess
-    if config.mirror:
-        raise refused(
-            "This encoder takes the mean with the mirror image, for which sentence-transformers has no module."
-        )
-    if preprocess.mode == "pad" or not preprocess.antialias:
-        how = "pads images to a square" if preprocess.mode == "pad" else "resizes without antialiasing"
-        raise refused(f"This encoder {how}, for which no image processor of transformers has a setting.")
+    for what, so in {
+        "takes the mean with the mirror image": config.mirror,
+        "pads images to a square": preprocess.mode == "pad",
+        "resizes without antialiasing": not preprocess.antialias,
+    }.items():
+        if so:
+            raise refused(f"This encoder {what}, for which sentence-transformers has no module.")
     write_processor(preprocess, directory)
     steps = ["projection", ""] if config.projection.kind == "linear" else [""]  # the owner of a matrix; "": unit length
     if steps[1:] and config.projection.l2_normalize_input:
@@ -67,8 +67,8 @@ def write(export: Export, directory: Path) -> Written:
     write_json(directory / "sentence_bert_config.json", {**words, "module_output_name": "sentence_embedding"})
     usual = {"model_type": "SentenceTransformer", "prompts": {}, "similarity_fn_name": "cosine"}
     write_json(directory / "config_sentence_transformers.json", usual)
-    same = theirs.tower == bare.tower
-    return Written(_CODE, _KEEPS, (config if same else replace(config, tower=theirs.tower), found))
+    whole = config if theirs.tower == bare.tower else replace(config, tower=theirs.tower)
+    return Written(_CODE, _KEEPS, (whole, found))
 
 
 def _write_step(owner: str, tensors: Mapping[str, np.ndarray], directory: Path) -> Tensors:

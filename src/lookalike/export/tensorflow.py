@@ -182,7 +182,7 @@ def _reduced(name: str) -> Callable[..., Any]:
 _SAME = """
 Abs abs, Add add, And logical_and, Clip clip_by_value, Equal equal, Expand broadcast_to, Floor floor,
 GreaterOrEqual greater_equal, Identity identity, Less less, LessOrEqual less_equal, MatMul matmul, Max maximum,
-Min minimum, Mul multiply, Pow pow, Range range, Round round, Sigmoid sigmoid, Sin sin, Squeeze squeeze, Sub
+Mul multiply, Pow pow, Range range, Round round, Sigmoid sigmoid, Sin sin, Squeeze squeeze, Sub
 subtract, Transpose transpose, Where where
 """
 
@@ -219,10 +219,5 @@ OPERATORS: Mapping[str, Callable[..., Any]] = {
 """Operator -> what computes it; the first argument is the module tensorflow."""
 
 TARGET = Target(write, needs=("tensorflow",), reads=("tensorflow",), graph=True)
-TFLITE = Target(
-    write_tflite,
-    "tflite",
-    needs=("tensorflow", "ai_edge_litert"),  # the second checks what the first wrote
-    reads=("ai_edge_litert",),
-    graph=True,
-)
+# The second library that it needs checks what the first wrote.
+TFLITE = Target(write_tflite, "tflite", needs=("tensorflow", "ai_edge_litert"), reads=("ai_edge_litert",), graph=True)

@@ -5,29 +5,35 @@ matrices are those of `Preprocess` and `resample.weights`, on tensors.
 """
 
 import io
+import tempfile
 import warnings
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any, no_type_check
 
 import torch
+import transformers
 from torch import Tensor, nn
 from torch.nn.functional import normalize
 
 from lookalike.export.parts import Export
+from lookalike.export.published import in_transformers
 from lookalike.imaging.resample import Arithmetic, weights
+from lookalike.published.layout import write_layout
+from lookalike.published.processors import write_processor
 
 TORCH = Arithmetic(torch.where, torch.sinc, torch.round, Tensor.long, Tensor.float, Tensor.double)
 
 
-def compiled(export: Export, tower: Any, read: Callable[[Any], Any]) -> memoryview:
-    """The program as a file: uint8 [B 3 H W] -> float32 [B D] of unit length.
-
-    Args:
-        export: The encoder.
-        tower: A module that takes normalised images [B 3 S S].
-        read: Finds the features [B F] in what it gives.
-    """
-    whole, size = io.BytesIO(), export.config.preprocess.size  # torch's own writer ends the process on a full disk
+def save(export: Export, file: Path) -> None:
+    """The program, traced and compiled, as one file: uint8 [B 3 H W] -> float32 [B D] of unit length."""
+    (layout, described, config, tensors), name, features = in_transformers(export.config, export.tensors)
+    with tempfile.TemporaryDirectory() as scratch:
+        write_processor(config.preprocess, Path(scratch))
+        write_layout(layout, described, config, tensors, Path(scratch))
+        tower = getattr(transformers, name).from_pretrained(scratch).eval()
+    read = eval(f"lambda found: found.{features}")  # as the lines of a README do
+    whole, size = io.BytesIO(), config.preprocess.size  # torch's own writer ends the process on a full disk
     with warnings.catch_warnings(), torch.no_grad():
         # PyTorch deprecates TorchScript, and tracing warns of every size that it takes for a constant.
         for kind in (DeprecationWarning, FutureWarning, torch.jit.TracerWarning):
@@ -35,11 +41,11 @@ def compiled(export: Export, tower: Any, read: Callable[[Any], Any]) -> memoryvi
         example = torch.zeros(2, 3, size, size, dtype=torch.uint8)
         program = torch.jit.trace(Program(export, tower, read).eval(), example, check_trace=False)
         torch.jit.save(program, whole)
-    return whole.getbuffer()
+    file.write_bytes(whole.getbuffer())
 
 
 class Program(nn.Module):  # type: ignore[misc]
-    """The whole, as it is traced."""
+    """The whole, as it is traced: a `tower` of normalised images [B 3 S S], whose answer `read` finds features in."""
 
     def __init__(self, export: Export, tower: Any, read: Callable[[Any], Any]) -> None:
         super().__init__()
@@ -69,10 +75,9 @@ class Program(nn.Module):  # type: ignore[misc]
     def _squares(self, images: Tensor) -> Tensor:
         """Resized and cropped, [B 3 S S] of 0 to 255, by the arithmetic of `export.pixels`."""
         p, made, shorter = self.config.preprocess, [], []
-        lines, (height, width) = (images[0, 0, :, 0], images[0, 0, 0]), images.shape[2:]
-        sides = p.resized(height, width, TORCH)
-        for line, length, side in zip(lines, (height, width), sides, strict=True):
-            resized = side + 0 * length  # a tensor, whatever the mode
+        (height, width), lines = images.shape[2:], (images[0, 0, :, 0], images[0, 0, 0])
+        for line, length, resized in zip(lines, (height, width), p.resized(height, width, TORCH), strict=True):
+            resized = resized + 0 * length  # a tensor, whatever the mode
             pixels = torch.ones_like(line, dtype=torch.int64).cumsum(0)[None] - 1  # they lie where the image does
             place = self.place + p.start(resized, TORCH)
             made.append(weights(place, pixels, length, resized, p.interpolation, p.antialias, TORCH))

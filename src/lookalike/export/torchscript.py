@@ -10,37 +10,31 @@ from pathlib import Path
 
 from lookalike.export.lines import graph_lines
 from lookalike.export.parts import Export, Target, Written, refused
-from lookalike.export.published import in_transformers
-from lookalike.published.layout import write_layout
-from lookalike.published.processors import write_processor
-
-DIMENSION = 64
-"""Numbers in an embedding, by the rules of the competition."""
 
 
 def write(export: Export, directory: Path) -> Written:
     """`model.pt`."""
+    from lookalike.export.torch_program import save
+
     save(export, directory / "model.pt")
-    dimension = export.config.projection.dimension
     keeps = (
         "Input: uint8 `[batch, 3, height, width]`, RGB, of any height and width. Output: float32 "
-        f"`[batch, {dimension}]` of unit length. Everything is inside."
+        f"`[batch, {export.config.projection.dimension}]` of unit length. Everything is inside."
     )
     return Written(_lines("import torch", "'model.pt'"), keeps)
 
 
 def write_submission(export: Export, directory: Path) -> Written:
     """`submission.zip`, with `saved_model.pt` at its top."""
-    dimension = export.config.projection.dimension
-    if dimension != DIMENSION:
+    if (dimension := export.config.projection.dimension) != 64:
         raise refused(
-            f"The competition takes embeddings of {DIMENSION} numbers, and this encoder gives {dimension}.",
+            f"The competition takes embeddings of 64 numbers, and this encoder gives {dimension}.",
             "`lookalike train pca --data COLL --model MODEL --out RUN` makes one of 64 numbers",
         )
     with tempfile.TemporaryDirectory(dir=directory) as scratch:
-        save(export, Path(scratch) / "saved_model.pt")
+        write(export, Path(scratch))
         with zipfile.ZipFile(directory / "submission.zip", "w") as archive:  # stored: weights do not shrink
-            archive.write(Path(scratch) / "saved_model.pt", "saved_model.pt")
+            archive.write(Path(scratch) / "model.pt", "saved_model.pt")
     file = "io.BytesIO(zipfile.ZipFile('submission.zip').read('saved_model.pt'))"
     keeps = "`submission.zip` takes uint8 `[1, 3, height, width]`, RGB, of any size, and gives float32 `[1, 64]`."
     return Written(_lines("import io\nimport torch\nimport zipfile", file), keeps)
@@ -49,24 +43,6 @@ def write_submission(export: Export, directory: Path) -> Written:
 def _lines(imports: str, file: str) -> str:
     load = f"model = torch.jit.load({file})\n\n@torch.no_grad()"
     return graph_lines(imports, load, "model(torch.tensor(prepared(path)).permute(2, 0, 1)[None])[0].numpy()")
-
-
-def save(export: Export, file: Path) -> None:
-    """The program, traced and compiled, as one file.
-
-    Raises:
-        EncoderError: transformers has no class for the tower, or it does not give the features.
-    """
-    import transformers
-
-    from lookalike.export.torch_program import compiled
-
-    (layout, described, config, tensors), name, features = in_transformers(export.config, export.tensors)
-    with tempfile.TemporaryDirectory() as scratch:
-        write_processor(config.preprocess, Path(scratch))
-        write_layout(layout, described, config, tensors, Path(scratch))
-        model = getattr(transformers, name).from_pretrained(scratch).eval()
-    file.write_bytes(compiled(export, model, eval(f"lambda found: found.{features}")))  # as the lines of a README do
 
 
 TARGET = Target(write, "pytorch", needs=("torch", "transformers"), reads=("torch",))

@@ -60,10 +60,9 @@ def _refusals(repository: str) -> Iterator[None]:
         if isinstance(error, OSError) and error.errno is not None and error.filename is not None:  # the disk's
             raise
         first = (str(error) or type(error).__name__).splitlines()[0]
+        hint = f"look whether `{constants.ENDPOINT}` answers (HF_ENDPOINT sets another address)"
+        hint = "unset HF_HUB_OFFLINE where there is a connection" if constants.HF_HUB_OFFLINE else hint
         raise EncoderError(
             f"`{repository}` was not uploaded: there is no connection to the Hub ({first}).",
-            hint="unset HF_HUB_OFFLINE where there is a connection, and give the same command again"
-            if constants.HF_HUB_OFFLINE
-            else f"look whether `{constants.ENDPOINT}` answers (HF_ENDPOINT sets another address), and give the same "
-            "command again",
+            hint=f"{hint}, and give the same command again",
         ) from error

@@ -18,11 +18,7 @@ from lookalike.export.parts import Export, Target, Written, target_of
 
 
 def check_request(name: str, preprocess: bool, int8: bool) -> Target:
-    """The target, if it is there, can do what is wanted, and has the libraries that it writes with.
-
-    Raises:
-        UsageError: One of these is not so.
-    """
+    """The target; UsageError unless it is there, can do what is wanted, and has the libraries that it writes with."""
     if name not in TARGETS:
         raise UsageError(
             f"There is no export target `{name}`.{did_you_mean(name, TARGETS)}",
@@ -44,7 +40,7 @@ def check_request(name: str, preprocess: bool, int8: bool) -> Target:
 def write_export(
     name: str, export: Export, expected: Callable[[], Vectors], path: str | Path, least: float | None = None
 ) -> dict[str, Any]:
-    """Write the directory `path`, checked; nothing is left of one that does not pass.
+    """Write the new directory `path`, checked; nothing is left of one that does not pass.
 
     Args:
         name: A key of `TARGETS`.
@@ -55,11 +51,6 @@ def write_export(
 
     Returns:
         What the card says of the export: "target", "minimum_cosine", "bytes" and more.
-
-    Raises:
-        UsageError: The target is none of ours, or lacks a library.
-        EncoderError: The target can't hold this encoder, or the check failed.
-        StorageError: The disk refuses, or something else is there.
     """
     target = check_request(name, export.preprocess, export.int8)
     with new_directory(path, "export") as directory:
@@ -72,7 +63,7 @@ def write_export(
             "made_by": f"lookalike {__version__}",
             "minimum_cosine": round(measured.minimum, 7),
             "cosine_of_different_images": round(measured.different, 7),
-            "images": measured.images,
+            "images": len(parity.SIZES),
             "checked_with": by,
             "bytes": sum(file.stat().st_size for file in directory.rglob("*") if file.is_file()),
         }
