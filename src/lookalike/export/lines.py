@@ -52,13 +52,9 @@ def graph_lines(imports: str, load: str, run: str, preprocess: Preprocess | None
 def tower_lines(config: EncoderConfig, library: str, load: str, pixels: str, run: str, projection: str | None) -> str:
     """The lines of a tower in torch, by the `library` that loads it.
 
-    Args:
-        config: The encoder.
-        library: The module.
-        load: Makes `model`, and what `pixels` needs.
-        pixels: What the library's own transform makes of `opened(path)`, [1 3 S S]; "": not what the encoder takes.
-        run: What gives the features, with `{}` for the pixels: "model({}).pooler_output".
-        projection: The file of the projection, if that is not in the model.
+    `load` makes `model`, and what `pixels` needs: the library's own transform of `opened(path)`, [1 3 S S] ("" if that
+    is not what the encoder takes). `run` gives the features, as "model({}).pooler_output"; `projection` is its file, if
+    it is not in the model.
     """
     mean, std = config.preprocess.mean, config.preprocess.std
     lines = [] if pixels else ["import numpy as np"]

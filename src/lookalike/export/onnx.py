@@ -64,11 +64,7 @@ def written(export: Export, imports: str, load: str, run: str) -> Written:
 
 
 def assemble(export: Export) -> ModelProto:
-    """The graph `images` -> `vectors`, weights inside.
-
-    Raises:
-        EncoderError: 8 bits are wanted, and the tower has no matrix that is large enough for them.
-    """
+    """The graph `images` -> `vectors`, weights inside; EncoderError if 8 bits are wanted, and no matrix is for them."""
     config, tensors, g = export.config, export.tensors, Graph(export.int8)
     side, images = config.preprocess.size, "images"
     shape: list[str | int] = ["B", "H", "W", 3] if export.preprocess else ["B", side, side, 3]

@@ -33,8 +33,7 @@ def write(export: Export, directory: Path) -> Written:
     inside = config.projection != export.config.projection
     keeps, texts, side = "The image tower in OpenCLIP's own layout; ", silence(config.tower.features), None
     if export.text:
-        side = _behind(export.text, export.tensors["projection.weight"] if inside else None)
-        texts = _described(side, export, described["model_cfg"])
+        side, texts = _text(export, export.text, inside, described["model_cfg"])
         keeps += "the text tower too: `embed_text(text)` gives a text's vector. `logit_scale` has the library's first "
         keeps += "value, for an encoder has none."
     else:
@@ -51,8 +50,11 @@ def write(export: Export, directory: Path) -> Written:
         return written
     _write_tokenizer(side, directory)
     found = read_published_text(directory)
-    same = found is not None and found[0] == side.config and found[2] == side.tokenizer
-    if found is None or not same or any(not np.array_equal(found[1][name], side.tensors[name]) for name in found[1]):
+    if (
+        found is None
+        or (found[0], found[2]) != (side.config, side.tokenizer)
+        or any(not np.array_equal(found[1][name], side.tensors[name]) for name in found[1])
+    ):
         raise refused(
             "OpenCLIP's own layout has no place for this text side: another one would come back.", _WITHOUT_TEXT
         )
@@ -64,38 +66,35 @@ def write(export: Export, directory: Path) -> Written:
     return replace(written, code=written.code + code + embedding_lines(config, projection))
 
 
-def _behind(side: TextSide, matrix: np.ndarray | None) -> TextSide:
-    """The text side with a head that ends where the image's does: behind `matrix` [F D], if that went into it."""
-    config, tensors = side.config, dict(side.tensors)
-    if config.head is None:  # one that changes nothing, for the layout always has it
-        config = replace(config, head=config.width)
-        tensors["head.weight"] = np.eye(config.width, dtype=np.float32)
-    if matrix is not None:
-        config = replace(config, head=matrix.shape[1])
-        for name in {"head.weight", "head.bias"} & tensors.keys():
-            tensors[name] = (tensors[name].astype(np.float64) @ matrix.astype(np.float64)).astype(np.float32)
-    return replace(side, config=config, tensors=tensors)
-
-
-def _described(side: TextSide, export: Export, model: dict[str, Any]) -> Tensors:
-    """Adds the text side to the config of the `model`; its tensors under the layout's names.
+def _text(export: Export, side: TextSide, inside: bool, model: dict[str, Any]) -> tuple[TextSide, Tensors]:
+    """The text side with a head that ends where the image's does, described in `model`; its tensors in the layout.
 
     A scale of logits is not part of an encoder: its first value stands there, log(1 / 0.07) (Radford et al., 2021,
     section 2.5).
     """
+    config, tensors = side.config, dict(side.tensors)
     if side.image != features_fingerprint_of(export.config, export.tensors):
         raise EncoderError(
             "The model's text side belongs to other image features than its image side gives.",
             hint="pull or train the model again",
         )
-    if model["quick_gelu"] != (side.config.activation == "quick_gelu"):  # one word of the layout says it of both
+    if model["quick_gelu"] != (config.activation == "quick_gelu"):  # one word of the layout says it of both
         raise refused(
             "OpenCLIP's own layout has no place for an image tower and a text tower of which one has the quick GELU.",
             _WITHOUT_TEXT,
         )
-    model |= {"text_cfg": describe_open_clip(side.config), "custom_text": True}
+    if config.head is None:  # one that changes nothing, for the layout always has it
+        config = replace(config, head=config.width)
+        tensors["head.weight"] = np.eye(config.width, dtype=np.float32)
+    if inside:
+        matrix = export.tensors["projection.weight"].astype(np.float64)
+        config = replace(config, head=matrix.shape[1])
+        for name in {"head.weight", "head.bias"} & tensors.keys():
+            tensors[name] = (tensors[name].astype(np.float64) @ matrix).astype(np.float32)
+    model |= {"text_cfg": describe_open_clip(config), "custom_text": True}
     scale = {"logit_scale": np.array(np.log(1 / 0.07), np.float32)}
-    return export_text(TEXTS["open_clip"], side.config, side.tensors) | scale
+    whole = replace(side, config=config, tensors=tensors)
+    return whole, export_text(TEXTS["open_clip"], config, tensors) | scale
 
 
 def _write_tokenizer(side: TextSide, directory: Path) -> None:

@@ -7,6 +7,7 @@ channels last around each convolution, which is how TensorFlow computes on CPUs,
 import os
 import tempfile
 from collections.abc import Callable, Mapping
+from operator import attrgetter
 from pathlib import Path
 from typing import Any
 
@@ -60,11 +61,7 @@ def load() -> Any:
 
 
 def module(model: ModelProto) -> Any:
-    """A `tf.Module` whose function `encode` computes the graph; its weights are variables.
-
-    Raises:
-        EncoderError: The graph has an operator that is not here.
-    """
+    """A `tf.Module` whose function `encode` computes the graph; its weights are variables."""
     # Without the nodes themselves, which would keep the whole graph in memory, weights and all.
     given = [{a.name: helper.get_attribute_value(a) for a in node.attribute} for node in model.graph.node]
     steps = [(n.op_type, list(n.input), n.output[0], given[i]) for i, n in enumerate(model.graph.node)]
@@ -171,7 +168,7 @@ def _div(tf: Any, x: Any, y: Any) -> Any:
 
 
 def _named(name: str) -> Callable[..., Any]:
-    return lambda tf, *inputs, **attributes: getattr(tf, name)(*inputs, **attributes)
+    return lambda tf, *inputs, **attributes: attrgetter(name)(tf)(*inputs, **attributes)
 
 
 def _reduced(name: str) -> Callable[..., Any]:
@@ -183,7 +180,7 @@ _SAME = """
 Abs abs, Add add, And logical_and, Clip clip_by_value, Equal equal, Expand broadcast_to, Floor floor,
 GreaterOrEqual greater_equal, Identity identity, Less less, LessOrEqual less_equal, MatMul matmul, Max maximum,
 Mul multiply, Pow pow, Range range, Round round, Sigmoid sigmoid, Sin sin, Squeeze squeeze, Sub
-subtract, Transpose transpose, Where where
+subtract, Transpose transpose, Where where, Relu nn.relu
 """
 
 OPERATORS: Mapping[str, Callable[..., Any]] = {
@@ -208,7 +205,6 @@ OPERATORS: Mapping[str, Callable[..., Any]] = {
     "ReduceMax": _reduced("reduce_max"),
     "ReduceMean": _reduced("reduce_mean"),
     "ReduceSum": _reduced("reduce_sum"),
-    "Relu": lambda tf, x: tf.nn.relu(x),
     "Reshape": _reshape,
     "RotaryEmbedding": _rotary,
     "Shape": lambda tf, x, start=0, end=None: tf.shape(x, tf.int64)[start:end],

@@ -40,17 +40,10 @@ def check_request(name: str, preprocess: bool, int8: bool) -> Target:
 def write_export(
     name: str, export: Export, expected: Callable[[], Vectors], path: str | Path, least: float | None = None
 ) -> dict[str, Any]:
-    """Write the new directory `path`, checked; nothing is left of one that does not pass.
+    """Write the new directory `path`, checked; what its card says of it. Nothing is left of one that does not pass.
 
-    Args:
-        name: A key of `TARGETS`.
-        export: The encoder, and how it is wanted.
-        expected: Gives the encoder's own vectors of `parity.drawn_images()`; called once the target has written.
-        path: Must not exist, or be empty.
-        least: The smallest cosine that passes; None: the usual one, and no image nearer to another one's vector.
-
-    Returns:
-        What the card says of the export: "target", "minimum_cosine", "bytes" and more.
+    `expected` gives the encoder's own vectors of `parity.drawn_images()`, once the target has written; `least` is the
+    smallest cosine that passes (None: the usual one, and no image nearer to another one's vector).
     """
     target = check_request(name, export.preprocess, export.int8)
     with new_directory(path, "export") as directory:
