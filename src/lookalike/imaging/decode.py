@@ -10,7 +10,7 @@ import io
 import re
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 import PIL.Image
@@ -61,13 +61,11 @@ _GAP = 2.75
 _QUALITY = 90
 
 
-@dataclass(frozen=True)
-class Stored:
-    """An image as a collection keeps it; width and height are those of the upright original, in pixels."""
+class Stored(NamedTuple):
+    """An image as a collection keeps it: a JPEG, upright, sRGB or gray, without metadata; and the original's size."""
 
     data: bytes
-    """JPEG, upright, sRGB or gray, without metadata."""
-    width: int
+    width: int  # of the upright original, in pixels
     height: int
 
 

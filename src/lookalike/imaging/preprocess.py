@@ -55,8 +55,7 @@ class Preprocess:
     def __call__(self, image: Image) -> UInt8[np.ndarray, "S S 3"]:
         """The image, RGB of any height and width, as the tower takes it: `size` high and wide, in 8 bits."""
         height, width = (int(side) for side in self.resized(*image.shape[:2]))
-        top, bottom, row = self._window(height)
-        left, right, column = self._window(width)
+        (top, bottom, row), (left, right, column) = self._window(height), self._window(width)
         part = self._resample(image, (height, width), (top, bottom), (left, right))
         if part.shape[:2] == (self.size, self.size):
             return part

@@ -68,7 +68,7 @@ def flat(raster: Raster, at_least: int | None) -> tuple[UInt8[np.ndarray, "h w C
 
     Alpha is laid on white in sRGB, as viewers do; without it the colours stay as they are: converting them is cheaper
     after resizing. An image of more than 16 million pixels is reduced by a whole number, its shorter side not below
-    `at_least`; blocks at its right and lower edge that are not full repeat the last pixel.
+    `at_least`; blocks at its right and lower edge may be smaller.
     """
     height, width = -(-raster.height // raster.scale), -(-raster.width // raster.scale)
     factor = max(1, min(width, height) // at_least) if at_least and width * height > _LARGE else 1
@@ -99,10 +99,8 @@ def _averaged(pixels: UInt8[np.ndarray, "n W C"], factor: int) -> UInt8[np.ndarr
     if factor == 1:
         return pixels
     height, width, channels = pixels.shape
-    wide = np.pad(pixels, ((0, -height % factor), (0, -width % factor), (0, 0)), mode="edge")
-    columns = wide.reshape(-1, factor, wide.shape[1], channels).sum(axis=1, dtype=np.uint32)
-    sums = columns.reshape(len(columns), -1, factor, channels).sum(axis=2, dtype=np.uint32)
-    return np.asarray((sums + factor * factor // 2) // (factor * factor), np.uint8)
+    image = PIL.Image.frombytes({1: "L", 3: "RGB", 4: "CMYK"}[channels], (width, height), pixels.tobytes())
+    return np.asarray(image.reduce(factor)).reshape(-1, -(-width // factor), channels)
 
 
 Levels = tuple[float, float, float]

@@ -19,7 +19,7 @@ from jaxtyping import UInt8
 
 from lookalike.core.errors import ImageError
 from lookalike.imaging.color import Color, chromatic, cicp
-from lookalike.imaging.raster import Raster, Rows, check_size, from_pillow, incomplete, load, open_as
+from lookalike.imaging.raster import Raster, Rows, check_size, from_pillow, incomplete, load, open_as, shaded
 from lookalike.imaging.tiff import exif, unpacked
 
 # ---------------------------------------------------------------------- JPEG
@@ -334,9 +334,7 @@ def _field(values: np.ndarray, mask: int) -> UInt8[np.ndarray, "n W"]:
     shift = max(0, (mask & -mask).bit_length() - 1)
     top = mask >> shift
     found = values >> np.uint32(shift) & np.uint32(top)
-    if top not in (0, 255):
-        found = (found * np.uint64(255) + np.uint64(top // 2)) // np.uint64(top)
-    return found.astype(np.uint8)
+    return shaded(found.astype(np.uint8) if top == 255 else found, (0.0, float(max(top, 1)), np.nan))
 
 
 def _bmp_color(data: bytes, size: int) -> Color | None:

@@ -144,11 +144,10 @@ def _check_fax(page: Directory, image: PIL.Image.Image) -> None:
     """
     lines, height = _fax_lines(page), page.value(257, 0)
     torn = height - len(lines) if lines else 0
-    if torn <= 0 and not page.value(292, 0) & 1 and page.value(274, 1) == 1 and lines:
+    if lines and torn <= 0 and not page.value(292, 0) & 1 and page.value(274, 1) == 1:
         counts = []
         for form in (image, PIL.ImageChops.invert(image)):
-            again = io.BytesIO()
-            form.save(again, "TIFF", compression="group3")
+            form.save(again := io.BytesIO(), "TIFF", compression="group3")
             wanted = _fax_lines(Directory(again.getvalue()))
             counts.append(sum(a != b for a, b in zip(lines, wanted, strict=False)))
         torn = min(counts) if 2 * min(counts) < height else 0
