@@ -137,13 +137,14 @@ def _read_tensors(directory: Path, shapes: Shapes) -> Tensors:
     return tensors
 
 
-def read_safetensors(path: Path) -> Tensors:
-    """Every tensor in the file as it is stored."""
+def read_safetensors(path: Path, prefix: str = "") -> Tensors:
+    """Every tensor in the file whose name begins so, as it is stored."""
     from safetensors import SafetensorError, safe_open
 
     try:
         with safe_open(path, "np") as file:
-            return {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  not a dict
+            names = [name for name in file.keys() if name.startswith(prefix)]  # noqa: SIM118  not a dict
+            return {name: file.get_tensor(name) for name in names}
     except SafetensorError as error:
         raise EncoderError(f"`{path}` is damaged: {error}.", hint="get the file again") from error
     except FileNotFoundError as error:  # what it says of a file that may not be read, too

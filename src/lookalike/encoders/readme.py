@@ -10,15 +10,9 @@ _KNOWN = r"mit|apache-2\.0|cc0-1\.0|unlicense|isc|zlib|(a|l)?gpl-\d\.\d|bsd(-\d-
 
 
 def readme(title: str, code: str, *parts: str, library: str, licence: str | None, words: str = "") -> str:
-    """The whole file: front matter that the Hub reads, what the encoder is, the lines that load it, and more.
+    """The whole file: front matter that the Hub reads, what the encoder is, Python lines that load it, more sections.
 
-    Args:
-        title: The encoder's name.
-        code: Python lines.
-        parts: Sections behind them; empty ones are left out.
-        library: `library_name` on the Hub, or "".
-        licence: As the card names it; None: nobody said.
-        words: Sentences of what is inside.
+    Empty `parts` are left out; `library` is `library_name` on the Hub, or ""; `words` are sentences of what is inside.
     """
     name, front = (licence or "").lower(), [f"library_name: {library}"] if library else []
     front.append("pipeline_tag: image-feature-extraction")

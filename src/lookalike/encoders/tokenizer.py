@@ -19,12 +19,7 @@ class Tokenizer:
     """What turns texts into the ids that a text tower takes."""
 
     def __init__(self, described: str, config: TextConfig, where: str) -> None:
-        """From the content of `tokenizer.json`, the tower that the ids are for, and the file's path for errors.
-
-        Raises:
-            EncoderError: It is no tokenizer, or not the one of this tower.
-            UsageError: The library is not installed.
-        """
+        """From the content of the `tokenizer.json` at `where`; EncoderError if it is not the one of this tower."""
         self._tokens, self._vocabulary, self._where = parsed(described, where), config.vocabulary, where
         cut, filled = self._tokens.truncation or {}, self._tokens.padding or {}
         lengths = cut.get("max_length"), filled.get("length")

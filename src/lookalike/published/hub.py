@@ -79,17 +79,15 @@ def look(repository: str, revision: str | None = None) -> Remote:
         there = {file.rfilename: file for file in info.siblings or []}
         small = [name for name in (*_CONFIGS, _CARD) if name in there]
         path = _snapshot(repository, revision, small) if small else Path()
-        tensors = [_tensors(repository, matching(path) if small else [], there)]
-        if tensors[0].endswith(_INDEX):
-            index = _snapshot(repository, info.sha, tensors) / tensors[0]
-            tensors += shard_names(index)
-            if absent := [name for name in tensors[1:] if name not in there or not name.endswith(".safetensors")]:
-                raise EncoderError(
-                    f"`{index.name}` of `{repository}` names `{absent[0]}`, which is no safetensors file beside it.",
-                    hint="another revision may be complete",
-                )
+        first = _tensors(repository, matching(path) if small else [], there)
+        shards = shard_names(_snapshot(repository, info.sha, [first]) / first) if first.endswith(_INDEX) else []
+        if absent := [name for name in shards if name not in there or not name.endswith(".safetensors")]:
+            raise EncoderError(
+                f"`{first}` of `{repository}` names `{absent[0]}`, which is no safetensors file beside it.",
+                hint="another revision may be complete",
+            )
     texts = [name for name in _TEXTS if name in there]
-    files = {name: there[name] for name in [*small, *texts, *tensors]}
+    files = {name: there[name] for name in [*small, *texts, first, *shards]}
     return Remote(repository, info.sha, _license(info.card_data), path, files)
 
 

@@ -36,9 +36,6 @@ def from_transformers(path: Path) -> Preprocess:
     The keys `do_*` and `rescale_factor` are younger than some published files; where one is missing, the fixed
     behaviour of the file's image processor holds. Size, crop, filter, mean and std must be there. What a processor
     computes after resizing, `(x * rescale_factor - offset - mean) / std`, is folded into our mean and std.
-
-    Raises:
-        EncoderError: There is no such file, it lacks something, or asks for something that we don't do.
     """
     data = _image_processor(path)
     name = _kind(data, path)

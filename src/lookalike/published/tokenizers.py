@@ -33,18 +33,9 @@ class NoTextError(EncoderError):
 
 
 def read_tokenizer(path: Path, config: TextConfig, clean: Clean, side: str | None = None) -> str:
-    """The content of our `tokenizer.json` for the published directory `path`.
+    """The content of our `tokenizer.json` for the published directory `path`; NoTextError if there is none to be read.
 
-    Args:
-        path: Holds `tokenizer.json`, or CLIP's `vocab.json` and `merges.txt`.
-        config: The tower that it is for.
-        clean: What the checkpoint does to a text first.
-        side: Where short texts are filled up, right or left; None: as `tokenizer_config.json` says, or its class.
-
-    Raises:
-        NoTextError: There is no tokenizer that can be read.
-        EncoderError: A file is damaged.
-        UsageError: The `tokenizers` library is not installed.
+    Short texts are filled up at `side`, right or left; None: as `tokenizer_config.json` says, or its class does it.
     """
     described, tokenizer = _described(path), _pieces(path)
     asked = {f"{name}_token": described.get(f"add_{name}_token") for name in ("bos", "eos")}

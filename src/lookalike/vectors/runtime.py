@@ -16,7 +16,7 @@ from lookalike.core.errors import ImageError, SourceError, UsageError
 from lookalike.core.machine import cores, multiplies_bytes
 from lookalike.core.shapes import Image
 from lookalike.encoders.config import EncoderConfig
-from lookalike.encoders.directory import read_config, read_model
+from lookalike.encoders.directory import read_config, read_model, read_safetensors
 from lookalike.imaging.decode import decode
 from lookalike.vectors import cache
 from lookalike.vectors.engines import Engine, JaxEngine, OnnxEngine
@@ -65,7 +65,8 @@ def load(
     )
     config = read_config(path)
     engine = OnnxEngine(graph, config.tower.features, batch=batch, temporary=temporary)
-    return Embedder(config, known, _projection(path), engine)
+    projection = read_safetensors(Path(path) / "model.safetensors", "projection.")  # of a file that was checked before
+    return Embedder(config, known, projection, engine)
 
 
 class Embedder:
@@ -245,14 +246,6 @@ def _chosen(runtime: Runtime) -> Literal["jax", "onnx"]:
     for place in (space.submodule_search_locations or ()) if space else ():
         plugins += os.listdir(place)
     return "jax" if accelerated(os.environ.get("JAX_PLATFORMS", ""), plugins, os.path.exists) else "onnx"
-
-
-def _projection(path: str | Path) -> dict[str, np.ndarray]:
-    """The projection's tensors alone, out of a file that was checked before."""
-    from safetensors import safe_open
-
-    with safe_open(Path(path) / "model.safetensors", "np") as file:
-        return {name: file.get_tensor(name) for name in file.keys() if name.startswith("projection.")}  # noqa: SIM118
 
 
 def _pixels(item: object, enough: int | None) -> Image:
