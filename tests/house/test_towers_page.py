@@ -8,6 +8,7 @@ import re
 from pathlib import Path
 
 from lookalike.published.presets import LICENSES, PRESETS, images_per_second, rows
+from lookalike.towers.programs.declare import operations
 
 PAGE = Path(__file__).resolve().parents[2] / "docs" / "reference" / "towers.md"
 
@@ -45,7 +46,7 @@ def costs() -> str:
     ]
     lines = []
     for name, preset in PRESETS.items():
-        hours = f"{1e6 * preset.operations / 100e9 / 3600:,.1f}"
+        hours = f"{1e6 * operations(preset.tower, preset.size) / 100e9 / 3600:,.1f}"
         pace = [f"{1e6 / measured[name] / 3600:,.1f}" if name in measured else ""] if measured else []
         lines.append([f"`{name}`", *pace, hours, f"{1e6 * preset.tower.features * 4 / 1e9:.1f}", "0.3"])
     told = "`hours, measured`: as `embed` runs it on two cores, random weights (`benchmarks/presets.py`).\n\n"

@@ -11,6 +11,7 @@ import pytest
 from lookalike.published import presets
 from lookalike.published.layouts import WEIGHTS
 from lookalike.published.presets import ALIASES, LICENSES, PRESETS, overview, preset_of, rows
+from lookalike.towers.programs.declare import operations, parameters
 
 
 def test_names_repositories_and_licences():
@@ -36,7 +37,8 @@ def test_defaults_are_permissive_were_seen_and_have_a_text_side():
         assert (preset.license, preset.forbids) == ("apache-2.0", ""), name
         assert preset.seen, name
         assert name.startswith(("siglip", "pe-core", "clip", "openclip")), name
-    costs = [PRESETS[ALIASES[alias]].operations for alias in ("laptop", "gpu", "best")]
+    models = [PRESETS[ALIASES[alias]] for alias in ("laptop", "gpu", "best")]
+    costs = [operations(preset.tower, preset.size) for preset in models]
     assert costs == sorted(costs)
 
 
@@ -87,7 +89,7 @@ def test_images_a_second_are_a_column_once_they_were_measured(tmp_path: Path, mo
     ],
 )
 def test_parameters_are_the_published_ones(name: str, millions: float):
-    assert PRESETS[name].parameters / 1e6 == pytest.approx(millions, rel=0.015)
+    assert parameters(PRESETS[name].tower) / 1e6 == pytest.approx(millions, rel=0.015)
 
 
 def count(model: Any, without: tuple[str, ...] = ()) -> int:
@@ -110,14 +112,14 @@ def test_parameters_are_those_of_transformers():
         swin = t.SwinModel(t.SwinConfig(embed_dim=128, depths=[2, 2, 18, 2], num_heads=[4, 8, 16, 32]))
         convnext = t.ConvNextModel(t.ConvNextConfig(hidden_sizes=[128, 256, 512, 1024], depths=[3, 3, 27, 3]))
         efficient = t.EfficientNetModel(t.EfficientNetConfig())  # B7
-    assert PRESETS["clip-vit-b-32"].parameters == count(clip)
+    assert parameters(PRESETS["clip-vit-b-32"].tower) == count(clip)
     # torch's multi-head attention has the probe in a shape of its own; the count is the same
-    assert PRESETS["siglip-b-16-384"].parameters == count(siglip)
-    assert PRESETS["dinov2-reg-b-14"].parameters == count(dinov2, ("mask_token",))
-    assert PRESETS["dinov3-b-16"].parameters == count(dinov3, ("mask_token",))
-    assert PRESETS["swin-b"].parameters == count(swin)
-    assert PRESETS["convnext-b"].parameters == count(convnext)
-    assert PRESETS["efficientnet-b7"].parameters == count(efficient)
+    assert parameters(PRESETS["siglip-b-16-384"].tower) == count(siglip)
+    assert parameters(PRESETS["dinov2-reg-b-14"].tower) == count(dinov2, ("mask_token",))
+    assert parameters(PRESETS["dinov3-b-16"].tower) == count(dinov3, ("mask_token",))
+    assert parameters(PRESETS["swin-b"].tower) == count(swin)
+    assert parameters(PRESETS["convnext-b"].tower) == count(convnext)
+    assert parameters(PRESETS["efficientnet-b7"].tower) == count(efficient)
 
 
 BASE = {"hidden_size": 768, "num_hidden_layers": 12, "num_attention_heads": 12}

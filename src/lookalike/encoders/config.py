@@ -35,11 +35,6 @@ class ProjectionConfig:
         if self.kind == "identity" and self.features != self.dimension:
             raise EncoderError(f"An identity projection can't turn {self.features} numbers into {self.dimension}.")
 
-    def declare(self) -> dict[str, Tensor]:
-        """Every tensor."""
-        linear = {"weight": matrix(self.features, self.dimension), "bias": bias(self.dimension)}
-        return linear if self.kind == "linear" else {}
-
 
 @dataclass(frozen=True)
 class EncoderConfig:
@@ -88,8 +83,9 @@ def tensor_shapes(config: EncoderConfig) -> Shapes:
 
 def declared(config: EncoderConfig) -> dict[str, Tensor]:
     """Every tensor of the encoder by its name: its shape, how it starts, whether it learns and decays."""
-    tower = {f"tower.{name}": tensor for name, tensor in declare(config.tower).items()}
-    return tower | {f"projection.{name}": tensor for name, tensor in config.projection.declare().items()}
+    tower, shape = declare(config.tower), (config.projection.features, config.projection.dimension)
+    linear = {"projection.weight": matrix(*shape), "projection.bias": bias(shape[1])}
+    return {f"tower.{name}": t for name, t in tower.items()} | (linear if config.projection.kind == "linear" else {})
 
 
 def below(part: Literal["tower", "projection"], tensors: Mapping[str, T]) -> dict[str, T]:

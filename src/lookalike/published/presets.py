@@ -33,16 +33,6 @@ class Preset:
         """What the licence does not allow; empty if it is permissive."""
         return LICENSES[self.license]
 
-    @property
-    def parameters(self) -> int:
-        """Numbers in the tower, projection included, text tower not."""
-        return parameters(self.tower)
-
-    @property
-    def operations(self) -> int:
-        """Floating-point operations for one image; see `declare.operations`."""
-        return operations(self.tower, self.size)
-
 
 _DATA = read_json(Path(__file__).with_name("presets.json"))
 PRESETS: dict[str, Preset] = {name: from_json(Preset, facts) for name, facts in _DATA["presets"].items()}
@@ -76,7 +66,7 @@ def rows() -> tuple[list[str], list[list[str]]]:
     found: list[list[str]] = []
     for name, preset in PRESETS.items():
         named = name + "".join(f" ({alias})" for alias, wanted in ALIASES.items() if wanted == name)
-        costs = [f"{preset.parameters / 1e6:.1f}", f"{preset.operations / 1e9:.1f}"]
+        costs = [f"{parameters(preset.tower) / 1e6:.1f}", f"{operations(preset.tower, preset.size) / 1e9:.1f}"]
         pace = [f"{measured[name]:,.3g}" if name in measured else ""] if measured else []
         sizes = [str(preset.size), str(preset.tower.features)]
         source = preset.repository + ("" if preset.seen else " ?")
