@@ -21,9 +21,11 @@ from lookalike.core.config import in_range
 # The sine of the true angle is not taken below this in slopes: d cos(a + m) / d cos a = sin(a + m) / sin a has no
 # bound at a = 0. A milliradian is less than float32 can tell of a cosine near 1 (an ulp there is 0.35 of it).
 _LEAST_SINE = 1e-3
-
-# exp(-80) is a normal float32; below exp(-87) it is not.
-_SAFE_EXPONENT = 80.0
+_SAFE_EXPONENT = 80.0  # exp(-80) is a normal float32; below exp(-87) it is not
+_LEAST_SQUARE = 1e-12  # squared lengths are not taken below this: the zero vector has a unit form (itself) and a slope
+_OPPOSED = 1e-6  # sums of unit vectors below this length a vector are rounding, and tell no direction
+_SPREAD = 0.3  # how far further centers of a class start from its mean: the length of the noise beside a unit vector
+_FAR = -1e9  # a logit that takes no part in a softmax
 
 
 @dataclass(frozen=True)
@@ -117,18 +119,6 @@ def _add_angle_jvp(margin, primals, tangents):  # type: ignore[no-untyped-def]
     return _add_angle(cos, margin), slope * tangent
 
 
-# ------------------------------------------------------------------------------------------------------------- centers
-
-# Squared lengths are not taken below this, so that the zero vector has a unit form (itself) and a slope.
-_LEAST_SQUARE = 1e-12
-
-# Sums of unit vectors below this length a vector are rounding, and tell no direction.
-_OPPOSED = 1e-6
-
-# How far further centers of a class start from its mean, as the length of the noise beside a unit vector.
-_SPREAD = 0.3
-
-
 def l2_normalize(x: Float[Array, "*shape D"]) -> Float[Array, "*shape D"]:
     """`x` divided by its length along the last axis; finite in value and slope at zero."""
     square = jnp.sum(x * x, axis=-1, keepdims=True)
@@ -161,11 +151,6 @@ def centers_at_means(
     noise = np.random.default_rng(seed).standard_normal((classes, count, dimension)) * (_SPREAD / dimension**0.5)
     noise[:, 0] = 0.0
     return jnp.asarray(mean[:, None, :] + noise, jnp.float32)
-
-
-# ------------------------------------------------------------------------------------------------------------ geometry
-
-_FAR = -1e9  # a logit that takes no part in a softmax
 
 
 @dataclass(frozen=True)
