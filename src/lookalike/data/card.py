@@ -28,15 +28,11 @@ class Report:
     """What `prepare` did, and what the collection holds now."""
 
     added: int
-    edited: int
-    """Rows whose labels or other descriptions, or only the file's time, are new."""
+    edited: int  # rows whose labels or other descriptions, or only the file's time, are new
     gone: int
-    failed: int
-    """Images that could not be read this time; the errors table also has those of earlier runs."""
-    counts: dict[str, dict[str, int]]
-    """Domain -> split ("none" where there is none) -> rows."""
-    errors: int
-    """Rows of the errors table."""
+    failed: int  # images that could not be read this time; the errors table also has those of earlier runs
+    counts: dict[str, dict[str, int]]  # domain -> split ("none" where there is none) -> rows
+    errors: int  # rows of the errors table
 
     @property
     def rows(self) -> int:

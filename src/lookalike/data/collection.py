@@ -69,7 +69,7 @@ class Collection:
     """
 
     def __init__(self, path: str) -> None:
-        self.path = path
+        self.path, self._errors = path, f"{path}/errors.lance"
         self._held = Held(f"{path}/rows.lance")  # before the version is looked up: its files stay from here on
         self._dataset: Any = lance.dataset(f"{path}/rows.lance")
         self._cache: dict[str, Any] = {}
@@ -100,11 +100,9 @@ class Collection:
     @classmethod
     def create(cls, path: str | Path, extra: pa.Schema | None = None) -> "Collection":
         """A new, empty collection with the further columns `extra`; the caller holds the lock."""
-        path = str(path)
         with storage_errors(path):
-            Path(path).mkdir(parents=True, exist_ok=True)
             lance.write_dataset(pa.schema([*SCHEMA, *(extra or ())]).empty_table(), f"{path}/rows.lance")
-        return cls(path)
+        return cls(str(path))
 
     @property
     def version(self) -> int:
@@ -308,10 +306,6 @@ class Collection:
         if len(ids):
             with storage_errors(self.path):
                 lance.dataset(self._errors).delete(f"id IN ({', '.join(map(str, ids.tolist()))})")
-
-    @property
-    def _errors(self) -> str:
-        return f"{self.path}/errors.lance"
 
     def _commit(self, operation: Any) -> None:
         self._dataset = lance.LanceDataset.commit(self._dataset, operation, read_version=self._dataset.version)

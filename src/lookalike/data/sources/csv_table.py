@@ -87,18 +87,15 @@ def _check_quotes(file: Path) -> None:
 
 def _error(file: Path, reason: str) -> SourceError:
     with file.open("rb") as lines:
-        something = False
         for number, line in enumerate(lines, 1):
-            something |= bool(line.strip())
             try:
                 line.decode()
             except UnicodeDecodeError as error:
                 what = f"`{file}`, line {number}, byte {error.start + 1}: the text is not UTF-8."
                 return SourceError(what, hint="save the file as UTF-8")
-    if not something:
-        return SourceError(f"`{file}` is empty.", hint="its first line names the columns: path,label,domain,split")
     records = _records(file)
-    wanted = len(next(records)[1])
+    if (wanted := len(next(records, (1, []))[1])) == 0:
+        return SourceError(f"`{file}` is empty.", hint="its first line names the columns: path,label,domain,split")
     for begin, values in records:
         if len(values) != wanted:
             what = f"`{file}`, line {begin}: {len(values)} values where the columns are {wanted}."

@@ -40,9 +40,6 @@ _NOT_OURS = frozenset(
 """Folders that systems and their trash keep among the user's: Synology, QNAP, Windows, Linux, macOS."""
 _METADATA = ("metadata.jsonl", "metadata.csv", "metadata.parquet")
 
-_Entry = tuple["os.DirEntry[str]", os.stat_result | None, tuple[str, ...]]
-"""A file, its status if it has one, and the names on its path from the root."""
-
 
 def open_source(path: str, exclude: Sequence[str] = ()) -> Source:
     """The folder at `path` as a source."""
@@ -87,8 +84,8 @@ def _rows(root: str, exclude: Sequence[str], unread: list[str]) -> Iterator[dict
 
 def _walk(
     folder: str, parts: tuple[str, ...], above: frozenset[tuple[int, int]], exclude: Sequence[str], unread: list[str]
-) -> Iterator[_Entry]:
-    """Files below `folder`, in the order of names; `above`: the folders around it."""
+) -> Iterator[tuple["os.DirEntry[str]", os.stat_result | None, tuple[str, ...]]]:
+    """Files below `folder` in the order of names, status (None: unknown), path from the root; `above`: its parents."""
     try:
         status = Path(folder).stat()
         entries = sorted(os.scandir(folder), key=lambda entry: entry.name)

@@ -7,9 +7,8 @@
     is_query, is_gallery true, false, 1 or 0; empty: true
     any further column   kept, with the type that Arrow sees in it; `listed` says which types there are
 
-A table is a claim: an image that it names and that isn't there stops the work before it begins, while one that is
-there and can't be decoded becomes a row of the errors table. Blanks around values of a CSV are no part of our texts,
-and names compare as people read them: in the composed form of Unicode (NFC).
+A table is a claim: an image that it names and that isn't there stops the work before it begins. Blanks around values of
+a CSV are no part of our texts, and names compare as people read them: in the composed form of Unicode (NFC).
 """
 
 import os
