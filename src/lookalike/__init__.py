@@ -7,15 +7,12 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from lookalike.data.collection import Collection as Collection
-    from lookalike.evaluation.protocols import evaluate as evaluate
-    from lookalike.search.exact import knn as knn
-    from lookalike.search.index import Index as Index
-    from lookalike.search.index import Matches as Matches
-    from lookalike.vectors.runtime import Embedder as Embedder
-    from lookalike.vectors.runtime import load as load
-    from lookalike.vectors.text import TextEmbedder as TextEmbedder
-    from lookalike.vectors.text import load_text as load_text
+    from lookalike.data.collection import Collection
+    from lookalike.evaluation.protocols import evaluate
+    from lookalike.search.exact import knn
+    from lookalike.search.index import Index, Matches
+    from lookalike.vectors.runtime import Embedder, load
+    from lookalike.vectors.text import TextEmbedder, load_text
 
 __version__ = "0.2.0"
 

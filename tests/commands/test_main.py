@@ -37,7 +37,7 @@ def test_help_lists_the_verbs_on_stdout(capsys: pytest.CaptureFixture[str]) -> N
         assert main([flag]) == 0
         out, err = capsys.readouterr()
         assert err == ""
-        for verb, (_, line) in COMMANDS.items():
+        for verb, line in COMMANDS.items():
             assert any(row.split(maxsplit=1) == [verb, line] for row in out.splitlines()), verb
 
 

@@ -6,20 +6,18 @@ import contextlib
 import io
 import json
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from lookalike.core.config import option
 from lookalike.core.errors import StorageError
 from lookalike.core.files import kind_of, write_bytes, write_json
+from lookalike.core.journal import note, read_metrics
 
 if TYPE_CHECKING:
-    import pyarrow as pa
-
-    from lookalike.data.collection import Collection
     from lookalike.demo.page import Example, Page, Score
     from lookalike.encoders.encoder import Encoder
 
@@ -54,84 +52,26 @@ class Config:
 
 def main(config: Config) -> None:
     """The whole way: draw, prepare, train, evaluate, index, search, tell."""
-    from lookalike.core.journal import note
+    from lookalike.demo.draw import draw
     from lookalike.demo.page import to_html
 
-    out, clock = Path(config.out), Clock()
-    _occupy(out, config)
-    with clock.step(f"lookalike demo --out {out} --images-only", "drew the images and their table"):
-        table = _draw(config, out)
+    out, steps = Path(config.out), list[tuple[str, str, float]]()
+    _occupy(out, {"products": config.products, "views": config.views})
+    table = out / "products.csv"  # written last, so that it tells whether all is drawn
+    with _step(steps, f"lookalike demo --out {out} --images-only", "drew the images and their table"):
+        if not table.exists():
+            draw(out, products=config.products, views=config.views)
     if config.images_only:
         print(table)
         return
     page = out / "index.html"
-    write_bytes(page, to_html(_told(out, table, clock)).encode())
+    write_bytes(page, to_html(_told(out, table, steps)).encode())
     note(f"\nThe page is `{page}`: open it in a browser. The same with a folder of your own photos:\n")
     print("\n".join(_OWN))
 
 
-def _told(out: Path, table: Path, clock: Clock) -> Page:
-    """All steps after the drawing, and what they found."""
-    from lookalike.data.collection import Collection
-    from lookalike.demo.page import Page
-
-    coll, run, model = str(out / "collection"), str(out / "run"), str(out / "run" / "model")
-    untrained, vectors = str(out / "untrained"), str(out / "histogram.npy")
-    with clock.step(f"lookalike prepare {table} --out {coll}", "stored the images in a collection"):
-        _shown(["prepare", str(table), "--out", coll])
-    with clock.step(f"lookalike train tiny --data {coll} --out {run}", "trained a small network from scratch"):
-        _train(coll, run, untrained)
-    with clock.step(f"lookalike evaluate {model} {coll}", "measured it on products it has never seen"):
-        after = _measured([model, coll])
-    with clock.step(f"lookalike evaluate {untrained} {coll}", "measured the network before training"):
-        before = _measured([untrained, coll])
-    collection = Collection.open(coll)
-    with clock.step(f"lookalike evaluate --embeddings {vectors} {coll}", "measured a plain color histogram"):
-        _histograms(collection, vectors)
-        plain = _measured(["--embeddings", vectors, coll])
-    with clock.step(f"lookalike index {coll} --model {model} --out {coll}", "made the collection searchable"):
-        _shown(["index", coll, "--model", model, "--out", coll])
-    rows = collection.table(["id", "source", "label", "split", "image"])
-    with clock.step(f"lookalike search {coll} IMAGE... --where \"split = 'test'\"", f"searched {_QUERIES} images"):
-        examples = _examples(collection, rows, out)
-    labels, seen = set(rows["label"].to_pylist()), _labels(rows, "train")
-    return Page(
-        images=len(rows),
-        products=len(labels),
-        unseen=len(labels - seen),
-        scores=[
-            _score("color histogram", plain),
-            _score("network before training", before),
-            _score("network after training", after),
-        ],
-        baseline=1,
-        curve=_curve(Path(run)),
-        examples=examples,
-        seconds=clock.steps,
-        own=_OWN,
-    )
-
-
-@dataclass
-class Clock:
-    """Says each step's command as it begins, and keeps its seconds."""
-
-    steps: list[tuple[str, str, float]] = field(default_factory=list)
-
-    @contextmanager
-    def step(self, command: str, words: str) -> Iterator[None]:
-        """Time what happens inside."""
-        from lookalike.core.journal import note
-
-        note(f"\n$ {command}")
-        begun = time.monotonic()
-        yield
-        self.steps.append((command, words, time.monotonic() - begun))
-
-
-def _occupy(out: Path, config: Config) -> None:
+def _occupy(out: Path, options: dict[str, int]) -> None:
     """Make `out` this demonstration's, or go on in it; StorageError if it is something else."""
-    options = {"products": config.products, "views": config.views}
     mark = out / _MARK
     found = json.loads(mark.read_text()) if mark.exists() else None
     if found is None and kind_of(out) not in ("missing", "empty"):
@@ -143,53 +83,89 @@ def _occupy(out: Path, config: Config) -> None:
     write_json(mark, options)
 
 
-def _draw(config: Config, out: Path) -> Path:
-    from lookalike.demo.draw import draw
+@contextmanager
+def _step(steps: list[tuple[str, str, float]], command: str, words: str) -> Iterator[None]:
+    """Say the command as it begins, and keep its seconds."""
+    note(f"\n$ {command}")
+    begun = time.monotonic()
+    yield
+    steps.append((command, words, time.monotonic() - begun))
 
-    table = out / "products.csv"  # written last, so that it tells whether all is drawn
-    return table if table.exists() else draw(out, products=config.products, views=config.views)
+
+def _told(out: Path, table: Path, steps: list[tuple[str, str, float]]) -> Page:
+    """All steps after the drawing, and what they found."""
+    import numpy as np
+
+    from lookalike.data.collection import Collection
+    from lookalike.demo.histogram import histogram
+    from lookalike.demo.page import Page
+    from lookalike.imaging.decode import decode
+
+    coll, run, model = str(out / "collection"), str(out / "run"), str(out / "run" / "model")
+    untrained, vectors = str(out / "untrained"), str(out / "histogram.npy")
+    with _step(steps, f"lookalike prepare {table} --out {coll}", "stored the images in a collection"):
+        note(_data("prepare", str(table), "--out", coll))
+    with _step(steps, f"lookalike train tiny --data {coll} --out {run}", "trained a small network from scratch"):
+        _train(coll, run, untrained)
+    with _step(steps, f"lookalike evaluate {model} {coll}", "measured it on products it has never seen"):
+        after = _score("network after training", model, coll)
+    with _step(steps, f"lookalike evaluate {untrained} {coll}", "measured the network before training"):
+        before = _score("network before training", untrained, coll)
+    collection = Collection.open(coll)
+    rows = collection.table(["id", "source", "label", "split", "image"])
+    with _step(steps, f"lookalike evaluate --embeddings {vectors} {coll}", "measured a plain color histogram"):
+        np.save(vectors, np.stack([histogram(decode(image)) for image in rows["image"].to_pylist()]))
+        plain = _score("color histogram", "--embeddings", vectors, coll)
+    with _step(steps, f"lookalike index {coll} --model {model} --out {coll}", "made the collection searchable"):
+        _data("index", coll, "--model", model, "--out", coll)
+    with _step(steps, f"lookalike search {coll} IMAGE... --where \"split = 'test'\"", f"searched {_QUERIES} images"):
+        examples = _examples(coll, [row for row in rows.to_pylist() if row["split"] == "test"], out)
+    labels = rows["label"].to_pylist()
+    seen = {label for label, split in zip(labels, rows["split"].to_pylist(), strict=True) if split == "train"}
+    lines = [line for line in read_metrics(run) if line.get("encoder") in ("untouched", "trained")]
+    return Page(
+        images=len(rows),
+        products=len(set(labels)),
+        unseen=len(set(labels) - seen),
+        scores=[plain, before, after],
+        baseline=1,
+        curve=[(line["step"], line["mp@5"]) for line in lines],  # without the start, the untrained network again
+        examples=examples,
+        seconds=steps,
+        own=_OWN,
+    )
 
 
-def _data(argv: list[str]) -> str:
-    """What the command line `argv` writes to stdout; its words go to stderr as always."""
+def _data(*argv: str) -> str:
+    """What the command line `argv` writes to stdout, which is for the last three commands; its words go to stderr."""
     from lookalike.commands import dispatch
 
     out = io.StringIO()
     with contextlib.redirect_stdout(out):
-        dispatch(argv)
-    return out.getvalue()
+        dispatch([*argv])
+    return out.getvalue().rstrip("\n")
 
 
-def _shown(argv: list[str]) -> None:
-    """Do what the command line `argv` does, with its data among the words: stdout is for the last three commands."""
-    from lookalike.core.journal import note
+def _score(name: str, *argv: str) -> Score:
+    """What `lookalike evaluate` finds; its table is shown."""
+    from lookalike.demo.page import Score
+    from lookalike.evaluation.report import Report
 
-    note(_data(argv).rstrip("\n"))
-
-
-def _measured(argv: list[str]) -> dict[str, Any]:
-    """`lookalike evaluate` as a document; its table is shown."""
-    _shown(["evaluate", *argv])
-    document: dict[str, Any] = json.loads(_data(["evaluate", *argv, "--json", "-"]))
-    return document
+    report = Report(**json.loads(_data("evaluate", *argv, "--json", "-")))
+    note(report.table())
+    return Score(name, 64, report.metrics, {domain: found["mp@5"] for domain, found in report.per_domain.items()})
 
 
 def _train(coll: str, run: str, untrained: str) -> None:
     """`lookalike train tiny`, measured a few times on the way; keeps the encoder as it was before the first step."""
-    from dataclasses import replace
-
-    from lookalike.commands.train import evaluation
-    from lookalike.recipes import RECIPES
-    from lookalike.training.config import PixelsConfig
+    from lookalike.commands.train import configure, evaluation
     from lookalike.training.loop import train
 
-    recipe = RECIPES["tiny"]
-    assert isinstance(recipe, PixelsConfig)
-    config = replace(recipe, data=coll, out=run, evaluate_every=100)
+    config = configure(["tiny", "--data", coll, "--out", run, "--evaluate-every", "100"])
     score = evaluation(config)
     assert score is not None
 
-    def measure(encoder: Encoder) -> dict[str, float]:
+    def measure(encoder: Encoder) -> Mapping[str, float]:
         if not Path(untrained).exists():
             encoder.save(untrained, {"name": "untrained"})
         return score(encoder)
@@ -197,44 +173,14 @@ def _train(coll: str, run: str, untrained: str) -> None:
     train(config, measure)
 
 
-def _curve(run: Path) -> list[tuple[int, float]]:
-    """(step, mP@5) of every measurement but that of the start, which is the untrained network again."""
-    from lookalike.core.journal import read_metrics
-
-    return [
-        (line["step"], line["mp@5"]) for line in read_metrics(run) if line.get("encoder") in ("untouched", "trained")
-    ]
-
-
-def _histograms(collection: Collection, path: str) -> None:
-    import numpy as np
-
-    from lookalike.demo.histogram import histogram
-    from lookalike.imaging.decode import decode
-
-    stored = collection.table(["image"])["image"].to_pylist()
-    np.save(path, np.stack([histogram(decode(image)) for image in stored]))
-
-
-def _labels(rows: pa.Table, split: str) -> set[str]:
-    return {row["label"] for row in rows.select(["label", "split"]).to_pylist() if row["split"] == split}
-
-
-def _score(name: str, report: dict[str, Any]) -> Score:
-    from lookalike.demo.page import Score
-
-    return Score(name, 64, report["metrics"], {domain: m["mp@5"] for domain, m in report["per_domain"].items()})
-
-
-def _examples(collection: Collection, rows: pa.Table, out: Path) -> list[Example]:
+def _examples(coll: str, test: list[dict[str, Any]], out: Path) -> list[Example]:
     """Queries at equal distances through the test rows, and what `lookalike search` finds for them."""
     from lookalike.demo.page import Example, Hit
 
-    test = [row for row in rows.to_pylist() if row["split"] == "test"]
     queries = [test[int((i + 0.5) * len(test) / _QUERIES)] for i in range(_QUERIES)]
     files = [str(out / query["source"].partition("/")[2]) for query in queries]
-    argv = ["search", collection.path, *files, "-k", str(_FOUND + 1), "--where", "split = 'test'"]
-    found = json.loads(_data([*argv, "--json", "--sheet", str(out / "matches.png")]))
+    argv = ["search", coll, *files, "-k", str(_FOUND + 1), "--where", "split = 'test'"]
+    found = json.loads(_data(*argv, "--json", "--sheet", str(out / "matches.png")))
     image = {row["id"]: row["image"] for row in test}
     examples = []
     for query, answer in zip(queries, found, strict=True):

@@ -1,4 +1,4 @@
-"""`lookalike doctor`: what this machine has, which versions are installed, and what is missing."""
+"""lookalike doctor: what this machine has, which versions are installed, and what is missing."""
 
 import os
 import platform
@@ -13,6 +13,8 @@ from lookalike.core.files import json_text
 from lookalike.core.journal import table
 from lookalike.core.machine import cores
 
+_PIP = f"{sys.executable} -m pip install"
+
 
 @dataclass(frozen=True)
 class Config:
@@ -23,48 +25,28 @@ class Config:
 
 
 def main(config: Config) -> None:
-    """Print the report on stdout."""
-    report = examine()
-    if config.json:
-        print(json_text(report))
-        return
-    machine = report["machine"]
-    width = max(map(len, machine))
-    print("\n".join(f"{name:<{width}}  {value}" for name, value in machine.items()))
-    print(
-        "\n"
-        + table(["device", "kind", "memory"], [[d["name"], d["kind"], _size(d["memory"])] for d in report["devices"]])
-    )
-    print(
-        "\n"
-        + table(
-            ["library", "version", "for"],
-            [[p["name"], p["version"] or "missing", p["for"]] for p in report["libraries"]],
-        )
-    )
-    print(
-        "\n"
-        + ("\n".join(f"{lack['what']}\n  {lack['command']}" for lack in report["missing"]) or "Nothing is missing.")
-    )
-
-
-def examine() -> dict[str, Any]:
-    """The whole report: machine, devices, libraries, and what is missing with the command that brings it."""
+    """Print the report on stdout: machine, devices, libraries, and what is missing with the command that brings it."""
     backend, devices, trouble = _devices()
     libraries = _libraries()
-    return {
-        "machine": {
-            "lookalike": metadata.version("lookalike"),
-            "python": platform.python_version(),
-            "system": f"{platform.system()} {platform.machine()}",
-            "cores": cores(),
-            "memory": _size(_memory()),
-            "backend": backend,
-        },
-        "devices": devices,
-        "libraries": libraries,
-        "missing": trouble + _missing(libraries) + _idle_hardware(backend),
+    machine = {
+        "lookalike": metadata.version("lookalike"),
+        "python": platform.python_version(),
+        "system": f"{platform.system()} {platform.machine()}",
+        "cores": cores(),
+        "memory": _size(_memory()),
+        "backend": backend,
     }
+    missing = trouble + _missing(libraries) + _idle_hardware(backend)
+    if config.json:
+        print(json_text({"machine": machine, "devices": devices, "libraries": libraries, "missing": missing}))
+        return
+    parts = [
+        "\n".join(f"{name:<9}  {value}" for name, value in machine.items()),
+        table(["device", "kind", "memory"], [[d["name"], d["kind"], _size(d["memory"])] for d in devices]),
+        table(["library", "version", "for"], [[p["name"], p["version"] or "missing", p["for"]] for p in libraries]),
+        "\n".join(f"{lack['what']}\n  {lack['command']}" for lack in missing) or "Nothing is missing.",
+    ]
+    print("\n\n".join(parts))
 
 
 def _devices() -> tuple[str, list[dict[str, Any]], list[dict[str, str]]]:
@@ -75,11 +57,9 @@ def _devices() -> tuple[str, list[dict[str, Any]], list[dict[str, str]]]:
         devices = jax.devices()
     except (ImportError, RuntimeError) as error:
         reason = str(error).splitlines()[0]
-        return "none", [], [{"what": f"JAX can't start: {reason}", "command": f"{_pip()} install --upgrade lookalike"}]
-    found = []
-    for device in devices:
-        statistics = device.memory_stats() or {}
-        found.append({"name": str(device), "kind": device.device_kind, "memory": statistics.get("bytes_limit")})
+        return "none", [], [{"what": f"JAX can't start: {reason}", "command": f"{_PIP} --upgrade lookalike"}]
+    memory = [(device.memory_stats() or {}).get("bytes_limit") for device in devices]
+    found = [{"name": str(d), "kind": d.device_kind, "memory": m} for d, m in zip(devices, memory, strict=True)]
     return jax.default_backend(), found, []
 
 
@@ -87,44 +67,34 @@ def _libraries() -> list[dict[str, Any]]:
     """Every library that lookalike names in its metadata: its version (None if missing) and the extra it is for."""
     found: dict[str, dict[str, Any]] = {}
     for requirement in metadata.requires("lookalike") or []:
-        match = re.match(r"([\w.-]+)", requirement)
+        name = re.split(r"[^\w.-]", requirement)[0]
         extra = re.search(r"""extra == ['"](\w+)['"]""", requirement)
-        if match is None or match[1] == "lookalike" or match[1] in found:
+        if name == "lookalike" or name in found:
             continue
         try:
-            version = metadata.version(match[1])
+            version = metadata.version(name)
         except metadata.PackageNotFoundError:
             version = None
-        found[match[1]] = {"name": match[1], "version": version, "for": extra[1] if extra else "base"}
+        found[name] = {"name": name, "version": version, "for": extra[1] if extra else "base"}
     return list(found.values())
 
 
 def _missing(libraries: list[dict[str, Any]]) -> list[dict[str, str]]:
-    lacks = [library for library in libraries if library["version"] is None]
-    return [
-        {
-            "what": f"{lack['name']} is missing"
-            + ("" if lack["for"] == "base" else f" (optional, extra `{lack['for']}`)"),
-            "command": f"{_pip()} install 'lookalike{'' if lack['for'] == 'base' else '[' + lack['for'] + ']'}'",
-        }
-        for lack in lacks
-    ]
+    found = []
+    for name, extra in ((library["name"], library["for"]) for library in libraries if library["version"] is None):
+        words, option = ("", "") if extra == "base" else (f" (optional, extra `{extra}`)", f"[{extra}]")
+        found.append({"what": f"{name} is missing{words}", "command": f"{_PIP} 'lookalike{option}'"})
+    return found
 
 
 def _idle_hardware(backend: str) -> list[dict[str, str]]:
     """Accelerators that the system shows and JAX does not use."""
-    lacks = []
-    if backend != "gpu" and Path("/dev/nvidia0").exists():
-        lacks.append(
-            {"what": "There is an NVIDIA GPU that JAX does not use", "command": f"{_pip()} install 'lookalike[gpu]'"}
-        )
-    if backend != "tpu" and Path("/dev/accel0").exists():
-        lacks.append({"what": "There is a TPU that JAX does not use", "command": f"{_pip()} install 'lookalike[tpu]'"})
-    return lacks
-
-
-def _pip() -> str:
-    return f"{sys.executable} -m pip"
+    known = (("gpu", "an NVIDIA GPU", "/dev/nvidia0"), ("tpu", "a TPU", "/dev/accel0"))
+    return [
+        {"what": f"There is {name} that JAX does not use", "command": f"{_PIP} 'lookalike[{extra}]'"}
+        for extra, name, place in known
+        if backend != extra and Path(place).exists()
+    ]
 
 
 def _memory() -> int | None:

@@ -1,9 +1,9 @@
-"""`lookalike embed MODEL COLL`: a model's features and embeddings, as columns of a collection."""
+"""lookalike embed: a model's features and embeddings, as columns of a collection."""
 
 from dataclasses import dataclass
 from typing import Literal
 
-from lookalike.core.config import option
+from lookalike.core.config import in_range, option
 from lookalike.core.journal import note
 
 
@@ -21,16 +21,16 @@ class Config:
     batch: int = 64
     """Images that go through the model at once; a killed run does at most so many twice."""
 
+    def __post_init__(self) -> None:
+        in_range(self, 1.0, float("inf"), "batch")
+
 
 def main(config: Config) -> None:
     """Fill the columns, and print the name of the one that holds the embeddings."""
-    from lookalike.core.errors import UsageError
     from lookalike.data.collection import Collection
     from lookalike.vectors.column import ensure_embeddings
     from lookalike.vectors.runtime import load
 
-    if config.batch < 1:
-        raise UsageError(f"--batch is {config.batch}; expected 1 or more.")
     collection = Collection.open(config.collection)
     embedder = load(config.model, config.runtime, config.batch)
     if embedder.cosine is not None:

@@ -7,13 +7,12 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from lookalike.core.config import option
 from lookalike.core.errors import UsageError
+from lookalike.core.files import json_text, write_json
 
 if TYPE_CHECKING:
     from lookalike.core.shapes import Vectors
     from lookalike.data.collection import Collection
     from lookalike.vectors.runtime import Embedder
-
-_NPY = b"\x93NUMPY"
 
 
 @dataclass(frozen=True)
@@ -43,7 +42,6 @@ class Config:
 
 def main(config: Config) -> None:
     """Measure, and print the report."""
-    from lookalike.core.files import json_text, write_json
     from lookalike.data.collection import Collection
     from lookalike.evaluation.protocols import COLUMNS, Roles, evaluate
     from lookalike.vectors.runtime import load
@@ -52,12 +50,13 @@ def main(config: Config) -> None:
     collection = Collection.open(path)
     Roles.of(collection.table(COLUMNS), config.split)  # a wrong split is told before hours of embedding
     if config.text is not None:
-        document, words = _by_text(config, model, collection)
+        document, words = _by_text(config.text, config, model, collection)
     else:
         if model is None:
-            vectors, fingerprint = read_vectors(config.embeddings or ""), None
+            vectors, fingerprint = _read_vectors(config.embeddings or ""), None
         else:
-            vectors, fingerprint = _embedded(load(model), collection)
+            embedder = load(model)
+            vectors, fingerprint = _embedded(embedder, collection), embedder.fingerprint
         report = evaluate(vectors, collection, config.split, config.protocol, model=fingerprint)
         document, words = report.to_json(), report.table()
     if config.json == "-":
@@ -68,27 +67,28 @@ def main(config: Config) -> None:
     print(words)
 
 
-def _by_text(config: Config, model: str | None, collection: "Collection") -> tuple[dict[str, Any], str]:
+def _by_text(template: str, config: Config, model: str | None, collection: "Collection") -> tuple[dict[str, Any], str]:
     """What class names find, through the projection and, where there is one, without it: as a document and in words."""
     from lookalike.evaluation.zero_shot import Classes, evaluate_texts
-    from lookalike.vectors.runtime import load
+    from lookalike.vectors.column import ensure_features
+    from lookalike.vectors.runtime import combine, load
     from lookalike.vectors.text import load_text
 
     if model is None:
         raise UsageError(
             "Words are embedded by an encoder, and there is none.", hint="lookalike evaluate MODEL COLL --text"
         )
-    template = config.text or ""
     classes = Classes.of(collection, config.split)
     texts, image = classes.texts(template), load(model)
     words = load_text(model, image)
     measured = partial(evaluate_texts, classes=classes, split=config.split, protocol=config.protocol, template=template)
-    vectors, fingerprint = _embedded(image, collection)
-    report = measured(words.embed(texts), vectors, model=fingerprint, collection=collection)
+    vectors = _embedded(image, collection)
+    report = measured(words.embed(texts), vectors, model=image.fingerprint, collection=collection)
     document = {**report.to_json(), "template": template, "unprojected": None}
     if image.config.projection.kind == "identity":
         return document, report.table()
-    features = _features(image, collection)
+    names = ensure_features(image, collection, image.config.mirror)
+    features = combine(*(collection.vectors(name)[1] for name in names))
     before = measured(words.features(texts), features, model=image.features_fingerprint, collection=collection)
     costs = "  ".join(f"{name} {report.metrics[name] - before.metrics[name]:+.4f}" for name in report.metrics)
     parts = [
@@ -99,14 +99,6 @@ def _by_text(config: Config, model: str | None, collection: "Collection") -> tup
         f"\nwhat the projection changes, mean over domains: {costs}",
     ]
     return document | {"unprojected": before.to_json()}, "\n".join(parts)
-
-
-def _features(image: "Embedder", collection: "Collection") -> "Vectors":
-    """The features of every row, as they enter the encoder's projection."""
-    from lookalike.vectors.column import ensure_features
-    from lookalike.vectors.runtime import combine
-
-    return combine(*(collection.vectors(name)[1] for name in ensure_features(image, collection, image.config.mirror)))
 
 
 def _places(config: Config) -> tuple[str | None, str]:
@@ -127,29 +119,28 @@ def _places(config: Config) -> tuple[str | None, str]:
     )
 
 
-def _embedded(embedder: "Embedder", collection: "Collection") -> tuple["Vectors", str]:
-    """The encoder's embeddings of every row, made first where they are missing, and its fingerprint."""
+def _embedded(embedder: "Embedder", collection: "Collection") -> "Vectors":
+    """The encoder's embeddings of every row, made first where they are missing."""
     from lookalike.vectors.column import ensure_embeddings
 
-    return collection.vectors(ensure_embeddings(embedder, collection).column)[1], embedder.fingerprint
+    return collection.vectors(ensure_embeddings(embedder, collection).column)[1]
 
 
-def read_vectors(path: str) -> Any:
+def _read_vectors(path: str) -> Any:
     """The matrix of float numbers in a .npy file; UsageError if it holds something else. Pickles stay closed."""
     import numpy as np
 
     if not Path(path).is_file():
         raise UsageError(f"There is no file `{path}` with embeddings.")
-    with Path(path).open("rb") as file:
-        if file.read(len(_NPY)) != _NPY:
-            raise UsageError(f"`{path}` is not a .npy file.", hint="numpy.save(FILE, vectors) writes one")
+    hint = "numpy.save(FILE, vectors.astype(numpy.float32)) writes one, a row an image of the collection"
     try:
-        vectors = np.load(path, allow_pickle=False)
+        with Path(path).open("rb") as file:
+            vectors = np.lib.format.read_array(file, allow_pickle=False)
     except (ValueError, EOFError, OSError) as error:
-        raise UsageError(f"`{path}` can't be read as an array of numbers: {error}.") from error
+        raise UsageError(f"`{path}` is not a .npy file, or can't be read as one: {error}.", hint=hint) from error
     if vectors.dtype not in (np.float16, np.float32, np.float64) or vectors.ndim != 2 or 0 in vectors.shape:
         raise UsageError(
             f"`{path}` holds {vectors.dtype} {list(vectors.shape)}; expected float16, float32 or float64 [N, D].",
-            hint="numpy.save(FILE, vectors.astype(numpy.float32)), a row an image of the collection",
+            hint=hint,
         )
     return vectors

@@ -1,4 +1,4 @@
-"""`lookalike export`: an encoder in the form that another program loads."""
+"""lookalike export: an encoder in the form that another program loads."""
 
 import os
 from dataclasses import dataclass
@@ -35,8 +35,7 @@ class Config:
     """The smallest cosine with the encoder's vectors that passes; 0.9999 unless told, with --int8 0.995."""
 
     def __post_init__(self) -> None:
-        if self.min_cosine is not None:
-            in_range(self, -1.0, 1.0, "min_cosine")
+        in_range(self, -1.0, 1.0, "min_cosine")
 
 
 Config.__doc__ = (Config.__doc__ or "").replace("TARGETS", ", ".join(TARGETS))
@@ -44,6 +43,7 @@ Config.__doc__ = (Config.__doc__ or "").replace("TARGETS", ", ".join(TARGETS))
 
 def main(config: Config) -> None:
     """Write, check, and say how near it is and how large."""
+    from lookalike.encoders.directory import read_model, read_text
     from lookalike.export.parts import Export
     from lookalike.export.writing import check_request, write_export
 
@@ -52,8 +52,6 @@ def main(config: Config) -> None:
     os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
     target = check_request(config.to, config.preprocess, config.int8)
     refuse_unless(config.out, ("missing", "empty"), "export")
-    from lookalike.encoders.directory import read_model, read_text
-
     encoder, tensors = read_model(config.model)
     text = read_text(config.model) if target.text else None
     export = Export(encoder, tensors, read_card(config.model), config.preprocess, config.int8, text)
@@ -66,15 +64,11 @@ def main(config: Config) -> None:
 
 
 def vectors(model: str) -> "Vectors":
-    """The encoder's own vectors of the images that exports are checked with.
-
-    By JAX in full precision: the graph that is exported must not be its own witness.
-    """
+    """What the encoder gives for the images of the check, by JAX: the graph must not be its own witness."""
     import jax
 
     from lookalike.export.parity import drawn_images
     from lookalike.vectors.runtime import load
 
-    images = drawn_images()
     with jax.default_matmul_precision("highest"):
-        return load(model, runtime="jax", batch=2).embed(images)
+        return load(model, runtime="jax", batch=2).embed(drawn_images())

@@ -2,14 +2,10 @@
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from lookalike.core.config import option
-from lookalike.core.files import kind_of
-
-if TYPE_CHECKING:
-    from lookalike.data.collection import Collection
-    from lookalike.vectors.runtime import Embedder
+from lookalike.core.files import kind_of, read_card
+from lookalike.core.journal import note
 
 
 @dataclass(frozen=True)
@@ -33,34 +29,24 @@ class Config:
 
 def main(config: Config) -> None:
     """Prepare if there is a source, embed what lacks vectors, note the encoder."""
-    from lookalike.core.journal import note
     from lookalike.data.collection import Collection
     from lookalike.data.follow import follow
+    from lookalike.data.prepare import SIZE, prepare
     from lookalike.vectors.column import ensure_embeddings
     from lookalike.vectors.runtime import load
 
     embedder = load(config.model)  # first: it may be what is wrong
     if kind_of(config.source) != "collection":
-        _prepare(config, embedder.config.preprocess.resize)
+        size = max(SIZE, embedder.config.preprocess.resize)
+        options = {"size": size, **read_card(config.out).get("options", {})}
+        note(prepare([config.source], config.out, **options, exclude=config.exclude).sentence(config.out))
     elif Path(config.source).resolve() != Path(config.out).resolve():
         follow(Collection.open(config.source), config.out, "index")
     collection = Collection.open(config.out)
-    made = ensure_embeddings(embedder, collection)
-    _note_model(collection, config.model, embedder, made.column)
-    note(f"`{config.out}` can be searched: {len(collection):,} images, {made.new:,} newly embedded")
-
-
-def _prepare(config: Config, pixels: int) -> None:
-    from lookalike.core.files import read_card
-    from lookalike.core.journal import note
-    from lookalike.data.prepare import SIZE, prepare
-
-    options = {"size": max(SIZE, pixels), **read_card(config.out).get("options", {})}
-    note(prepare([config.source], config.out, **options, exclude=config.exclude).sentence(config.out))
-
-
-def _note_model(collection: "Collection", path: str, embedder: "Embedder", column: str) -> None:
-    entry = {"path": str(Path(path).absolute()), "fingerprint": embedder.fingerprint, "column": column}
+    column, new = ensure_embeddings(embedder, collection)
+    path = str(Path(config.model).absolute())
+    entry = {"path": path, "fingerprint": embedder.fingerprint, "column": column}
     if collection.card.get("model") != entry:
         with collection.locked("index"):
             collection.update_card({"model": entry})
+    note(f"`{config.out}` can be searched: {len(collection):,} images, {new:,} newly embedded")

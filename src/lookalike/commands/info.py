@@ -1,11 +1,12 @@
-"""`lookalike info PATH`: what a directory of ours holds, whichever kind it is."""
+"""lookalike info: what a directory of ours holds, whichever kind it is."""
 
 import contextlib
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from lookalike.core.config import option
+from lookalike.core.config import option, to_json
 from lookalike.core.errors import UsageError
 from lookalike.core.files import found_at, json_text, kind_of, read_card, read_json
 from lookalike.core.journal import read_metrics, shown, table
@@ -23,52 +24,41 @@ class Config:
 
 def main(config: Config) -> None:
     """Print what lies at `config.path`; UsageError if it is nothing of ours."""
-    kind = kind_of(config.path)
-    told = {"collection": collection_facts, "encoder": encoder_facts, "run": run_facts, "export": export_facts}
+    told: dict[str, Callable[[str], dict[str, Any]]] = {"collection": _collection, "encoder": _encoder, "run": _run}
+    told["export"] = lambda _: {}
+    path, kind = config.path, kind_of(config.path)
     if kind not in told:
         raise UsageError(
-            f"{found_at(config.path)}; expected a collection, a model directory, a run or an export.",
+            f"{found_at(path)}; expected a collection, a model directory, a run or an export.",
             hint="they are made by `lookalike prepare`, `pull`, `train` and `export`",
         )
-    facts = told[kind](config.path)
-    if config.json:
-        print(json_text(facts))
-    else:
-        print(_text(facts))
+    facts = {"kind": kind, "path": path, "bytes": _bytes(path), **told[kind](path)}
+    if kind in ("encoder", "export"):
+        facts["card"] = read_card(path)
+    print(json_text(facts) if config.json else _text(facts))
 
 
-def collection_facts(path: str) -> dict[str, Any]:
-    """Rows, classes, counts per domain and split, columns, vectors and errors of the collection at `path`."""
+def _collection(path: str) -> dict[str, Any]:
     from lookalike.data.collection import Collection
 
     collection = Collection.open(path)
-    rows = collection.table(["domain", "split", "label"])
-    counts = rows.group_by(["domain", "split"]).aggregate([("label", "count_distinct"), ([], "count_all")]).to_pylist()
+    groups = collection.table(["domain", "split", "label"]).group_by(["domain", "split"])
+    counts = groups.aggregate([([], "count_all"), ("label", "count_distinct")]).to_pylist()
     counts.sort(key=lambda count: (count["domain"] or "", count["split"] or ""))
+    named = {"domain": "domain", "split": "split", "images": "count_all", "classes": "label_count_distinct"}
     errors = collection.errors()
     return {
-        "kind": "collection",
-        "path": path,
         "rows": len(collection),
         "errors": len(errors),
         "version": collection.version,
-        "bytes": _bytes(path),
         "fingerprint": collection.fingerprint,
         "model": collection.card.get("model"),
-        "counts": [
-            {
-                "domain": count["domain"],
-                "split": count["split"],
-                "images": count["count_all"],
-                "classes": count["label_count_distinct"],
-            }
-            for count in counts
-        ],
+        "counts": [{name: count[key] for name, key in named.items()} for count in counts],
         "columns": [
             {"column": field.name, "type": str(field.type), "empty": _empty(collection, field)}
             for field in collection.schema
         ],
-        "first_errors": [{"source": row["source"], "reason": row["reason"]} for row in errors.slice(0, 5).to_pylist()],
+        "first_errors": errors.select(["source", "reason"]).slice(0, 5).to_pylist(),
     }
 
 
@@ -77,51 +67,35 @@ def _empty(collection: Any, field: Any) -> int:
     return len(collection.table(["id"], f"`{field.name}` IS NULL")) if field.nullable else 0
 
 
-def encoder_facts(path: str) -> dict[str, Any]:
-    """Tower, sizes, projection and card of the model directory at `path`, without reading its tensors."""
+def _encoder(path: str) -> dict[str, Any]:
+    """Of a model directory, without reading its tensors."""
     import math
 
-    from lookalike.core.config import to_json
     from lookalike.encoders.config import tensor_shapes
     from lookalike.encoders.directory import read_config, read_text
 
     config, text = read_config(path), read_text(path, tensors=False)
-    card = read_card(path)
-    numbers = {name: math.prod(shape) for name, shape in tensor_shapes(config).items()}
     return {
-        "kind": "encoder",
-        "path": path,
-        "fingerprint": card.get("fingerprint"),
-        "parameters": sum(numbers.values()),
-        "bytes": _bytes(path),
+        "fingerprint": read_card(path).get("fingerprint"),
+        "parameters": sum(math.prod(shape) for shape in tensor_shapes(config).values()),
         "features": config.projection.features,
         "dimension": config.projection.dimension,
         "config": to_json(config),
         "text": None if text is None else {"image": text.image, **to_json(text.config)},
-        "card": card,
     }
 
 
-def run_facts(path: str) -> dict[str, Any]:
-    """Recipe values, last metrics, checkpoints and model of the training run at `path`."""
+def _run(path: str) -> dict[str, Any]:
     last: dict[str, Any] = {}
     for line in read_metrics(path):
         last |= line
-    checkpoints = Path(path) / "checkpoints"
+    checkpoints, model = Path(path) / "checkpoints", Path(path) / "model"
     return {
-        "kind": "run",
-        "path": path,
-        "bytes": _bytes(path),
         "last": last,
         "checkpoints": sorted(entry.name for entry in checkpoints.iterdir()) if checkpoints.is_dir() else [],
-        "model": str(Path(path) / "model") if kind_of(Path(path) / "model") == "encoder" else None,
+        "model": str(model) if kind_of(model) == "encoder" else None,
         "config": read_json(Path(path) / "config.json"),
     }
-
-
-def export_facts(path: str) -> dict[str, Any]:
-    """The card of the export at `path`: its target, how it was checked, and the encoder that it was made from."""
-    return {"kind": "export", "path": path, "bytes": _bytes(path), "card": read_card(path)}
 
 
 def _bytes(path: str) -> int:
@@ -134,17 +108,13 @@ def _bytes(path: str) -> int:
 
 def _text(facts: dict[str, Any]) -> str:
     """Facts as aligned text: single values first, trees as dotted names, lists of objects as tables."""
-    single = [row for key, value in facts.items() if not _is_table(value) for row in _leaves(key, value)]
+    tables = [v for v in facts.values() if isinstance(v, list) and all(isinstance(item, dict) for item in v)]
+    single = [row for key, value in facts.items() if value not in tables for row in _leaves(key, value)]
     width = max(len(name) for name, _ in single)
     parts = ["\n".join(f"{name:<{width}}  {shown(value)}" for name, value in single)]
-    for value in facts.values():
-        if _is_table(value) and value:
-            parts.append(table(list(value[0]), [["-" if v is None else v for v in row.values()] for row in value]))
+    for rows in filter(None, tables):
+        parts.append(table(list(rows[0]), [["-" if v is None else v for v in row.values()] for row in rows]))
     return "\n\n".join(parts)
-
-
-def _is_table(value: Any) -> bool:
-    return isinstance(value, list) and all(isinstance(item, dict) for item in value)
 
 
 def _leaves(name: str, value: Any) -> list[tuple[str, str]]:

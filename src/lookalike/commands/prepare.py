@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 
 from lookalike.core.config import option
+from lookalike.core.journal import note
 
 
 @dataclass(frozen=True)
@@ -42,7 +43,6 @@ class Config:
 
 def main(config: Config) -> None:
     """Prepare, and print what the collection holds."""
-    from lookalike.core.journal import note
     from lookalike.data.prepare import prepare
 
     options = {name: getattr(config, name) for name in ("size", "limit", "test", "workers", "exclude")}

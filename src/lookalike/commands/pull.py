@@ -1,4 +1,4 @@
-"""`lookalike pull`: a published model, or one of ours, to a model directory."""
+"""lookalike pull: a published model, or one of ours, to a model directory."""
 
 import re
 from dataclasses import dataclass, replace
@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 
     Parts = tuple[EncoderConfig, Tensors]
 
+Card = dict[str, Any]
 LARGEST = 4096.0
 """Side in pixels of the largest input that can be asked for: of a ViT-B/16 it has 65,536 patches."""
 
@@ -56,9 +57,7 @@ class Config:
     """Take the text tower along where there is one, for `lookalike search --text`."""
 
     def __post_init__(self) -> None:
-        for name in ("size", "stride"):
-            if getattr(self, name) is not None:
-                in_range(self, 1.0, LARGEST, name)
+        in_range(self, 1.0, LARGEST, "size", "stride")
 
 
 def main(config: Config) -> None:
@@ -85,50 +84,51 @@ def main(config: Config) -> None:
 
 def _pull(config: Config) -> None:
     """Read, adapt, write."""
-    path, card = _found(config.source, config.revision)
     from lookalike.encoders.directory import write_model
+    from lookalike.published.fit import adapt
     from lookalike.towers.programs.declare import parameters
 
-    encoder, tensors, more = _read(path, config.size, config.stride)
-    published = encoder, tensors
-    encoder, more = _prepared(config.preprocessing, encoder, more, path)
-    encoder, tensors, more = _adapted(config, encoder, tensors, more)
+    path, card = _found(config.source, config.revision)
+    encoder, tensors, own = _read(path, config.size, config.stride)
+    published, card = (encoder, tensors), card | own
+    encoder = _prepared(config.preprocessing, encoder, card, path)
+    asked = {name: getattr(config, name) for name in ("size", "stride", "layer", "pooling", "features")}
+    if asked := {name: value for name, value in asked.items() if value is not None}:
+        card["adapted"] = ", ".join(f"{name} {value}" for name, value in asked.items())
+        if features := asked.pop("features", None):
+            asked["projected"] = features == "projected"
+        encoder, tensors = adapt(encoder, tensors, **asked)
     text = _text(path, published, (encoder, tensors)) if config.text else None
-    write_model(config.out, encoder, tensors, card | more, text)
+    write_model(config.out, encoder, tensors, card, text)
     if kind_of(path) == "export":
         note(f"`{config.source}` is an export: its tower was read, and not what the encoder had behind it")
     tower, count = type(encoder.tower).__name__.removesuffix("Config"), parameters(encoder.tower)
-    millions = f"{count / 1e6:.{1 if count >= 1e5 else 3}f} M parameters"
     note(
-        f"`{config.out}`: {tower}, {millions}, {encoder.preprocess.size} px, "
-        f"{encoder.tower.features} features, embedding of {encoder.projection.dimension}"
+        f"`{config.out}`: {tower}, {count / 1e6:.{1 if count >= 1e5 else 3}f} M parameters, "
+        f"{encoder.preprocess.size} px, {encoder.tower.features} features, "
+        f"embedding of {encoder.projection.dimension}"
         + (f", texts of up to {text.config.context} tokens" if text else "")
     )
 
 
-def _found(source: str, revision: str | None) -> tuple[Path, dict[str, Any]]:
+def _found(source: str, revision: str | None) -> tuple[Path, Card]:
     """Where the model lies on this disk, and what is known about it."""
-    from lookalike.published.presets import preset_of
+    from lookalike.published.hub import license_of
+    from lookalike.published.presets import ALIASES, PRESETS, preset_of
 
     path = Path(source)
     if path.is_dir():
         if revision is not None:
             raise UsageError(f"`{source}` is a directory, which has no revisions.", hint="leave --revision out")
-        from lookalike.published.hub import license_of
-
-        licence = license_of(path)
-        name = path.resolve().name
+        name, licence = path.resolve().name, license_of(path)
         return path, {"name": name, "source": name} | ({"license": licence} if licence else {})
     if path.exists():
         raise EncoderError(f"`{source}` is a file.", hint="give the directory that holds its config too")
     if named := preset_of(source):
         name, preset = named
-        facts = {"name": name, "source": preset.repository, "license": preset.license}
-        return _fetched(preset.repository, revision, facts, preset.forbids)
+        return _fetched(name, preset.repository, revision, preset.license, preset.forbids)
     if re.fullmatch(r"[\w.-]+/[\w.-]+", source) and not source.startswith("."):
-        return _fetched(source, revision, {"name": source.split("/")[1], "source": source}, "")
-    from lookalike.published.presets import ALIASES, PRESETS
-
+        return _fetched(source.split("/")[1], source, revision)
     raise EncoderError(
         f"There is no model `{source}`.{did_you_mean(source, PRESETS | ALIASES)}",
         hint=f"give a directory, ORG/NAME on the Hugging Face Hub, or a short name such as {', '.join(ALIASES)}; "
@@ -136,74 +136,66 @@ def _found(source: str, revision: str | None) -> tuple[Path, dict[str, Any]]:
     )
 
 
-def _fetched(repository: str, revision: str | None, facts: dict[str, Any], forbids: str) -> tuple[Path, dict[str, Any]]:
+def _fetched(
+    name: str, repository: str, revision: str | None, licence: str | None = None, forbids: str = ""
+) -> tuple[Path, Card]:
     """The model in the cache of this machine; its size and licence are said first."""
     from lookalike.published.hub import fetch, look
 
     remote = look(repository, revision)
-    license_ = facts.get("license") or remote.license
-    words = f"licence {license_ or 'not stated by its card'}{f', which {forbids}' if forbids else ''}"
+    licence = licence or remote.license
+    words = f"licence {licence or 'not stated by its card'}{f', which {forbids}' if forbids else ''}"
     if remote.commit is None:
-        facts = facts | {"revision": remote.configs.name}  # the cache names a directory by its commit
         note(f"`{repository}`: no connection; the copy in the cache is used; {words}")
     else:
         note(f"`{repository}` at {remote.commit[:8]}: {remote.size / 1e6:,.1f} MB, {words}")
-        facts = facts | {"revision": remote.commit}
-    return fetch(remote), facts | ({"license": license_} if license_ else {})
+    card = {"name": name, "source": repository} | ({"license": licence} if licence else {})
+    return fetch(remote), card | {"revision": remote.commit or remote.configs.name}  # as the cache names a directory
 
 
-def _prepared(
-    wanted: str, encoder: "EncoderConfig", card: dict[str, Any], path: Path
-) -> "tuple[EncoderConfig, dict[str, Any]]":
-    """The encoder with the preprocessing that was asked for, and its card, which tells of another."""
+def _read(path: Path, size: int | None, stride: int | None) -> "tuple[EncoderConfig, Tensors, Card]":
+    """The encoder at `path`, ours or published, and what its own card says.
+
+    A published one is brought to `size` and `stride` as it is read: some interpolate stored positions in any case.
+    """
+    from lookalike.encoders.directory import read_model
+    from lookalike.published.layouts import WEIGHTS, read_published
+
+    if _is_ours(path):
+        return *read_model(path), {key: value for key, value in read_card(path).items() if key != "fingerprint"}
+    layout, config, tensors = read_published(path, size, stride)
+    if words := WEIGHTS[layout].note:
+        note(f"`{path}` {words}")
+    return config, tensors, {"layout": layout}
+
+
+def _is_ours(path: Path) -> bool:
+    described = read_json(path / "config.json") if (path / "config.json").exists() else None
+    return isinstance(described, dict) and described.get("type") == "EncoderConfig"
+
+
+def _prepared(wanted: str, encoder: "EncoderConfig", card: Card, path: Path) -> "EncoderConfig":
+    """The encoder with the preprocessing that was asked for; `card` is told of another."""
     from lookalike.published.layouts import WEIGHTS
     from lookalike.published.processors import as_the_seed, has_imagenet_statistics, with_imagenet_statistics
 
-    layout = WEIGHTS.get(str(card.get("layout")))
+    layout, before = WEIGHTS.get(str(card.get("layout"))), encoder.preprocess
     if wanted in ("imagenet", "seed"):
-        changed = (as_the_seed if wanted == "seed" else with_imagenet_statistics)(encoder.preprocess)
-        mean, std = encoder.preprocess.mean, encoder.preprocess.std
-        words = f"{wanted}, as asked for; published were mean {mean} and std {std}"
-        return replace(encoder, preprocess=changed), card | {"preprocessing": words}
-    if wanted == "check" and layout and layout.pairs and has_imagenet_statistics(encoder.preprocess):
+        card["preprocessing"] = f"{wanted}, as asked for; published were mean {before.mean} and std {before.std}"
+        return replace(encoder, preprocess=(as_the_seed if wanted == "seed" else with_imagenet_statistics)(before))
+    if wanted == "check" and layout and layout.pairs and has_imagenet_statistics(before):
         raise EncoderError(
             f"`{path}` is a tower trained on image-text pairs, and its preprocessing has the mean and std of ImageNet: "
             "most likely a slip, which costs accuracy.",
             hint="mend its preprocessor config; or, if it was trained so (CLIPA was), --preprocessing published",
         )
-    return encoder, card
-
-
-def _adapted(
-    config: Config, encoder: "EncoderConfig", tensors: "Tensors", card: dict[str, Any]
-) -> "tuple[EncoderConfig, Tensors, dict[str, Any]]":
-    """The encoder as the options want it; its card tells what is not as published."""
-    from lookalike.published.fit import adapt
-
-    asked = {name: getattr(config, name) for name in ("size", "stride", "layer", "pooling", "features")}
-    asked = {name: value for name, value in asked.items() if value is not None}
-    if not asked:
-        return encoder, tensors, card
-    projected = {None: None, "pooled": False, "projected": True}[config.features]
-    encoder, tensors = adapt(
-        encoder,
-        tensors,
-        size=config.size,
-        stride=config.stride,
-        layer=config.layer,
-        pooling=config.pooling,
-        projected=projected,
-    )
-    return encoder, tensors, card | {"adapted": ", ".join(f"{name} {value}" for name, value in asked.items())}
+    return encoder
 
 
 def _text(path: Path, published: "Parts", made: "Parts") -> "TextSide | None":
-    """The text side of the model at `path`, if it has one; what keeps it from being taken along is said.
+    """The text side of the model at `path`, for what was `made` of its `published` image side; None if it has none.
 
-    Args:
-        path: The directory.
-        published: Its image side.
-        made: What has been made of that, for which the text side is wanted.
+    What keeps it from being taken along is said.
     """
     from lookalike.encoders.config import meets
     from lookalike.encoders.directory import features_fingerprint_of, read_text
@@ -223,24 +215,3 @@ def _text(path: Path, published: "Parts", made: "Parts") -> "TextSide | None":
         hint = "" if error.hint == EncoderError.usual else f" ({error.hint})"
         note(f"without the text side: {error.message[0].lower()}{error.message[1:].rstrip('.')}{hint}")
         return None
-
-
-def _is_ours(path: Path) -> bool:
-    described = read_json(path / "config.json") if (path / "config.json").exists() else None
-    return isinstance(described, dict) and described.get("type") == "EncoderConfig"
-
-
-def _read(path: Path, size: int | None, stride: int | None) -> "tuple[EncoderConfig, Tensors, dict[str, Any]]":
-    """The encoder at `path`, ours or published, and what its own card says.
-
-    A published one is brought to `size` and `stride` as it is read: some interpolate stored positions in any case.
-    """
-    from lookalike.encoders.directory import read_model
-    from lookalike.published.layouts import WEIGHTS, read_published
-
-    if _is_ours(path):
-        return *read_model(path), {key: value for key, value in read_card(path).items() if key != "fingerprint"}
-    layout, config, tensors = read_published(path, size, stride)
-    if words := WEIGHTS[layout].note:
-        note(f"`{path}` {words}")
-    return config, tensors, {"layout": layout}

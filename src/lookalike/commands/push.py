@@ -1,4 +1,4 @@
-"""`lookalike push`: a model directory, or an export, to the Hugging Face Hub."""
+"""lookalike push: a model directory, or an export, to the Hugging Face Hub."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -37,15 +37,13 @@ def main(config: Config) -> None:
     card = read_card(directory) if directory.is_dir() else {}
     files = _of_export(directory, card["export"]) if "export" in card else _of_model(directory)
     card = public(card)
-    words, code = _lines(directory, card, config.repository)
+    words, code = _lines(directory, config.repository, "export" in card)
     readme = model_card(card, config.repository, words, code, {name: metric.words for name, metric in METRICS.items()})
     counts = strictest(licences(card))
     note(f"licence: {counts.licence}, of {counts.of} ({counts.terms.name}: {counts.terms.reason})")
-    replaced = {
-        "README.md": readme.encode(),
-        "card.json": (json_text(card, ascii=False) + "\n").encode(),
-    }
-    print(upload(files | replaced, config.repository, config.private))
+    files["README.md"] = readme.encode()
+    files["card.json"] = (json_text(card, ascii=False) + "\n").encode()
+    print(upload(files, config.repository, config.private))
 
 
 def _of_model(directory: Path) -> dict[str, Path | bytes]:
@@ -60,28 +58,27 @@ def _of_model(directory: Path) -> dict[str, Path | bytes]:
 
 def _of_export(directory: Path, facts: dict[str, Any]) -> dict[str, Path | bytes]:
     """The files of an export, by name; EncoderError if they are not those that were checked."""
-    files = {file.relative_to(directory).as_posix(): file for file in sorted(directory.rglob("*")) if file.is_file()}
-    checked = {name: file for name, file in files.items() if name not in ("README.md", "card.json")}
-    found = sum(file.stat().st_size for file in checked.values())
+    files = [file for file in sorted(directory.rglob("*")) if file.is_file()]
+    named = {file.relative_to(directory).as_posix(): file for file in files}
+    found = sum(file.stat().st_size for name, file in named.items() if name not in ("README.md", "card.json"))
     if found != facts["bytes"]:
         raise EncoderError(
             f"The files of `{directory}` have {found:,} bytes; when it was exported they had {facts['bytes']:,}.",
             hint="export it again, and leave the directory as it is",
         )
-    return {**checked}
+    return {**named}
 
 
-def _lines(directory: Path, card: dict[str, Any], repository: str) -> tuple[str, str]:
-    """What an export's README says of what is inside ("" for a model), and the lines that load it: its own, or ours."""
+def _lines(directory: Path, repository: str, exported: bool) -> tuple[str, str]:
+    """What a README says of what is inside ("" for a model), and the lines that load it: the export's, or ours."""
     from lookalike.encoders.readme import words_and_code
 
-    if "export" in card:
-        file = directory / "README.md"
-        if found := words_and_code(file.read_text(encoding="utf-8")) if file.exists() else None:
-            return found
-        raise EncoderError(f"The README of `{directory}` has no lines that load it.", hint="export it again")
-    name = repository.split("/")[-1]
-    return "", (
-        f"# lookalike pull {repository} --out {name}\nimport lookalike\n\n"
-        f"vectors = lookalike.load('{name}').embed(['image.jpg'])\n"
-    )
+    file, name = directory / "README.md", repository.split("/")[-1]
+    if not exported:
+        return "", (
+            f"# lookalike pull {repository} --out {name}\nimport lookalike\n\n"
+            f"vectors = lookalike.load('{name}').embed(['image.jpg'])\n"
+        )
+    if found := words_and_code(file.read_text(encoding="utf-8")) if file.exists() else None:
+        return found
+    raise EncoderError(f"The README of `{directory}` has no lines that load it.", hint="export it again")

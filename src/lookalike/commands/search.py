@@ -12,8 +12,9 @@ from lookalike.core.files import json_text
 from lookalike.core.journal import note, shown, table
 
 if TYPE_CHECKING:
-    from lookalike.search.index import ExactIndex, Index, Matches
-    from lookalike.vectors.runtime import Embedder
+    from lookalike.search.index import Matches
+
+    Rows = list[dict[str, Any]]
 
 
 @dataclass(frozen=True)
@@ -49,34 +50,18 @@ def main(config: Config) -> None:
     _check(config)
     images = [_readable(image) for image in config.images]
     names = [text(query) for query in (*config.images, *([] if config.text is None else [config.text]))]
-    matches = _found(config, images, names)
+    matches = _matches(config, images, names)
+    found = [matches.rows(query) for query in range(len(names))]
     if config.sheet:
-        _write_sheet(config.sheet, images, names, matches)
+        _write_sheet(config.sheet, images, names, found, matches)
     if config.json:
-        print(json_text(document(names, matches)))
+        print(json_text([{"query": name, "matches": rows} for name, rows in zip(names, found, strict=True)]))
     elif not config.sheet:
-        print("\n\n".join(f"{shown(name)}\n{_table(matches.rows(query))}" for query, name in enumerate(names)))
-
-
-def _found(config: Config, images: "Sequence[str | bytes]", names: Sequence[str]) -> "Matches":
-    """The matches of the images and, last, of the text."""
-    import numpy as np
-
-    index, embedder, model = _opened(config)
-    vectors = [embedder.embed(images)]
-    if config.text is not None:
-        from lookalike.vectors.text import load_text
-
-        vectors.append(load_text(model, embedder).embed(names[-1:]))
-    return index.query(np.concatenate(vectors), config.k, config.where)
-
-
-def document(names: Sequence[str], matches: "Matches") -> list[dict[str, Any]]:
-    """What `--json` writes: the matches of every query, best first."""
-    return [{"query": name, "matches": matches.rows(query)} for query, name in enumerate(names)]
+        print("\n\n".join(f"{shown(name)}\n{_table(rows)}" for name, rows in zip(names, found, strict=True)))
 
 
 def _check(config: Config) -> None:
+    """Before the seconds that an encoder may take to load."""
     if not config.images and config.text is None:
         raise UsageError(
             "There is no IMAGE and no `--text` to search with.", hint=f"lookalike search {config.collection} IMAGE..."
@@ -85,7 +70,7 @@ def _check(config: Config) -> None:
         raise UsageError("`--text` holds no words.", hint='--text "a red kettle"')
     if config.k < 1:
         raise UsageError(f"`-k` is {config.k}; at least 1 match is needed.", hint="-k 5")
-    for image in config.images:  # before the seconds that an encoder may take to load
+    for image in config.images:
         if image != "-" and (not Path(image).exists() or Path(image).is_dir()):
             found = "is a directory" if Path(image).is_dir() else "does not exist"
             raise UsageError(f"`{image}` {found}.", hint="IMAGE is an image file; several may be given")
@@ -102,27 +87,18 @@ def _readable(image: str) -> str | bytes:
     return image if Path(image).is_file() else Path(image).read_bytes()
 
 
-def _opened(config: Config) -> tuple["Index", "Embedder", str]:
-    """The index, the encoder that made its vectors, and where that lies."""
+def _matches(config: Config, images: "Sequence[str | bytes]", names: Sequence[str]) -> "Matches":
+    """The matches of the images and, last, of the text."""
+    import numpy as np
+
     from lookalike.data.collection import Collection
     from lookalike.search.index import Index
     from lookalike.vectors.column import embeddings_of, precision_of
     from lookalike.vectors.runtime import load
 
-    model, collection = config.model, Collection.open(config.collection)
+    collection = Collection.open(config.collection)
     noted = collection.card.get("model", {})
-    if model is None:
-        model = noted.get("path")
-        if model is None:
-            raise CollectionError(
-                f"`{config.collection}` does not say which encoder to search with.",
-                hint="`--model MODEL` names it; `lookalike index` notes it for good",
-            )
-        if not Path(model).exists():
-            raise CollectionError(
-                f"`{config.collection}` was indexed with the encoder `{model}`, which is no longer there.",
-                hint="`--model MODEL` says where it is now",
-            )
+    model = config.model or _noted(config.collection, noted)
     embedder = load(model, precision=precision_of(noted.get("column", "")))
     if config.model is None and embedder.fingerprint != noted["fingerprint"]:
         raise CollectionError(
@@ -134,37 +110,49 @@ def _opened(config: Config) -> tuple["Index", "Embedder", str]:
     if (precision := precision_of(column)) not in (None, embedder.precision):
         embedder = load(model, precision=precision)  # queries like the rows
     try:
-        return _whole(Index.open(config.collection, column)), embedder, model
+        index = Index.open(config.collection, column)
     except CollectionError as error:
         raise CollectionError(error.message, hint=error.hint.replace("MODEL", model)) from error
-
-
-def _whole(index: "ExactIndex") -> "ExactIndex":
-    """`index`, and a word about the rows that it lacks."""
-    collection = index.collection
     if left_out := len(collection) - len(index):
-        note(
-            f"{left_out:,} of {len(collection):,} images have no vector yet and are left out; `lookalike index` adds it"
+        words = "images have no vector yet and are left out; `lookalike index` adds it"
+        note(f"{left_out:,} of {len(collection):,} {words}")
+    vectors = [embedder.embed(images)]
+    if config.text is not None:
+        from lookalike.vectors.text import load_text
+
+        vectors.append(load_text(model, embedder).embed(names[-1:]))
+    return index.query(np.concatenate(vectors), config.k, config.where)
+
+
+def _noted(collection: str, noted: dict[str, str]) -> str:
+    """The directory of the encoder that `lookalike index` noted."""
+    if "path" not in noted:
+        raise CollectionError(
+            f"`{collection}` does not say which encoder to search with.",
+            hint="`--model MODEL` names it; `lookalike index` notes it for good",
         )
-    return index
+    if not Path(noted["path"]).exists():
+        raise CollectionError(
+            f"`{collection}` was indexed with the encoder `{noted['path']}`, which is no longer there.",
+            hint="`--model MODEL` says where it is now",
+        )
+    return noted["path"]
 
 
-def _table(rows: Sequence[dict[str, Any]]) -> str:
-    if not rows:
-        return "no match"
-    cells = [
-        [row["source"], row["label"] or "-", row["domain"] or "-", row["id"], f"{row['score']:.4f}"] for row in rows
-    ]
-    return table(["source", "label", "domain", "id", "score"], cells)
+def _table(rows: "Rows") -> str:
+    cells = [[r["source"], r["label"] or "-", r["domain"] or "-", r["id"], f"{r['score']:.4f}"] for r in rows]
+    return table(["source", "label", "domain", "id", "score"], cells) if rows else "no match"
 
 
-def _write_sheet(path: str, images: "Sequence[str | bytes]", names: Sequence[str], matches: "Matches") -> None:
+def _write_sheet(
+    path: str, images: "Sequence[str | bytes]", names: Sequence[str], rows: "Sequence[Rows]", matches: "Matches"
+) -> None:
     from lookalike.imaging.decode import decode
     from lookalike.pages.sheet import SHARP, Found, Line, write_sheet
 
     lines = []
     for query, name in enumerate(names):
-        pairs = zip(matches.images(query), matches.rows(query), strict=True)
+        pairs = zip(matches.images(query), rows[query], strict=True)
         found = [Found(data, row["label"] or "-", row["source"], row["score"]) for data, row in pairs]
         if query < len(images):
             data = image if isinstance(image := images[query], bytes) else Path(image).read_bytes()

@@ -1,13 +1,14 @@
-"""`lookalike train RECIPE`: a recipe, with flags over its leaves, becomes an encoder."""
+"""lookalike train: a recipe, with flags over its leaves, becomes an encoder."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from functools import cache
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
+from lookalike.core.config import did_you_mean, parse
 from lookalike.core.errors import UsageError
 from lookalike.core.shapes import Ids, Vectors
 
@@ -15,6 +16,7 @@ if TYPE_CHECKING:
     from lookalike.data.collection import Collection
     from lookalike.encoders.encoder import Encoder
     from lookalike.training.config import TrainConfig
+    from lookalike.training.scores import Evaluate
 
 _BATCH = 64  # images in one call of the tower
 
@@ -34,8 +36,8 @@ def configure(argv: list[str]) -> TrainConfig:
     Raises:
         UsageError: No such recipe or option, or a flag that the recipe needs is missing.
     """
-    from lookalike.core.config import did_you_mean, parse
     from lookalike.recipes import ABOUT, RECIPES
+    from lookalike.training.config import PixelsConfig
 
     name = argv[0] if argv else "--help"
     if name in ("-h", "--help"):
@@ -47,11 +49,11 @@ def configure(argv: list[str]) -> TrainConfig:
         raise UsageError(
             f"There is no recipe `{name}`.{did_you_mean(name, RECIPES)}", hint=f"recipes: {', '.join(RECIPES)}"
         )
-    recipe = RECIPES[name]
-    config = parse(
-        type(recipe), argv[1:], prog=f"lookalike train {name}", description=f"Make {ABOUT[name]}.", default=recipe
-    )
-    _complete(name, config)
+    recipe, prog = RECIPES[name], f"lookalike train {name}"
+    config = parse(type(recipe), argv[1:], prog=prog, description=f"Make {ABOUT[name]}.", default=recipe)
+    needed = ["data", "out"] if isinstance(config, PixelsConfig) else ["data", "model", "out"]
+    if missing := [f"`--{field}`" for field in needed if not getattr(config, field)]:
+        raise UsageError(f"Missing: {', '.join(missing)}.", hint=f"`{prog} --help` lists the options")
     return config
 
 
@@ -63,16 +65,7 @@ def main(config: TrainConfig) -> None:
     print(f"{config.out}/model")
 
 
-def _complete(name: str, config: TrainConfig) -> None:
-    from lookalike.training.config import PixelsConfig
-
-    needed = ["data", "out"] if isinstance(config, PixelsConfig) else ["data", "model", "out"]
-    missing = [f"`--{field}`" for field in needed if not getattr(config, field)]
-    if missing:
-        raise UsageError(f"Missing: {', '.join(missing)}.", hint=f"`lookalike train {name} --help` lists the options")
-
-
-def evaluation(config: TrainConfig) -> Callable[[Encoder], dict[str, float]] | None:
+def evaluation(config: TrainConfig) -> Evaluate | None:
     """How an encoder does on the classes of split "test", which training never sees; None if there are none."""
     from lookalike.data.collection import Collection
     from lookalike.evaluation.protocols import COLUMNS, evaluate
@@ -80,18 +73,12 @@ def evaluation(config: TrainConfig) -> Callable[[Encoder], dict[str, float]] | N
 
     collection = Collection.open(config.data)
     rows = collection.table(COLUMNS)
-    test = np.flatnonzero([split == "test" for split in rows["split"].to_pylist()])
-    if not len(test):
+    rows = rows.take(np.flatnonzero([split == "test" for split in rows["split"].to_pylist()]))
+    if not len(rows):
         return None
-    rows = rows.take(test)
     ids = rows["id"].to_numpy()
     vectors_of = _from_images(collection, ids) if isinstance(config, PixelsConfig) else _from_features(config, ids)
-
-    def score(encoder: Encoder) -> dict[str, float]:
-        report: dict[str, Any] = evaluate(vectors_of(encoder), rows, split="test").to_json()
-        return dict(report["metrics"])
-
-    return score
+    return lambda encoder: evaluate(vectors_of(encoder), rows, split="test").metrics
 
 
 def _from_features(config: TrainConfig, ids: Ids) -> Callable[[Encoder], Vectors]:

@@ -22,56 +22,39 @@ from lookalike.core.errors import LookalikeError, StorageError
 
 Kind = Literal["missing", "empty", "collection", "encoder", "run", "export", "something else"]
 
-# The file or directory whose presence tells what a directory is; the order matters, since a run holds a model.
-_MARKERS: tuple[tuple[Kind, tuple[str, ...]], ...] = (
-    ("collection", ("rows.lance",)),
-    ("encoder", ("model.safetensors", "config.json")),
-    ("run", ("config.json", "metrics.jsonl")),
-)
+# How a kind is told, and the names in a directory that tell it; the order matters, since a run holds a model.
+_KINDS: dict[Kind, tuple[str, tuple[str, ...]]] = {
+    "missing": ("nothing", ()),
+    "empty": ("an empty directory", ()),
+    "collection": ("a collection", ("rows.lance",)),
+    "encoder": ("an encoder", ("model.safetensors", "config.json")),
+    "run": ("a run", ("config.json", "metrics.jsonl")),
+    "export": ("an export", ()),
+    "something else": ("something else", ()),
+}
+
+_PARTIAL = ".partial-"
+"""Between the name of a directory that is being written, hidden, and what makes it unique."""
 
 
 def kind_of(path: str | Path) -> Kind:
     """What lies at `path`, judged by the names inside it."""
     path = Path(path)
-    if not path.exists():
-        return "missing"
-    if path.is_dir():
-        if _is_export(path):  # first: it may hold a layout that looks like an encoder of ours
+    if not path.is_dir():
+        return "something else" if path.exists() else "missing"
+    with contextlib.suppress(StorageError, OSError):  # a card that can't be read says nothing
+        if "export" in read_card(path):  # first: it may hold a layout that looks like an encoder of ours
             return "export"
-        for kind, names in _MARKERS:
-            if all((path / name).exists() for name in names):
-                return kind
-        # A lock or the scraps of a killed writer (hidden names) do not make a directory "something else".
-        if not any(not name.startswith(".") for name in os.listdir(path)):
-            return "empty"
-    return "something else"
-
-
-def _is_export(path: Path) -> bool:
-    """Whether its card, if it can be read, says that `lookalike export` made it."""
-    try:
-        return "export" in read_card(path)
-    except (StorageError, OSError, TypeError, ValueError):
-        return False
-
-
-_PARTIAL = ".partial-"
-"""Between the name of a directory that is being written, hidden, and what makes it unique."""
-
-_IN_WORDS: dict[Kind, str] = {
-    "missing": "nothing",
-    "empty": "an empty directory",
-    "collection": "a collection",
-    "encoder": "an encoder",
-    "run": "a run",
-    "export": "an export",
-    "something else": "something else",
-}
+    for kind, (_, names) in _KINDS.items():
+        if names and all((path / name).exists() for name in names):
+            return kind
+    # A lock or the scraps of a killed writer (hidden names) do not make a directory "something else".
+    return "something else" if any(not name.startswith(".") for name in os.listdir(path)) else "empty"
 
 
 def found_at(path: str | Path) -> str:
     """What lies at `path`, as the beginning of a sentence: "There is an encoder at `path`"."""
-    return f"There is {_IN_WORDS[kind_of(path)]} at `{path}`"
+    return f"There is {_KINDS[kind_of(path)][0]} at `{path}`"
 
 
 def refuse_unless(path: str | Path, allowed: tuple[Kind, ...], wanted: str) -> Kind:
@@ -80,7 +63,7 @@ def refuse_unless(path: str | Path, allowed: tuple[Kind, ...], wanted: str) -> K
     if kind in allowed:
         return kind
     raise StorageError(
-        f"`{path}` exists and is {_IN_WORDS[kind]}, so no {wanted} is written there.",
+        f"`{path}` exists and is {_KINDS[kind][0]}, so no {wanted} is written there.",
         hint="give another `--out`, or move that directory away",
     )
 
@@ -100,7 +83,7 @@ def write_bytes(path: str | Path, data: bytes) -> None:
         except BaseException:
             temporary.unlink(missing_ok=True)
             raise
-        sync_directory(path.parent)
+        _sync(path.parent)
 
 
 def _beside(path: Path, infix: str) -> Path:
@@ -164,59 +147,51 @@ def new_directory(path: str | Path, wanted: str) -> Iterator[Path]:
     with storage_errors(path):
         path.parent.mkdir(parents=True, exist_ok=True)
         clear_partial(path.parent, path.name)
+        temporary = _beside(path, _PARTIAL)
         try:
-            temporary = _beside(path, _PARTIAL)
             temporary.mkdir()
         except FileNotFoundError as error:  # of a file system that nobody makes directories in, as /proc
             raise StorageError(
                 f"No directory can be made in `{path.parent}`.", hint="choose another place and give the command again"
             ) from error
-        lock = os.open(temporary, os.O_RDONLY)
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            with storage_errors(path):  # before what fills the disk is removed
-                yield temporary
-            for file in sync_files(temporary):  # libraries give modes of their own; the umask's are the directory's
-                file.chmod(temporary.stat().st_mode & 0o666)
-            if refuse_unless(path, ("missing", "empty"), wanted) == "empty":  # asked again: filling may take minutes
-                shutil.rmtree(path)
-            temporary.rename(path)
-        except BaseException:
-            shutil.rmtree(temporary, ignore_errors=True)
-            raise
-        finally:
-            os.close(lock)
-        sync_directory(path.parent)
+        with _opened(temporary) as lock:
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                with storage_errors(path):  # before what fills the disk is removed
+                    yield temporary
+                for file in (file for file in temporary.rglob("*") if file.is_file()):
+                    _sync(file)
+                    file.chmod(temporary.stat().st_mode & 0o666)  # the umask's; libraries give modes of their own
+                if refuse_unless(path, ("missing", "empty"), wanted) == "empty":  # again: filling may take minutes
+                    shutil.rmtree(path)
+                temporary.rename(path)
+            except BaseException:
+                shutil.rmtree(temporary, ignore_errors=True)
+                raise
+        _sync(path.parent)
 
 
 def clear_partial(directory: Path, name: str | None = None) -> None:
     """Remove what killed writers of `directory / name`, or of anything there, left: the kernel holds no lock on it."""
     for left in directory.glob(f".{'*' if name is None else glob.escape(name)}{_PARTIAL}*"):
-        with contextlib.suppress(OSError):  # another writer's, or gone
-            lock = os.open(left, os.O_RDONLY)
-            try:
-                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                shutil.rmtree(left)
-            finally:
-                os.close(lock)
+        with contextlib.suppress(OSError), _opened(left) as lock:  # another writer's, or gone
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            shutil.rmtree(left)
 
 
-def sync_files(directory: Path) -> list[Path]:
-    """Make the content of every file below `directory` survive a power cut; returns the files."""
-    files = [path for path in directory.rglob("*") if path.is_file()]
-    for path in files:
-        with path.open("rb") as file:
-            os.fsync(file.fileno())
-    return files
-
-
-def sync_directory(path: Path) -> None:
-    """Make a rename in `path` survive a power cut."""
+@contextmanager
+def _opened(path: Path) -> Iterator[int]:
     handle = os.open(path, os.O_RDONLY)
     try:
-        os.fsync(handle)
+        yield handle
     finally:
         os.close(handle)
+
+
+def _sync(path: Path) -> None:
+    """Make the content of a file, or a rename in a directory, survive a power cut."""
+    with _opened(path) as handle:
+        os.fsync(handle)
 
 
 @contextmanager
@@ -230,11 +205,11 @@ def locked(directory: str | Path, verb: str) -> Iterator[None]:
     lock, new = directory / ".lock", not directory.exists()
     with storage_errors(directory):
         directory.mkdir(parents=True, exist_ok=True)
-        handle = os.open(lock, os.O_RDWR | os.O_CREAT, 0o666)
-    try:
+        file = lock.open("ab")
+    with file:
         try:
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            if not os.path.samestat(os.fstat(handle), lock.stat()):  # another's, that has just gone
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            if not os.path.samestat(os.fstat(file.fileno()), lock.stat()):  # another's, that has just gone
                 raise BlockingIOError
         except (BlockingIOError, FileNotFoundError) as error:
             raise StorageError(
@@ -247,8 +222,6 @@ def locked(directory: str | Path, verb: str) -> Iterator[None]:
             if new and os.listdir(directory) == [lock.name]:
                 shutil.rmtree(directory, ignore_errors=True)
             raise
-    finally:
-        os.close(handle)
 
 
 class Held:
@@ -260,11 +233,10 @@ class Held:
         self._lock(fcntl.LOCK_SH)
 
     def _lock(self, kind: int) -> bool:
-        try:
+        with contextlib.suppress(OSError):  # held by another; or a file system without locks, where nobody is alone
             fcntl.flock(self._handle, kind)
-        except OSError:  # held by another; or a file system without locks, where nobody is ever alone
-            return False
-        return True
+            return True
+        return False
 
     @contextmanager
     def alone(self) -> Iterator[bool]:
@@ -317,14 +289,10 @@ def storage_errors(path: str | Path) -> Iterator[None]:
 def _refusal(error: Exception, path: Path) -> str | None:
     """What the disk has refused, in words; None if the error is about something else."""
     # Libraries report the system's words inside a message, each in an exception of its own.
-    if "No space left" in str(error) or "StorageFull" in str(error):
+    full = "No space left" in str(error) or "StorageFull" in str(error)
+    if not full and isinstance(error, RuntimeError):  # some say only that a stream has failed, and not why
+        place = next(place for place in (path, *path.absolute().parents) if place.exists())
+        full = shutil.disk_usage(place).free < _PAGE
+    if full:
         return _REFUSALS[errno.ENOSPC]
-    if isinstance(error, OSError):
-        return _REFUSALS.get(error.errno or 0)
-    # Some say only that a stream has failed, and not why.
-    return _REFUSALS[errno.ENOSPC] if isinstance(error, RuntimeError) and _free(path) < _PAGE else None
-
-
-def _free(path: Path) -> int:
-    """Bytes that are free where `path` lies or will lie."""
-    return shutil.disk_usage(next(place for place in (path, *path.absolute().parents) if place.exists())).free
+    return _REFUSALS.get(error.errno or 0) if isinstance(error, OSError) else None

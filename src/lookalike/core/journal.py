@@ -8,10 +8,9 @@ import os
 import re
 import sys
 import time
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager, closing
 from pathlib import Path
-from types import TracebackType
 from typing import Any
 
 from lookalike.core.errors import RunError
@@ -49,7 +48,7 @@ def read_metrics(directory: str | Path) -> list[dict[str, Any]]:
         raise RunError(f"`{path}` is damaged: {error}.") from error
 
 
-class Journal:
+class Journal(AbstractContextManager["Journal"]):
     """Appends metrics to `metrics.jsonl` in `directory` and says them on stderr.
 
     With `start` set, lines of later steps are dropped first: a run that was killed after its last checkpoint
@@ -69,12 +68,7 @@ class Journal:
         self._file.flush()
         os.fsync(self._file.fileno())
 
-    def __enter__(self) -> "Journal":
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self._file.close()
 
 
@@ -82,56 +76,37 @@ class Progress:
     """Counts work done; see `progress`."""
 
     def __init__(self, verb: str, unit: str, total: int | None, done: int) -> None:
-        self.verb, self.unit, self.total, self.done = verb, unit, total, done
-        self._first, self._begun, self._said = done, time.monotonic(), 0.0
+        self.verb, self.unit, self.total, self.done, self._first = verb, unit, total, done, done
+        self._begun = self._said = time.monotonic()
         self._live = sys.stderr.isatty()
 
     def advance(self, count: int = 1) -> None:
         """Count `count` more, and say so at most five times a second (every ten seconds where no one looks)."""
         self.done += count
         now = time.monotonic()
-        if now - max(self._said, self._begun) >= (0.2 if self._live else 10.0):
+        if now - self._said >= (0.2 if self._live else 10.0):
             self._said = now
-            self._say("\r\x1b[K" if self._live else "", "" if self._live else "\n")
+            self._say("" if self._live else "\n")
 
     def close(self) -> None:
         """Say the final count."""
         if self.done > self._first or self._live:
-            self._say("\r\x1b[K" if self._live else "", "\n")
+            self._say("\n")
 
-    def _say(self, before: str, after: str) -> None:
+    def _say(self, end: str) -> None:
         rate = (self.done - self._first) / max(time.monotonic() - self._begun, 1e-9)
-        of = "" if self.total is None else f"/{self.total:,}"
-        left = (
-            f", {_clock((self.total - self.done) / rate)} left"
-            if self.total and rate and self.done < self.total
-            else ""
-        )
-        print(
-            f"{before}{self.verb} {self.done:,}{of} {self.unit}, {rate:,.1f} {self.unit}/s{left}",
-            end=after,
-            file=sys.stderr,
-            flush=True,
-        )
+        words = f"{self.verb} {self.done:,}{f'/{self.total:,}' if self.total is not None else ''} {self.unit}"
+        words += f", {rate:,.1f} {self.unit}/s"
+        if self.total and rate and self.done < self.total:
+            minutes, second = divmod(int((self.total - self.done) / rate), 60)
+            clock = f"{minutes // 60}:{minutes % 60:02}:{second:02}" if minutes >= 60 else f"{minutes}:{second:02}"
+            words += f", {clock} left"
+        print(("\r\x1b[K" if self._live else "") + words, end=end, file=sys.stderr, flush=True)
 
 
-@contextmanager
-def progress(verb: str, unit: str, total: int | None = None, done: int = 0) -> Iterator[Progress]:
-    """Says how far something long is.
-
-    `with progress("embed", "images", 9000) as bar: ... bar.advance(32)`
-    """
-    bar = Progress(verb, unit, total, done)
-    try:
-        yield bar
-    finally:
-        bar.close()
-
-
-def _clock(seconds: float) -> str:
-    minutes, second = divmod(int(seconds), 60)
-    hours, minute = divmod(minutes, 60)
-    return f"{hours}:{minute:02}:{second:02}" if hours else f"{minute}:{second:02}"
+def progress(verb: str, unit: str, total: int | None = None, done: int = 0) -> AbstractContextManager[Progress]:
+    """Says how far something long is: in the block `as bar` it is told by `bar.advance(32)`."""
+    return closing(Progress(verb, unit, total, done))
 
 
 _WORD = re.compile(r"[A-Za-z]{2}")

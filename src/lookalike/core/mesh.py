@@ -11,11 +11,7 @@ T = TypeVar("T")
 
 
 def make_mesh(devices: Sequence[jax.Device] | None = None) -> Mesh:
-    """The devices in one row, the axis "data".
-
-    Args:
-        devices: Which; by default all accelerators, or one CPU device: the virtual ones share the same cores.
-    """
+    """The devices in one row, "data"; by default all accelerators, or one CPU device: virtual ones share its cores."""
     if devices is None:
         devices = jax.devices()
         devices = devices[:1] if devices[0].platform == "cpu" else devices

@@ -10,12 +10,7 @@ def silence() -> None:
 
 
 def session(model: str | os.PathLike[str] | bytes, threads: int | None = None) -> Any:
-    """An `InferenceSession` on the CPU.
-
-    Args:
-        model: A graph's file, or its bytes.
-        threads: That work on one call; None: as many as it likes.
-    """
+    """An `InferenceSession` on the CPU, of a file or of bytes; `threads` work on a call, None: as many as it likes."""
     silence()
     import onnxruntime
 
