@@ -46,7 +46,13 @@ def main(config: Config) -> None:
     from lookalike.evaluation.protocols import COLUMNS, Roles, evaluate
     from lookalike.vectors.runtime import load
 
-    model, path = _places(config)
+    if len(config.places) != (2 if config.embeddings is None else 1):
+        raise UsageError(
+            "Vectors come from a model directory or from `--embeddings`, not from both, and are measured on one "
+            f"collection; the arguments are {len(config.places)}.",
+            hint="lookalike evaluate MODEL COLL, or lookalike evaluate --embeddings FILE COLL",
+        )
+    model, path = config.places if config.embeddings is None else (None, *config.places)
     collection = Collection.open(path)
     Roles.of(collection.table(COLUMNS), config.split)  # a wrong split is told before hours of embedding
     if config.text is not None:
@@ -99,24 +105,6 @@ def _by_text(template: str, config: Config, model: str | None, collection: "Coll
         f"\nwhat the projection changes, mean over domains: {costs}",
     ]
     return document | {"unprojected": before.to_json()}, "\n".join(parts)
-
-
-def _places(config: Config) -> tuple[str | None, str]:
-    """Model directory (None with `--embeddings`) and collection."""
-    match config.places, config.embeddings:
-        case (model, collection), None:
-            return model, collection
-        case (collection,), str():
-            return None, collection
-        case (model, collection), str():
-            raise UsageError(
-                f"Vectors come from `{config.embeddings}` or from `{model}`, not from both.",
-                hint=f"lookalike evaluate --embeddings {config.embeddings} {collection}",
-            )
-    raise UsageError(
-        f"A model directory and a collection are needed, and the arguments are {len(config.places)}.",
-        hint="lookalike evaluate MODEL COLL, or lookalike evaluate --embeddings FILE COLL",
-    )
 
 
 def _embedded(embedder: "Embedder", collection: "Collection") -> "Vectors":

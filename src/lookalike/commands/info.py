@@ -54,10 +54,7 @@ def _collection(path: str) -> dict[str, Any]:
         "fingerprint": collection.fingerprint,
         "model": collection.card.get("model"),
         "counts": [{name: count[key] for name, key in named.items()} for count in counts],
-        "columns": [
-            {"column": field.name, "type": str(field.type), "empty": _empty(collection, field)}
-            for field in collection.schema
-        ],
+        "columns": [{"column": f.name, "type": str(f.type), "empty": _empty(collection, f)} for f in collection.schema],
         "first_errors": errors.select(["source", "reason"]).slice(0, 5).to_pylist(),
     }
 

@@ -76,10 +76,9 @@ def main(config: Config) -> None:
     try:
         _pull(config)
     except EncoderError as error:
-        if error.hint != EncoderError.usual:
-            raise
-        hint = "`lookalike pull --help` lists the options; docs/reference/towers.md what is read and what towers can do"
-        raise EncoderError(error.message, hint=hint) from error
+        if error.hint == EncoderError.usual:  # which is the command that was just given
+            error.hint = "`lookalike pull --help` lists the options; docs/reference/towers.md what can be read"
+        raise
 
 
 def _pull(config: Config) -> None:
@@ -105,8 +104,7 @@ def _pull(config: Config) -> None:
     tower, count = type(encoder.tower).__name__.removesuffix("Config"), parameters(encoder.tower)
     note(
         f"`{config.out}`: {tower}, {count / 1e6:.{1 if count >= 1e5 else 3}f} M parameters, "
-        f"{encoder.preprocess.size} px, {encoder.tower.features} features, "
-        f"embedding of {encoder.projection.dimension}"
+        f"{encoder.preprocess.size} px, {encoder.tower.features} features, embedding of {encoder.projection.dimension}"
         + (f", texts of up to {text.config.context} tokens" if text else "")
     )
 

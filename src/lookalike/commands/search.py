@@ -70,10 +70,6 @@ def _check(config: Config) -> None:
         raise UsageError("`--text` holds no words.", hint='--text "a red kettle"')
     if config.k < 1:
         raise UsageError(f"`-k` is {config.k}; at least 1 match is needed.", hint="-k 5")
-    for image in config.images:
-        if image != "-" and (not Path(image).exists() or Path(image).is_dir()):
-            found = "is a directory" if Path(image).is_dir() else "does not exist"
-            raise UsageError(f"`{image}` {found}.", hint="IMAGE is an image file; several may be given")
     if config.sheet:
         from lookalike.pages.sheet import check_suffix
 
@@ -84,7 +80,11 @@ def _readable(image: str) -> str | bytes:
     """`image`, or the bytes of what can be read only once: a pipe, standard input."""
     if image == "-":
         return sys.stdin.buffer.read()
-    return image if Path(image).is_file() else Path(image).read_bytes()
+    path = Path(image)
+    if path.is_dir() or not path.exists():
+        found = "is a directory" if path.is_dir() else "does not exist"
+        raise UsageError(f"`{image}` {found}.", hint="IMAGE is an image file; several may be given")
+    return image if path.is_file() else path.read_bytes()
 
 
 def _matches(config: Config, images: "Sequence[str | bytes]", names: Sequence[str]) -> "Matches":
@@ -112,7 +112,8 @@ def _matches(config: Config, images: "Sequence[str | bytes]", names: Sequence[st
     try:
         index = Index.open(config.collection, column)
     except CollectionError as error:
-        raise CollectionError(error.message, hint=error.hint.replace("MODEL", model)) from error
+        error.hint = error.hint.replace("MODEL", model)
+        raise
     if left_out := len(collection) - len(index):
         words = "images have no vector yet and are left out; `lookalike index` adds it"
         note(f"{left_out:,} of {len(collection):,} {words}")

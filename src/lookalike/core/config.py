@@ -30,16 +30,10 @@ __all__ = ["did_you_mean", "from_json", "in_range", "option", "parse", "to_json"
 def option(
     *, positional: bool = False, short: str = "", metavar: str = "", was: str = "", added: bool = False, **default: Any
 ) -> Any:
-    """A dataclass field that says how it looks on the command line.
+    """A dataclass field that says how it looks on the command line, and in files written by earlier versions.
 
-    Args:
-        positional: Given by place, without a flag.
-        short: One letter for a short flag: "k" allows `-k 5`.
-        metavar: What the help calls the value: "COLL".
-        was: The name that files written by earlier versions have for it.
-        added: Whether such files lack it. It is then written only where it is not the default, so that what has a
-            fingerprint keeps it.
-        default: `default` or `default_factory`; a field with neither is required.
+    `was` is the name that those have for it; `added` says that they lack it: it is then written only where it is not
+    the default, so that what has a fingerprint keeps it.
     """
     metadata = {"positional": positional, "short": short, "metavar": metavar, "was": was, "added": added}
     return dataclasses.field(metadata=metadata, **default)
@@ -67,13 +61,8 @@ def in_range(config: Any, low: float, high: float, *names: str) -> None:
 def parse(kind: type[T], argv: Sequence[str], *, prog: str, description: str, default: T | None = None) -> T:
     """An instance of the dataclass `kind` from `argv`.
 
-    Args:
-        kind: A frozen dataclass; nested ones become dotted flags (`--loss.margin`).
-        argv: The arguments behind the verb.
-        prog: What the help calls the program: "lookalike search".
-        description: The help's first words.
-        default: An instance whose values hold where `argv` says nothing. A union in the tree keeps the member
-            that the default has.
+    Nested dataclasses become dotted flags (`--loss.margin`). The values of `default` hold where `argv` says nothing; a
+    union in the tree keeps the member that it has. The help begins with `description`.
 
     Raises:
         UsageError: An unknown option, a missing one, or a value that isn't allowed.
@@ -227,14 +216,9 @@ def to_json(value: Any) -> Any:
 
 
 def from_json(kind: Any, data: Any, where: str = "") -> Any:
-    """The value of type `kind` that `to_json` turned into `data`.
+    """The value of type `kind` that `to_json` turned into `data`: every field must be there, and nothing else.
 
-    Nothing is guessed: every field must be there, and nothing else.
-
-    Args:
-        kind: A dataclass, a union of them, a tuple or Literal of what JSON has.
-        data: What `json` read.
-        where: The place of `data` in the whole, for the errors: "tower.depth".
+    Errors tell the place of `data` in the whole, `where`: "tower.depth".
 
     Raises:
         UsageError: A field is missing, unknown or of another type.
