@@ -52,8 +52,8 @@ def main(config: Config) -> None:
             f"collection; the arguments are {len(config.places)}.",
             hint="lookalike evaluate MODEL COLL, or lookalike evaluate --embeddings FILE COLL",
         )
-    model, path = config.places if config.embeddings is None else (None, *config.places)
-    collection = Collection.open(path)
+    *models, path = config.places
+    model, collection = next(iter(models), None), Collection.open(path)
     Roles.of(collection.table(COLUMNS), config.split)  # a wrong split is told before hours of embedding
     if config.text is not None:
         document, words = _by_text(config.text, config, model, collection)
