@@ -49,11 +49,6 @@ class ArcFace:
         """
         return _add_angle(cos_B, self.margin)
 
-    @property
-    def lowest(self) -> float:
-        """The least value of `margin_cosine`."""
-        return -1.0 - self.margin * math.sin(self.margin)
-
 
 @dataclass(frozen=True)
 class CosFace:
@@ -72,11 +67,6 @@ class CosFace:
         """The cosine that the true class is given: `cos_B` - margin."""
         return jnp.clip(cos_B, -1.0, 1.0) - self.margin
 
-    @property
-    def lowest(self) -> float:
-        """The least value of `margin_cosine`."""
-        return -1.0 - self.margin
-
 
 Margin = ArcFace | CosFace
 
@@ -92,8 +82,10 @@ def margin_loss(margin: Margin, cos_BC: Float[Array, "B C"], label_B: Int32[Arra
     hard_B = margin.margin_cosine(true_B)
     logit_BC = margin.scale * jnp.where(true_BC, hard_B[:, None], cos_BC)
     # No cosine exceeds 1, so `scale` can stand for the row's maximum, which saves a pass over B x C, as long as the
-    # least term does not vanish beside it.
-    if margin.scale * (1.0 - margin.lowest) <= _SAFE_EXPONENT:
+    # least term, that of the opposite direction, does not vanish beside it.
+    with jax.ensure_compile_time_eval():
+        lowest = float(margin.margin_cosine(jnp.float32(-1.0)))
+    if margin.scale * (1.0 - lowest) <= _SAFE_EXPONENT:
         top_B = jnp.full_like(hard_B, margin.scale)
     else:
         top_B = jax.lax.stop_gradient(logit_BC.max(axis=1))
