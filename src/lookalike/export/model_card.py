@@ -128,7 +128,6 @@ def checked(facts: Mapping[str, Any]) -> str:
 
 
 def _made(card: Card) -> dict[str, str]:
-    """Data and recipe."""
     rows = {"recipe": str(card["recipe"])} if "recipe" in card else {}
     if "data" in card:
         rows["data"] = f"`{Path(str(card['data'])).name}`"
@@ -144,7 +143,6 @@ def _made(card: Card) -> dict[str, str]:
 
 
 def _metrics(measured: Any, definitions: Mapping[str, str]) -> str:
-    """Scores, before and after, and what they mean."""
     if not isinstance(measured, Mapping) or not measured:
         return ""
     names = list(dict.fromkeys(name for values in measured.values() for name in values))

@@ -34,8 +34,7 @@ class Written:
     """What a target wrote."""
 
     code: str
-    """Python lines that load it and define `embed(path)`: an image file to its vector [D] of unit length. Run in the
-    directory; the README shows them and the check runs them."""
+    """Python lines, run in the directory, that load it and define `embed(path)`: an image file to its vector [D]."""
     keeps: str
     """One or two sentences for the README: what of the encoder is inside, and what is not."""
     read_back: tuple[EncoderConfig, Tensors] | None = None

@@ -6,6 +6,7 @@ model, and the README's lines apply it. timm knows an architecture by its name a
 
 from collections.abc import Mapping
 from dataclasses import replace
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -131,9 +132,12 @@ def write_timm(export: Export, directory: Path) -> Written:
 
 
 def write_safetensors(export: Export, directory: Path) -> Written:
-    """The tensors alone, under the names of the layout that the tower was published in."""
-    config, name = export.config, layout_of(export.config, export.card)
-    file = directory / "model.safetensors"
+    """The tensors alone, named as in the layout that the tower came in, else in transformers', else as we do."""
+    config, file = export.config, directory / "model.safetensors"
+    came_in = (origin.get("layout") for origin in lineage(export.card))
+    held = (name for name in came_in if name in WEIGHTS and holds(WEIGHTS[name], config.tower))
+    usual = (n for n, layout in WEIGHTS.items() if layout.library == "transformers" and described_in(layout, config))
+    name = next(chain(held, usual), None)
     if name is None:
         write_tensors(file, below("tower", export.tensors))
         found = read_safetensors(file)
@@ -149,15 +153,6 @@ def write_safetensors(export: Export, directory: Path) -> Written:
         code += f"projection = load_file('{PROJECTION}')\n"
         keeps += f" `{PROJECTION}` has `weight` [features, dimension] and `bias` [dimension]."
     return Written(code, keeps, (config, {f"tower.{name}": tensor for name, tensor in found.items()} | projection))
-
-
-def layout_of(config: EncoderConfig, card: Mapping[str, Any]) -> str | None:
-    """The layout that the tower came in, or else the one of transformers; None: neither has a place for it."""
-    for origin in lineage(card):
-        if (name := origin.get("layout")) in WEIGHTS and holds(WEIGHTS[name], config.tower):
-            return str(name)
-    holders = (n for n, layout in WEIGHTS.items() if layout.library == "transformers" and described_in(layout, config))
-    return next(holders, None)
 
 
 SAFETENSORS = Target(write_safetensors, "safetensors")

@@ -99,5 +99,4 @@ def _resampled(x: Tensor, down: Tensor, across: Tensor, shorter: Tensor, antiali
 
 @no_type_check
 def _rounded(x: Tensor) -> Tensor:
-    """Whole numbers from 0 to 255; halves go up, as in Pillow."""
     return torch.floor(x + 0.5).clamp(0.0, 255.0)

@@ -21,13 +21,7 @@ def check_name(repository: str) -> None:
 
 
 def upload(files: Mapping[str, Path | bytes], repository: str, private: bool) -> str:
-    """Make the repository if it is not there, commit every file, and return the address of the commit.
-
-    Args:
-        files: Where each lies, or its content, by its name in the repository.
-        repository: ORG/NAME.
-        private: Whether a new repository can be seen by its owners alone; one that is there stays as it is.
-    """
+    """Make the repository if it is not there (if it is, it stays as `private` as it is); the address of the commit."""
     from huggingface_hub import CommitOperationAdd, HfApi
 
     operations = [CommitOperationAdd(path_in_repo=name, path_or_fileobj=content) for name, content in files.items()]

@@ -69,10 +69,7 @@ def write_export(
 
 
 def _vectors(target: Target, written: Written, directory: Path) -> tuple[Vectors, str]:
-    """The export's vectors of the drawn images, and what computed them.
-
-    Where the library that reads the target is not installed, the files are read back by our own importer.
-    """
+    """The export's vectors of the drawn images by the library that reads it, or else read back by us; and by whom."""
     missing = absent(target.reads)
     if target.reads and not missing:
         return parity.by_lines(written.code, directory), ", ".join(_versioned(target, name) for name in target.reads)
