@@ -16,8 +16,8 @@ from lookalike.encoders.config import EncoderConfig
 from lookalike.export import published
 from lookalike.export.parts import Export
 from lookalike.imaging.preprocess import Preprocess
-from lookalike.published.layouts.timm_convnext import CONVNEXTS
-from lookalike.published.layouts.timm_families import VITS
+from lookalike.published.layouts.timm import CONVNEXTS
+from lookalike.published.layouts.timm_vit import VITS
 from lookalike.published.processors import ratio
 from lookalike.towers import SwinConfig, Tower, ViTConfig
 from lookalike.towers.efficientnet import EFFICIENTNETS

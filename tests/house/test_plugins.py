@@ -18,7 +18,7 @@ ROOT = Path(lookalike.__file__).parent
 # Room -> the name of its table, whose values are module paths or things of the room's modules, and files that are none.
 TABLES: dict[str, tuple[str, set[str]]] = {
     "data.sources": ("SOURCES", {"beside", "csv_table", "listed", "listing"}),
-    "published.layouts": ("WEIGHTS", {"text", "timm", "timm_families"}),
+    "published.layouts": ("WEIGHTS", {"text"}),
     "recipes": ("RECIPES", set()),
     "export": (
         "TARGETS",

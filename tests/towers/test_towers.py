@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from lookalike.core.errors import EncoderError
-from lookalike.published.layouts.timm_convnext import CONVNEXTS
+from lookalike.published.layouts.timm import CONVNEXTS
 from lookalike.towers import ConvNetConfig, MobileNetV2Config, Tower, ViTConfig, pads
 from lookalike.towers.efficientnet import EFFICIENTNETS
 from lookalike.towers.mobilenet_v4 import MOBILENETS_V4

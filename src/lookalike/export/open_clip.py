@@ -19,8 +19,7 @@ from lookalike.export.lines import embedding_lines
 from lookalike.export.parts import Export, Target, Written, refused
 from lookalike.export.published import PROJECTION, hold, put
 from lookalike.published.layout import write_tensors
-from lookalike.published.layouts.open_clip import silence
-from lookalike.published.layouts.text import TEXTS, describe_open_clip, export_text, read_published_text
+from lookalike.published.layouts.text import TEXTS, describe_open_clip, export_text, read_published_text, silence
 from lookalike.published.processors import from_open_clip
 
 _WITHOUT_TEXT = "`--to transformers` leaves the text side out"

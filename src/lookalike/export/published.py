@@ -20,9 +20,7 @@ from lookalike.published.layout import Layout, described_in, export_tensors, hol
 from lookalike.published.layouts import WEIGHTS, holding
 from lookalike.published.processors import from_timm, write_processor
 from lookalike.published.stored import Published
-from lookalike.published.table import gather
 from lookalike.towers import ViTConfig
-from lookalike.towers.programs.declare import shapes_of
 
 Held = tuple[Layout, dict[str, Any], EncoderConfig, Tensors]
 """A layout, an encoder's config file in it, and the encoder as it has it."""
@@ -142,10 +140,10 @@ def write_safetensors(export: Export, directory: Path) -> Written:
         write_tensors(file, below("tower", export.tensors))
         found = read_safetensors(file)
     else:
-        layout, shapes = WEIGHTS[name], shapes_of(config.tower)
+        layout = WEIGHTS[name]
         write_tensors(file, export_tensors(layout, config, export.tensors))
         with Published(directory, file.name, layout.renamed) as published:
-            found = gather(published, layout.keys(config.tower), shapes, layout.prefixes[0], layout.ignored)
+            found = layout.tensors(published, config.tower, layout.prefixes[0])
     projection = write_projection(config, export.tensors, directory)
     code = f"from safetensors.numpy import load_file\n\ntower = load_file('{file.name}')\n"
     keeps = f"Tensors alone, float32: the tower in {f'the layout {name}' if name else 'our own names'}."

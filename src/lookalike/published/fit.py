@@ -10,7 +10,7 @@ import numpy as np
 from jaxtyping import Float
 
 from lookalike.core.errors import EncoderError
-from lookalike.encoders.config import EncoderConfig, ProjectionConfig, Tensors
+from lookalike.encoders.config import EncoderConfig, Tensors, tensor_shapes
 from lookalike.imaging.preprocess import Preprocess
 from lookalike.imaging.resample import Filter, matrix
 from lookalike.towers import Pooling, ViTConfig
@@ -45,23 +45,42 @@ def adapt(
     Raises:
         EncoderError: The tower has no such thing, or a trained projection would get other features than it learned.
     """
-    if stride is not None or layer is not None or projected is not None:
-        _vit(config)
-    _refuse_trained(config, layer, pooling, projected)
-    if projected is not None and _vit(config).head is None:
-        raise EncoderError("The tower has no projection behind its pooling.", hint="leave `--features` out")
-    tensors = dict(tensors)
-    if size is not None or stride is not None:
-        config, tensors = _cut_anew(config, tensors, config.preprocess.size if size is None else size, stride)
-    if layer is not None:
-        config, tensors = _read_at(config, tensors, layer)
+    tower, tensors = config.tower, dict(tensors)
+    if not isinstance(tower, ViTConfig):
+        if any(change is not None for change in (stride, layer, projected)):
+            name = type(tower).__name__.removesuffix("Config")
+            raise EncoderError(
+                f"Patches, layers and projections are a ViT's to choose; this tower is of another kind ({name})."
+            )
+        if size is not None and size < LEAST:
+            raise EncoderError(
+                f"`--size` is {size}; a tower that halves its map five times sees nothing below {LEAST} px.",
+                hint=f"`--size {LEAST}` or more",
+            )
+    if config.projection.kind != "identity" and any(change is not None for change in (layer, pooling, projected)):
+        raise EncoderError(
+            "The encoder's projection was learned from the features that the tower gives now.",
+            hint="adapt the model that it was trained from, and train again",
+        )
+    preprocess = config.preprocess if size is None else resized(config.preprocess, size)
     if pooling is not None:
-        config, tensors = _pooled(config, tensors, pooling)
-    if projected is False:
-        config = _with_tower(config, replace(_vit(config), head=None))
-        tensors.pop("tower.head.weight", None)
-        tensors.pop("tower.head.bias", None)
-    return config, tensors
+        config = replace(config, pooling=pooling)  # checked against the tower as it is
+    if isinstance(tower, ViTConfig):
+        if projected is not None and tower.head is None:
+            raise EncoderError("The tower has no projection behind its pooling.", hint="leave `--features` out")
+        if size is not None or stride is not None:
+            tower = _cut_anew(tower, tensors, preprocess.size, stride)
+        if layer is not None:
+            tower = _read_at(tower, tensors, layer)
+        if projected is False:
+            tower = replace(tower, head=None, head_bias=False)
+        if pooling not in (None, "attention"):
+            tower = replace(tower, pool_heads=None, pool_hidden=None)
+    projection = config.projection
+    if projection.kind == "identity":
+        projection = replace(projection, features=tower.features, dimension=tower.features)
+    config = replace(config, tower=tower, preprocess=preprocess, projection=projection)
+    return config, {name: tensors[name] for name in tensor_shapes(config)}
 
 
 def resized(preprocess: Preprocess, size: int) -> Preprocess:
@@ -77,73 +96,24 @@ def resampled(grid: Float[np.ndarray, "n n F"], side: int, resampling: Resamplin
     return result.astype(np.float32)
 
 
-def _vit(config: EncoderConfig) -> ViTConfig:
-    if not isinstance(config.tower, ViTConfig):
-        name = type(config.tower).__name__.removesuffix("Config")
-        raise EncoderError(
-            f"Patches, layers and projections are a ViT's to choose; this tower is of another kind ({name})."
-        )
-    return config.tower
-
-
-def _refuse_trained(config: EncoderConfig, *changes: object) -> None:
-    if config.projection.kind != "identity" and any(change is not None for change in changes):
-        raise EncoderError(
-            "The encoder's projection was learned from the features that the tower gives now.",
-            hint="adapt the model that it was trained from, and train again",
-        )
-
-
-def _with_tower(config: EncoderConfig, tower: ViTConfig, pooling: Pooling | None = None) -> EncoderConfig:
-    projection = config.projection
-    if projection.kind == "identity":
-        projection = ProjectionConfig("identity", tower.features, tower.features, projection.l2_normalize_input)
-    return replace(config, tower=tower, projection=projection, pooling=pooling or config.pooling)
-
-
-def _cut_anew(config: EncoderConfig, tensors: Tensors, size: int, stride: int | None) -> tuple[EncoderConfig, Tensors]:
+def _cut_anew(old: ViTConfig, tensors: Tensors, size: int, stride: int | None) -> ViTConfig:
     """Another size or stride; learned positions follow the grid of patches."""
-    preprocess = resized(config.preprocess, size)
-    old = config.tower
-    if not isinstance(old, ViTConfig):
-        if size < LEAST:
-            raise EncoderError(
-                f"`--size` is {size}; a tower that halves its map five times sees nothing below {LEAST} px.",
-                hint=f"`--size {LEAST}` or more",
-            )
-        return replace(config, preprocess=preprocess), tensors
     new = replace(old, size=size, stride=old.stride if stride is None else stride)
     if old.positions != "none" and new.grid != old.grid:
         position, first = tensors["tower.position"], int(old.positions == "all")
         grid = position[first:].reshape(old.grid, old.grid, old.width)
         patches = resampled(grid, new.grid, old.resampling).reshape(-1, old.width)
         tensors["tower.position"] = np.concatenate([position[:first], patches])
-    return replace(config, tower=new, preprocess=preprocess), tensors
+    return new
 
 
-def _read_at(config: EncoderConfig, tensors: Tensors, layer: int) -> tuple[EncoderConfig, Tensors]:
+def _read_at(tower: ViTConfig, tensors: Tensors, layer: int) -> ViTConfig:
     """The first blocks alone."""
-    tower = _vit(config)
     kept = layer if layer > 0 else tower.layers + 1 + layer
     if not 0 < kept <= tower.layers:
         raise EncoderError(
             f"There is no layer {layer} in a tower of {tower.layers}.",
             hint=f"1 to {tower.layers}, or -{tower.layers} to -1 from the end",
         )
-    blocks = {name: t[:kept] for name, t in tensors.items() if name.startswith("tower.blocks.")}
-    return _with_tower(config, replace(tower, layers=kept)), tensors | blocks
-
-
-def _pooled(config: EncoderConfig, tensors: Tensors, pooling: Pooling) -> tuple[EncoderConfig, Tensors]:
-    """Another pooling; the tensors of an attention pooling that is not asked for go."""
-    tower = config.tower
-    if not isinstance(tower, ViTConfig) or pooling == "attention" or tower.pool_heads is None:
-        return replace(config, pooling=pooling), tensors
-    kept = {name: tensor for name, tensor in tensors.items() if not name.startswith("tower.pool.")}
-    bare = replace(tower, pool_heads=None, pool_hidden=None)
-    if pooling not in bare.poolings:
-        raise EncoderError(
-            f"Pooling {pooling!r} does not go with this tower.",
-            hint=f"for this one: {', '.join(('attention', *bare.poolings))}",
-        )
-    return _with_tower(config, bare, pooling), kept
+    tensors |= {name: tensor[:kept] for name, tensor in tensors.items() if name.startswith("tower.blocks.")}
+    return replace(tower, layers=kept)

@@ -1,12 +1,12 @@
 """What a published layout is, and how a tower is read from one and written in one.
 
-A layout is two tables, of keys (`table.py`) and of fields (`fields.py`), and what no table can say. What is written is
-read back by the same layout, so that it can't be right in one direction only.
+A layout is two tables (`table.py`) and what no table can say. What is written is read back by the same layout.
 """
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, Literal
 
 import numpy as np
@@ -15,11 +15,10 @@ from lookalike.core.errors import EncoderError
 from lookalike.core.files import write_json
 from lookalike.encoders.config import EncoderConfig, ProjectionConfig, Tensors, check_tensors, tensor_shapes
 from lookalike.imaging.preprocess import Preprocess
-from lookalike.published.fields import Field, read_fields, write_fields
 from lookalike.published.fit import adapt, resized
 from lookalike.published.processors import from_transformers
-from lookalike.published.stored import Published, described_by, part, understood
-from lookalike.published.table import Key, gather, scatter
+from lookalike.published.stored import Published, described_by, understood
+from lookalike.published.table import Field, Form, Key, Names, gather, keys_of, read_fields, scatter, write_fields
 from lookalike.towers import Tower, ViTConfig
 from lookalike.towers.programs.declare import shapes_of
 
@@ -29,20 +28,63 @@ Found = Mapping[str, tuple[int, ...]]
 Parts = tuple[EncoderConfig, Tensors]
 
 
-@dataclass(frozen=True)
-class Layout:
+@dataclass(frozen=True, kw_only=True)
+class TowerFiles:
+    """How a tower lies in a directory."""
+
+    files: tuple[str, str] = ("config.json", "model.safetensors")
+    """Names of the config and of the tensors."""
+    matches: Callable[[dict[str, Any]], bool]
+    """Whether a config of that name is of this layout."""
+    names: Names | Callable[[Any], Names]
+    """The key table, or the one for the config of a tower."""
+    forms: Mapping[str, Form] | Callable[[Any], Mapping[str, Form]] = lambda _: {}
+    """How some tensors are laid out, where that is not as usual."""
+    anchor: str
+    """One of their names that every file has, by which the prefix is found."""
+    prefixes: tuple[str, ...] = ("",)
+    """What may stand before the names of the table; export writes the first."""
+    ignored: tuple[str, ...] = ()
+    """Patterns of tensors that are known and not needed (whole names, prefix included)."""
+    joined: Callable[[Tensors], Tensors] = lambda tensors: tensors
+    """What becomes ours of tensors that the table has gathered by our names."""
+    renamed: tuple[tuple[str, str], ...] = ()
+    """Pieces of names as other writers of the same layout have them, and as the table has them."""
+
+    def described(self, path: Path) -> dict[str, Any] | None:
+        """The config in a directory; None if there is none of this layout."""
+        config = path / self.files[0]
+        found = described_by(config) if config.exists() else {}
+        return found if self.matches(found) else None
+
+    def has_tensors(self, path: Path) -> bool:
+        """Whether the tensors lie there too, in one file or several."""
+        return any((path / f"{self.files[1]}{ending}").exists() for ending in ("", ".index.json"))
+
+    def place(self, published: Published) -> tuple[str, Found] | None:
+        """What stands before the names in a file, and the shapes without it; None if it has no such tower."""
+        prefix = next((prefix for prefix in self.prefixes if prefix + self.anchor in published.shapes), None)
+        if prefix is None:
+            return None
+        return prefix, {name.removeprefix(prefix): shape for name, shape in published.shapes.items()}
+
+    def keys(self, tower: Any) -> tuple[Key, ...]:
+        """Where the tensors of a tower are; LookupError or AttributeError if there is no place for one."""
+        names = self.names(tower) if callable(self.names) else self.names
+        return keys_of(tower, names, self.forms(tower) if callable(self.forms) else self.forms)
+
+    def tensors(self, published: Published, tower: Any, prefix: str) -> Tensors:
+        """The tower's tensors from an open file."""
+        with understood(published.path, self.files[1]):
+            return self.joined(gather(published, self.keys(tower), shapes_of(tower), prefix, self.ignored))
+
+
+@dataclass(frozen=True, kw_only=True)
+class Layout(TowerFiles):
     """A published form of a model directory."""
 
     library: Literal["transformers", "timm", "open_clip"]
     """Whose it is."""
-    files: tuple[str, str]
-    """Names of the config and of the tensors."""
-    matches: Callable[[dict[str, Any]], bool]
-    """Whether a config of that name is of this layout."""
-    anchor: str
-    """A name of the table that every file has, by which the prefix is found."""
-    keys: Callable[[Any], tuple[Key, ...]]
-    """The table for the config of a tower."""
     read: Callable[[Path, dict[str, Any], Found], tuple[Tower, Any]]
     """Tower and pooling from the config and the shapes of the tensors; the path is for errors."""
     prepare: Callable[[Path, dict[str, Any], Any], Preprocess]
@@ -53,12 +95,6 @@ class Layout:
     """Which output of the library's model are the features, as Python behind a dot; None: none is."""
     restated: Callable[[EncoderConfig, Tensors], Parts] = lambda config, tensors: (config, tensors)
     """The same function as the layout has it, where one of ours has several forms."""
-    prefixes: tuple[str, ...] = ("",)
-    """What may stand before the names of the table; export writes the first."""
-    ignored: tuple[str, ...] = ()
-    """Patterns of tensors that are known and not needed (whole names, prefix included)."""
-    renamed: tuple[tuple[str, str], ...] = ()
-    """Pieces of names as other writers of the same layout have them, and as the table has them."""
     beside: Callable[[Any], Tensors] = lambda _: {}
     """Tensors (by the config of a tower) that the layout has and no features depend on: `ignored` on the way in."""
     resizes: bool = False
@@ -71,65 +107,61 @@ class Layout:
 
 def transformers(
     tower: type,
-    types: tuple[str, ...],
-    named: Callable[[Any], tuple[str, str]],
+    classes: Mapping[str, str],
     fields: Sequence[Field],
     *,
+    written: Callable[[Any], str] | None = None,
     fixed: Mapping[str, Any] | None = None,
     seen: Callable[[Found], dict[str, Any]] = lambda _: {},
     told: Callable[[dict[str, Any], Found], dict[str, Any]] = lambda described, _: described,
-    pooling: Callable[[Any], str] = lambda _: "class",
+    outputs: Mapping[str, str] = MappingProxyType({"mean": "pooler_output"}),
+    ignored: tuple[str, ...] = (),
     **facts: Any,
 ) -> Layout:
-    """A layout of transformers.
+    """A layout of transformers, whose features are by attention where a tower has that, else by the first pooling.
 
     Args:
         tower: The class of its towers.
-        types: The values of `model_type`.
-        named: `model_type` and class that hold a tower.
-        fields: The table.
+        classes: `model_type` -> class; the last, or that which is `written`, can hold a tower alone.
+        fields: The table, without the number of channels.
+        written: `model_type` for a tower.
         fixed: Our fields that all of its towers share.
         seen: Our fields that the shapes of the tensors tell.
         told: The part of a config that describes the tower.
-        pooling: How transformers makes features of a tower.
+        outputs: Pooling -> output of the class; `{prefix}` stands for the tokens before the patches.
+        ignored: As in `Layout`, without what may stand behind any tower, or beside its tokens.
         facts: More fields of `Layout`.
     """
+    fields = (*fields, Field(None, "num_channels", 3))
 
     def read(path: Path, described: dict[str, Any], shapes: Found) -> tuple[Tower, Any]:
         ours = read_fields(fields, told(described, shapes), path)
         made = tower(**{**ours, **(fixed or {}), **seen(shapes)})
-        return made, pooling(made)
+        return made, "attention" if "attention" in made.poolings else made.poolings[0]
 
     def describe(config: EncoderConfig) -> dict[str, Any] | None:
         words = write_fields(fields, config.tower) if isinstance(config.tower, tower) else None
         if words is None:
             return None
-        kind, name = named(config.tower)
+        kind = written(config.tower) if written else list(classes)[-1]
+        name = classes[kind] + ("WithProjection" if getattr(config.tower, "head", None) else "")
         return {"architectures": [name], "model_type": kind, "image_size": config.preprocess.size, **words}
 
+    def features(config: EncoderConfig) -> str | None:
+        found = outputs.get(config.pooling)
+        if found and getattr(config.tower, "head", None):
+            return "image_embeds"
+        return found and found.replace("{prefix}", str(getattr(config.tower, "prefix", 0)))
+
+    how = {"prepare": lambda path, _described, _tower: from_transformers(path), "describe": describe}
     return Layout(
-        "transformers",
-        ("config.json", "model.safetensors"),
-        lambda described: described.get("model_type") in types,
+        library="transformers",
+        matches=lambda described: described.get("model_type") in list(classes),
         read=read,
-        **{"prepare": lambda path, _described, _tower: from_transformers(path), "describe": describe, **facts},
+        features=features,
+        ignored=(*ignored, "*classifier.*", "*pooler.dense.*", "*embeddings.mask_token", "*embeddings.position_ids"),
+        **(how | facts),
     )
-
-
-def token_features(config: EncoderConfig) -> str | None:
-    """Behind the last norm, which these classes of transformers have in both of their outputs."""
-    tokens = f"last_hidden_state[:, {config.tower.prefix if isinstance(config.tower, ViTConfig) else 0}:].mean(dim=1)"
-    return {"class": "pooler_output", "attention": "pooler_output", "mean": tokens}.get(config.pooling)
-
-
-def map_features(config: EncoderConfig) -> str | None:
-    """The mean over a map, which is what these classes of transformers pool by."""
-    return "pooler_output" if config.pooling == "mean" else None
-
-
-def part_of(name: str) -> Callable[[dict[str, Any], Found], dict[str, Any]]:
-    """For `told`: what a config has under `name`, or all of it."""
-    return lambda described, _: part(described, name) or described
 
 
 def import_model(
@@ -137,12 +169,8 @@ def import_model(
 ) -> tuple[EncoderConfig, Tensors]:
     """Our config and tensors from a directory in `layout`; the projection is the identity.
 
-    Args:
-        layout: The layout.
-        path: The directory.
-        size: Side of the input, in pixels; None: as published. Here, and not later, so that positions are interpolated
-            once, from those that are stored.
-        stride: Distance between a ViT's patches, in pixels; None: as published.
+    `size` is the side of the input and `stride` the distance between a ViT's patches, in pixels; None: as published.
+    Both are asked here, and not later, so that positions are interpolated once, from those that are stored.
 
     Raises:
         EncoderError: A tensor is missing, left over, of a wrong shape, or of a dtype that isn't a float of 16 or 32
@@ -150,33 +178,26 @@ def import_model(
     """
     described = described_by(path / layout.files[0])
     with Published(path, layout.files[1], layout.renamed) as published:
-        prefix = _prefix(layout, published.shapes, path)
-        theirs = {name.removeprefix(prefix): shape for name, shape in published.shapes.items()}
+        if (place := layout.place(published)) is None:
+            raise EncoderError(
+                f"`{path / layout.files[1]}` has no tensor `{layout.prefixes[0]}{layout.anchor}`: it is no image tower "
+                f"of the kind that `{layout.files[0]}` describes."
+            )
+        prefix, theirs = place
         with understood(path, layout.files[0]):
             tower, pooling = layout.read(path, described, theirs)
             wanted = layout.prepare(path, described, tower)
             stored = resized(wanted, tower.only_size or wanted.size) if layout.resizes else wanted
             projection = ProjectionConfig("identity", tower.features, tower.features)
             config = EncoderConfig(tower, pooling, stored, projection)
-            keys, shapes = layout.keys(tower), shapes_of(tower)
-        gathered = gather(published, keys, shapes, prefix, layout.ignored)
-        tensors = {f"tower.{name}": tensor for name, tensor in gathered.items()}
+            layout.keys(tower)
+        tensors = {f"tower.{name}": tensor for name, tensor in layout.tensors(published, tower, prefix).items()}
     check_tensors(tensor_shapes(config), tensors, str(path))
     wanted = wanted if size is None else resized(wanted, size)
     if wanted == config.preprocess and stride is None:
         return config, tensors
     config, tensors = adapt(config, tensors, size=wanted.size, stride=stride)
     return replace(config, preprocess=wanted), tensors
-
-
-def _prefix(layout: Layout, names: Found, path: Path) -> str:
-    for prefix in layout.prefixes:
-        if prefix + layout.anchor in names:
-            return prefix
-    raise EncoderError(
-        f"`{path / layout.files[1]}` has no tensor `{layout.prefixes[0]}{layout.anchor}`: it is no image tower of the "
-        f"kind that `{layout.files[0]}` describes."
-    )
 
 
 def export_tensors(layout: Layout, config: EncoderConfig, tensors: Mapping[str, np.ndarray]) -> Tensors:
@@ -189,7 +210,7 @@ def export_tensors(layout: Layout, config: EncoderConfig, tensors: Mapping[str, 
 def holds(layout: Layout, tower: Tower) -> bool:
     """Whether the layout has a place for every tensor of a tower."""
     try:
-        return {key.ours for key in layout.keys(tower)} == set(shapes_of(tower))
+        return bool(layout.keys(tower))
     except (AttributeError, LookupError):  # a table is made for towers of its own kind
         return False
 
@@ -221,11 +242,7 @@ def write_layout(
 ) -> Parts:
     """The two files of an encoder in `layout`; the preprocessing is in the directory already, or in `described`.
 
-    Returns:
-        What the layout's importer reads from the directory, which is the encoder to the bit.
-
-    Raises:
-        EncoderError: The layout can't hold this tower: another one would come back.
+    Returns what the layout's importer reads from there, which is the encoder to the bit; EncoderError if it is another.
     """
     write_json(path / layout.files[0], described)
     write_tensors(path / layout.files[1], export_tensors(layout, config, tensors))
@@ -240,9 +257,6 @@ def write_tensors(path: Path, tensors: Mapping[str, np.ndarray]) -> None:
     """A safetensors file as torch's libraries expect it, with the counters of batch norms that they keep."""
     from safetensors.numpy import save_file
 
-    counters = {
-        f"{name.removesuffix('running_mean')}num_batches_tracked": np.zeros((), np.int64)
-        for name in tensors
-        if name.endswith(".running_mean")
-    }
+    means = [name for name in tensors if name.endswith(".running_mean")]
+    counters = {f"{name.removesuffix('running_mean')}num_batches_tracked": np.zeros((), np.int64) for name in means}
     save_file({**tensors, **counters}, path, metadata={"format": "pt"})

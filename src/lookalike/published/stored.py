@@ -53,13 +53,14 @@ class Published:
         self.path, self.name, self.renamed = path, name, renamed
         self.shapes: dict[str, tuple[int, ...]] = {}
         self._stack = ExitStack()
-        self._where: dict[str, Any] = {}
-        self._dtypes: dict[str, str] = {}
+        self._where: dict[str, tuple[Any, str, str]] = {}
 
     def __enter__(self) -> "Published":
         from safetensors import SafetensorError, safe_open
 
-        for name in self._files():
+        index = self.path / f"{self.name}.index.json"
+        several = index.exists() and not (self.path / self.name).exists()
+        for name in shard_names(index) if several else [self.name]:
             try:
                 file = self._stack.enter_context(safe_open(self.path / name, "np"))
             except (SafetensorError, FileNotFoundError) as error:
@@ -69,8 +70,7 @@ class Published:
                 piece, key = file.get_slice(stored), stored
                 for theirs, ours in self.renamed:
                     key = key.replace(theirs, ours)
-                self.shapes[key], self._where[key] = tuple(piece.get_shape()), (file, stored)
-                self._dtypes[key] = piece.get_dtype()
+                self.shapes[key], self._where[key] = tuple(piece.get_shape()), (file, stored, piece.get_dtype())
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -78,16 +78,10 @@ class Published:
 
     def get(self, name: str) -> np.ndarray:
         """One tensor as float32."""
-        if self._dtypes[name] not in ("F32", "F16", "BF16"):
-            raise EncoderError(f"Tensor `{name}` of `{self.path}` is {self._dtypes[name]}; expected F32, F16 or BF16.")
-        if self._dtypes[name] == "BF16":
+        file, stored, dtype = self._where[name]
+        if dtype not in ("F32", "F16", "BF16"):
+            raise EncoderError(f"Tensor `{name}` of `{self.path}` is {dtype}; expected F32, F16 or BF16.")
+        if dtype == "BF16":
             import ml_dtypes  # noqa: F401  NumPy does not know the dtype before
-        file, stored = self._where[name]
         array: np.ndarray = file.get_tensor(stored).astype(np.float32)
         return array
-
-    def _files(self) -> list[str]:
-        index = self.path / f"{self.name}.index.json"
-        if (self.path / self.name).exists() or not index.exists():
-            return [self.name]
-        return shard_names(index)

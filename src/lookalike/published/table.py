@@ -1,30 +1,34 @@
-"""Key tables: how a published layout names and lays out the tensors that we have, read in both directions.
+"""The two tables of a published layout. Both ways follow the same rows, so that none can be right in one alone.
 
-A row says which of our tensors it makes and from which of theirs. Import and export follow the same rows, so that a
-table can't be right in one direction only.
+Key tables: what the tensors that we have are called and how they are laid out, with a row for each, or for several
+whose names start alike; a tower takes the rows that it has tensors for. Field tables: what a config calls the facts of
+a tower, and what it means where it leaves one out.
 """
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+import re
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
-from math import isqrt
+from math import isfinite, isqrt
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from lookalike.core.errors import EncoderError
 from lookalike.encoders.config import Tensors
 from lookalike.published.stored import Published
-from lookalike.towers.programs.declare import Shapes
-
-Change = Callable[[np.ndarray], np.ndarray]
+from lookalike.towers import Tower
+from lookalike.towers.programs.declare import Shapes, declare
+from lookalike.towers.text import TextConfig
 
 
 @dataclass(frozen=True)
 class Form:
     """How one of their arrays becomes ours, and back."""
 
-    ours: Change
-    theirs: Change
+    ours: Callable[[np.ndarray], np.ndarray]
+    theirs: Callable[[np.ndarray], np.ndarray]
     axes: int | None = None
     """How many axes their array must have; None: any number."""
 
@@ -40,68 +44,151 @@ PATCH = Form(
     axes=4,
 )
 """A kernel as large as its stride, to a matrix [height * width * in, out]."""
+NEIGHBOURS = Form(PATCH.ours, lambda a: a.reshape(2, 2, -1, a.shape[1]).transpose(3, 2, 0, 1), axes=4)
+"""A kernel of 2 x 2 with stride 2, to a matrix [4 * in, out]."""
 POINT = Form(lambda a: a[:, :, 0, 0].T, lambda a: a.T[:, :, None, None], axes=4)
 """A kernel of one tap, [out, in, 1, 1], to a matrix [in, out]."""
 TOKEN = Form(lambda a: a.reshape(-1), lambda a: a.reshape(1, 1, -1), axes=3)
 """[1, 1, width] to [width]."""
 TOKENS = Form(lambda a: a[0], lambda a: a[None], axes=3)
 """[1, tokens, width] to [tokens, width]."""
+HEADS = Form(lambda a: a.reshape(-1), lambda a: a.reshape(-1, 1, 1), axes=3)
+"""[heads, 1, 1] to [heads]."""
+
+_FORMS = {"class_token": TOKEN, "registers": TOKENS, "position": TOKENS, "pool.probe": TOKEN, "patch.weight": PATCH}
+_FORMS |= {"stages.0.patch.weight": PATCH, "stages.*.patch.weight": NEIGHBOURS}
+_FORMS |= {"blocks.*.squeeze.reduce.weight": POINT, "blocks.*.squeeze.expand.weight": POINT}
+_FORMS |= {"stages.*.blocks.attention.logit_scale": HEADS}
+"""Of our tensors, where a layout says nothing else; matrices and kernels beside these are as torch has them."""
+BARE = {"class_token": SAME, "position": SAME}
+"""How CLIP's libraries have these."""
+
+Names = Mapping[str, str]
+"""Our tensor, or what the names of several start with -> theirs.
+
+`*` stands for any number in ours, and in theirs for the same (`*+1`: the next); `{}` in theirs for the layer, over
+which ours is stacked; `(a|b)` for several that are joined along our last axis, where one that stands twice has two of
+the equal parts; `_` at the end takes the place of the next dot."""
 
 
 @dataclass(frozen=True)
 class Key:
-    """One row of a table."""
+    """One of our tensors, and where it is."""
 
     ours: str
     theirs: tuple[str, ...]
-    """Several are joined along our last axis. `{}` stands for the layer; ours is then stacked over the layers."""
-    form: Form = SAME
-    shares: tuple[int, ...] = ()
-    """How many equal parts of our last axis each of several has; (): one each."""
+    form: Form
+    shares: tuple[int, ...]
+    """How many equal parts of our last axis each of theirs has."""
 
-    def split(self, ours: np.ndarray) -> list[np.ndarray]:
-        """Our array in as many pieces as there are of theirs."""
-        shares = self.shares or (1,) * len(self.theirs)
-        ends = np.cumsum(shares)[:-1] * ours.shape[-1] // sum(shares)
-        return np.split(ours, ends, axis=-1)
+    @property
+    def stacked(self) -> bool:
+        """Whether ours is of all layers."""
+        return "{}" in self.theirs[0]
 
 
-def norm(ours: str, theirs: str) -> tuple[Key, ...]:
-    """Scale and shift."""
-    return Key(f"{ours}.weight", (f"{theirs}.weight",)), Key(f"{ours}.bias", (f"{theirs}.bias",))
+def below(ours: str, theirs: str, names: Names) -> dict[str, str]:
+    """The rows `names` with what stands before ours and before theirs."""
+    return {f"{ours}.{name}": f"{theirs}.{row}" for name, row in names.items()}
 
 
-def linear(ours: str, *theirs: str, biased: tuple[str, ...] | None = None, form: Form = MATRIX) -> tuple[Key, ...]:
-    """Matrices side by side, laid out as `form` says, and the biases of those that have one (`biased`; None: all)."""
-    biases = tuple(f"{name}.bias" for name in (theirs if biased is None else biased))
-    weight = Key(f"{ours}.weight", tuple(f"{name}.weight" for name in theirs), form)
-    return (weight, Key(f"{ours}.bias", biases)) if biases else (weight,)
+def block(
+    theirs: str, norms: str, qkv: str, out: str, up: str, down: str, scale: str = "", ours: str = "blocks"
+) -> dict[str, str]:
+    """The rows of a transformer's blocks; `norms` are the names of both, `#` in a scale stands for 1 and 2."""
+    rows = {"attention.qkv": qkv, "attention.out": out, "mlp.up": up, "mlp.down": down}
+    rows |= {f"norm{i}": norm for i, norm in enumerate(norms.split("|"), 1)}
+    rows |= {f"scale{i}": scale.replace("#", str(i)) for i in (1, 2) if scale}
+    return below(ours, theirs, rows)
+
+
+def pool(theirs: str, probe: str, qkv: str, out: str, norm: str) -> dict[str, str]:
+    """The rows of an attention pooling."""
+    rows = {"probe": probe, "attention.qkv": qkv, "attention.out": out, "norm": norm}
+    return below("pool", theirs, rows | {"mlp.up": "mlp.fc1", "mlp.down": "mlp.fc2"})
+
+
+def keys_of(tower: Tower | TextConfig, names: Names, forms: Mapping[str, Form]) -> tuple[Key, ...]:
+    """Where each tensor of a tower is; LookupError if the table has no row for one."""
+    tensors, keys, known = declare(tower), [], {**_FORMS, **forms}
+    for name, tensor in tensors.items():
+        start, rest = name, ""
+        while (row := names.get(start, names.get(_starred(start)))) is None:
+            start, _, last = start.rpartition(".")
+            rest = f".{last}{rest}"
+            if not start:
+                raise LookupError(name)
+        before, words, after = re.split(r"[()]", row) if "(" in row else (row, "", "")
+        parts = words.split("|")
+        if rest == ".bias" and len(parts) == 3 and tensor.shape[-1] < tensors[f"{start}.weight"].shape[-1]:
+            parts = parts[::2]  # of queries, keys and values, the keys have none
+        rest = {".mean": ".running_mean", ".variance": ".running_var"}.get(rest, rest)
+        theirs = [_filled(f"{before}{part}{after}", start) + rest for part in dict.fromkeys(parts)]
+        usual = {"matrix": MATRIX, "kernel": KERNEL}.get(tensor.kind, SAME)
+        form = known.get(name) or known.get(_starred(name)) or usual
+        shares = tuple(parts.count(part) for part in dict.fromkeys(parts))
+        keys.append(Key(name, tuple(their.replace("_.", "_") for their in theirs), form, shares))
+    return tuple(keys)
+
+
+def _starred(name: str) -> str:
+    return re.sub(r"\b\d+\b", "*", name)
+
+
+def _filled(theirs: str, ours: str) -> str:
+    """Their name with the numbers of ours."""
+    numbers = iter(re.findall(r"\b\d+\b", ours))
+    return re.sub(r"\*([+-]1)?", lambda star: str(int(next(numbers)) + int(star[1] or 0)), theirs)
 
 
 def gather(published: Published, keys: Sequence[Key], shapes: Shapes, prefix: str, ignored: Sequence[str]) -> Tensors:
-    """Our tensors by the rows `keys`; their final shapes are for the caller to check.
-
-    Args:
-        published: The open file.
-        keys: The table.
-        shapes: Of our tensors, by the names of the table.
-        prefix: What stands before the names of the table.
-        ignored: Patterns of tensors that are known and not needed.
+    """Our tensors from an open file; their final `shapes` are for the caller to check.
 
     Raises:
-        EncoderError: A tensor is missing, left over, or of another kind than the table says.
+        EncoderError: A tensor is missing, left over and not of the patterns `ignored`, or of another kind than the
+            table says.
     """
-    _check_names(keys, shapes, prefix, ignored, published)
-    return {key.ours: _gather(key, shapes, prefix, published) for key in keys}
+    names, path = published.shapes, published.path
+    layers = {key.ours: shapes[key.ours][0] if key.stacked else 1 for key in keys}
+    if (most := max(layers.values())) > len(names):
+        raise EncoderError(f"The config of `{path}` has {most:,} layers; its file has {len(names)} tensors.")
+    where = {key: [[_full(prefix, name, i) for name in key.theirs] for i in range(layers[key.ours])] for key in keys}
+    wanted = {name for rows in where.values() for row in rows for name in row}
+    spare = ("*.num_batches_tracked", *ignored)
+    faults = [f"`{name}` is missing" for name in sorted(wanted - names.keys())]
+    faults += [
+        f"`{name}` is unknown"
+        for name in sorted(names.keys() - wanted)
+        if 0 not in names[name] and not any(fnmatchcase(name, pattern) for pattern in spare)
+    ]
+    if faults:
+        more = f"; and {len(faults) - 8} more" if len(faults) > 8 else ""
+        raise EncoderError(f"The tensors of `{path}` do not fit its config: {'; '.join(faults[:8])}{more}.")
+    return {key.ours: _gather(key, rows, published) for key, rows in where.items()}
+
+
+def _gather(key: Key, rows: Sequence[Sequence[str]], published: Published) -> np.ndarray:
+    """Our tensor from those that a file has for each layer; a form gets no array of another number of axes."""
+    layers: list[np.ndarray] = []
+    for names in rows:
+        for name in names:
+            shape, first = list(published.shapes[name]), list(published.shapes[rows[0][-1]])
+            if (axes := key.form.axes) not in (None, len(shape)):
+                raise EncoderError(f"Tensor `{name}` of `{published.path}` has shape {shape}, not {axes} axes.")
+        layers.append(np.concatenate([key.form.ours(published.get(name)) for name in names], axis=-1))
+        if layers[-1].shape != layers[0].shape:
+            raise EncoderError(f"`{name}` of `{published.path}` has shape {shape}, where layer 0 has {first}.")
+    return np.stack(layers) if key.stacked else np.ascontiguousarray(layers[0])
 
 
 def scatter(keys: Sequence[Key], tensors: Mapping[str, np.ndarray], prefix: str) -> Tensors:
     """The way back of `gather`: their tensors, from ours."""
     exported = {}
     for key in keys:
-        ours = tensors[key.ours]
-        for layer, array in enumerate(ours if "{}" in key.theirs[0] else [ours]):
-            for name, part in zip(key.theirs, key.split(array), strict=True):
+        ours, ends = tensors[key.ours], np.cumsum(key.shares)
+        for layer, array in enumerate(ours if key.stacked else [ours]):
+            parts = np.split(array, ends[:-1] * array.shape[-1] // ends[-1], axis=-1)
+            for name, part in zip(key.theirs, parts, strict=True):
                 exported[_full(prefix, name, layer)] = np.ascontiguousarray(key.form.theirs(part))
     return exported
 
@@ -111,56 +198,95 @@ def _full(prefix: str, name: str, layer: int) -> str:
     return name[1:].format(layer) if name.startswith("/") else prefix + name.format(layer)
 
 
-def _layers(shapes: Shapes, key: Key) -> int:
-    return shapes[key.ours][0] if "{}" in key.theirs[0] else 1
+@dataclass(frozen=True)
+class Field:
+    """One row of a table. With nothing but a name and a value it is a fact that all towers of the layout share."""
+
+    ours: str | None
+    """Field of the tower's config; None: the value is fixed, or other rows read it."""
+    theirs: str
+    """Key of their config."""
+    default: Any
+    """What a config that leaves it out means; its type is the type of the value (None: any)."""
+    form: Mapping[Any, Any] | Callable[[Any, Path], Any] | None = None
+    """Their words and ours; or a function of their value and of the path for its errors."""
+    back: Callable[[dict[str, Any]], Any] | None = None
+    """Our value from all of theirs, where it takes more than this one."""
+    there: Callable[[Any], Any] | None = None
+    """Their value from our tower, where it takes more than our field."""
+
+    @property
+    def fixed(self) -> bool:
+        """Whether only the default is known."""
+        return self.ours is None and self.form is None and self.there is None and self.default is not None
+
+    def read(self, data: Mapping[str, Any], path: Path) -> Any:
+        """Their value, in our words."""
+        value, expected = data.get(self.theirs, self.default), f"something like {self.default!r}"
+        if callable(self.form):
+            return self.form(value, path)
+        if self.form is not None:
+            good, expected = isinstance(value, str | bool) and value in self.form, " or ".join(map(str, self.form))
+        elif self.fixed:
+            good, expected = value == self.default and _alike(value, self.default), self.default
+        else:
+            good = _alike(value, self.default)
+        if not good:
+            raise EncoderError(f"{self.theirs}={_short(value)}; expected {expected}.")
+        if self.form is not None:
+            return self.form[value]
+        return float(value) if isinstance(self.default, float) else tuple(value) if isinstance(value, list) else value
+
+    def write(self, tower: Any) -> dict[str, Any]:
+        """Their key and value; nothing if others write it. LookupError if they have no word for ours."""
+        if self.there is not None:
+            return {self.theirs: self.there(tower)}
+        if self.ours is None:
+            return {self.theirs: self.default} if self.fixed else {}
+        value = getattr(tower, self.ours)
+        if isinstance(self.form, Mapping):
+            value = {ours: theirs for theirs, ours in reversed(list(self.form.items()))}[value]
+        return {self.theirs: list(value) if isinstance(value, tuple) else value}
 
 
-def _check_names(
-    keys: Sequence[Key], shapes: Shapes, prefix: str, ignored: Sequence[str], published: Published
-) -> None:
-    """Every one of theirs is used once, or known as not needed, or holds no number; none that we need is missing."""
-    names = published.shapes
-    if (layers := max(_layers(shapes, key) for key in keys)) > len(names):
-        raise EncoderError(
-            f"The config of `{published.path}` has {layers:,} layers; its file has {len(names)} tensors."
-        )
-    wanted = {_full(prefix, name, i) for key in keys for name in key.theirs for i in range(_layers(shapes, key))}
-    faults = [f"`{name}` is missing" for name in sorted(wanted - names.keys())]
-    faults += [
-        f"`{name}` is unknown"
-        for name in sorted(names.keys() - wanted)
-        if 0 not in names[name] and not any(fnmatchcase(name, pattern) for pattern in ignored)
-    ]
-    if faults:
-        more = f"; and {len(faults) - 8} more" if len(faults) > 8 else ""
-        raise EncoderError(f"The tensors of `{published.path}` do not fit its config: {'; '.join(faults[:8])}{more}.")
+def read_fields(fields: Sequence[Field], data: Mapping[str, Any], path: Path) -> dict[str, Any]:
+    """Our fields from their config `data`, which lies in `path`.
+
+    Raises:
+        EncoderError: It says something that no tower of ours has; the message names it.
+    """
+    try:
+        theirs = {field.theirs: field.read(data, path) for field in fields}
+        return {f.ours: f.back(theirs) if f.back else theirs[f.theirs] for f in fields if f.ours is not None}
+    except EncoderError as error:
+        raise EncoderError(f"The tower of `{path}` is not one that is known: {error.message}") from error
 
 
-def _gather(key: Key, shapes: Shapes, prefix: str, published: Published) -> np.ndarray:
-    """Our tensor of one row."""
-    layers = list(_rows(key, _layers(shapes, key), prefix, published))
-    if "{}" not in key.theirs[0]:
-        return np.ascontiguousarray(layers[0])
-    for i, layer in enumerate(layers):
-        if layer.shape != layers[0].shape:
-            raise EncoderError(
-                f"`{_full(prefix, key.theirs[0], i)}` of `{published.path}` has shape {list(layer.shape)}, "
-                f"where layer 0 has {list(layers[0].shape)} (axes in our order)."
-            )
-    return np.stack(layers)
+def write_fields(fields: Sequence[Field], tower: Any) -> dict[str, Any] | None:
+    """Their config of our tower; None if they have no word for something."""
+    try:
+        return {key: value for field in fields for key, value in field.write(tower).items()}
+    except LookupError:
+        return None
 
 
-def _rows(key: Key, layers: int, prefix: str, published: Published) -> Iterator[np.ndarray]:
-    for layer in range(layers):
-        names = [_full(prefix, name, layer) for name in key.theirs]
-        yield np.concatenate([key.form.ours(_ranked(published, name, key)) for name in names], axis=-1)
+def refuse(found: Mapping[str, Any]) -> None:
+    """EncoderError that names all of `found`, if there is any."""
+    if found:
+        raise EncoderError(f"{', '.join(f'{name}={_short(value)}' for name, value in found.items())}.")
 
 
-def _ranked(published: Published, name: str, key: Key) -> np.ndarray:
-    """One of theirs, its number of axes checked so that the change of form can't fail."""
-    array = published.get(name)
-    if key.form.axes not in (None, array.ndim):
-        raise EncoderError(
-            f"Tensor `{name}` of `{published.path}` has shape {list(array.shape)}, not {key.form.axes} axes."
-        )
-    return array
+def _short(value: Any) -> str:
+    text = repr(value)
+    return text if len(text) <= 80 else f"{text[:80]}..."
+
+
+def _alike(value: Any, default: Any) -> bool:
+    """Whether a value is of the type of the default."""
+    if isinstance(default, list | tuple):
+        return isinstance(value, list | tuple) and all(_alike(item, (*default, 0)[0]) for item in value)
+    if isinstance(default, bool) or isinstance(value, bool):
+        return default is None or type(value) is type(default)
+    if isinstance(default, float):
+        return isinstance(value, int | float) and isfinite(value)
+    return default is None or isinstance(value, type(default))

@@ -13,7 +13,7 @@ from lookalike.encoders.config import EncoderConfig, ProjectionConfig
 from lookalike.imaging.preprocess import Preprocess
 from lookalike.published.layout import described_in, export_tensors, write_layout
 from lookalike.published.layouts import WEIGHTS, read_published
-from lookalike.published.layouts.timm_mobilenet_v4 import TOWERS
+from lookalike.published.layouts.timm import MOBILENETS as TOWERS
 from lookalike.towers import Tower
 from lookalike.towers.programs.declare import shapes_of
 from lookalike.towers.resnet import RESNETS

@@ -12,7 +12,7 @@ from safetensors.numpy import save_file
 
 from lookalike.core.errors import EncoderError
 from lookalike.published.layout import export_tensors
-from lookalike.published.layouts import WEIGHTS, read_published, timm_convnext
+from lookalike.published.layouts import WEIGHTS, read_published, timm
 from lookalike.towers import ConvNeXtConfig
 
 # Widths and depths: one whose matrices are matrices, one whose are kernels of one tap.
@@ -23,7 +23,7 @@ SMALL = {"convnext_tiny": ((16, 24), (1, 2)), "convnext_atto": ((8, 16), (1, 2))
 def tables(monkeypatch: pytest.MonkeyPatch) -> None:
     """The two architectures, small."""
     for name, sizes in SMALL.items():
-        monkeypatch.setitem(timm_convnext.CONVNEXTS, name, ConvNeXtConfig(*sizes))
+        monkeypatch.setitem(timm.CONVNEXTS, name, ConvNeXtConfig(*sizes))
 
 
 def timm_shapes(name: str) -> Iterator[tuple[str, tuple[int, ...]]]:
@@ -143,4 +143,4 @@ def test_what_is_another_tower_is_refused(tmp_path: Path, change: dict[str, Any]
 
 
 def test_every_tower_has_one_name():
-    assert len(set(timm_convnext.CONVNEXTS.values())) == len(timm_convnext.CONVNEXTS)
+    assert len(set(timm.CONVNEXTS.values())) == len(timm.CONVNEXTS)

@@ -12,7 +12,7 @@ from safetensors.numpy import load_file, save_file
 
 from lookalike.core.errors import EncoderError
 from lookalike.published.layout import export_tensors
-from lookalike.published.layouts import WEIGHTS, read_published, timm_efficientnet
+from lookalike.published.layouts import WEIGHTS, read_published, timm
 from lookalike.towers import EfficientNetConfig
 from lookalike.towers import efficientnet as towers
 
@@ -78,8 +78,8 @@ def timm_shapes(name: str) -> Iterator[tuple[str, tuple[int, ...]]]:
 def tables(monkeypatch: pytest.MonkeyPatch) -> None:
     """The two architectures, small."""
     patched = {"v2_s": small("tf_efficientnetv2_s"), "b0": small("efficientnet_b0")}
-    for name, tower in timm_efficientnet.named(patched).items():
-        monkeypatch.setitem(timm_efficientnet.TOWERS, name, tower)
+    for name, tower in timm.efficientnets(patched).items():
+        monkeypatch.setitem(timm.EFFICIENTNET_TOWERS, name, tower)
 
 
 def saved(path: Path, name: str, size: int) -> dict[str, np.ndarray]:
@@ -239,9 +239,9 @@ def test_what_timm_writes_of_every_model_changes_nothing(tmp_path: Path):
 def test_every_name_leads_to_its_tower_and_back():
     names = [f"{start}efficientnet_b{n}" for start in ("", "tf_") for n in range(8)]
     names += [f"{start}efficientnetv2_{n}" for start in ("", "tf_") for n in "sml"]
-    assert timm_efficientnet.TOWERS.keys() == set(names)
-    assert len(set(timm_efficientnet.TOWERS.values())) == len(names)
-    for name, tower in timm_efficientnet.TOWERS.items():
+    assert timm.EFFICIENTNET_TOWERS.keys() == set(names)
+    assert len(set(timm.EFFICIENTNET_TOWERS.values())) == len(names)
+    for name, tower in timm.EFFICIENTNET_TOWERS.items():
         assert (tower.padding, tower.eps) == (("same", 1e-3) if name.startswith("tf_") else ("symmetric", 1e-5))
 
 

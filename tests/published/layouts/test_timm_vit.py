@@ -24,7 +24,7 @@ from lookalike.imaging.preprocess import Preprocess
 from lookalike.published.fit import adapt
 from lookalike.published.layout import export_tensors
 from lookalike.published.layouts import WEIGHTS, read_published
-from lookalike.published.layouts.timm_families import family_of
+from lookalike.published.layouts.timm_vit import family_of
 from lookalike.towers.programs.jax import features as features_of
 from lookalike.towers.programs.jax import seen
 from lookalike.towers.programs.onnx import build

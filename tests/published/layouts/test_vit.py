@@ -1,4 +1,4 @@
-"""Plain ViTs and ResNets of transformers, equal to the library on random weights, and a published one on its own."""
+"""Plain ViTs, DeiTs and ResNets of transformers on random weights, and a published ViT on its own."""
 
 import json
 import os
@@ -10,7 +10,7 @@ import pytest
 from safetensors.numpy import load_file
 
 from lookalike.core.errors import EncoderError
-from lookalike.published.layout import described_in, export_tensors
+from lookalike.published.layout import described_in, export_tensors, write_layout
 from lookalike.published.layouts import WEIGHTS, read_published
 
 PROCESSOR = {"image_processor_type": "ViTImageProcessor", "resample": 2, "size": {"height": 32, "width": 32}}
@@ -43,6 +43,38 @@ def test_a_vit_equals_transformers_and_goes_back(parity: Any, tmp_path: Path, wa
     for name, tensor in export_tensors(WEIGHTS["vit"], ours, tensors).items():
         np.testing.assert_array_equal(tensor, theirs[start + name])
     assert described_in(WEIGHTS["vit"], ours) is not None
+
+
+@pytest.mark.reference("torch", "transformers")
+@pytest.mark.parametrize("way", ["DeiTModel", "DeiTForImageClassificationWithTeacher"])
+def test_a_deit_with_its_distillation_token_equals_transformers_and_goes_back(parity: Any, tmp_path: Path, way: str):
+    import torch
+    import transformers
+
+    config = transformers.DeiTConfig(**VIT, image_size=32)
+    processor = PROCESSOR | {"image_processor_type": "DeiTImageProcessor", "do_center_crop": False}
+    model = parity.save(getattr(transformers, way)(config), tmp_path, processor)
+    layout, ours, tensors = read_published(tmp_path)
+    assert (layout, ours.pooling) == ("deit", "class")
+
+    def run(pixels: Any, model: Any = model) -> tuple[list[Any], Any]:
+        out = getattr(model, "deit", model)(pixels, output_hidden_states=True, interpolate_pos_encoding=True)
+        return list(out.hidden_states), out.last_hidden_state[:, 0]
+
+    parity.check(ours, tensors, run, half=False)
+    if way == "DeiTModel":
+        _, larger, stretched = read_published(tmp_path, size=48)
+        parity.check(larger, stretched, run, half=False)
+        # Our registers have no position, so that theirs lies in the token; transformers gives the same of it.
+        made, described = tmp_path / "made", described_in(WEIGHTS["deit"], ours)
+        made.mkdir()
+        (made / "preprocessor_config.json").write_text(json.dumps(processor))
+        assert described is not None
+        write_layout(WEIGHTS["deit"], described, ours, tensors, made)
+        back = transformers.DeiTModel.from_pretrained(made, add_pooling_layer=False).eval()
+        with torch.no_grad():
+            expected, found = run(parity.pixels(ours))[1], run(parity.pixels(ours), back)[1]
+        np.testing.assert_allclose(found.numpy(), expected.numpy(), atol=1e-5)
 
 
 @pytest.mark.reference("torch", "transformers")
