@@ -577,7 +577,7 @@ def test_faults_of_tensors_are_named(tmp_path: Path, name: str, shape: tuple[int
 def test_what_shapes_do_not_show(architecture: str, width: int, heads: int, activation: str, eps: float):
     form = family_of(architecture)
     assert form is not None
-    assert (form.heads(width), form.family.activation, form.family.eps) == (heads, activation, eps)
+    assert (form.heads(width), form.activation, form.eps) == (heads, activation, eps)
 
 
 @pytest.mark.parametrize(

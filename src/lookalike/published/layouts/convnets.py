@@ -139,7 +139,7 @@ EFFICIENTNET = transformers(
         Field(
             *("stages", "num_block_repeats", [1, 2, 2, 3, 3, 4, 1]),
             back=_stages,
-            there=lambda tower: [stage.repeats for stage in tower.stages],
+            there=lambda t: [s.repeats for s in t.stages],
         ),
         Field(None, "kernel_sizes", [3, 3, 5, 3, 5, 5, 3], there=lambda t: [s.kernel for s in t.stages]),
         Field(None, "strides", [1, 2, 2, 2, 1, 2, 1], there=lambda t: [s.stride for s in t.stages]),

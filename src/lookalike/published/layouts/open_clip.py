@@ -43,8 +43,8 @@ def sizes(width: int) -> tuple[Field, ...]:
         Field("layers", "layers", 12),
         Field(
             *("hidden", "mlp_ratio", 4.0),
-            back=lambda data: int(data["width"] * data["mlp_ratio"]),
-            there=lambda tower: ratio(tower.hidden, tower.width),
+            back=lambda d: int(d["width"] * d["mlp_ratio"]),
+            there=lambda t: ratio(t.hidden, t.width),
         ),
         Field("eps", "norm_kwargs", None, back=_eps, there=lambda tower: {"eps": tower.eps}),
     )
@@ -55,11 +55,7 @@ _FIELDS = (  # the defaults are those of CLIPVisionCfg
     *sizes(768),
     Field("size", "image_size", 224, square),
     Field("patch", "patch_size", 16, square),
-    Field(
-        *("heads", "head_width", 64),
-        back=lambda data: data["width"] // data["head_width"],
-        there=lambda tower: tower.width // tower.heads,
-    ),
+    Field("heads", "head_width", 64, back=lambda d: d["width"] // d["head_width"], there=lambda t: t.width // t.heads),
     Field("norm_pre", "no_ln_pre", False, {False: True, True: False}),
     Field("norm_pooled", "final_ln_after_pool", False),
     Field(None, "pool_type", "tok", _POOLINGS),
@@ -147,9 +143,9 @@ def _vision(described: dict[str, Any]) -> dict[str, Any]:
 def _read_trunk(path: Path, described: dict[str, Any], shapes: Found) -> tuple[ViTConfig, Any]:
     vision = _vision(described)
     name, projection = vision["timm_model_name"], vision["timm_proj"] or ""
-    form = family_of(name)
+    family = family_of(name)
     # Where OpenCLIP leaves the pooling to the trunk, it is that with which timm makes the architecture.
-    averages = form is None or form.family.rope == "centred" or "cls_token" not in shapes
+    averages = family is None or family.rope == "centred" or "cls_token" not in shapes
     own = "map" if "attn_pool.latent" in shapes else "avg" if averages else "token"
     pooling = vision["timm_pool"] or own
     if pooling not in POOLINGS or projection not in ("", "none", "linear"):

@@ -30,7 +30,7 @@ class Family(NamedTuple):
     """Architectures that have these facts in common."""
 
     names: str
-    """Pattern of the whole name; `size` is tiny, base, so400m..."""
+    """Pattern of their names; `size` is tiny, base, so400m..."""
     eps: float = 1e-6
     """timm's norms have 1e-6 unless a model says otherwise."""
     activation: Activation = "gelu"
@@ -44,19 +44,14 @@ class Family(NamedTuple):
     resampling: Resampling = "bicubic_antialias"
     projects: bool = False
     """Whether the head of the published weights is the projection of a CLIP, and not a classifier."""
-
-
-class Known(NamedTuple):
-    """One architecture, as far as its name tells it."""
-
-    family: Family
-    size: str
-    grid: int | None
-    """Patches along a side of the images that rotary positions were made for, where the name says it."""
+    size: str = ""
+    """Of one of them, as its name has it."""
+    grid: int | None = None
+    """Patches along a side of the images that rotary positions were made for, where its name says it."""
 
     def heads(self, width: int) -> int:
         """Attention heads of a tower with tokens of this width."""
-        return 16 if self.size in self.family.sixteen else width // 64
+        return 16 if self.size in self.sixteen else width // 64
 
 
 _WIDE = ("so400m", "huge", "giant", "giantopt", "gigantic")
@@ -105,13 +100,13 @@ def learned_with_quick_gelu(architecture: str, tag: str) -> bool:
     return any(re.fullmatch(names, f"{architecture}.{tag}") for names in _QUICK)
 
 
-def family_of(architecture: object) -> Known | None:
-    """Family and size of an architecture; None if it is no vision transformer that we know."""
+def family_of(architecture: object) -> Family | None:
+    """What the name of an architecture tells; None if it is no vision transformer that we know."""
     for family in FAMILIES:
         if isinstance(architecture, str) and (found := re.fullmatch(family.names, architecture)):
             parts = found.groupdict()
             grid = int(parts["side"]) // int(parts["patch"]) if "side" in parts else None
-            return Known(family, parts["size"], grid)
+            return family._replace(size=parts["size"], grid=grid)
     return None
 
 
@@ -215,17 +210,16 @@ def trunk(
 
     `head` is the name of the projection among the `shapes` of its tensors; None: there is none.
     """
-    form = family_of(architecture)
-    if form is None:
+    family = family_of(architecture)
+    if family is None:
         raise EncoderError(f"The architecture `{architecture}` of `{path}` is not known.")
     refuse_arguments(path, arguments, _KNOWN)
-    family = form.family
     if (activation := arguments.get("act_layer", family.activation)) not in ("gelu", "gelu_tanh", "quick_gelu"):
         raise EncoderError(f"`{path}` has activation {activation!r}; expected gelu, gelu_tanh or quick_gelu.")
     width, _, _, patch = shape_of(shapes, "patch_embed.proj.weight", 4, path)
     hidden = shape_of(shapes, "blocks.0.mlp.fc2.weight", 2, path)[1]
     gated = "blocks.0.mlp.fc1_g.weight" in shapes or shapes.get("blocks.0.mlp.fc1.weight", (0,))[0] == 2 * hidden
-    heads = int(arguments.get("num_heads") or form.heads(width))
+    heads = int(arguments.get("num_heads") or family.heads(width))
     positions = shapes["pos_embed"][1] if "pos_embed" in shapes else 0
     pools = "attn_pool.latent" in shapes
     some_bias = {"blocks.0.attn.q_bias", "blocks.0.attn.q_proj.bias"} & shapes.keys()
@@ -257,7 +251,7 @@ def trunk(
         head=shape_of(shapes, f"{head}.weight", 2, path)[0] if head else None,
         head_bias=head is not None and f"{head}.bias" in shapes,
     )
-    made_for = arguments.get("ref_feat_shape") or form.grid or config.grid
+    made_for = arguments.get("ref_feat_shape") or family.grid or config.grid
     sides = {made_for} if isinstance(made_for, int) else set(made_for)
     if config.rope == "counted" and sides != {config.grid}:
         raise EncoderError(
@@ -280,9 +274,9 @@ def _read(path: Path, described: dict[str, Any], shapes: Found) -> tuple[ViTConf
     if pooling not in POOLINGS:
         raise EncoderError(f"The model in `{path}` has pooling {pooling!r}; expected one of {', '.join(POOLINGS)}.")
     size = square(arguments.get("img_size") or from_timm(path, described).size, path)
-    form, classes = family_of(name), described.get("num_classes")
+    family, classes = family_of(name), described.get("num_classes")
     tuned = classes != published.get("num_classes", classes) or re.search(r"in\d+k", tag)
-    projects = form and form.family.projects and not tuned and "head.weight" in shapes
+    projects = family and family.projects and not tuned and "head.weight" in shapes
     return trunk(path, name, arguments, size, shapes, "head" if projects else None), POOLINGS[pooling]
 
 
