@@ -13,7 +13,7 @@ from lookalike.core.errors import EncoderError
 from lookalike.encoders.config import EncoderConfig, Tensors, tensor_shapes
 from lookalike.imaging.preprocess import Preprocess
 from lookalike.imaging.resample import Filter, matrix
-from lookalike.towers import Pooling, ViTConfig
+from lookalike.towers import Pooling, Tower, ViTConfig
 from lookalike.towers.vit import Resampling
 
 LEAST = 32
@@ -47,16 +47,7 @@ def adapt(
     """
     tower, tensors = config.tower, dict(tensors)
     if not isinstance(tower, ViTConfig):
-        if any(change is not None for change in (stride, layer, projected)):
-            name = type(tower).__name__.removesuffix("Config")
-            raise EncoderError(
-                f"Patches, layers and projections are a ViT's to choose; this tower is of another kind ({name})."
-            )
-        if size is not None and size < LEAST:
-            raise EncoderError(
-                f"`--size` is {size}; a tower that halves its map five times sees nothing below {LEAST} px.",
-                hint=f"`--size {LEAST}` or more",
-            )
+        _check_map(tower, size, any(change is not None for change in (stride, layer, projected)))
     if config.projection.kind != "identity" and any(change is not None for change in (layer, pooling, projected)):
         raise EncoderError(
             "The encoder's projection was learned from the features that the tower gives now.",
@@ -94,6 +85,20 @@ def resampled(grid: Float[np.ndarray, "n n F"], side: int, resampling: Resamplin
     along = matrix(len(grid), side, kind, resampling.endswith("antialias"))
     result: np.ndarray = np.einsum("mn,nkf,lk->mlf", along, grid.astype(np.float64), along, optimize=True)
     return result.astype(np.float32)
+
+
+def _check_map(tower: Tower, size: int | None, of_vit: bool) -> None:
+    """EncoderError for what a tower that is no ViT can't be asked."""
+    if of_vit:
+        name = type(tower).__name__.removesuffix("Config")
+        raise EncoderError(
+            f"Patches, layers and projections are a ViT's to choose; this tower is of another kind ({name})."
+        )
+    if size is not None and size < LEAST:
+        raise EncoderError(
+            f"`--size` is {size}; a tower that halves its map five times sees nothing below {LEAST} px.",
+            hint=f"`--size {LEAST}` or more",
+        )
 
 
 def _cut_anew(old: ViTConfig, tensors: Tensors, size: int, stride: int | None) -> ViTConfig:
