@@ -24,7 +24,7 @@ from lookalike.towers import (
     Tower,
     ViTConfig,
 )
-from lookalike.towers.efficientnet import Stage
+from lookalike.towers.inverted import Stage
 
 VIT = ViTConfig(size=16, patch=8, width=12, layers=2, heads=3, hidden=20, activation="quick_gelu", head=10)
 TOWERS: list[tuple[Tower, str]] = [

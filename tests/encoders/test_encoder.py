@@ -23,8 +23,7 @@ from lookalike.towers import (
     Tower,
     ViTConfig,
 )
-from lookalike.towers.efficientnet import Stage
-from lookalike.towers.mobilenet_v4 import Universal
+from lookalike.towers.inverted import Stage, Universal
 from lookalike.towers.programs.declare import operations
 
 TOWERS: list[Tower] = [

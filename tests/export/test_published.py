@@ -14,7 +14,7 @@ from lookalike.export.writing import write_export
 from lookalike.imaging.preprocess import Preprocess
 from lookalike.published.layouts import read_published
 from lookalike.towers import ConvNetConfig, ConvNeXtConfig, MobileNetV2Config, SwinConfig, ViTConfig
-from lookalike.towers.efficientnet import EfficientNetConfig, Stage
+from lookalike.towers.inverted import EfficientNetConfig, Stage
 
 COLORS = ((0.48, 0.45, 0.40), (0.27, 0.26, 0.28))
 SQUASH = Preprocess(32, "squash", 32, "bicubic", *COLORS)

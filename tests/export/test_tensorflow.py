@@ -23,8 +23,7 @@ from lookalike.towers import (
     Tower,
     ViTConfig,
 )
-from lookalike.towers.efficientnet import Stage
-from lookalike.towers.mobilenet_v4 import Universal
+from lookalike.towers.inverted import Stage, Universal
 from lookalike.towers.programs.graph import Graph
 
 COLORS = ((0.48, 0.45, 0.40), (0.27, 0.26, 0.28))

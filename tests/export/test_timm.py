@@ -20,7 +20,7 @@ from lookalike.published.layouts.timm import CONVNEXTS
 from lookalike.published.layouts.timm_vit import VITS
 from lookalike.published.processors import ratio
 from lookalike.towers import SwinConfig, Tower, ViTConfig
-from lookalike.towers.efficientnet import EFFICIENTNETS
+from lookalike.towers.inverted import EFFICIENTNETS
 
 PLAIN: dict[str, tuple[int, ...]] = {
     "cls_token": (1, 1, 16),

@@ -22,8 +22,8 @@ from lookalike.published.layouts import WEIGHTS, read_published
 from lookalike.published.layouts.text import read_published_text
 from lookalike.published.presets import PRESETS
 from lookalike.towers import Tower, ViTConfig
-from lookalike.towers.mobilenet_v4 import MOBILENETS_V4
-from lookalike.towers.resnet import RESNETS
+from lookalike.towers.inverted import MOBILENETS_V4
+from lookalike.towers.plans import RESNETS
 
 UNWRITTEN: dict[str, dict[str, Any]] = {
     "siglip2": {"model_type": "siglip2", "vision_config": {"num_patches": 256, "patch_size": 16, "hidden_size": 48}},

@@ -7,10 +7,9 @@ import pytest
 
 from lookalike.towers import ConvNetConfig, MobileNetV2Config, SwinConfig, Tower, ViTConfig
 from lookalike.towers.convnext import ConvNeXtConfig
-from lookalike.towers.efficientnet import EFFICIENTNETS
-from lookalike.towers.mobilenet_v4 import MOBILENETS_V4
+from lookalike.towers.inverted import EFFICIENTNETS, MOBILENETS_V4
+from lookalike.towers.plans import RESNETS
 from lookalike.towers.programs.declare import operations, parameters
-from lookalike.towers.resnet import RESNETS
 
 
 def swin_1(width: int, depths: tuple[int, ...], heads: tuple[int, ...]) -> SwinConfig:

@@ -24,8 +24,7 @@ from lookalike.towers import (
     Tower,
     ViTConfig,
 )
-from lookalike.towers.efficientnet import Stage
-from lookalike.towers.mobilenet_v4 import Universal
+from lookalike.towers.inverted import Stage, Universal
 from lookalike.towers.programs.graph import Graph
 from lookalike.towers.programs.onnx import build
 

@@ -1,4 +1,4 @@
-"""Layers against slow NumPy."""
+"""Verbs in JAX against slow NumPy."""
 
 from functools import partial
 
@@ -10,16 +10,33 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from lookalike.towers import Padding, pads
-from lookalike.towers.programs.layers import (
-    activated,
-    batch_norm,
-    convolution,
-    group_norm,
-    l2_normalize,
-    layer_norm,
-    pooled,
-)
+from lookalike.towers.ops import Activation, Conv, Padding, Pooling, Value, pads
+from lookalike.towers.programs.jax import Jax
+from lookalike.towers.programs.layers import convolution, group_norm, l2_normalize
+
+
+def program(**tensors: jax.Array) -> Jax:
+    """A program with the tensors `x.<name>`."""
+    return Jax({f"x.{name.replace('_', '.')}": tensor for name, tensor in tensors.items()}, "float32")
+
+
+def value(x: jax.Array) -> Value:
+    return Value(x, *x.shape)
+
+
+def activated(x: jax.Array, kind: Activation) -> jax.Array:
+    return program().apply(kind, value(x)).data
+
+
+def pooled(x: jax.Array, kind: Pooling) -> jax.Array:
+    return program().pool(value(x), kind).data[0]
+
+
+def batch_norm(x: jax.Array, weight: jax.Array, bias: jax.Array, mean: jax.Array, variance: jax.Array) -> jax.Array:
+    """Behind a convolution that changes nothing."""
+    parts = {"norm_weight": weight, "norm_bias": bias, "norm_mean": mean, "norm_variance": variance}
+    ops, width = program(conv_weight=jnp.eye(x.shape[1])[None, None], **parts), x.shape[1]
+    return ops.conv(Conv("x", width, width, 1), value(x), eps=1e-3).data
 
 
 def slow_conv(x: np.ndarray, weight: np.ndarray, stride: int, dilation: int, pads: list[tuple[int, int]]) -> np.ndarray:
@@ -94,25 +111,36 @@ def test_norms():
 
     rows = x[0].astype(np.float64)
     wanted = (rows - rows.mean(1, keepdims=True)) / np.sqrt(rows.var(1, keepdims=True) + 1e-3) * weight + bias
-    np.testing.assert_allclose(layer_norm(jnp.asarray(x[0]), w, b, 1e-3), wanted, rtol=1e-4, atol=1e-5)
+    found = program(weight=w, bias=b).norm("x", value(jnp.asarray(x[0])), 1e-3).data
+    np.testing.assert_allclose(found, wanted, rtol=1e-4, atol=1e-5)
 
     grouped = x.astype(np.float64).reshape(20, 3, 2)
     centred = grouped - grouped.mean((0, 2), keepdims=True)
     wanted = (centred / np.sqrt((centred**2).mean((0, 2), keepdims=True) + 1e-3)).reshape(20, 6) * weight + bias
-    np.testing.assert_allclose(group_norm(jnp.asarray(x.reshape(20, 6)), w, b, 3, 1e-3), wanted, rtol=1e-4, atol=1e-5)
+    found = program(weight=w, bias=b).norm("x", value(jnp.asarray(x.reshape(20, 6))), 1e-3, groups=3).data
+    np.testing.assert_allclose(found, wanted, rtol=1e-4, atol=1e-5)
 
     wanted = (x - mean) / np.sqrt(variance + 1e-3) * weight + bias
-    found = batch_norm(jnp.asarray(x.reshape(20, 6)), w, b, jnp.asarray(mean), jnp.asarray(variance), 1e-3)
-    np.testing.assert_allclose(found, wanted.reshape(20, 6), rtol=1e-4, atol=1e-5)
+    found = batch_norm(jnp.asarray(x.reshape(20, 6)[:16]), w, b, jnp.asarray(mean), jnp.asarray(variance))
+    np.testing.assert_allclose(found, wanted.reshape(20, 6)[:16], rtol=1e-4, atol=1e-5)
 
 
 def test_stored_statistics_do_not_learn():
-    _, bias, mean, variance = jax.grad(lambda parts: batch_norm(jnp.ones((4, 3)), *parts, 1e-3).sum())(
+    _, bias, mean, variance = jax.grad(lambda parts: batch_norm(jnp.ones((4, 3)), *parts).sum())(
         [jnp.ones(3) for _ in range(4)]
     )
     assert not mean.any()
     assert not variance.any()
     assert bias.all()
+
+
+@pytest.mark.parametrize("compiled", [False, True])
+def test_a_maximum_has_a_gradient(compiled: bool):
+    def total(x: jax.Array) -> jax.Array:
+        return program().max_pool(value(x), 3, 2).data.sum()
+
+    slope = (jax.jit(jax.grad(total)) if compiled else jax.grad(total))(jnp.arange(16.0)[:, None])
+    np.testing.assert_array_equal(slope[:, 0], [i in {5, 7, 13, 15} for i in range(16)])
 
 
 @pytest.mark.parametrize("level", [0.0, 10.0, 100.0])

@@ -5,8 +5,10 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from lookalike.towers.ops import Value
 from lookalike.towers.programs.declare import shapes_of
-from lookalike.towers.programs.jax import place, text_features
+from lookalike.towers.programs.jax import Jax
+from lookalike.towers.programs.jax import features as features_of
 from lookalike.towers.text import TextConfig
 
 SIZES = {"vocabulary": 20, "context": 6, "width": 8, "layers": 2, "heads": 2, "hidden": 12, "activation": "gelu"}
@@ -16,7 +18,7 @@ def features(ids: list[int], **options) -> jax.Array:
     config = TextConfig(**SIZES, **options)
     rng = np.random.default_rng(0)
     tensors = {name: jnp.asarray(rng.normal(size=s), jnp.float32) for name, s in shapes_of(config).items()}
-    return jax.jit(lambda t, ids: text_features(config, t, ids))(tensors, jnp.array([ids], jnp.int32))[0]
+    return jax.jit(lambda t, ids: features_of(config, "class", t, ids))(tensors, jnp.array([ids], jnp.int32))[0]
 
 
 @pytest.mark.parametrize(
@@ -29,7 +31,11 @@ def features(ids: list[int], **options) -> jax.Array:
     ],
 )
 def test_the_place_of_reading(options, ids, expected):
-    assert int(place(jnp.array(ids, jnp.int32), options["read"], options.get("end"))) == expected
+    tokens, given = jnp.arange(len(ids))[:, None], jnp.array(ids, jnp.int32)
+    found = Jax({}, "float32").read(
+        Value(tokens, len(ids), 1), Value(given, len(ids), 1), options["read"], options.get("end")
+    )
+    assert found.data.item() == expected
 
 
 def test_what_stands_behind_the_end_changes_nothing_where_attention_is_causal():

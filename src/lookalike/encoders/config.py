@@ -10,7 +10,8 @@ from lookalike.core.config import option
 from lookalike.core.errors import EncoderError
 from lookalike.imaging.preprocess import Preprocess
 from lookalike.towers import Pooling, Tower, ViTConfig
-from lookalike.towers.programs.declare import Shapes, Tensor, bias, declare, matrix
+from lookalike.towers.ops import Tensor
+from lookalike.towers.programs.declare import Shapes, declare
 from lookalike.towers.text import TextConfig
 
 T = TypeVar("T")
@@ -84,7 +85,7 @@ def tensor_shapes(config: EncoderConfig) -> Shapes:
 def declared(config: EncoderConfig) -> dict[str, Tensor]:
     """Every tensor of the encoder by its name: its shape, how it starts, whether it learns and decays."""
     tower, shape = declare(config.tower), (config.projection.features, config.projection.dimension)
-    linear = {"projection.weight": matrix(*shape), "projection.bias": bias(shape[1])}
+    linear = {"projection.weight": Tensor(shape, "matrix"), "projection.bias": Tensor(shape[1:], "bias")}
     return {f"tower.{name}": t for name, t in tower.items()} | (linear if config.projection.kind == "linear" else {})
 
 

@@ -14,7 +14,7 @@ from jaxtyping import Array, Float, Float32, PRNGKeyArray, UInt8
 
 from lookalike.encoders.config import EncoderConfig, Tensors, TextSide, below, check_tensors, declared, tensor_shapes
 from lookalike.encoders.directory import features_fingerprint_of, fingerprint_of, read_model, write_model
-from lookalike.towers.programs.declare import Tensor
+from lookalike.towers.ops import Tensor
 from lookalike.towers.programs.jax import Dtype as Dtype
 from lookalike.towers.programs.jax import features
 from lookalike.towers.programs.layers import l2_normalize

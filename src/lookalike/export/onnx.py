@@ -17,7 +17,7 @@ from lookalike.encoders.config import EncoderConfig, below
 from lookalike.export.lines import graph_lines
 from lookalike.export.parts import Export, Target, Written, refused
 from lookalike.export.pixels import squares
-from lookalike.towers.programs.graph import Graph, int64, move_weights
+from lookalike.towers.programs.graph import Graph, move_weights
 from lookalike.towers.programs.onnx import record
 
 LARGEST = 2**31 - 2**20
@@ -71,11 +71,11 @@ def assemble(export: Export) -> ModelProto:
     if export.preprocess:
         images = squares(g, images, config.preprocess)
     if config.mirror:  # images, and behind them their mirror images
-        mirrored = g.op("Slice", images, *int64([-1], [np.iinfo(np.int64).min], [2], [-1]))
+        mirrored = g.op("Slice", images, [-1], [np.iinfo(np.int64).min], [2], [-1])
         images = g.op("Concat", images, mirrored, axis=0)
     x = record(g, images, config.tower, config.pooling, config.preprocess, below("tower", tensors))
     if config.mirror:
-        x = g.op("ReduceMean", g.shaped(x, 2, -1, config.tower.features), *int64([0]), keepdims=0)
+        x = g.op("ReduceMean", g.op("Reshape", x, [2, -1, config.tower.features]), [0], keepdims=0)
     if config.projection.l2_normalize_input:
         x = _normalized(g, x)
     if config.projection.kind == "linear":

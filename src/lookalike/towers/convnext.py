@@ -2,15 +2,14 @@
 
 from dataclasses import dataclass
 
-from lookalike.core.errors import EncoderError
-from lookalike.towers.ops import Conv, Ops, Pooling, Value
+from lookalike.towers.ops import Conv, Ops, Pooling, Value, demand
+from lookalike.towers.plans import Staged
 
-EXPANSION = 4
-"""Width inside a block, as a multiple of the map's; the same in every published model."""
+EXPANSION = 4  # width inside a block, as a multiple of the map's; the same in every published model
 
 
 @dataclass(frozen=True)
-class ConvNeXtConfig:
+class ConvNeXtConfig(Staged):
     """ConvNeXt (Liu et al., 2022), also as DINOv3 trained it: patches, stages of blocks, a norm of the mean token."""
 
     widths: tuple[int, ...]
@@ -29,25 +28,8 @@ class ConvNeXtConfig:
     """Added to the variance in the norm behind the pooling."""
 
     def __post_init__(self) -> None:
-        if len(self.widths) != len(self.depths) or not self.widths or min(*self.depths, *self.widths) < 1:
-            raise EncoderError(f"A ConvNeXt needs a width and a depth per stage, not {self.widths} and {self.depths}.")
-        if self.kernel % 2 == 0:
-            raise EncoderError(f"A ConvNeXt's kernels have an odd side, not {self.kernel}.")
-
-    @property
-    def poolings(self) -> tuple[Pooling, ...]:
-        """What may make features of its tokens: the last norm is made for their mean."""
-        return ("mean",)
-
-    @property
-    def only_size(self) -> int | None:
-        """The one side of images that it takes, in pixels; None: any."""
-        return None
-
-    @property
-    def features(self) -> int:
-        """Numbers in the pooled features (F)."""
-        return self.widths[-1]
+        super().__post_init__()
+        demand(self.kernel % 2 == 1, f"A ConvNeXt's kernels have an odd side, not {self.kernel}.")
 
     def forward(self, ops: Ops, image: Value, pooling: Pooling) -> Value:
         """The features of one normalised image."""
@@ -64,6 +46,5 @@ class ConvNeXtConfig:
     def _block(self, ops: Ops, x: Value) -> Value:
         """Look around, norm, two linear layers, scale; added to the input."""
         y = ops.conv(Conv("depthwise", x.width, x.width, self.kernel, depthwise=True, bias=True), x)
-        y = ops.activate(ops.linear("mlp.up", ops.norm("norm", y, self.eps), EXPANSION * x.width), "gelu")
-        y = ops.linear("mlp.down", y, x.width)
-        return ops.add(x, ops.scale("scale", y) if self.layer_scale else y)
+        y = ops.apply("gelu", ops.linear("mlp.up", ops.norm("norm", y, self.eps), EXPANSION * x.width))
+        return ops.apply("add", x, ops.linear("mlp.down", y, x.width, scale="scale" if self.layer_scale else ""))

@@ -1,47 +1,76 @@
 """The verbs in which a tower says its forward, once for all that reads it: shapes, cost, JAX, ONNX.
 
 A tower's `forward(ops, image, pooling)` is a pure function of an `Ops`: it names parameters and says what follows from
-what, without arithmetic of its own. The interpreters in `towers/programs` give the verbs their meaning. Weights are
-[in, out] (`x @ W`), convolution kernels [height, width, in, out].
+what, without arithmetic of its own. Weights are [in, out] (`x @ W`), convolution kernels [height, width, in, out].
 """
 
-from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator, Sequence
+# Whoever reads a tower needs not all that the verbs are given.
+# ruff: noqa: ARG002
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from copy import copy
 from dataclasses import dataclass
-from math import isqrt
+from math import isqrt, log, prod, sqrt
 from typing import Any, Literal
 
-Pooling = Literal["class", "mean", "gem", "attention"]
-"""How tokens become features; see `EncoderConfig.pooling`."""
+import numpy as np
 
+from lookalike.core.errors import EncoderError
+
+Pooling = Literal["class", "mean", "gem", "attention"]  # see `EncoderConfig.pooling`
+Padding = Literal["symmetric", "same", "late"]  # see `pads`
+Biases = Literal["all", "query_value", "none"]  # which of query, key and value have a bias
+Positions = Literal["all", "patches", "none"]  # see `ViTConfig.positions`
+Where = Literal["highest", "end", "last"]  # see `TextConfig.read`
 Activation = Literal["gelu", "gelu_tanh", "quick_gelu", "relu", "relu6", "silu", "sigmoid"]
 """gelu: the exact one, x * Phi(x). gelu_tanh: its approximation by tanh (SigLIP). quick_gelu: x * sigmoid(1.702 x)
 (OpenAI's CLIP). silu: x * sigmoid(x). relu6: between 0 and 6."""
 
-Padding = Literal["symmetric", "same", "late"]
-"""Which zeros surround a map that a convolution enters; see `pads`."""
 
-Biases = Literal["all", "query_value", "none"]
-"""Which of query, key and value have a bias."""
+Kind = Literal["matrix", "kernel", "norm", "bias", "scale", "position", "statistic"]
+"""What a tensor is. norm: the factors of a norm. scale: other learned factors. position: learned positions and tokens.
+statistic: a mean or variance that was measured, and does not learn."""
 
-Positions = Literal["all", "patches", "none"]
-"""Which tokens a learned position is added to; all: class token and patches, never the registers."""
+NORM_PARTS = ("weight", "bias", "mean", "variance")  # of a batch norm
+POSITION_WIDTH = 512  # inside the MLP that makes Swin's second position bias; the same in every published model
 
-Where = Literal["highest", "end", "last"]
-"""Which token a text is read from; see `TextConfig.read`."""
+
+@dataclass(frozen=True)
+class Tensor:
+    """One tensor as a tower declares it."""
+
+    shape: tuple[int, ...]  # with the axis of blocks first, where blocks are stacked
+    kind: Kind
+    start: float = 0.0  # the mean of a new one
+
+    @property
+    def deviation(self) -> float:
+        """The standard deviation of a new one; 0: it starts as a constant."""
+        if self.kind == "matrix":
+            return sqrt(1 / self.shape[-2])
+        if self.kind == "kernel":
+            return sqrt(2 / prod(self.shape[-4:-1]))  # He et al., 2015
+        return 0.02 if self.kind == "position" else 0.0
+
+    @property
+    def trained(self) -> bool:
+        """Whether it learns."""
+        return self.kind != "statistic"
+
+    @property
+    def decays(self) -> bool:
+        """Whether weight decay is for it: what multiplies and is summed, not norms, scales, biases, positions."""
+        return self.kind in ("matrix", "kernel")
 
 
 @dataclass(frozen=True)
 class Value:
     """Tokens of one image, or the places of its map, rows from the top."""
 
-    data: Any
-    """What an interpreter holds of them."""
-    tokens: int
-    """How many; 0: as many as a text has."""
-    width: int
-    """Numbers in a token."""
+    data: Any  # what a program holds of them
+    tokens: int  # how many; 0: as many as a text has
+    width: int  # numbers in a token
 
     @property
     def side(self) -> int:
@@ -50,58 +79,19 @@ class Value:
 
 
 @dataclass(frozen=True)
-class Rope:
-    """Rotary positions of patches in two dimensions; tokens before the patches are not turned."""
-
-    kind: Literal["centred", "counted"]
-    """centred: places run from -1 to 1 and turn by 2 pi. counted: places are `start`, `start` + 1..."""
-    theta: float
-    """The base of the frequencies."""
-    grid: int
-    """Patches along a side."""
-    prefix: int
-    """Tokens before the patches."""
-    start: int = 0
-    """The first place, for counted positions."""
-    shared: int = 0
-    """Side of the grid in which the tower was trained: counted places are scaled to it; 0: they are not."""
-
-
-@dataclass(frozen=True)
-class Windows:
-    """Windows of a map in which tokens attend to each other."""
-
-    heads: int
-    side: int
-    """Of a window, in tokens."""
-    shift: int
-    """By how many tokens the map is rolled before it is cut."""
-    table: int
-    """Side of the windows whose offsets the learned table has; 0: an MLP makes the bias from offsets, and directions
-    are compared (version 2)."""
-    trained: int = 0
-    """Side of the windows in which that MLP was trained."""
-
-
-@dataclass(frozen=True)
 class Conv:
-    """One convolution, and what stands behind it."""
+    """One convolution and what stands behind it: `<name>.conv.weight`, and `<name>.norm.*` or `<name>.bias`."""
 
     name: str
-    """Its tensors are `<name>.conv.weight`, and `<name>.norm.*` or `<name>.bias`."""
     inputs: int
     outputs: int
     kernel: int
     stride: int = 1
     dilation: int = 1
-    depthwise: bool = False
-    """Each channel has its own kernel, [kernel, kernel, 1, outputs]."""
+    depthwise: bool = False  # each channel has its own kernel, [kernel, kernel, 1, outputs]
     padding: Padding = "symmetric"
-    """Zeros around what enters."""
-    active: bool = True
-    """Whether the tower's activation follows the norm."""
-    bias: bool = False
-    """Whether a number is added to each channel."""
+    active: bool = True  # whether the tower's activation follows the norm
+    bias: bool = False  # whether a number is added to each channel
 
 
 @dataclass(frozen=True)
@@ -110,166 +100,219 @@ class Attention:
 
     heads: int
     biases: Biases = "all"
-    rope: Rope | None = None
-    """By what queries and keys are turned."""
-    causal: bool = False
-    """Whether a token looks only at itself and those before it."""
-    first: bool = False
-    """Whether the first token alone asks, which is not turned."""
+    # Cosine and sine by which queries and keys are turned, [P, half of a head]: number i of a head with number i + half
+    # (rotary positions; Su et al., 2021).
+    rotations: tuple[np.ndarray, np.ndarray] | None = None
+    causal: bool = False  # whether a token looks only at itself and those before it
+    first: bool = False  # whether the first token alone asks
+    probe: str = ""  # the parameter that alone asks, a learned token
+
+
+@dataclass(frozen=True)
+class Windows:
+    """Windows of a map in which tokens attend to each other (Swin)."""
+
+    heads: int
+    side: int  # of a window, in tokens
+    shift: int  # by how many tokens the map is rolled before it is cut
+    # Side of the windows whose offsets the learned table has; 0: an MLP makes the bias from offsets, and directions are
+    # compared (version 2).
+    table: int
+    trained: int = 0  # side of the windows in which that MLP was trained
 
 
 Block = Callable[["Ops", Value], Value]
 
 
-class Ops(ABC):
-    """The verbs. A parameter's name is what the verb is given, below the scopes it is in."""
+class Ops:
+    """The verbs; names of parameters are below the scopes around them.
 
-    def __init__(self) -> None:
-        self._path: tuple[str, ...] = ()
+    As it is, it notes tensors and counts operations, and a value is its size alone. The programs in `towers/programs`
+    give each verb its arithmetic.
+    """
+
+    def __init__(self, tensors: Mapping[str, Any] | None = None) -> None:
+        """`tensors` by name, for a program."""
+        self.tensors = tensors or {}
+        self.declared: dict[str, Tensor] = {}
+        self.operations = 0
+        self._below = ""
+        self._stacked: tuple[int, ...] = ()
+
+    def __getitem__(self, name: str) -> Any:
+        return self.tensors[self._below + name]
+
+    def get(self, name: str) -> Any:
+        """The tensor, or None."""
+        return self.tensors.get(self._below + name)
 
     @contextmanager
-    def scope(self, name: str) -> Iterator[None]:
-        """Names of parameters are below `name` inside."""
-        before, self._path = self._path, (*self._path, name)
+    def scope(self, name: str) -> Iterator[dict[str, Any]]:
+        """Names of parameters are below `name` inside; gives the tensors there."""
+        before, self._below = self._below, f"{self._below}{name}."
         try:
-            yield
+            yield {name: tensor for name, tensor in self.tensors.items() if name.startswith(self._below)}
         finally:
-            self._path = before
+            self._below = before
 
-    def name(self, name: str) -> str:
-        """The whole name of a parameter."""
-        return ".".join((*self._path, name))
+    def given(self, tensors: Mapping[str, Any]) -> Any:
+        """The same with other tensors."""
+        other = copy(self)
+        other.tensors = tensors
+        return other
+
+    def _add(self, name: str, kind: Kind, *shape: int, start: float = 0.0) -> None:
+        self.declared[self._below + name] = Tensor((*self._stacked, *shape), kind, start)
+
+    def _count(self, times: int, *sizes: int) -> None:
+        self.operations += 2 * times * prod(sizes) * prod(self._stacked)
 
     def see(self, x: Value) -> Value:
         """`x`, of which tests may ask here."""
         return x
 
-    def full(self, x: Value) -> Value:
-        """`x` in float32, where a tower computes in fewer bits."""
+    def cast(self, x: Value, full: bool) -> Value:
+        """`x` in float32 if `full`, else in what the tower computes in."""
         return x
 
-    def usual(self, x: Value) -> Value:
-        """`x` in what the tower computes in."""
-        return x
-
-    @abstractmethod
     def repeat(self, name: str, times: int, blocks: Sequence[Block], x: Value, last: Block | None = None) -> Value:
-        """Blocks of one shape below `name`, whose parameters are stacked over them.
+        """So many blocks of one shape below `name`, whose parameters are stacked over them.
 
-        Args:
-            name: Of their scope.
-            times: How many.
-            blocks: One after the other in turns; they differ in constants alone.
-            x: What enters.
-            last: What the last one may compute instead, where less of it is looked at.
+        `blocks` take turns and differ in constants alone. The last one may compute `last` instead, where less of it is
+        looked at.
         """
+        with self.scope(name):
+            self._stacked = (times,)
+            x = blocks[0](self, x)
+            self._stacked = ()
+        return x
 
-    @abstractmethod
-    def linear(self, name: str, x: Value, out: int, bias: bool = True) -> Value:
-        """`x @ weight + bias`, every token by itself."""
+    def linear(self, name: str, x: Value, out: int, bias: bool = True, scale: str = "") -> Value:
+        """`x @ weight + bias`, every token by itself; then each channel times the parameter `scale`, if it is named."""
+        self._add(f"{name}.weight", "matrix", x.width, out)
+        if bias:
+            self._add(f"{name}.bias", "bias", out)
+        if scale:
+            self._add(scale, "scale", out, start=1.0)
+        self._count(x.tokens, x.width, out)
+        return Value(None, x.tokens, out)
 
-    @abstractmethod
     def gated(self, name: str, x: Value, out: int) -> Value:
         """SwiGLU's `silu(a) * b`, where one linear layer gives a and b side by side."""
+        return Value(None, self.linear(name, x, 2 * out).tokens, out)
 
-    @abstractmethod
-    def norm(self, name: str, x: Value, eps: float) -> Value:
-        """Layer norm (Ba et al., 2016): mean 0 and variance 1 of each token, then scale and shift."""
-
-    @abstractmethod
-    def group_norm(self, name: str, x: Value, groups: int, eps: float) -> Value:
-        """Mean 0 and variance 1 over the map and a group of channels, then scale and shift (Wu and He, 2018)."""
-
-    @abstractmethod
-    def batch_norm(self, name: str, x: Value, eps: float) -> Value:
-        """Batch norm with its stored statistics, which do not learn (Ioffe and Szegedy, 2015; inference form)."""
-
-    @abstractmethod
-    def scale(self, name: str, x: Value) -> Value:
-        """Each channel times a learned number."""
-
-    @abstractmethod
-    def activate(self, x: Value, kind: Activation) -> Value:
-        """Number by number."""
-
-    @abstractmethod
-    def add(self, x: Value, y: Value) -> Value:
-        """The sum."""
-
-    @abstractmethod
-    def multiply(self, x: Value, y: Value) -> Value:
-        """Every token of `x` times the one token `y`, channel by channel."""
-
-    @abstractmethod
-    def cut(self, x: Value, patch: int, step: int | None = None, pad: bool = False, down: bool = False) -> Value:
-        """Patches of a map as tokens, number by number from the top left.
-
-        Args:
-            x: The map.
-            patch: Side of a patch.
-            step: Distance between patches; None: `patch`.
-            pad: Whether what is missing to a whole patch is filled with zeros (of an image: its mean); else the rest
-                is left out.
-            down: Whether the numbers of a patch run down first.
+    def norm(self, name: str, x: Value, eps: float, groups: int = 0) -> Value:
+        """Mean 0 and variance 1, then scale and shift: of each token (layer norm; Ba et al., 2016), or, with `groups`,
+        of the whole map in each group of channels (group norm; Wu and He, 2018).
         """
+        self._add(f"{name}.weight", "norm", x.width, start=1.0)
+        self._add(f"{name}.bias", "bias", x.width)
+        return x
 
-    @abstractmethod
-    def conv(self, conv: Conv, x: Value) -> Value:
-        """A convolution, and its bias where it has one; norm and activation are said apart."""
+    def apply(self, kind: Activation | Literal["add", "multiply"], x: Value, y: Value | None = None) -> Value:
+        """Number by number: an activation, or what `x` and `y` give; one token of `y` stands for all."""
+        return x
 
-    @abstractmethod
+    def cut(self, x: Value, patch: int, step: int | None = None, pad: bool = False, down: bool = False) -> Value:
+        """Patches of a map as tokens, side by side or `step` apart, number by number from the top left, with `down`
+        down first. A patch that is not whole is left out, or with `pad` filled with zeros (of an image: with its mean).
+        """
+        return Value(None, cuts(x.side, patch, step, pad) ** 2, patch**2 * x.width)
+
+    def conv(self, conv: Conv, x: Value, eps: float | None = None) -> Value:
+        """A convolution; with `eps`, a batch norm behind it by its stored statistics, which do not learn (Ioffe and
+        Szegedy, 2015; inference form).
+        """
+        side = convolved(x.side, conv.kernel, conv.stride, conv.dilation, conv.padding)
+        shape = (conv.kernel, conv.kernel, 1 if conv.depthwise else x.width, conv.outputs)
+        self._add(f"{conv.name}.conv.weight", "kernel", *shape)
+        if conv.bias:
+            self._add(f"{conv.name}.bias", "bias", conv.outputs)
+        self._count(side**2, *shape)
+        y = Value(None, side**2, conv.outputs)
+        if eps is not None:
+            self.norm(f"{conv.name}.norm", y, eps)
+            self._add(f"{conv.name}.norm.mean", "statistic", y.width)
+            self._add(f"{conv.name}.norm.variance", "statistic", y.width, start=1.0)
+        return y
+
     def max_pool(self, x: Value, kernel: int, stride: int) -> Value:
         """The largest number of each channel in windows of a map, symmetrically padded."""
+        return Value(None, convolved(x.side, kernel, stride) ** 2, x.width)
 
-    @abstractmethod
-    def tokens(
-        self, x: Value, class_token: bool, registers: int, positions: Literal["all", "patches", "none"]
-    ) -> Value:
-        """Patches with learned positions, behind a class token and registers where there are any."""
+    def tokens(self, x: Value, class_token: bool, registers: int, positions: Positions) -> Value:
+        """Patches with learned positions, behind a class token and registers where there are any; see `before`."""
+        if class_token:
+            self._add("class_token", "position", x.width)
+        if registers:
+            self._add("registers", "position", registers, x.width)
+        if positions != "none":
+            self._add("position", "position", x.tokens + (positions == "all"), x.width)
+        return Value(None, x.tokens + class_token + registers, x.width)
 
-    @abstractmethod
+    def before(self, class_token: bool, registers: int, positions: Positions) -> list[Any]:
+        """What stands before the patches: the same for every image."""
+        first = [self["class_token"][None]] if class_token else []
+        if positions == "all":
+            first = [first[0] + self["position"][:1]]
+        return [*first, self["registers"]] if registers else first
+
     def attend(self, name: str, x: Value, how: Attention) -> Value:
         """Multi-head attention up to its last matrix."""
+        if how.probe:
+            self._add(how.probe, "position", x.width)
+        self.linear(f"{name}.qkv", x, 3 * x.width, bias=False)
+        if biased := {"all": 3, "query_value": 2, "none": 0}[how.biases]:
+            self._add(f"{name}.qkv.bias", "bias", biased * x.width)
+        asking = 1 if how.first or how.probe else x.tokens
+        self._count(asking - x.tokens, x.width, x.width)
+        self._count(2 * asking, x.tokens, x.width)
+        return Value(None, asking, x.width)
 
-    @abstractmethod
     def attend_windows(self, name: str, x: Value, windows: Windows) -> Value:
-        """Attention of tokens in the same window of a map (Swin), up to its last matrix."""
+        """Attention of tokens in the same window of a map, up to its last matrix."""
+        padded, side = (-(-x.side // windows.side) * windows.side) ** 2, windows.side
+        self._count(padded - x.tokens, x.width, 3 * x.width)  # of what pads the map
+        self._count(2 * padded, side**2, x.width)
+        self.linear(f"{name}.qkv", x, 3 * x.width, bias=False)
+        self._add(f"{name}.qkv.bias", "bias", (3 if windows.table else 2) * x.width)  # version 2 has none of keys
+        if windows.table:
+            self._add(f"{name}.table", "position", (2 * windows.table - 1) ** 2, windows.heads)
+            return x
+        # Kept as its logarithm; it starts at 10.
+        self._add(f"{name}.logit_scale", "scale", windows.heads, start=log(10))
+        self._add(f"{name}.position.up.weight", "matrix", 2, POSITION_WIDTH)
+        self._add(f"{name}.position.up.bias", "bias", POSITION_WIDTH)
+        self._add(f"{name}.position.down.weight", "matrix", POSITION_WIDTH, windows.heads)
+        return x
 
-    @abstractmethod
-    def probe(self, name: str, attention: str, x: Value, heads: int) -> Value:
-        """Attention of one learned token to all, up to its last matrix; the token is the parameter `name`."""
-
-    @abstractmethod
     def part(self, x: Value, start: int, end: int) -> Value:
         """Some of the tokens."""
+        return Value(None, end - start, x.width)
 
-    @abstractmethod
     def pool(self, x: Value, kind: Pooling) -> Value:
         """One token: the first (class), the mean, or the generalised mean with p = 3 (gem; Radenovic et al., 2018),
         which needs tokens that aren't negative.
         """
+        return Value(None, 1, x.width)
 
-    @abstractmethod
     def embed(self, ids: Value, vocabulary: int, context: int, width: int) -> Value:
         """Tokens of a text and their positions, from the tables `token` and `position`."""
+        self._add("token", "position", vocabulary, width)
+        self._add("position", "position", context, width)
+        return Value(None, context, width)
 
-    @abstractmethod
     def read(self, x: Value, ids: Value, where: Where, end: int | None) -> Value:
         """The one token that a text is read from; see `TextConfig.read`."""
+        return Value(None, 1, x.width)
 
 
 def pads(length: int, kernel: int, stride: int, dilation: int, padding: Padding) -> tuple[int, int]:
-    """Zeros before and after one side of a map that a convolution enters.
+    """Zeros before and after one side of a map that a convolution enters, sizes in pixels.
 
-    Args:
-        length: Of the side, in pixels.
-        kernel: Side of the kernel, in taps.
-        stride: Step, in pixels.
-        dilation: Distance between taps, in pixels.
-        padding: symmetric: equally many, as in torch. same: as many as the published TensorFlow weights expect, the
-            odd one at the end: the sum follows from the undilated kernel and is then dilated (transformers'
-            `apply_tf_padding`). late: one less before than after, whatever the length; with stride 2 the same as
-            "same" for even lengths.
+    symmetric: equally many, as in torch. same: as many as the published TensorFlow weights expect, the odd one at the
+    end: the sum follows from the undilated kernel and is then dilated (transformers' `apply_tf_padding`). late: one
+    less before than after, whatever the length; with stride 2 the same as "same" for even lengths.
     """
     if padding == "symmetric":
         return ((kernel - 1) // 2 * dilation,) * 2
@@ -279,7 +322,7 @@ def pads(length: int, kernel: int, stride: int, dilation: int, padding: Padding)
     return spare // 2 * dilation, (spare - spare // 2) * dilation
 
 
-def convolved(length: int, kernel: int, stride: int, dilation: int, padding: Padding) -> int:
+def convolved(length: int, kernel: int, stride: int, dilation: int = 1, padding: Padding = "symmetric") -> int:
     """Side of the map behind a convolution of a map of that side."""
     padded = length + sum(pads(length, kernel, stride, dilation, padding))
     return (padded - (kernel - 1) * dilation - 1) // stride + 1
@@ -288,3 +331,9 @@ def convolved(length: int, kernel: int, stride: int, dilation: int, padding: Pad
 def cuts(length: int, patch: int, step: int | None, pad: bool) -> int:
     """Patches along one side of a map."""
     return -(-length // patch) if pad else (length - patch) // (step or patch) + 1
+
+
+def demand(good: bool, says: str) -> None:
+    """EncoderError for a config that can not be."""
+    if not good:
+        raise EncoderError(says)

@@ -4,15 +4,14 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Literal
 
-from lookalike.core.errors import EncoderError
-from lookalike.towers.ops import Ops, Pooling, Value, Windows
+from lookalike.towers.ops import Ops, Pooling, Value, Windows, demand
+from lookalike.towers.plans import AnySize
 
-EPS_BETWEEN = 1e-5
-"""Added to the variance in the norms behind the patches and in the merging, which no published config can change."""
+EPS_BETWEEN = 1e-5  # of the norms behind the patches and in the merging, which no published config can change
 
 
 @dataclass(frozen=True)
-class SwinConfig:
+class SwinConfig(AnySize):
     """Swin transformer, version 1 (Liu et al., 2021) or 2 (Liu et al., 2022).
 
     Tokens attend to those in the same window of a map; every second block moves the windows. Between two stages, four
@@ -45,12 +44,12 @@ class SwinConfig:
 
     def __post_init__(self) -> None:
         lengths = {len(self.depths), len(self.heads), len(self.windows), len(self.shifts)}
-        if lengths != {self.stages} or not self.stages or len(self.trained_windows) not in (0, self.stages):
-            raise EncoderError("A Swin transformer needs a depth, heads, a window and a shift for every stage.")
-        if any(self.widths[i] % heads for i, heads in enumerate(self.heads)):
-            raise EncoderError(f"Swin widths {self.widths} can't be split among {self.heads} heads.")
-        if any(not 0 <= shift < window for shift, window in zip(self.shifts, self.windows, strict=True)):
-            raise EncoderError(f"Swin shifts {self.shifts} must be smaller than the windows {self.windows}.")
+        whole = lengths == {self.stages} and self.stages > 0 and len(self.trained_windows) in (0, self.stages)
+        demand(whole, "A Swin transformer needs a depth, heads, a window and a shift for every stage.")
+        split = not any(width % heads for width, heads in zip(self.widths, self.heads, strict=True))
+        demand(split, f"Swin widths {self.widths} can't be split among {self.heads} heads.")
+        small = all(0 <= shift < window for shift, window in zip(self.shifts, self.windows, strict=True))
+        demand(small, f"Swin shifts {self.shifts} must be smaller than the windows {self.windows}.")
 
     @property
     def stages(self) -> int:
@@ -61,16 +60,6 @@ class SwinConfig:
     def widths(self) -> tuple[int, ...]:
         """Numbers in a token of each stage."""
         return tuple(self.width * 2**i for i in range(self.stages))
-
-    @property
-    def poolings(self) -> tuple[Pooling, ...]:
-        """What may make features of its tokens."""
-        return ("mean",)
-
-    @property
-    def only_size(self) -> int | None:
-        """The one side of images that it takes, in pixels; None: any."""
-        return None
 
     @property
     def features(self) -> int:
@@ -112,11 +101,11 @@ class SwinConfig:
         windows = Windows(self.heads[stage], side, shift, self.windows[stage] if first else 0, trained)
         y = ops.norm("norm1", x, self.eps) if first else x
         y = ops.linear("attention.out", ops.attend_windows("attention", y, windows), x.width)
-        x = ops.add(x, y if first else ops.norm("norm1", y, self.eps))
+        x = ops.apply("add", x, y if first else ops.norm("norm1", y, self.eps))
         y = ops.norm("norm2", x, self.eps) if first else x
-        y = ops.activate(ops.linear("mlp.up", y, int(self.expansion * x.width)), "gelu")
+        y = ops.apply("gelu", ops.linear("mlp.up", y, int(self.expansion * x.width)))
         y = ops.linear("mlp.down", y, x.width)
-        return ops.see(ops.add(x, y if first else ops.norm("norm2", y, self.eps)))
+        return ops.see(ops.apply("add", x, y if first else ops.norm("norm2", y, self.eps)))
 
     def _merge(self, ops: Ops, x: Value) -> Value:
         """Four neighbours, down first, become one token: norm and matrix in version 1, matrix and norm in version 2."""

@@ -3,13 +3,15 @@
 from dataclasses import dataclass
 from typing import Literal
 
-from lookalike.core.errors import EncoderError
-from lookalike.towers.ops import Attention, Ops, Value, Where
+from lookalike.towers.ops import Attention, Ops, Pooling, Value, Where, demand
+from lookalike.towers.plans import AnySize
 
 
 @dataclass(frozen=True)
-class TextConfig:
+class TextConfig(AnySize):
     """Transformer over tokens, as CLIP (Radford et al., 2021) and SigLIP (Zhai et al., 2023) have it."""
+
+    poolings = ("class",)
 
     vocabulary: int
     """How many tokens there are."""
@@ -24,7 +26,7 @@ class TextConfig:
     hidden: int
     """Width inside the MLP."""
     activation: Literal["gelu", "gelu_tanh", "quick_gelu"]
-    """gelu: the exact one. gelu_tanh: its approximation (SigLIP). quick_gelu: x * sigmoid(1.702 x) (OpenAI's CLIP)."""
+    """See `ops.Activation`."""
     causal: bool
     """Whether a token looks only at itself and those before it."""
     read: Where
@@ -41,10 +43,10 @@ class TextConfig:
     """Whether that projection has a bias."""
 
     def __post_init__(self) -> None:
-        if self.width % self.heads:
-            raise EncoderError(f"A text tower of width {self.width} can't be split among {self.heads} heads.")
-        if (self.read == "end") != (self.end is not None):
-            raise EncoderError(f"A text tower that reads from {self.read!r} has `end` = {self.end}.")
+        fits = self.width % self.heads == 0
+        demand(fits, f"A text tower of width {self.width} can't be split among {self.heads} heads.")
+        whole = (self.read == "end") == (self.end is not None)
+        demand(whole, f"A text tower that reads from {self.read!r} has `end` = {self.end}.")
 
     @property
     def features(self) -> int:
@@ -56,7 +58,7 @@ class TextConfig:
         """Whether a text must be filled up to the whole context; else what follows its end changes nothing."""
         return not self.causal or self.read == "last"
 
-    def forward(self, ops: Ops, ids: Value) -> Value:
+    def forward(self, ops: Ops, ids: Value, _pooling: Pooling = "class") -> Value:
         """The features of one text, not of unit length; its tokens are filled up where `whole` says so."""
         x = ops.see(ops.embed(ids, self.vocabulary, self.context, self.width))
         x = ops.repeat("blocks", self.layers, [self._block], x)
@@ -65,6 +67,6 @@ class TextConfig:
 
     def _block(self, ops: Ops, x: Value) -> Value:
         y = ops.attend("attention", ops.norm("norm1", x, self.eps), Attention(self.heads, causal=self.causal))
-        x = ops.add(x, ops.linear("attention.out", y, self.width))
-        y = ops.activate(ops.linear("mlp.up", ops.norm("norm2", x, self.eps), self.hidden), self.activation)
-        return ops.see(ops.add(x, ops.linear("mlp.down", y, self.width)))
+        x = ops.apply("add", x, ops.linear("attention.out", y, self.width))
+        y = ops.apply(self.activation, ops.linear("mlp.up", ops.norm("norm2", x, self.eps), self.hidden))
+        return ops.see(ops.apply("add", x, ops.linear("mlp.down", y, self.width)))

@@ -1,12 +1,13 @@
 """The shape of a vision transformer, with the options in which the published families differ."""
 
 from dataclasses import dataclass
-from functools import partial
+from functools import cached_property, partial
 from typing import Literal
 
+import numpy as np
+
 from lookalike.core.config import option
-from lookalike.core.errors import EncoderError
-from lookalike.towers.ops import Attention, Biases, Ops, Pooling, Positions, Rope, Value
+from lookalike.towers.ops import Attention, Biases, Ops, Pooling, Positions, Value, demand
 
 Activation = Literal["gelu", "gelu_tanh", "quick_gelu", "swiglu"]
 """As in `ops.Activation`. swiglu: silu(a) * b, where the MLP's first layer gives a and b (DINOv2 giant)."""
@@ -80,25 +81,21 @@ class ViTConfig:
     """Whether a norm stands before the last matrix of the MLP (EVA-02)."""
 
     def __post_init__(self) -> None:
-        if not 0 < self.step <= self.patch <= self.size:
-            raise EncoderError(
-                f"A ViT input of {self.size} px can't be cut into patches of {self.patch} px, {self.step} px apart."
-            )
+        cut = f"A ViT input of {self.size} px can't be cut into patches of {self.patch} px, {self.step} px apart."
+        demand(0 < self.step <= self.patch <= self.size, cut)
         for heads in (self.heads, self.pool_heads or 1):
-            if self.width % heads:
-                raise EncoderError(f"A ViT of width {self.width} can't be split among {heads} heads.")
-        if self.rope != "none" and self.width // self.heads % 4:
-            raise EncoderError(f"Rotary positions need heads of a multiple of 4, not {self.width // self.heads}.")
-        if (self.rope == "scaled") != (self.rope_grid > 0):
-            raise EncoderError("Scaled rotary positions, and no others, need the side of the grid that they count in.")
-        if self.positions == "all" and not self.class_token:
-            raise EncoderError("A ViT without a class token has positions for `patches` or `none`, not `all`.")
-        if self.norm_pooled and self.pool_heads:
-            raise EncoderError("Attention pooling asks tokens that are normalised; its norm can't be behind it.")
-        if self.head_bias and not self.head:
-            raise EncoderError("A ViT without a projection can't have its bias.")
-        if self.pool_heads and self.activation == "swiglu":
-            raise EncoderError("Attention pooling has no MLP with SwiGLU.")
+            demand(self.width % heads == 0, f"A ViT of width {self.width} can't be split among {heads} heads.")
+        own = self.width // self.heads
+        demand(self.rope == "none" or own % 4 == 0, f"Rotary positions need heads of a multiple of 4, not {own}.")
+        grid = "Scaled rotary positions, and no others, need the side of the grid that they count in."
+        demand((self.rope == "scaled") == (self.rope_grid > 0), grid)
+        places = "A ViT without a class token has positions for `patches` or `none`, not `all`."
+        demand(self.class_token or self.positions != "all", places)
+        before = "Attention pooling asks tokens that are normalised; its norm can't be behind it."
+        demand(not (self.norm_pooled and self.pool_heads), before)
+        demand(bool(self.head) or not self.head_bias, "A ViT without a projection can't have its bias.")
+        plain = not (self.pool_heads and self.activation == "swiglu")
+        demand(plain, "Attention pooling has no MLP with SwiGLU.")
 
     @property
     def step(self) -> int:
@@ -122,14 +119,9 @@ class ViTConfig:
 
     @property
     def poolings(self) -> tuple[Pooling, ...]:
-        """What may make features of its tokens. Not gem: tokens leave a norm with either sign, and the generalised
-        mean takes positive numbers.
-        """
-        return (
-            *(("class",) if self.class_token else ()),
-            "mean",
-            *(("attention",) if self.pool_heads else ()),
-        )
+        """Not gem: tokens leave a norm with either sign, and the generalised mean takes positive numbers."""
+        first: tuple[Pooling, ...] = ("class", "mean") if self.class_token else ("mean",)
+        return (*first, "attention") if self.pool_heads else first
 
     @property
     def only_size(self) -> int | None:
@@ -160,34 +152,45 @@ class ViTConfig:
         return ops.linear("head", x, self.head, self.head_bias) if self.head else x
 
     def _block(self, ops: Ops, x: Value, first: bool = False) -> Value:
-        how = Attention(self.heads, self.qkv_bias, self._rope, first=first)
+        scale1, scale2 = ("scale1", "scale2") if self.layer_scale else ("", "")
+        how = Attention(self.heads, self.qkv_bias, self._rotations, first=first)
         y = ops.attend("attention", ops.norm("norm1", x, self.eps), how)
         y = ops.norm("attention.norm", y, self.eps) if self.norm_attention else y
-        y = ops.linear("attention.out", y, self.width)
-        x = ops.add(ops.part(x, 0, 1) if first else x, ops.scale("scale1", y) if self.layer_scale else y)
-        y = self._mlp(ops, "mlp", ops.norm("norm2", x, self.eps), self.hidden)
-        return ops.see(ops.add(x, ops.scale("scale2", y) if self.layer_scale else y))
+        y = ops.linear("attention.out", y, self.width, scale=scale1)
+        x = ops.apply("add", ops.part(x, 0, 1) if first else x, y)
+        return ops.see(ops.apply("add", x, self._mlp(ops, ops.norm("norm2", x, self.eps), self.hidden, scale2)))
 
-    def _mlp(self, ops: Ops, name: str, x: Value, hidden: int) -> Value:
+    def _mlp(self, ops: Ops, x: Value, hidden: int, scale: str = "") -> Value:
         if self.activation == "swiglu":
-            y = ops.gated(f"{name}.up", x, hidden)
+            y = ops.gated("mlp.up", x, hidden)
         else:
-            y = ops.activate(ops.linear(f"{name}.up", x, hidden), self.activation)
-        y = ops.norm(f"{name}.norm", y, self.eps) if self.norm_mlp else y
-        return ops.linear(f"{name}.down", y, self.width)
+            y = ops.apply(self.activation, ops.linear("mlp.up", x, hidden))
+        y = ops.norm("mlp.norm", y, self.eps) if self.norm_mlp else y
+        return ops.linear("mlp.down", y, self.width, scale=scale)
 
     def _attention_pool(self, ops: Ops, x: Value) -> Value:
         """A learned probe asks all tokens, and an MLP is added to the answer (Zhai et al., 2022; SigLIP)."""
-        assert self.pool_heads
         with ops.scope("pool"):
-            x = ops.linear("attention.out", ops.probe("probe", "attention", x, self.pool_heads), self.width)
-            y = self._mlp(ops, "mlp", ops.norm("norm", x, self.eps), self.pool_hidden or self.hidden)
-            return ops.add(x, y)
+            y = ops.attend("attention", x, Attention(self.pool_heads or 1, probe="probe"))
+            x = ops.linear("attention.out", y, self.width)
+            return ops.apply("add", x, self._mlp(ops, ops.norm("norm", x, self.eps), self.pool_hidden or self.hidden))
 
-    @property
-    def _rope(self) -> Rope | None:
+    @cached_property
+    def _rotations(self) -> tuple[np.ndarray, np.ndarray] | None:
+        """See `Attention.rotations`. The first half of a head's angles belongs to the row, the second to the column;
+        tokens before the patches stay as they are.
+        """
         if self.rope == "none":
             return None
-        if self.rope == "scaled":
-            return Rope("counted", self.rope_theta, self.grid, self.prefix, shared=self.rope_grid)
-        return Rope(self.rope, self.rope_theta, self.grid, self.prefix, start=int(self.class_token))
+        places = np.arange(self.grid, dtype=np.float64)
+        if self.rope == "centred":
+            places = 2 * np.pi * (2 * (places + 0.5) / self.grid - 1)
+        elif self.rope == "scaled":
+            places = places * (self.rope_grid / self.grid)
+        else:
+            places = places + self.class_token
+        quarter = self.width // self.heads // 4
+        along = places[:, None] * self.rope_theta ** -(np.arange(quarter) / quarter)
+        patches = [np.repeat(along, self.grid, axis=0), np.tile(along, (self.grid, 1))]
+        angles = np.concatenate([np.zeros((self.prefix, 2 * quarter)), np.concatenate(patches, axis=1)])
+        return np.cos(angles).astype(np.float32), np.sin(angles).astype(np.float32)

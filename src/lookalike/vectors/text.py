@@ -88,11 +88,11 @@ class JaxTexts:
         import jax
         import jax.numpy as jnp
 
-        from lookalike.towers.programs.jax import text_features
+        from lookalike.towers.programs.jax import features
 
         self._config = side.config
         self._tensors = {name: jnp.asarray(tensor) for name, tensor in side.tensors.items()}
-        self._run = jax.jit(partial(text_features, side.config))
+        self._run = jax.jit(partial(features, side.config, "class"))
 
     def each(self, _name: str, items: Sequence[np.ndarray]) -> Float32[np.ndarray, "N F"]:
         """The features of texts, given by their ids, each of its own length."""

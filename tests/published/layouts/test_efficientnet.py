@@ -13,7 +13,7 @@ from safetensors.numpy import load_file, save_file
 from lookalike.core.errors import EncoderError
 from lookalike.published.layout import export_tensors
 from lookalike.published.layouts import WEIGHTS, read_published
-from lookalike.towers.efficientnet import EFFICIENTNETS
+from lookalike.towers.inverted import EFFICIENTNETS
 
 pytestmark = pytest.mark.reference("torch", "transformers")
 

@@ -18,7 +18,7 @@ from lookalike.published.layout import export_tensors
 from lookalike.published.layouts import WEIGHTS, read_published
 from lookalike.towers import MobileNetV2Config
 from lookalike.towers.ops import Value
-from lookalike.towers.parts import Bottleneck, run
+from lookalike.towers.plans import Bottleneck
 from lookalike.towers.programs.jax import Jax
 
 PROCESSOR = {"size": {"shortest_edge": 256}, "crop_size": {"height": 224, "width": 224}, "resample": 2}
@@ -71,13 +71,15 @@ def worst(config: EncoderConfig, tensors: Tensors, theirs: list[np.ndarray]) -> 
 
     def through(ops: Jax, plan: list[Bottleneck], maps: jax.Array) -> jax.Array:
         def one(x: jax.Array) -> jax.Array:
-            y = run(ops, plan, Value(x.reshape(-1, x.shape[2]), x.shape[0] ** 2, x.shape[2]), "relu6", tower.eps)
+            y = Value(x.reshape(-1, x.shape[2]), x.shape[0] ** 2, x.shape[2])
+            for block in plan:
+                y = tower.step(ops, block, y)
             return y.data.reshape(y.side, y.side, -1)
 
         return jax.vmap(one)(maps)
 
     def all_blocks(tensors: dict[str, jax.Array], maps: list[jax.Array]) -> list[jax.Array]:
-        ops = Jax(tensors, jnp.float32, remat=False)
+        ops = Jax(tensors, jnp.float32)
         rest = [through(ops, [block], x) for block, x in zip(blocks, maps[1:-2], strict=True)]
         return [through(ops, [stem, first], maps[0]), *rest, through(ops, [last], maps[-2]).mean(axis=(1, 2))]
 

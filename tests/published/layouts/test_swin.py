@@ -155,7 +155,7 @@ def interchanged(tensors: Tensors, name: str) -> Tensors:
 
 
 Mutation = Callable[[pytest.MonkeyPatch, EncoderConfig, Tensors], tuple[EncoderConfig, Tensors]]
-roll, regions, activated = jnp.roll, program.regions, layers.activated
+roll, regions, apply = jnp.roll, program.regions, program.Jax.apply
 
 MUTATIONS: dict[str, Mutation] = {
     "no mask": lambda patch, c, t: patch.setattr(program, "regions", lambda *sizes: 0 * regions(*sizes)) or (c, t),
@@ -165,10 +165,15 @@ MUTATIONS: dict[str, Mutation] = {
     "order of merging": lambda _, c, t: (c, interchanged(t, "tower.stages.0.merge.reduction.weight")),
     "eps": lambda _, c, t: (with_eps(c, 1e-5), t),
     "eps of the patches": lambda patch, c, t: patch.setattr(swin, "EPS_BETWEEN", 1e-3) or (c, t),
-    "GELU": lambda patch, c, t: patch.setattr(layers, "activated", lambda x, _: activated(x, "quick_gelu")) or (c, t),
+    "GELU": lambda patch, c, t: (
+        patch.setattr(
+            program.Jax, "apply", lambda ops, kind, *x: apply(ops, "quick_gelu" if kind == "gelu" else kind, *x)
+        )
+        or (c, t)
+    ),
 }
 OF_VERSION_2: dict[str, Mutation] = {
-    "no cosine": lambda patch, c, t: patch.setattr(layers, "direction", lambda x: x) or (c, t),
+    "no cosine": lambda patch, c, t: patch.setattr(layers, "l2_normalize", lambda x: x) or (c, t),
     "no scale": lambda _, c, t: (c, t | {n: 0 * a for n, a in t.items() if n.endswith("logit_scale")}),
     "position MLP": lambda _, c, t: (
         dataclasses.replace(c, tower=dataclasses.replace(c.tower, trained_windows=(6, 6))),

@@ -24,7 +24,7 @@ from lookalike.imaging.preprocess import Preprocess
 from lookalike.published.layouts.text import TEXTS, export_text, read_published_text, read_text_of
 from lookalike.published.tokenizers import NoTextError
 from lookalike.towers import ViTConfig
-from lookalike.towers.programs.jax import text_features, text_seen
+from lookalike.towers.programs.jax import features, seen
 from lookalike.towers.programs.onnx import build_text
 from lookalike.towers.text import TextConfig
 
@@ -94,8 +94,8 @@ def their_states(model: Any, ids: np.ndarray, mask: np.ndarray | None = None) ->
 
 @partial(jax.jit, static_argnums=(0, 3))
 def states(config: TextConfig, tensors: dict[str, jax.Array], ids: jax.Array, dtype: Any) -> list[jax.Array]:
-    shown = jax.vmap(lambda ids: text_seen(config, tensors, ids))(ids)
-    return [*shown, text_features(config, tensors, ids, dtype)]
+    shown = jax.vmap(lambda ids: seen(config, "class", tensors, ids))(ids)
+    return [*shown, features(config, "class", tensors, ids, dtype)]
 
 
 def our_states(config: TextConfig, tensors: Any, ids: np.ndarray, dtype: Any = "float32") -> list[np.ndarray]:
@@ -200,7 +200,7 @@ def test_gradients_equal_torch(tmp_path, saved, clip_pieces, kind):
     @jax.jit
     @jax.grad
     def gradients(tensors: dict[str, jax.Array]) -> jax.Array:
-        return (text_features(config, tensors, jnp.asarray(ids, jnp.int32)) * along).sum()
+        return (features(config, "class", tensors, jnp.asarray(ids, jnp.int32)) * along).sum()
 
     ours = gradients({name: jnp.asarray(t) for name, t in tensors.items()})
     pairs = [

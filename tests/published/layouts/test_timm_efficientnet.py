@@ -14,7 +14,7 @@ from lookalike.core.errors import EncoderError
 from lookalike.published.layout import export_tensors
 from lookalike.published.layouts import WEIGHTS, read_published, timm
 from lookalike.towers import EfficientNetConfig
-from lookalike.towers import efficientnet as towers
+from lookalike.towers import inverted as towers
 
 # (type, blocks, kernel, stride, expansion, channels, squeeze): every type of block that the two versions have.
 SMALL = {

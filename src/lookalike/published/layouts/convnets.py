@@ -12,9 +12,8 @@ from lookalike.published.layout import Parts, transformers
 from lookalike.published.processors import square
 from lookalike.published.table import Field, below, refuse
 from lookalike.towers import ConvNeXtConfig, EfficientNetConfig, MobileNetV2Config
-from lookalike.towers.efficientnet import Stage
-from lookalike.towers.parts import divisible
-from lookalike.towers.resnet import ResNetConfig
+from lookalike.towers.inverted import Stage, divisible
+from lookalike.towers.plans import ResNetConfig
 
 
 def layers(conv: str, norm: str, names: dict[str, str]) -> dict[str, str]:

@@ -16,9 +16,8 @@ from lookalike.published.layouts.convnets import blocks, layers
 from lookalike.published.processors import as_timm, from_timm
 from lookalike.published.table import POINT, Names, below
 from lookalike.towers import ConvNeXtConfig, EfficientNetConfig, Tower
-from lookalike.towers.efficientnet import EFFICIENTNETS
-from lookalike.towers.mobilenet_v4 import MOBILENETS_V4, MobileNetV4Config, scaled
-from lookalike.towers.resnet import RESNETS
+from lookalike.towers.inverted import EFFICIENTNETS, MOBILENETS_V4, MobileNetV4Config, scaled
+from lookalike.towers.plans import RESNETS
 
 HARMLESS = {"num_classes", "drop_rate", "drop_path_rate", "proj_drop_rate", "attn_drop_rate"}
 """Arguments of every architecture that change no feature."""

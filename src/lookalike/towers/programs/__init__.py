@@ -1,1 +1,1 @@
-"""What reads a tower's forward, once for all towers: `declare`, `fold`, `jax`, `onnx`."""
+"""What reads a tower's forward, once for all towers: `declare`, `jax`, `onnx`."""

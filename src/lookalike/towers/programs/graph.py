@@ -9,19 +9,12 @@ import onnx
 from onnx import TensorProto, helper, numpy_helper
 from onnx.external_data_helper import set_external_data
 
-OPSET = 23
-"""The first with the Attention operator."""
-
+OPSET = 23  # the first with the Attention operator
+LARGE = 2**16  # numbers in a matrix from which eight bits are worth their rounding
 _PAGE = 4096  # bytes; what can be mapped into memory begins at a multiple
 
-LEAST_GELU = -0.171
-"""No GELU, exact or approximate, gives less; its minimum is -0.16997."""
-
-LEAST_SILU = -0.279
-"""No SiLU gives less; its minimum is -0.27846."""
-
-LARGE = 2**16
-"""Numbers in a matrix from which eight bits are worth their rounding."""
+Form = Literal["rows", "tokens", "maps", "image"]
+"""rows: [B*P F]. tokens: [B P F]. maps: [B F S S]. image: [B S S F]."""
 
 
 @dataclass(frozen=True)
@@ -29,12 +22,11 @@ class Node:
     """A value of a graph, and what is known of it."""
 
     name: str
-    form: Literal["rows", "tokens", "maps", "image"]
-    """rows: [B*P F]. tokens: [B P F]. maps: [B F S S]. image: [B S S F]."""
-    pixels: bool = False
-    """Whether it is uint8, all 256 levels: exact in float32, and not to be rounded."""
-    least: float | None = None
-    """Nothing in it is less."""
+    form: Form
+    # An image that is not normalised yet. bytes: it is uint8, all 256 levels: exact in float32, and not to be rounded.
+    # centred: its mean is subtracted.
+    pixels: Literal["", "bytes", "centred"] = ""
+    least: float | None = None  # nothing in it is less
 
 
 class Graph:
@@ -47,16 +39,21 @@ class Graph:
         self._nodes: list[onnx.NodeProto] = []
         self._constants: list[np.ndarray] = []
 
-    def op(self, kind: str, *inputs: str | np.ndarray, **attributes: Any) -> str:
-        """Apply the operator `kind`; arrays become constants. Returns the name of its first output."""
+    def op(self, kind: str, *inputs: str | np.ndarray | float | list[int], **attributes: Any) -> str:
+        """Apply the operator `kind`; returns the name of its first output.
+
+        What is no name becomes a constant: an array as it is, a float in 32 bits, a list of shapes or places in 64.
+        """
         output = f"{kind.lower()}_{len(self._nodes)}"
         names = [i if isinstance(i, str) else self._constant(i) for i in inputs]
         self._nodes.append(helper.make_node(kind, names, [output], name=output, **attributes))
         return output
 
-    def shaped(self, x: str, *shape: int) -> str:
-        """`x` in another shape; 0 keeps a length, -1 is what remains."""
-        return self.op("Reshape", x, np.array(shape, np.int64))
+    def _constant(self, value: np.ndarray | float | list[int]) -> str:
+        if isinstance(value, float | list):
+            value = np.array(value, np.float32 if isinstance(value, float) else np.int64)
+        self._constants.append(value)
+        return f"constant_{len(self._constants) - 1}"
 
     def linear(
         self, x: str, weight: np.ndarray, bias: np.ndarray | None, exact: bool = False, least: float | None = None
@@ -69,41 +66,33 @@ class Graph:
         """
         if exact or not self._int8 or weight.size < LARGE:
             return self.op("Gemm", x, weight, *(() if bias is None else (bias,)))
-        rows, zero, row_step = self._rounded(x, least)
+        rows, row_step = self._rounded(x, least)
         step = np.maximum(np.abs(weight).max(axis=0), np.finfo(np.float32).tiny) / np.float32(127)
-        columns = np.rint(weight / step).astype(np.int8)
+        columns, zero = np.rint(weight / step).astype(np.int8), np.array(128 if least is None else 0, np.uint8)
         y = self.op("MatMulInteger", rows, columns, zero, np.array(0, np.int8))
         y = self.op("Mul", self.op("Mul", self.op("Cast", y, to=TensorProto.FLOAT), step), row_step)
         if least is not None:
             bias = np.float32(least) * weight.sum(axis=0) + (0 if bias is None else bias)
         return y if bias is None else self.op("Add", y, bias)
 
-    def _rounded(self, x: str, least: float | None) -> tuple[str, np.ndarray, str]:
-        """The rows of `x` as bytes, which byte is zero, and the size of each row's step."""
+    def _rounded(self, x: str, least: float | None) -> tuple[str, str]:
+        """The rows of `x` as bytes, and the size of each row's step; without `least` 128 stands for zero."""
         if (x, least) not in self._whole:  # queries, keys and values are made from the same rows
-            end = np.array([-1], np.int64)
+            start: str | float = 128.5  # the cast rounds down
             if least is None:  # bytes without a sign, since that is what processors multiply
-                span, levels = self.op("ReduceMax", self.op("Abs", x), end, keepdims=1), 127
+                span, levels = self.op("ReduceMax", self.op("Abs", x), [-1], keepdims=1), 127.0
             else:
-                span = self.op("Add", self.op("ReduceMax", x, end, keepdims=1), np.array(-least, np.float32))
-                levels = 255
-            steps = self.op("Div", np.array(levels, np.float32), self.op("Max", span, np.array(1e-12, np.float32)))
-            start: str | np.ndarray = np.array(128.5, np.float32)  # the cast rounds down
+                span, levels = self.op("Add", self.op("ReduceMax", x, [-1], keepdims=1), -least), 255.0
+            steps = self.op("Div", levels, self.op("Max", span, 1e-12))
             if least is not None:
-                start = self.op("Add", self.op("Mul", steps, np.array(-least, np.float32)), np.array(0.5, np.float32))
+                start = self.op("Add", self.op("Mul", steps, -least), 0.5)
             rows = self.op("Cast", self.op("Add", self.op("Mul", x, steps), start), to=TensorProto.UINT8)
-            self._whole[x, least] = rows, self.op("Mul", span, np.array(1 / levels, np.float32))
-        rows, step = self._whole[x, least]
-        return rows, np.array(128 if least is None else 0, np.uint8), step
-
-    def norm(self, x: str, weight: np.ndarray, bias: np.ndarray, eps: float) -> str:
-        """Layer norm over the last axis."""
-        return self.op("LayerNormalization", x, weight, bias, axis=-1, epsilon=eps)
+            self._whole[x, least] = rows, self.op("Mul", span, 1 / levels)
+        return self._whole[x, least]
 
     def lengths(self, x: str, start: int, end: int, *rest: int) -> str:
         """The shape of `x` from axis `start` to `end`, and other lengths behind it."""
-        own = self.op("Shape", x, start=start, end=end)
-        return self.op("Concat", own, np.array(rest, np.int64), axis=0)
+        return self.op("Concat", self.op("Shape", x, start=start, end=end), list(rest), axis=0)
 
     def model(
         self,
@@ -131,10 +120,6 @@ class Graph:
             model.graph.initializer.append(numpy_helper.from_array(array, f"constant_{i}"))
         return model
 
-    def _constant(self, value: np.ndarray) -> str:
-        self._constants.append(value)
-        return f"constant_{len(self._constants) - 1}"
-
 
 def move_weights(model: onnx.ModelProto, file: Path) -> None:
     """Move the weights of a graph into `file`, which must lie beside it."""
@@ -146,8 +131,3 @@ def move_weights(model: onnx.ModelProto, file: Path) -> None:
                 stream.write(bytes(-stream.tell() % _PAGE))
                 set_external_data(tensor, file.name, offset, len(tensor.raw_data))
                 tensor.ClearField("raw_data")
-
-
-def int64(*values: list[int]) -> tuple[np.ndarray, ...]:
-    """Constants that say shapes and places."""
-    return tuple(np.array(value, np.int64) for value in values)

@@ -1,111 +1,104 @@
-"""A tower read as a JAX program: blocks scanned, in float32 or bfloat16."""
+"""A tower read as a JAX program: blocks scanned, in float32 or bfloat16.
+
+One image at a time, the caller says `jax.vmap`. Parameters are float32. A verb computes in the dtype of what it is
+given, norms and softmax always in float32.
+"""
 
 # The verbs are described in `Ops`, and not every reader needs all that they are given.
 # ruff: noqa: D102, ARG002
 
 import math
-from collections.abc import Mapping, Sequence
-from copy import copy
+import operator
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import TYPE_CHECKING, Any, Literal
 
 import jax
 import jax.numpy as jnp
+import numpy as np
+from jax import lax
 from jaxtyping import Array, Float, Int
 
-from lookalike.towers.ops import (
-    Activation,
-    Attention,
-    Block,
-    Conv,
-    Ops,
-    Pooling,
-    Value,
-    Where,
-    Windows,
-    cuts,
-)
+from lookalike.towers import ops
+from lookalike.towers.ops import NORM_PARTS, Block, Ops, Pooling, Value, cuts
 from lookalike.towers.programs import layers
-from lookalike.towers.programs.tables import log_offsets, pairs, regions, rotations
-from lookalike.towers.text import TextConfig
+from lookalike.towers.programs.tables import offset_table, pairs, regions
 
 if TYPE_CHECKING:
     from lookalike.towers import Tower
+    from lookalike.towers.text import TextConfig
 
 Dtype = Literal["float32", "bfloat16"]
 
 
 def features(
-    tower: "Tower",
+    tower: "Tower | TextConfig",
     pooling: Pooling,
     tensors: Mapping[str, Array],
-    images: Float[Array, "B S S 3"],
+    x: Float[Array, "B S S 3"] | Int[Array, "B T"],
     dtype: Dtype = "float32",
     remat: bool = False,
 ) -> Float[Array, "B F"]:
-    """The features of normalised images.
+    """The features of normalised images, or of texts by their ids: at most `context` of them, filled up where `whole`
+    says so. `tensors` are those of `declare(tower)`, float32.
 
-    Args:
-        tower: The tower.
-        pooling: One of its poolings.
-        tensors: Those of `declare(tower)`, float32.
-        images: Normalised.
-        dtype: What it computes in; norms and softmax stay float32.
-        remat: Whether a gradient computes stacked blocks twice instead of keeping what is inside them: memory then
-            grows with the tokens between blocks alone, for about a third more time. Towers without: no effect.
+    With `remat` a gradient computes stacked blocks twice instead of keeping what is inside them: memory then grows with
+    the tokens between blocks alone, for about a third more time.
     """
-
-    def one(image: Array) -> Array:
-        result: Array = tower.forward(Jax(tensors, image.dtype, remat), _image(image), pooling).data[0]
-        return result
-
-    return jax.vmap(one)(images.astype(dtype))
+    program = Jax(tensors, dtype, remat)
+    x = x if jnp.issubdtype(x.dtype, jnp.integer) else x.astype(dtype)
+    return jax.vmap(lambda one: tower.forward(program, _value(one), pooling).data[0])(x).astype(jnp.float32)
 
 
-def seen(tower: "Tower", pooling: Pooling, tensors: Mapping[str, Array], image: Float[Array, "S S 3"]) -> list[Array]:
-    """What passes the places that the tower shows, tokens [P F] or maps [H W F]: what originals are compared by."""
-    ops = _Shown(tensors, image.dtype, remat=False)
-    tower.forward(ops, _image(image), pooling)
-    return ops.shown
+def seen(tower: "Tower | TextConfig", pooling: Pooling, tensors: Mapping[str, Array], x: Array) -> list[Array]:
+    """What passes the places that a tower shows, [P F], for one image or text: what originals are compared by."""
+    program = Jax(tensors, "float32", shown=[])
+    tower.forward(program, _value(x), pooling)
+    return program.shown or []
 
 
-def text_features(
-    config: TextConfig, tensors: Mapping[str, Array], ids: Int[Array, "B T"], dtype: Dtype = "float32"
-) -> Float[Array, "B F"]:
-    """The features of texts, not of unit length, by their ids: at most `context`, filled up where `whole` says so."""
-
-    def one(ids: Array) -> Array:
-        features = config.forward(Jax(tensors, jnp.dtype(dtype), remat=False), Value(ids, len(ids), 1)).data[0]
-        return jnp.asarray(features, jnp.float32)
-
-    return jax.vmap(one)(ids)
+def _value(data: Array) -> Value:
+    """Tokens [P F], a map [H W F], or the ids [T] of a text."""
+    if data.ndim == 1:
+        return Value(data, len(data), 1)
+    rows = data.reshape(-1, data.shape[-1])
+    return Value(rows, *rows.shape)
 
 
-def text_seen(config: TextConfig, tensors: Mapping[str, Array], ids: Int[Array, " T"]) -> list[Array]:
-    """The tokens [T F] of one text that enter the first block, and those behind each."""
-    ops = _Shown(tensors, jnp.dtype("float32"), remat=False)
-    config.forward(ops, Value(ids, len(ids), 1))
-    return ops.shown
+def _map(x: Value) -> Any:
+    return x.data.reshape(x.side, x.side, x.width)
 
 
-def _image(image: Float[Array, "S S 3"]) -> Value:
-    return Value(image.reshape(-1, 3), image.shape[0] ** 2, 3)
+_KINDS: dict[str, Callable[..., Array]] = {
+    "add": operator.add,
+    "multiply": operator.mul,
+    "gelu": partial(jax.nn.gelu, approximate=False),
+    "gelu_tanh": partial(jax.nn.gelu, approximate=True),
+    "quick_gelu": lambda x: x * jax.nn.sigmoid(1.702 * x),
+    "relu": jax.nn.relu,
+    "relu6": lambda x: jnp.clip(x, 0, 6),
+    "silu": jax.nn.silu,
+    "sigmoid": jax.nn.sigmoid,
+}
 
 
 class Jax(Ops):
     """A value is an array [P F]."""
 
-    def __init__(self, tensors: Mapping[str, Array], dtype: Any, remat: bool) -> None:
-        super().__init__()
-        self.tensors, self.dtype, self.remat = tensors, dtype, remat
+    def __init__(
+        self, tensors: Mapping[str, Array], dtype: Any, remat: bool = False, shown: list[Array] | None = None
+    ) -> None:
+        """With a list, `shown` gets what the tower shows, and blocks run one by one: a scan keeps all to itself."""
+        super().__init__(tensors)
+        self.dtype, self.remat, self.shown = dtype, remat, shown
 
-    def __getitem__(self, name: str) -> Array:
-        return self.tensors[self.name(name)]
+    def see(self, x: Value) -> Value:
+        if self.shown is not None:
+            self.shown.append(x.data)
+        return x
 
-    def full(self, x: Value) -> Value:
-        return Value(x.data.astype(jnp.float32), x.tokens, x.width)
-
-    def usual(self, x: Value) -> Value:
-        return Value(x.data.astype(self.dtype), x.tokens, x.width)
+    def cast(self, x: Value, full: bool) -> Value:
+        return _value(x.data.astype("float32" if full else self.dtype))
 
     def repeat(self, name: str, times: int, blocks: Sequence[Block], x: Value, last: Block | None = None) -> Value:
         """Scanned, so that compiling does not take longer with their number.
@@ -113,65 +106,45 @@ class Jax(Ops):
         The last block computes all that the others do: apart from the scan it would need a copy of all the others'
         weights, and a second program.
         """
-        with self.scope(name):
-            stacked = {n: t for n, t in self.tensors.items() if n.startswith(self.name(""))}
+        with self.scope(name) as stacked:
             turns = len(blocks)
-            rest = times % turns
-            whole = {
-                n: t[: times - rest].reshape(-1, turns, *t.shape[1:]) if turns > 1 else t for n, t in stacked.items()
-            }
+            scanned = times - times % turns if self.shown is None else 0
 
-            def one(data: Array, own: dict[str, Array]) -> tuple[Array, None]:
+            def run(data: Array, own: dict[str, Array]) -> tuple[Array, None]:
                 for i, block in enumerate(blocks):
                     part = {n: t[i] for n, t in own.items()} if turns > 1 else own
-                    data = self._with(part)._run(block, data, x)
+                    data = block(self.given(part), _value(data)).data
                 return data, None
 
-            run = jax.checkpoint(one, prevent_cse=False) if self.remat else one
-            data, _ = jax.lax.scan(run, x.data, whole)
-            for i in range(rest):
-                data = self._with({n: t[times - rest + i] for n, t in stacked.items()})._run(blocks[i], data, x)
-        return Value(data, x.tokens, x.width)
+            if scanned:
+                whole = stacked
+                if turns > 1:
+                    whole = {n: t[:scanned].reshape(-1, turns, *t.shape[1:]) for n, t in stacked.items()}
+                x = _value(lax.scan(jax.checkpoint(run, prevent_cse=False) if self.remat else run, x.data, whole)[0])
+            for i in range(scanned, times):
+                x = blocks[i % turns](self.given({n: t[i] for n, t in stacked.items()}), x)
+        return x
 
-    def _with(self, tensors: dict[str, Array]) -> "Jax":
-        other = copy(self)
-        other.tensors = tensors
-        return other
-
-    def _run(self, block: Block, data: Array, x: Value) -> Any:
-        return block(self, Value(data, x.tokens, x.width)).data
-
-    def linear(self, name: str, x: Value, out: int, bias: bool = True) -> Value:
+    def linear(self, name: str, x: Value, out: int, bias: bool = True, scale: str = "") -> Value:
         y = x.data @ self[f"{name}.weight"].astype(x.data.dtype)
-        return Value(y + self[f"{name}.bias"].astype(y.dtype)[None] if bias else y, x.tokens, out)
+        y = y + self[f"{name}.bias"].astype(y.dtype)[None] if bias else y
+        return _value(y * self[scale].astype(y.dtype)[None] if scale else y)
 
     def gated(self, name: str, x: Value, out: int) -> Value:
-        gate, value = jnp.split(self.linear(name, x, 2 * out).data, 2, axis=-1)
-        return Value(jax.nn.silu(gate) * value, x.tokens, out)
+        gate, value = (_value(part) for part in jnp.split(self.linear(name, x, 2 * out).data, 2, axis=-1))
+        return self.apply("multiply", self.apply("silu", gate), value)
 
-    def norm(self, name: str, x: Value, eps: float) -> Value:
-        y = layers.layer_norm(x.data, self[f"{name}.weight"], self[f"{name}.bias"], eps)
-        return Value(y, x.tokens, x.width)
+    def norm(self, name: str, x: Value, eps: float, groups: int = 0) -> Value:
+        weight, bias = self[f"{name}.weight"], self[f"{name}.bias"]
+        if groups:
+            return _value(layers.group_norm(x.data, weight, bias, groups, eps))
+        x32 = x.data.astype(jnp.float32)
+        centred = x32 - x32.mean(axis=-1, keepdims=True)
+        variance = jnp.square(centred).mean(axis=-1, keepdims=True)
+        return _value((centred * lax.rsqrt(variance + eps) * weight[None] + bias[None]).astype(x.data.dtype))
 
-    def group_norm(self, name: str, x: Value, groups: int, eps: float) -> Value:
-        y = layers.group_norm(x.data, self[f"{name}.weight"], self[f"{name}.bias"], groups, eps)
-        return Value(y, x.tokens, x.width)
-
-    def batch_norm(self, name: str, x: Value, eps: float) -> Value:
-        weight, bias, mean, variance = (self[f"{name}.{part}"] for part in ("weight", "bias", "mean", "variance"))
-        return Value(layers.batch_norm(x.data, weight, bias, mean, variance, eps), x.tokens, x.width)
-
-    def scale(self, name: str, x: Value) -> Value:
-        return Value(x.data * self[name].astype(x.data.dtype)[None], x.tokens, x.width)
-
-    def activate(self, x: Value, kind: Activation) -> Value:
-        return Value(layers.activated(x.data, kind), x.tokens, x.width)
-
-    def add(self, x: Value, y: Value) -> Value:
-        return Value(x.data + y.data, x.tokens, x.width)
-
-    def multiply(self, x: Value, y: Value) -> Value:
-        return Value(x.data * y.data, x.tokens, x.width)
+    def apply(self, kind: ops.Activation | Literal["add", "multiply"], x: Value, y: Value | None = None) -> Value:
+        return _value(_KINDS[kind](x.data, *([] if y is None else [y.data])))
 
     def cut(self, x: Value, patch: int, step: int | None = None, pad: bool = False, down: bool = False) -> Value:
         whole, count = _map(x), cuts(x.side, patch, step, pad)
@@ -183,134 +156,98 @@ class Jax(Ops):
             whole = jnp.pad(whole, ((0, missing), (0, missing), (0, 0)))[: count * patch, : count * patch]
             tiles = whole.reshape(count, patch, count, patch, x.width)
         tiles = tiles.transpose(0, 2, 3, 1, 4) if down else tiles.swapaxes(1, 2)
-        return Value(tiles.reshape(count**2, -1), count**2, patch**2 * x.width)
+        return _value(tiles.reshape(count**2, -1))
 
-    def conv(self, conv: Conv, x: Value) -> Value:
+    def conv(self, conv: ops.Conv, x: Value, eps: float | None = None) -> Value:
         y = layers.convolution(_map(x), self[f"{conv.name}.conv.weight"], conv.stride, conv.dilation, conv.padding)
-        y = y + self[f"{conv.name}.bias"].astype(y.dtype)[None, None] if conv.bias else y
-        return Value(y.reshape(-1, conv.outputs), y.shape[0] ** 2, conv.outputs)
+        y = y.reshape(-1, conv.outputs)
+        y = y + self[f"{conv.name}.bias"].astype(y.dtype)[None] if conv.bias else y
+        if eps is None:
+            return _value(y)
+        weight, bias, mean, variance = (self[f"{conv.name}.norm.{part}"] for part in NORM_PARTS)
+        mean, variance = lax.stop_gradient((mean, variance))
+        scale = weight * lax.rsqrt(variance + eps)
+        return _value((y.astype(jnp.float32) * scale[None] + (bias - mean * scale)[None]).astype(y.dtype))
 
     def max_pool(self, x: Value, kernel: int, stride: int) -> Value:
         around = ((kernel // 2,) * 2, (kernel // 2,) * 2, (0, 0))
-        low = jnp.asarray(-jnp.inf, x.data.dtype)
-        y = jax.lax.reduce_window(_map(x), low, jax.lax.max, (kernel, kernel, 1), (stride, stride, 1), around)
-        return Value(y.reshape(-1, x.width), y.shape[0] ** 2, x.width)
+        low = np.asarray(-np.inf, x.data.dtype)  # a number of NumPy: JAX knows no gradient where it is traced
+        return _value(lax.reduce_window(_map(x), low, lax.max, (kernel, kernel, 1), (stride, stride, 1), around))
 
-    def tokens(
-        self, x: Value, class_token: bool, registers: int, positions: Literal["all", "patches", "none"]
-    ) -> Value:
-        patches, dtype, parts = x.data, x.data.dtype, []
-        position = None if positions == "none" else self["position"].astype(dtype)
-        if class_token:
-            token = self["class_token"].astype(dtype)[None]
-            parts.append(token if position is None or positions == "patches" else token + position[:1])
-        if position is not None:
-            patches = patches + position[int(positions == "all") :]
-        if registers:
-            parts.append(self["registers"].astype(dtype))
-        return Value(jnp.concatenate([*parts, patches]), x.tokens + class_token + registers, x.width)
+    def tokens(self, x: Value, class_token: bool, registers: int, positions: ops.Positions) -> Value:
+        y = x.data
+        if positions != "none":
+            y = y + self["position"][int(positions == "all") :].astype(y.dtype)
+        first = [part.astype(y.dtype) for part in self.before(class_token, registers, positions)]
+        return _value(jnp.concatenate([*first, y]))
 
-    def _qkv(self, name: str, x: Array) -> Array:
-        y, bias = x @ self[f"{name}.weight"].astype(x.dtype), self.tensors.get(self.name(f"{name}.bias"))
-        if bias is None:
-            return y
-        bias, width = bias.astype(x.dtype), x.shape[1]
-        if bias.shape[0] == 2 * width:  # keys have none
-            bias = jnp.concatenate([bias[:width], jnp.zeros_like(bias[:width]), bias[width:]])
-        return y + bias[None]
+    def _qkv(self, name: str, x: Array, heads: int, *shape: int) -> tuple[Array, ...]:
+        """Queries, keys and values, each [P h d], or `shape` instead of P."""
+        y, bias = x @ self[f"{name}.qkv.weight"].astype(x.dtype), self.get(f"{name}.qkv.bias")
+        if bias is not None:
+            bias, width = bias.astype(x.dtype), x.shape[1]
+            if bias.shape[0] == 2 * width:  # keys have none
+                bias = jnp.concatenate([bias[:width], jnp.zeros_like(bias[:width]), bias[width:]])
+            y = y + bias[None]
+        parts = y.reshape(*(shape or (len(x),)), 3, heads, x.shape[1] // heads)
+        return tuple(parts[..., i, :, :] for i in range(3))
 
-    def attend(self, name: str, x: Value, how: Attention) -> Value:
-        parts = self._qkv(f"{name}.qkv", x.data).reshape(x.tokens, 3, how.heads, x.width // how.heads)
-        q, k, v = parts[:, 0], parts[:, 1], parts[:, 2]
-        if how.rope is not None:
-            cosine, sine = (jnp.asarray(table) for table in rotations(how.rope, x.width // how.heads))
-            q, k = layers.rotated(q, (cosine, sine)), layers.rotated(k, (cosine, sine))
+    def attend(self, name: str, x: Value, how: ops.Attention) -> Value:
+        q, k, v = self._qkv(name, x.data, how.heads)
+        if how.probe:
+            q = self._qkv(name, self[how.probe].astype(x.data.dtype)[None], how.heads)[0]
+        if how.rotations is not None:
+            q, k = layers.rotated(q, *how.rotations), layers.rotated(k, *how.rotations)
         q = q[:1] if how.first else q
-        return Value(layers.attention(q, k, v, how.causal), q.shape[0], x.width)
+        q, k, v = (part.swapaxes(0, 1) for part in (q * q.shape[-1] ** -0.5, k, v))
+        scores = (q @ k.mT).astype(jnp.float32)
+        if how.causal:  # a token sees itself, so that no row is empty
+            scores = jnp.where(jnp.tril(jnp.ones(scores.shape[1:], bool))[None], scores, -jnp.inf)
+        return _value(layers.weighted(scores, v).swapaxes(0, 1).reshape(q.shape[1], x.width))
 
-    def probe(self, name: str, attention: str, x: Value, heads: int) -> Value:
-        k, v = jnp.split(self._qkv(f"{attention}.qkv", x.data), 3, axis=1)[1:]
-        q = self._qkv(f"{attention}.qkv", self[name].astype(x.data.dtype)[None])[:, : x.width]
-        q, k, v = (part.reshape(-1, heads, x.width // heads) for part in (q, k, v))
-        return Value(layers.attention(q, k, v), 1, x.width)
-
-    def attend_windows(self, name: str, x: Value, windows: Windows) -> Value:
-        side, width, window, shift, heads = x.side, x.width, windows.side, windows.shift, windows.heads
+    def attend_windows(self, name: str, x: Value, windows: ops.Windows) -> Value:
+        side, window, shift = x.side, windows.side, windows.shift
         # As transformers: zeros at the end, which are looked at like all else, and only then rolled.
         whole = jnp.pad(_map(x), ((0, -side % window), (0, -side % window), (0, 0)))
         rolled = jnp.roll(whole, (-shift, -shift), axis=(0, 1)) if shift else whole
-        count, tokens = len(whole) // window, window**2
-        rows = rolled.reshape(count, window, count, window, width).swapaxes(1, 2).reshape(-1, width)
-        parts = self._qkv(f"{name}.qkv", rows).reshape(-1, tokens, 3, heads, width // heads)
-        q, k, v = parts[:, :, 0], parts[:, :, 1], parts[:, :, 2]
-        scores = self._scores(name, q, k, windows) + self._window_bias(name, windows)[None]
+        count = len(whole) // window
+        rows = rolled.reshape(count, window, count, window, x.width).swapaxes(1, 2).reshape(-1, x.width)
+        q, k, v = self._qkv(name, rows, windows.heads, -1, window**2)  # [M T h d]
+        # A window that is smaller than those of the table uses its middle.
+        bias = offset_table(self, name, windows, jnp)[pairs(window, windows.table or window)]  # [T T h]
+        scores = self._scores(name, q, k, windows) + jnp.moveaxis(bias, -1, 0)[None]
         if shift:  # tokens that are neighbours only because the map was rolled are kept apart
             places = jnp.asarray(regions(len(whole), window, shift), jnp.int32)
             apart = jnp.where(places[:, :, None] != places[:, None], jnp.float32(-100), jnp.float32(0))
             scores = scores + apart[:, None]
         y = layers.weighted(scores, v.swapaxes(1, 2)).swapaxes(1, 2)
-        rolled = y.reshape(count, count, window, window, width).swapaxes(1, 2).reshape(whole.shape)
-        y = (jnp.roll(rolled, (shift, shift), axis=(0, 1)) if shift else rolled)[:side, :side]
-        return Value(y.reshape(-1, width), x.tokens, width)
+        rolled = y.reshape(count, count, window, window, x.width).swapaxes(1, 2).reshape(whole.shape)
+        return _value((jnp.roll(rolled, (shift, shift), axis=(0, 1)) if shift else rolled)[:side, :side])
 
-    def _scores(self, name: str, q: Array, k: Array, windows: Windows) -> Array:
+    def _scores(self, name: str, q: Array, k: Array, windows: ops.Windows) -> Array:
         """[M h T T], in float32 whatever goes in: version 2 multiplies them by up to 100."""
+        products = partial(jnp.einsum, "mqhd,mkhd->mhqk", preferred_element_type=jnp.float32)
         if windows.table:
-            q = q * q.shape[-1] ** -0.5
-            return jnp.einsum("mqhd,mkhd->mhqk", q, k, preferred_element_type=jnp.float32)
-        q, k = layers.direction(q), layers.direction(k)
+            return products(q * q.shape[-1] ** -0.5, k)
+        q, k = (layers.l2_normalize(part).astype(part.dtype) for part in (q, k))
         scale = jnp.exp(jnp.minimum(self[f"{name}.logit_scale"], math.log(100)))
-        cosines = jnp.einsum("mqhd,mkhd->mhqk", q, k, preferred_element_type=jnp.float32)
-        return cosines * scale[None, :, None, None]
-
-    def _window_bias(self, name: str, windows: Windows) -> Array:
-        """What is added to the score of each two tokens, [h T T]; a smaller window uses the middle of the table."""
-        if windows.table:
-            return jnp.moveaxis(self[f"{name}.table"][pairs(windows.side, windows.table)], -1, 0)
-        offsets = jnp.asarray(log_offsets(windows.side, windows.trained))
-        hidden = jax.nn.relu(offsets @ self[f"{name}.position.up.weight"] + self[f"{name}.position.up.bias"][None])
-        table = 16 * jax.nn.sigmoid(hidden @ self[f"{name}.position.down.weight"])
-        return jnp.moveaxis(table[pairs(windows.side, windows.side)], -1, 0)
+        return products(q, k) * scale[None, :, None, None]
 
     def part(self, x: Value, start: int, end: int) -> Value:
-        return Value(x.data[start:end], end - start, x.width)
+        return _value(x.data[start:end])
 
     def pool(self, x: Value, kind: Pooling) -> Value:
-        return Value(layers.pooled(x.data, kind)[None], 1, x.width)
+        """Averaged in float32."""
+        if kind == "class":
+            return self.part(x, 0, 1)
+        x32 = x.data.astype(jnp.float32)
+        mean = x32.mean(axis=0) if kind == "mean" else jnp.cbrt((jnp.maximum(x32, 1e-6) ** 3).mean(axis=0))
+        return _value(mean.astype(x.data.dtype)[None])
 
     def embed(self, ids: Value, vocabulary: int, context: int, width: int) -> Value:
-        x = (self["token"][ids.data] + self["position"][: ids.tokens]).astype(self.dtype)
-        return Value(x, ids.tokens, width)
+        return _value((self["token"][ids.data] + self["position"][: ids.tokens]).astype(self.dtype))
 
-    def read(self, x: Value, ids: Value, where: Where, end: int | None) -> Value:
-        return Value(x.data[place(ids.data, where, end)][None], 1, x.width)
-
-
-class _Shown(Jax):
-    """Keeps what the tower shows; blocks run one by one, for nothing can be kept from inside a scan."""
-
-    def __init__(self, tensors: Mapping[str, Array], dtype: Any, remat: bool) -> None:
-        super().__init__(tensors, dtype, remat)
-        self.shown: list[Array] = []
-
-    def see(self, x: Value) -> Value:
-        self.shown.append(x.data)
-        return x
-
-    def repeat(self, name: str, times: int, blocks: Sequence[Block], x: Value, last: Block | None = None) -> Value:
-        with self.scope(name):
-            stacked = {n: t for n, t in self.tensors.items() if n.startswith(self.name(""))}
-            for i in range(times):
-                x = blocks[i % len(blocks)](self._with({n: t[i] for n, t in stacked.items()}), x)
-        return x
-
-
-def place(ids: Int[Array, " T"], where: Where, end: int | None) -> Int[Array, ""]:
-    """Which token a text is read from; see `TextConfig.read`."""
-    if where == "last":
-        return jnp.asarray(len(ids) - 1)
-    return jnp.argmax(ids if where == "highest" else ids == end)
-
-
-def _map(x: Value) -> Any:
-    return x.data.reshape(x.side, x.side, x.width)
+    def read(self, x: Value, ids: Value, where: ops.Where, end: int | None) -> Value:
+        if where == "last":
+            return self.part(x, ids.tokens - 1, ids.tokens)
+        return _value(x.data[jnp.argmax(ids.data if where == "highest" else ids.data == end)][None])

@@ -1,29 +1,14 @@
-"""What towers compute in JAX, one image at a time: no batch axis, the caller says `jax.vmap`.
-
-Parameters are float32. A layer computes in the dtype of what it is given, norms and softmax always in float32.
-"""
+"""Arithmetic in JAX that is more than a line: one image, without a batch axis."""
 
 from functools import partial
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array, Float, Float32
 
-from lookalike.towers.ops import Activation, Padding, Pooling, pads
-
-Rotations = tuple[Float32[Array, "P d"], Float32[Array, "P d"]]
-"""Cosine and sine for each token and half of a head's numbers; see `tables.rotations`."""
-
-
-def layer_norm(
-    x: Float[Array, "P F"], weight: Float[Array, " F"], bias: Float[Array, " F"], eps: float
-) -> Float[Array, "P F"]:
-    """Mean 0 and variance 1 over the last axis, then scale and shift; every row by itself."""
-    x32 = x.astype(jnp.float32)
-    centred = x32 - x32.mean(axis=-1, keepdims=True)
-    variance = jnp.square(centred).mean(axis=-1, keepdims=True)
-    return (centred * lax.rsqrt(variance + eps) * weight[None] + bias[None]).astype(x.dtype)
+from lookalike.towers.ops import Padding, pads
 
 
 @partial(jax.custom_vjp, nondiff_argnums=(3, 4))
@@ -81,43 +66,6 @@ def _group_mean(x: Float32[Array, " C"], groups: int) -> Float32[Array, " C"]:
 group_norm.defvjp(_group_norm_forward, _group_norm_backward)
 
 
-def batch_norm(
-    x: Float[Array, "P C"],
-    weight: Float[Array, " C"],
-    bias: Float[Array, " C"],
-    mean: Float[Array, " C"],
-    variance: Float[Array, " C"],
-    eps: float,
-) -> Float[Array, "P C"]:
-    """By stored statistics, which do not learn; every place by itself."""
-    mean, variance = lax.stop_gradient((mean, variance))
-    scale = weight * lax.rsqrt(variance + eps)
-    return (x.astype(jnp.float32) * scale[None] + (bias - mean * scale)[None]).astype(x.dtype)
-
-
-def activated(x: Float[Array, "P M"], kind: Activation) -> Float[Array, "P M"]:
-    """Number by number; see `ops.Activation`."""
-    match kind:
-        case "quick_gelu":
-            return x * jax.nn.sigmoid(1.702 * x)
-        case "gelu" | "gelu_tanh":
-            return jax.nn.gelu(x, approximate=kind == "gelu_tanh")
-        case "relu6":
-            return jnp.clip(x, 0, 6)
-    result: Array = {"relu": jax.nn.relu, "silu": jax.nn.silu, "sigmoid": jax.nn.sigmoid}[kind](x)
-    return result
-
-
-def pooled(x: Float[Array, "P F"], kind: Pooling) -> Float[Array, " F"]:
-    """One token of all: the first, the mean, or the generalised mean with p = 3; averaged in float32."""
-    if kind == "class":
-        return x[0]
-    if kind == "mean":
-        return x.astype(jnp.float32).mean(axis=0).astype(x.dtype)
-    positive = jnp.maximum(x.astype(jnp.float32), 1e-6)
-    return jnp.cbrt((positive**3).mean(axis=0)).astype(x.dtype)
-
-
 def weighted(scores: Float32[Array, "*h Q K"], v: Float[Array, "*h K d"]) -> Float[Array, "*h Q d"]:
     """The mean of the values, weighted by the softmax of the scores.
 
@@ -129,29 +77,11 @@ def weighted(scores: Float32[Array, "*h Q K"], v: Float[Array, "*h K d"]) -> Flo
     return mean.astype(v.dtype)
 
 
-def attention(
-    q: Float[Array, "Q h d"], k: Float[Array, "K h d"], v: Float[Array, "K h d"], causal: bool = False
-) -> Float[Array, "Q F"]:
-    """What each query gathers; the softmax is float32."""
-    q, k, v = (part.swapaxes(0, 1) for part in (q * q.shape[-1] ** -0.5, k, v))
-    scores = (q @ k.mT).astype(jnp.float32)
-    if causal:  # a token sees itself, so that no row is empty
-        scores = jnp.where(jnp.tril(jnp.ones(scores.shape[1:], bool))[None], scores, -jnp.inf)
-    return weighted(scores, v).swapaxes(0, 1).reshape(q.shape[1], -1)
-
-
-def rotated(x: Float[Array, "P h D"], rotations: Rotations) -> Float[Array, "P h D"]:
-    """Queries or keys of all heads, number i of a head turned with number i + D / 2 (Su et al., 2021); in float32."""
-    cosine, sine = (part[:, None] for part in rotations)
+def rotated(x: Float[Array, "P h D"], cosine: Any, sine: Any) -> Float[Array, "P h D"]:
+    """Queries or keys of all heads, turned by what `Attention.rotations` has; in float32."""
+    cosine, sine = (jnp.asarray(part)[:, None] for part in (cosine, sine))
     first, second = jnp.split(x.astype(jnp.float32), 2, axis=-1)
     return jnp.concatenate([first * cosine - second * sine, second * cosine + first * sine], axis=-1).astype(x.dtype)
-
-
-def direction(x: Float[Array, "M T h d"]) -> Float[Array, "M T h d"]:
-    """Each head's numbers at length 1; zeros stay zeros."""
-    x32 = x.astype(jnp.float32)
-    length = jnp.sum(x32 * x32, axis=-1, keepdims=True)
-    return (x32 * lax.rsqrt(jnp.maximum(length, 1e-24))).astype(x.dtype)
 
 
 def l2_normalize(x: Float[Array, "*B D"]) -> Float[Array, "*B D"]:
@@ -161,21 +91,9 @@ def l2_normalize(x: Float[Array, "*B D"]) -> Float[Array, "*B D"]:
 
 
 def convolution(
-    x: Float[Array, "H W C"],
-    weight: Float[Array, "h w I O"],
-    stride: int = 1,
-    dilation: int = 1,
-    padding: Padding = "symmetric",
+    x: Float[Array, "H W C"], weight: Array, stride: int = 1, dilation: int = 1, padding: Padding = "symmetric"
 ) -> Float[Array, "H2 W2 O"]:
-    """Convolve one map; each channel by itself if the kernel is [height, width, 1, channels].
-
-    Args:
-        x: The map.
-        weight: The kernel, [height, width, in, out].
-        stride: Step in both directions, in pixels.
-        dilation: Distance between the kernel's taps, in pixels.
-        padding: Zeros around the map; see `pads`.
-    """
+    """A map convolved, sizes in pixels; each channel by itself if the kernel is [height, width, 1, channels]."""
     around = [pads(length, weight.shape[0], stride, dilation, padding) for length in x.shape[:2]]
     if weight.shape[2] == 1 and x.shape[2] > 1:  # its weights stay float32, for they are few and matter most
         return _depthwise(jnp.pad(x, (*around, (0, 0))), weight[:, :, 0], stride, dilation)
@@ -210,10 +128,6 @@ def _depthwise(x: Float[Array, "H W C"], weight: Float[Array, "h w C"], stride: 
     return total.astype(x.dtype)
 
 
-def _depthwise_forward(x: Array, weight: Array, stride: int, dilation: int) -> tuple[Array, tuple[Array, Array]]:
-    return _depthwise(x, weight, stride, dilation), (x, weight)
-
-
 def _depthwise_backward(stride: int, dilation: int, kept: tuple[Array, Array], gradient: Array) -> tuple[Array, Array]:
     """Gradients of the map and of the weights.
 
@@ -236,4 +150,4 @@ def _depthwise_backward(stride: int, dilation: int, kept: tuple[Array, Array], g
     return _depthwise(spread, weight[::-1, ::-1], 1, dilation), taps.astype(weight.dtype)
 
 
-_depthwise.defvjp(_depthwise_forward, _depthwise_backward)
+_depthwise.defvjp(lambda x, weight, *steps: (_depthwise(x, weight, *steps), (x, weight)), _depthwise_backward)
