@@ -13,9 +13,7 @@ class ConvNeXtConfig(Staged):
     """ConvNeXt (Liu et al., 2022), also as DINOv3 trained it: patches, stages of blocks, a norm of the mean token."""
 
     widths: tuple[int, ...]
-    """Channels of each stage."""
     depths: tuple[int, ...]
-    """Blocks of each stage."""
     patch: int = 4
     """Side of a patch, in pixels; what the image has beyond whole patches is not looked at."""
     kernel: int = 7

@@ -16,7 +16,6 @@ class Stage:
     """plain: one convolution. fused: one that widens, and one of 1x1 that narrows. depthwise: 1x1 that widens, a kernel
     for each channel, 1x1 that narrows."""
     repeats: int
-    """How many blocks."""
     kernel: int
     """Side of the kernel that is not 1x1, in taps."""
     stride: int
@@ -36,7 +35,6 @@ class Universal:
     kind: Literal["plain", "fused", "universal"]
     """universal: a kernel for each channel, 1x1 that widens, a kernel for each channel, 1x1 that narrows."""
     repeats: int
-    """How many blocks."""
     start: int
     """Side of the kernel before the widening, in taps; 0: there is none."""
     kernel: int
@@ -100,7 +98,6 @@ class MobileNetV2Config(Plan):
     same_padding: bool = False
     """TensorFlow's padding, which depends on the size and puts the odd pixel at the end; else symmetric."""
     eps: float = 1e-3
-    """Added to the variance in every batch norm."""
 
     @property
     def features(self) -> int:
@@ -141,7 +138,6 @@ class EfficientNetConfig(Plan):
     full = 2  # as in MobileNetV2
 
     stages: tuple[Stage, ...]
-    """In order."""
     stem: int
     """Channels of the first convolution, which halves the image."""
     features: int
@@ -153,7 +149,6 @@ class EfficientNetConfig(Plan):
     first_residual: bool = True
     """Whether a stage's first block, too, adds its input where the shapes allow it."""
     eps: float = 1e-3
-    """Added to the variance in every batch norm."""
 
     def __post_init__(self) -> None:
         counts = [self.stem, self.features]
@@ -189,13 +184,11 @@ class MobileNetV4Config(Plan):
     behind = 1
 
     stages: tuple[Universal, ...]
-    """In order."""
     stem: int
     """Channels of the first convolution, which halves the image."""
     features: int = 1280
     """Channels of the layer behind the pooling: numbers in the features (F)."""
     eps: float = 1e-5
-    """Added to the variance in every batch norm."""
 
     def __post_init__(self) -> None:
         least = min((self.stem, self.features, *(min(s.repeats, s.channels) for s in self.stages)))

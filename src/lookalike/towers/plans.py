@@ -144,17 +144,14 @@ class ResNetConfig(Staged, Plan):
     max_pool = True
 
     depths: tuple[int, ...]
-    """Blocks of each stage."""
     widths: tuple[int, ...]
     """Channels that leave each stage."""
     bottleneck: bool
     """Whether a block is 1x1, 3x3, 1x1, narrow inside, and not two of 3x3."""
     stem: int = 64
-    """Channels of the first convolution."""
     stride_first: bool = False
     """Whether a bottleneck's stride is in its first 1x1, as in the paper, and not in its 3x3, as is usual today."""
     eps: float = 1e-5
-    """Added to the variance in every batch norm."""
 
     def __post_init__(self) -> None:
         super().__post_init__()

@@ -26,9 +26,7 @@ class SwinConfig(AnySize):
     width: int
     """Numbers in a token of the first stage; each later stage doubles it."""
     depths: tuple[int, ...]
-    """Blocks of each stage."""
     heads: tuple[int, ...]
-    """Attention heads of each stage."""
     windows: tuple[int, ...]
     """Side of a window in each stage, in tokens."""
     shifts: tuple[int, ...]

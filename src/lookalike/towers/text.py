@@ -14,19 +14,13 @@ class TextConfig(AnySize):
     poolings = ("class",)
 
     vocabulary: int
-    """How many tokens there are."""
     context: int
     """Tokens that a text may have, marks of beginning and end included; what is longer is cut."""
     width: int
-    """Numbers in a token."""
     layers: int
-    """Blocks."""
     heads: int
-    """Attention heads; divides `width`."""
     hidden: int
-    """Width inside the MLP."""
     activation: Literal["gelu", "gelu_tanh", "quick_gelu"]
-    """See `ops.Activation`."""
     causal: bool
     """Whether a token looks only at itself and those before it."""
     read: Where
@@ -36,11 +30,9 @@ class TextConfig(AnySize):
     end: int | None = None
     """Id of the mark of the end; for `read` = end."""
     eps: float = 1e-5
-    """Added to the variance in every norm."""
     head: int | None = None
     """Size of the projection into the space of the image features; None leaves it out."""
     head_bias: bool = False
-    """Whether that projection has a bias."""
 
     def __post_init__(self) -> None:
         fits = self.width % self.heads == 0

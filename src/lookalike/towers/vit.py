@@ -28,23 +28,15 @@ class ViTConfig:
     patch: int
     """Side of a patch, in pixels."""
     width: int
-    """Numbers in a token."""
     layers: int
-    """Blocks."""
     heads: int
-    """Attention heads; divides `width`."""
     hidden: int
-    """Width inside the MLP."""
     activation: Activation
-    """Inside the MLP."""
     eps: float = 1e-5
-    """Added to the variance in every norm."""
     stride: int | None = None
     """Distance between patches, in pixels; below `patch` they overlap. None: `patch`."""
     patch_bias: bool = False
-    """Whether the patch projection has a bias."""
     class_token: bool = True
-    """Whether a class token stands before the patches."""
     registers: int = 0
     """Further learned tokens that belong to no patch (Darcet et al., 2023); TIPS uses one as a second class token."""
     positions: Positions = "all"
@@ -58,7 +50,6 @@ class ViTConfig:
     rope_theta: float = 100.0
     """The base of the rotary frequencies."""
     qkv_bias: Biases = "all"
-    """Which of query, key and value have a bias."""
     layer_scale: bool = False
     """Whether the output of attention and MLP is scaled by a learned number for each channel (Touvron et al., 2021)."""
     norm_pre: bool = True
