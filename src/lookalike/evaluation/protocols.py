@@ -115,15 +115,7 @@ PROTOCOLS = {
 def report(
     queries: Rows, gallery: Rows, names: tuple[str, ...], protocol: str, words: Mapping[str, str], **facts: Any
 ) -> Report:
-    """What the trials of `protocol` find.
-
-    Args:
-        queries: What to search for.
-        gallery: What to search in.
-        names: Of the domains.
-        protocol: A key of `PROTOCOLS`.
-        words: What is relevant, and more, for the report's definition.
-        facts: Further fields of the report: `split`, `model`, `collection`.
+    """What the trials of `protocol` find; `words` go into the definition, `facts` are further fields of the report.
 
     Raises:
         UsageError: The protocol is unknown, or no query has a relevant image.
@@ -188,14 +180,15 @@ class Roles:
         lists = {name: table[name].to_pylist() for name in COLUMNS[1:] if name in table.column_names}
         nothing, everything = [None] * len(table), [True] * len(table)
         splits = lists.get("split", nothing)
-        roles = [np.array(lists.get(name, everything), bool) for name in ("is_query", "is_gallery")]
+        is_query, is_gallery = (np.array(lists.get(name, everything), bool) for name in ("is_query", "is_gallery"))
         inside = np.array([split in (EVERY, name) for name in splits], bool)
         if not inside.any():
             raise _unknown_split(split, splits)
-        kept = np.flatnonzero(inside & (roles[0] | roles[1]))
-        if not roles[0][kept].any() or not roles[1][kept].any():
-            missing = "query (`is_query`)" if not roles[0][kept].any() else "gallery image (`is_gallery`)"
-            raise UsageError(f"Split `{split}` has {np.count_nonzero(inside)} rows, and none of them is a {missing}.")
+        for role, missing in ((is_query, "query (`is_query`)"), (is_gallery, "gallery image (`is_gallery`)")):
+            if not role[inside].any():
+                rows = np.count_nonzero(inside)
+                raise UsageError(f"Split `{split}` has {rows} rows, and none of them is a {missing}.")
+        kept = np.flatnonzero(inside & (is_query | is_gallery))
         domains = [NO_DOMAIN if name is None else name for name in (lists.get("domain", nothing)[i] for i in kept)]
         names = tuple(sorted(set(domains)))
         return cls(
@@ -203,18 +196,14 @@ class Roles:
             label=_codes(domains, [lists["label"][i] for i in kept]),
             domain=np.searchsorted(names, domains).astype(np.int64),
             group=_codes(domains, [lists.get("group", nothing)[i] for i in kept]),
-            is_query=roles[0][kept],
-            is_gallery=roles[1][kept],
+            is_query=is_query[kept],
+            is_gallery=is_gallery[kept],
             names=names,
             total=len(table),
         )
 
     def images(self, vectors: np.ndarray) -> Rows:
-        """These rows with their vectors, at unit length (zeros stay), of all vectors by id.
-
-        Raises:
-            UsageError: The number of vectors is not that of the whole table, or a number is not finite.
-        """
+        """These rows with their vectors, at unit length, of all vectors by id; UsageError if those do not fit."""
         if vectors.ndim != 2 or len(vectors) != self.total:
             raise UsageError(
                 f"There are {self.total:,} rows, and the vectors have the shape {list(vectors.shape)}.",

@@ -40,16 +40,11 @@ class Report:
 
     def table(self) -> str:
         """A line a domain, then both means."""
-        names = list(self.metrics)
-        rows: list[list[str]] = [
-            [domain, *(f"{values[name]:.4f}" for name in names), f"{values['n_queries']:,}"]
-            for domain, values in self.per_domain.items()
-        ]
-        rows.append(["mean over domains", *(f"{self.metrics[name]:.4f}" for name in names), ""])
-        rows.append(
-            ["mean over queries", *(f"{self.metrics_by_query[name]:.4f}" for name in names), f"{self.n_queries:,}"]
-        )
-        lines = table(["domain", *names, "queries"], rows)
+        rows = [(name, values, f"{values['n_queries']:,}") for name, values in self.per_domain.items()]
+        rows.append(("mean over domains", self.metrics, ""))
+        rows.append(("mean over queries", self.metrics_by_query, f"{self.n_queries:,}"))
+        cells = [[name, *(f"{values[m]:.4f}" for m in self.metrics), queries] for name, values, queries in rows]
+        lines = table(["domain", *self.metrics, "queries"], cells)
         if self.n_skipped:
             lines += f"\n{self.n_skipped:,} queries without a relevant image in the gallery are left out"
         return lines

@@ -29,11 +29,7 @@ class Classes:
 
     @classmethod
     def of(cls, rows: Collection | pa.Table, split: str) -> "Classes":
-        """Of a collection, or a table with the columns that `evaluate` takes.
-
-        Raises:
-            UsageError: The split is unknown, or no gallery image of it has a label.
-        """
+        """Of rows as `evaluate` takes them; UsageError if no gallery image of the split has a label."""
         table = rows if isinstance(rows, pa.Table) else rows.table([c for c in COLUMNS if c in rows.columns])
         roles = Roles.of(table, split)
         ordered = table.sort_by("id").take(roles.rows)
@@ -70,26 +66,17 @@ def evaluate_texts(
 ) -> Report:
     """How well texts find the gallery images of the class that they name, by cosine; every such image is relevant.
 
-    Args:
-        texts: Vectors of the texts, in the order of `classes`.
-        vectors: Of all rows, by id, from the same encoder.
-        classes: Those of the split.
-        split: For the report.
-        protocol: A key of `PROTOCOLS`.
-        template: For the report.
-        model: Fingerprint of what made the vectors, for the report.
-        collection: For the report.
+    `texts` are in the order of `classes`, which are those of the split; `vectors` are of all rows, by id, from the
+    same encoder. `split`, `template`, `model` (a fingerprint) and `collection` are for the report.
 
     Raises:
         UsageError: The number of vectors is not that of the rows, or a number is not finite.
     """
     if len(texts) != len(classes.labels):
         raise UsageError(f"There are {len(classes.labels)} classes, and {len(texts)} vectors of texts.")
-    queries = directions(texts, np.arange(len(texts)))
-    nothing = np.full(len(texts), -1)  # a text is of no group, and is no image
-    roles = classes.roles
+    nothing, roles = np.full(len(texts), -1), classes.roles  # a text is of no group, and is no image
     return report(
-        Rows(queries, classes.code, classes.domain, nothing, nothing),
+        Rows(directions(texts, np.arange(len(texts))), classes.code, classes.domain, nothing, nothing),
         roles.images(vectors).take(roles.is_gallery),
         roles.names,
         protocol,

@@ -1,6 +1,5 @@
 """Open a collection's vectors for search; query -> Matches."""
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
@@ -19,10 +18,9 @@ SHOWN = ("source", "label", "domain")
 
 @dataclass(frozen=True, eq=False)
 class Matches:
-    """What queries found, best first. The length is the number of queries.
+    """What queries found, best first: k places a query, or as many as rows that meet the condition.
 
-    There are k places a query, or as many as rows that meet the condition. A place without a match (more are excluded)
-    has id -1 and score -inf.
+    A place without a match (more are excluded) has id -1 and score -inf. The length is the number of queries.
     """
 
     ids: Int64[np.ndarray, "Q k"]
@@ -35,17 +33,20 @@ class Matches:
 
     def rows(self, query: int) -> list[dict[str, Any]]:
         """The matches of one query: id, score, source, label, domain, and the further columns of the source."""
-        found = self.ids[query] >= 0
-        columns = [*SHOWN, *_metadata(self.collection)]
-        table = self.collection.take(self.ids[query][found], columns)
-        scores = self.scores[query][found].tolist()
-        ids = self.ids[query][found].tolist()
-        return [{"id": i, "score": s, **row} for i, s, row in zip(ids, scores, table.to_pylist(), strict=True)]
+        schema = self.collection.schema
+        added = [field.name for field in schema if field.name not in SCHEMA.names and not is_vector(field)]
+        rows = self._take(query, ["id", *SHOWN, *added])
+        return [
+            {"id": row.pop("id"), "score": float(s), **row} for s, row in zip(self.scores[query], rows, strict=False)
+        ]
 
     def images(self, query: int) -> list[bytes]:
         """The stored images of the matches of one query."""
+        return [row["image"] for row in self._take(query, ["image"])]
+
+    def _take(self, query: int, columns: list[str]) -> list[dict[str, Any]]:
         ids = self.ids[query]
-        return list(self.collection.take(ids[ids >= 0], ["image"])["image"].to_pylist())
+        return list(self.collection.take(ids[ids >= 0], columns).to_pylist())
 
 
 @runtime_checkable
@@ -79,16 +80,12 @@ class ExactIndex:
     vectors: Float32[np.ndarray, "N D"]
     """At unit length."""
 
-    @staticmethod
-    def open(path: str | Path, column: str | None = None) -> "ExactIndex":
+    @classmethod
+    def open(cls, path: str | Path, column: str | None = None) -> "ExactIndex":
         """The index over a column of the collection at `path`.
 
+        Without a `column` it is the one that `lookalike index` noted in the card, or the only one of embeddings.
         Rows without a vector, or with one that is not finite, are left out: `len(collection) - len(index)` of them.
-
-        Args:
-            path: The collection.
-            column: Name of the vectors' column; without it the one that `lookalike index` noted in the card, or the
-                only one that holds embeddings.
 
         Raises:
             CollectionError: It is no collection, or lacks the column, or no row has a vector yet.
@@ -106,7 +103,7 @@ class ExactIndex:
             raise CollectionError(
                 f"No row of `{path}` has a value in `{column}`.", hint=f"lookalike embed MODEL {path}"
             )
-        return ExactIndex(collection, column, ids, vectors)
+        return cls(collection, column, ids, vectors)
 
     def __len__(self) -> int:
         return len(self.ids)
@@ -142,17 +139,15 @@ class ExactIndex:
             )
         if not np.isfinite(vectors).all():
             raise UsageError("The queries hold a number that is not finite.")
-        gallery_rows = np.arange(len(self.ids)) if where is None else self._places(_ids(self.collection, where))
-        excluded = None if exclude is None else _within(gallery_rows, self._places(exclude))
-        gallery = self.vectors if where is None else self.vectors[gallery_rows]
+        known, gallery = self.ids, self.vectors
+        if where is not None:
+            meet = np.isin(known, self.collection.table(["id"], where)["id"].to_numpy())
+            known, gallery = known[meet], gallery[meet]
+        excluded = None if exclude is None else _within(known, exclude)
         scores, rows = knn(l2_normalize(vectors), gallery, k, excluded, largest=1.0)
-        ids = np.full(rows.shape, -1, np.int64)
-        ids[rows >= 0] = self.ids[gallery_rows[rows[rows >= 0]]]
+        ids = np.where(rows >= 0, np.append(known, -1)[rows], -1)
         cosines = np.where(rows >= 0, scores.clip(-1, 1), scores)  # rounding leads beyond 1
         return Matches(ids, cosines, self.collection)
-
-    def _places(self, ids: np.ndarray) -> np.ndarray:
-        return _within(self.ids, ids)
 
 
 def _within(known: np.ndarray, wanted: np.ndarray) -> np.ndarray:
@@ -161,10 +156,6 @@ def _within(known: np.ndarray, wanted: np.ndarray) -> np.ndarray:
         return np.full(wanted.shape, -1, np.int64)
     places = np.minimum(np.searchsorted(known, wanted), len(known) - 1)
     return np.where(known[places] == wanted, places, -1)
-
-
-def _ids(collection: Collection, where: str) -> np.ndarray:
-    return np.asarray(collection.table(["id"], where)["id"].to_numpy())
 
 
 def _column(collection: Collection) -> str:
@@ -182,8 +173,3 @@ def _column(collection: Collection) -> str:
         else f"`{path}` has embeddings of {len(made)} encoders, and none is noted as the one to search with.",
         hint=f"lookalike index {path} --model MODEL --out {path}",
     )
-
-
-def _metadata(collection: Collection) -> Sequence[str]:
-    """Columns that the source added: neither ours nor vectors."""
-    return [field.name for field in collection.schema if field.name not in SCHEMA.names and not is_vector(field)]
