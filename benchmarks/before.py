@@ -1,4 +1,4 @@
-"""This version against version 0.1.0, which was called `likeness`: towers, compiling, memory, images, search, commands.
+"""This version against version 0.1.0, whose package had another name.
 
     git worktree add ../before f3e8d87
     python benchmarks/before.py --before ../before                           everything, in half an hour
@@ -13,6 +13,7 @@ Needs equinox, which the old version imports, beside the locked libraries.
 # ruff: noqa: E402  settings of threads and paths come before the libraries that read them
 
 import argparse
+import importlib
 import io
 import os
 import statistics
@@ -38,13 +39,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import PIL.Image
-from likeness.data import images as old_images
-from likeness.embedding.runtime import load as old_load
-from likeness.models import config as old
-from likeness.models.encoder import Encoder as OldEncoder
-from likeness.models.preprocess import Preprocess as OldPreprocess
-from likeness.models.towers.efficientnet import EFFICIENTNETS
-from likeness.search.exact import knn as old_knn
 
 from lookalike.core.journal import note
 from lookalike.encoders.config import EncoderConfig, ProjectionConfig, declared
@@ -56,6 +50,20 @@ from lookalike.search.exact import knn
 from lookalike.towers import ViTConfig
 from lookalike.vectors.runtime import load
 
+NAME = next(path.parent.name for path in (arguments.before / "src").glob("*/__init__.py"))
+old_images, old_runtime, old, old_towers, old_encoders, old_preprocess, old_search = (
+    importlib.import_module(f"{NAME}.{module}")
+    for module in (
+        "data.images",
+        "embedding.runtime",
+        "models.config",
+        "models.towers.efficientnet",
+        "models.encoder",
+        "models.preprocess",
+        "search.exact",
+    )
+)
+
 Run = Callable[[], Any]
 HALF = (0.5, 0.5, 0.5)
 SWIN = (1, 96, (2, 2, 4), (3, 6, 12), (7, 7, 7), (3, 3, 3))
@@ -63,7 +71,7 @@ TOWERS: dict[str, tuple[Any, str, int, int]] = {
     "ViT-S/16, 6 blocks": (old.ViTConfig(224, 16, 384, 6, 6, 1536, "gelu"), "class", 224, 4),
     "ConvNeXt, 2 + 2 + 4": (old.ConvNeXtConfig((96, 192, 384), (2, 2, 4)), "mean", 160, 2),
     "Swin, 2 + 2 + 4": (old.SwinConfig(*SWIN), "mean", 224, 2),
-    "EfficientNet-B0": (EFFICIENTNETS["b0"], "mean", 160, 2),
+    "EfficientNet-B0": (old_towers.EFFICIENTNETS["b0"], "mean", 160, 2),
     "MobileNetV2": (old.MobileNetV2Config(), "mean", 160, 4),
     "the small ConvNet": (old.ConvNetConfig(), "mean", 64, 64),
 }
@@ -124,7 +132,7 @@ def towers(directory: Path) -> None:
     for name, (tower, pooling, size, count) in TOWERS.items():
         projection = old.ProjectionConfig("identity", tower.features, tower.features)
         config = old.EncoderConfig(
-            tower, pooling, OldPreprocess(size, "squash", size, "bicubic", HALF, HALF), projection
+            tower, pooling, old_preprocess.Preprocess(size, "squash", size, "bicubic", HALF, HALF), projection
         )
         rng, tensors = np.random.default_rng(0), {}
         for tensor, shape in old.tensor_shapes(config).items():
@@ -133,9 +141,9 @@ def towers(directory: Path) -> None:
         path = directory / name.split(",")[0].replace("/", "-")
         old.write_model(path, config, tensors, {})
         images = rng.integers(0, 256, (count, size, size, 3), dtype=np.uint8)
-        graphs = [made(path, "onnx") for made in (old_load, load)]
+        graphs = [made(path, "onnx") for made in (old_runtime.load, load)]
         cells: list[object] = [name, *onnx_cells(graphs, images)]
-        encoders = [OldEncoder.from_parts(*old.read_model(path)), Encoder.from_parts(*read_model(path))]
+        encoders = [old_encoders.Encoder.from_parts(*old.read_model(path)), Encoder.from_parts(*read_model(path))]
         for gradient in (False, True):
             (before, slow), (after, fast) = (programs(encoder, images, gradient) for encoder in encoders)
             runs = [partial(finished, *both, images) for both in zip((before, after), encoders, strict=True)]
@@ -155,7 +163,7 @@ def giant(_: Path) -> None:
     header("ViT-H/14, batch 8, bfloat16", "before", "after", "ratio")
     sizes = (224, 14, 1280, 32, 16, 5120, "gelu")
     old_config = old.EncoderConfig(
-        old.ViTConfig(*sizes), "class", OldPreprocess(224, "squash", 224, "bicubic", HALF, HALF),
+        old.ViTConfig(*sizes), "class", old_preprocess.Preprocess(224, "squash", 224, "bicubic", HALF, HALF),
         old.ProjectionConfig("identity", 1280, 1280),
     )  # fmt: skip
     config = EncoderConfig(
@@ -165,7 +173,7 @@ def giant(_: Path) -> None:
     shapes = {name: jax.ShapeDtypeStruct(tensor.shape, jnp.float32) for name, tensor in declared(config).items()}
     batch = jax.ShapeDtypeStruct((8, 224, 224, 3), jnp.uint8)
     encoders = [
-        jax.eval_shape(lambda t: OldEncoder._of(old_config, t, "bfloat16", True), shapes),
+        jax.eval_shape(lambda t: old_encoders.Encoder._of(old_config, t, "bfloat16", True), shapes),
         Encoder(config, shapes, "bfloat16", True),
     ]
     for gradient in (False, True):
@@ -213,7 +221,7 @@ def images(_: Path) -> None:
     pixels = np.random.default_rng(0).integers(0, 256, (480, 640, 3), dtype=np.uint8)
     header("preprocessing 640 x 480", "before, ms", "after, ms", "ratio")
     for resize in ("squash", "crop", "pad"):
-        before, after = (p(224, resize, 256, "bicubic", HALF, HALF) for p in (OldPreprocess, Preprocess))
+        before, after = (p(224, resize, 256, "bicubic", HALF, HALF) for p in (old_preprocess.Preprocess, Preprocess))
         first, second, ratio = pair(
             lambda b=before: [b(pixels) for _ in range(20)], lambda a=after: [a(pixels) for _ in range(20)]
         )
@@ -226,14 +234,17 @@ def search(_: Path) -> None:
         rng = np.random.default_rng(0)
         q, g = (rng.standard_normal((n, 64), np.float32) for n in (queries, gallery))
         q, g = (x / np.linalg.norm(x, axis=1, keepdims=True) for x in (q, g))
-        line(f"{queries:,} in {gallery:,}", *pair(lambda q=q, g=g: old_knn(q, g, 5), lambda q=q, g=g: knn(q, g, 5)))
+        line(
+            f"{queries:,} in {gallery:,}",
+            *pair(lambda q=q, g=g: old_search.knn(q, g, 5), lambda q=q, g=g: knn(q, g, 5)),
+        )
 
 
 def commands(directory: Path) -> None:
     """Whole processes on the images of the demonstration, each version with a directory of its own."""
     header("command", "before, s", "after, s", "ratio", "processor time", "peak memory")
     places = [directory / "before", directory / "after"]
-    names = ["likeness", "lookalike"]
+    names = [NAME, "lookalike"]
     environments = []
     for place, source in zip(
         places, (arguments.before / "src", Path(__file__).resolve().parents[1] / "src"), strict=True
@@ -245,7 +256,7 @@ def commands(directory: Path) -> None:
         subprocess.run([sys.executable, "-c", draw.format(name)], cwd=place, env=environment, check=True)
     steps: dict[str, tuple[list[str], int]] = {
         "prepare (960 images)": (["prepare", "shop/products.csv", "--out", "c{}"], 3),
-        "train tiny, 150 steps": (["train", "tiny", "--data", "c0", "--out", "r{}", "--steps", "150"], 3),
+        "train tiny, 60 steps": (["train", "tiny", "--data", "c0", "--out", "r{}", "--steps", "60"], 3),
         "embed": (["embed", "r0/model", "c{}"], 3),
         "index": (["index", "c{}", "--model", "r0/model", "--out", "i{}"], 3),
         "evaluate": (["evaluate", "--model", "r0/model", "--data", "c0"], 3),
