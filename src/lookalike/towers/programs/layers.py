@@ -11,59 +11,25 @@ from jaxtyping import Array, Float, Float32
 from lookalike.towers.ops import Padding, pads
 
 
-@partial(jax.custom_vjp, nondiff_argnums=(3, 4))
 def group_norm(
     x: Float[Array, "P C"], weight: Float[Array, " C"], bias: Float[Array, " C"], groups: int, eps: float
 ) -> Float[Array, "P C"]:
     """Mean 0 and variance 1 over all places and a group of channels, then scale and shift (Wu and He, 2018).
 
     The sums are of distances from the mean of a few numbers of each group: of flat maps the difference of two mean
-    squares is all rounding. The gradient is written by hand and keeps `x` alone; both take their two sums in one pass,
-    because XLA on a CPU wrote down a centred map for each sum apart.
+    squares is all rounding. A gradient keeps `x` alone, and computes the rest again.
     """
-    return _group_norm_forward(x, weight, bias, groups, eps)[0]
 
+    def norm(x: Array, weight: Array, bias: Array) -> Array:
+        x32, size = x.astype(jnp.float32), x.shape[1] // groups
+        near = lax.stop_gradient(jnp.repeat(x32[:: max(len(x) // 16, 1), ::size].mean(axis=0), size))
+        far = x32 - near[None]
+        means = (part.mean(axis=0).reshape(groups, size).mean(axis=1) for part in (far, far * far))
+        level, square = (jnp.repeat(mean, size) for mean in means)
+        mean, inverse = near + level, lax.rsqrt(jnp.maximum(square - level * level, 0) + eps)
+        return ((x32 - mean[None]) * (weight * inverse)[None] + bias[None]).astype(x.dtype)
 
-def _group_norm_forward(
-    x: Array, weight: Array, bias: Array, groups: int, eps: float
-) -> tuple[Array, tuple[Array, Array, Array, Array]]:
-    x32, size = x.astype(jnp.float32), x.shape[1] // groups
-    near = jnp.repeat(x32[:: max(len(x) // 16, 1), ::size].mean(axis=0), size)
-    far = x32 - near[None]
-    level, square = (_group_mean(total, groups) / len(x) for total in _sums(far, far * far))
-    mean, inverse = near + level, lax.rsqrt(jnp.maximum(square - level * level, 0) + eps)
-    y = (x32 - mean[None]) * (weight * inverse)[None] + bias[None]
-    return y.astype(x.dtype), (x, weight, mean, inverse)
-
-
-def _group_norm_backward(
-    groups: int, _eps: float, kept: tuple[Array, Array, Array, Array], gradient: Array
-) -> tuple[Array, Array, Array]:
-    """Gradients of the map, the weight and the bias, from two sums over all places for each channel."""
-    x, weight, mean, inverse = kept
-    gradient32, centred = gradient.astype(jnp.float32), x.astype(jnp.float32) - mean[None]
-    of_bias, along_x = _sums(gradient32, gradient32 * centred)
-    of_weight = along_x * inverse
-    level = inverse * _group_mean(weight * of_bias, groups) / len(x)
-    along = inverse**2 * _group_mean(weight * of_weight, groups) / len(x)
-    of_x = gradient32 * (weight * inverse)[None] - centred * along[None] - level[None]
-    return of_x.astype(x.dtype), of_weight, of_bias
-
-
-def _sums(x: Float32[Array, "P C"], y: Float32[Array, "P C"]) -> tuple[Float32[Array, " C"], Float32[Array, " C"]]:
-    """Both over all places, in one pass."""
-    zero = jnp.float32(0)
-    first, second = lax.reduce((x, y), (zero, zero), lambda a, b: (a[0] + b[0], a[1] + b[1]), (0,))
-    return first, second
-
-
-def _group_mean(x: Float32[Array, " C"], groups: int) -> Float32[Array, " C"]:
-    """Each channel's group's mean."""
-    size = len(x) // groups
-    return jnp.repeat(x.reshape(groups, size).mean(axis=1), size)
-
-
-group_norm.defvjp(_group_norm_forward, _group_norm_backward)
+    return jax.checkpoint(norm, prevent_cse=False)(x, weight, bias)
 
 
 def weighted(scores: Float32[Array, "*h Q K"], v: Float[Array, "*h K d"]) -> Float[Array, "*h Q d"]:
