@@ -192,7 +192,7 @@ def measure(name: str, model: torch.nn.Module, count: int, directory: Path) -> N
         begun = time.perf_counter()
         ensure_features(embedder, collection, mirrored=False)
         inside.append(time.perf_counter() - begun)
-        return collection.vectors(embedder.features_column)[1]
+        return collection.vectors(embedder.column("features", "float32"))[1]
 
     def theirs() -> np.ndarray:
         parts = [

@@ -39,9 +39,7 @@ import torch
 
 from lookalike.losses import ArcFace
 from lookalike.training.config import AdamW, HeadConfig
-from lookalike.training.optimizer import make_optimizer
-from lookalike.training.state import Learner, first_state
-from lookalike.training.step import FeatureBatch, head_objective, make_step
+from lookalike.training.step import Batch, Learner, first_state, make_objective, make_optimizer, make_step
 
 MARGIN, SCALE, RATE = 0.3, 30.0, 1e-3
 Step = Callable[[], float]
@@ -69,8 +67,8 @@ def ours() -> Step:
     optimizer = make_optimizer(config.optimizer, 10**9, {"projection.weight"})
     projection = {"weight": jnp.asarray(weight), "bias": jnp.zeros(arguments.dimension)}
     state = first_state(Learner({}, projection, {"weight": jnp.asarray(centers[:, None])}), optimizer)
-    step = make_step(head_objective(config), optimizer, 0)
-    batch = FeatureBatch(jnp.asarray(features), None, jnp.asarray(label))
+    step = make_step(make_objective(config), optimizer, 0)
+    batch = Batch(jnp.asarray(features), None, jnp.asarray(label))
 
     def once() -> float:
         nonlocal state

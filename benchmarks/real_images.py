@@ -120,8 +120,8 @@ class Judge:
 
     def __init__(self, collection: Collection, tower: Embedder) -> None:
         self.collection = collection
-        _, self.plain = collection.vectors(tower.features_column)
-        _, self.mirrored = collection.vectors(tower.mirrored_column)
+        _, self.plain = collection.vectors(tower.column("features", tower.precision))
+        _, self.mirrored = collection.vectors(tower.column("mirrored", tower.precision))
         self.rows = collection.table(["id", "label", "domain", "split", "group", "is_query", "is_gallery"])
         keep = pa.compute.equal(self.rows["split"], "test").to_numpy(zero_copy_only=False)
         self.test = np.flatnonzero(keep)
@@ -250,7 +250,7 @@ def main() -> None:
     step("prepare: ten sets into one collection", ["prepare", *sources, "--out", coll], log)
     step("embed: features of the frozen tower", ["embed", tower, coll], log)
     collection, embedder = Collection.open(coll), load(tower)
-    if embedder.mirrored_column not in collection.columns:
+    if embedder.column("mirrored", embedder.precision) not in collection.columns:
         mirror = [f"--data={coll}", f"--model={tower}", f"--out={work / 'mirror'}", "--mirror"]
         step("train pca --mirror: features of the mirror images, then PCA", ["train", "pca", *mirror], log)
         collection = Collection.open(coll)

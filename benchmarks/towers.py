@@ -7,7 +7,7 @@ Every contender has the same random weights and gets the same normalised or raw 
 interleaved, and each measures a float32 matrix product that stands for the machine's peak. `cosine` is the lowest of
 the features against torch in float32. Goals: 2.4 times torch eager float32 at a cosine of 0.999, not behind any other,
 and JAX float32 not behind torch float32. Random weights say little about what eight bits do to trained ones: `load`
-measures that for each model before it uses them (`lookalike.vectors.precision`). Needs the group `reference`, and a
+measures that for each model before it uses them (`lookalike.vectors.cache`). Needs the group `reference`, and a
 C++ compiler for torch.compile, which is left out without one.
 """
 

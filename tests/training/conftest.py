@@ -81,8 +81,8 @@ def made(tmp_path_factory) -> Made:
     collection.append(table([image(color[c], rng) for c in label], label, split))
     embedder, ids = load(home / "model"), np.arange(len(label))
     maker = {"fingerprint": encoder.features_fingerprint}
-    collection.write_vectors(embedder.features_column, ids, features, maker)
-    collection.write_vectors(embedder.mirrored_column, ids, mirrored, maker)
+    collection.write_vectors(embedder.column("features", "float32"), ids, features, maker)
+    collection.write_vectors(embedder.column("mirrored", "float32"), ids, mirrored, maker)
     return Made(str(home / "collection"), str(home / "model"), features, mirrored, label, split)
 
 

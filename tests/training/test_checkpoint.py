@@ -14,8 +14,7 @@ from lookalike.core.files import storage_errors
 from lookalike.losses import ArcFace, CosFace
 from lookalike.training.checkpoint import Checkpoints, opened_run
 from lookalike.training.config import AdamW, HeadConfig, PcaConfig
-from lookalike.training.optimizer import make_optimizer
-from lookalike.training.state import Learner, first_state
+from lookalike.training.step import Learner, first_state, make_optimizer
 
 FACTS = {"classes": 3, "model": "ab"}
 

@@ -19,11 +19,11 @@ from lookalike.core.files import kind_of, read_card, write_json
 from lookalike.core.mesh import make_mesh
 from lookalike.encoders.encoder import Encoder
 from lookalike.recipes import RECIPES
+from lookalike.training import loop
 from lookalike.training.config import Lda, Pca, PcaConfig, Random
 from lookalike.training.loop import train
 from lookalike.training.pca import lda, pca
-from lookalike.training.scores import Scores
-from lookalike.training.tasks import head_task
+from lookalike.training.tasks import make_task
 
 
 def lines(run):
@@ -158,14 +158,14 @@ def test_stopped_by_hand_it_goes_on_bit_for_bit(made, tmp_path, monkeypatch):
 
 
 def nan_at(step):
-    """`head_task`, with features that are not finite in the batch of this step."""
+    """`make_task`, with features that are not finite in the batch of this step."""
 
     def task(config):
-        made = head_task(config)
+        made = make_task(config)
 
         def batches(start):
             for at, batch in enumerate(made.batches(start), start + 1):
-                yield batch._replace(features=batch.features * np.nan) if at == step else batch
+                yield batch._replace(inputs=batch.inputs * np.nan) if at == step else batch
 
         return replace(made, batches=batches)
 
@@ -176,7 +176,7 @@ def nan_at(step):
 def test_a_run_that_diverges_stops_and_its_last_good_state_stays(made, tmp_path, monkeypatch, at):
     config = made.head(tmp_path / "run", steps=20, save_every=7, log_every=5)
     with monkeypatch.context() as patch:
-        patch.setattr("lookalike.training.loop.head_task", nan_at(at))
+        patch.setattr("lookalike.training.loop.make_task", nan_at(at))
         for _ in range(2):
             with pytest.raises(RunError, match=f"diverged: behind step {at} the loss"):
                 train(config)
@@ -202,18 +202,18 @@ def test_killed_while_it_measures_it_measures_again_and_not_twice(made, tmp_path
     """Between the checkpoint and the measurement of one step, and between the last measurement and the model."""
     config = made.head(tmp_path / "whole", steps=6, save_every=2, evaluate_every=2, log_every=1)
     train(config, dimension_of)
-    stopped, real = replace(config, out=str(tmp_path / "stopped")), Scores.measure
+    stopped, real = replace(config, out=str(tmp_path / "stopped")), loop._measure
 
-    def killed(self, step, which, encoder):
+    def killed(journal, evaluate, step, which, encoder):
         if moment == "behind":
-            real(self, step, which, encoder)
+            real(journal, evaluate, step, which, encoder)
         if (step, which) == (4 if moment == "before" else 6, "trained"):
             raise InterruptedError
         if moment == "before":
-            real(self, step, which, encoder)
+            real(journal, evaluate, step, which, encoder)
 
     with monkeypatch.context() as patch:
-        patch.setattr(Scores, "measure", killed)
+        patch.setattr(loop, "_measure", killed)
         with pytest.raises(InterruptedError):
             train(stopped, dimension_of)
     train(stopped, dimension_of)

@@ -8,8 +8,13 @@ from lookalike.encoders.encoder import init_tensors
 from lookalike.towers import ConvNetConfig, ConvNeXtConfig, SwinConfig, ViTConfig
 from lookalike.towers.programs.declare import declare
 from lookalike.training.config import AdamW
-from lookalike.training.optimizer import make_optimizer, schedule
-from lookalike.training.state import Learner
+from lookalike.training.step import Learner, make_optimizer, schedule
+
+
+@pytest.fixture(autouse=True)
+def as_in_a_step():
+    with jax.numpy_dtype_promotion("standard"):
+        yield
 
 
 def test_the_schedule():

@@ -21,7 +21,7 @@ from lookalike.losses import ArcFace
 from lookalike.towers import ConvNetConfig, MobileNetV2Config, ViTConfig
 from lookalike.training.config import AdamW, Augments, PixelsConfig
 from lookalike.training.loop import train
-from lookalike.training.tasks import pixels_task
+from lookalike.training.tasks import make_task
 from lookalike.vectors.runtime import load
 
 
@@ -92,7 +92,7 @@ def mobile_net(path):
 
 def test_statistics_of_batch_norms_do_not_learn(made, tmp_path):
     model = mobile_net(tmp_path / "model")
-    task = pixels_task(pixels(made, tmp_path / "run", model=model))
+    task = make_task(pixels(made, tmp_path / "run", model=model))
     config, tensors = read_model(model)
     still = {name for name in tensors if name.endswith((".norm.mean", ".norm.variance"))}
     assert len(still) == 104
@@ -115,7 +115,7 @@ def test_a_model_is_read_and_checked_once(made, tmp_path, monkeypatch):
     monkeypatch.setattr(directory, "read_safetensors", lambda path: read.append(path) or real(path))
     model = tmp_path / "model"
     shutil.copytree(made.model, model)  # at a new place, so that no graph of it is kept
-    task = pixels_task(pixels(made, tmp_path / "run", model=str(model)))
+    task = make_task(pixels(made, tmp_path / "run", model=str(model)))
     assert read == [model / "model.safetensors"]
     assert task.untouched.fingerprint == read_card(model)["fingerprint"]
     read.clear()
@@ -125,7 +125,7 @@ def test_a_model_is_read_and_checked_once(made, tmp_path, monkeypatch):
 
 def test_a_given_tower_starts_at_pca_with_centers_at_the_means(made, tmp_path):
     config = pixels(made, tmp_path / "run", model=made.model)
-    task = pixels_task(config)
+    task = make_task(config)
     first = task.encoder(task.learner)
     rows = made.split == "train"
     embedding = np.asarray(first.project(jnp.asarray(made.features[rows])))

@@ -11,9 +11,7 @@ import pytest
 from lookalike.core.mesh import make_mesh, place, put_batch
 from lookalike.losses import ArcFace, CosFace, SimilarityDistillation
 from lookalike.training.config import AdamW, HeadConfig
-from lookalike.training.optimizer import make_optimizer
-from lookalike.training.state import Learner, first_state
-from lookalike.training.step import FeatureBatch, head_objective, make_step
+from lookalike.training.step import Batch, Learner, first_state, make_objective, make_optimizer, make_step
 
 GOLDEN = Path(__file__).parents[1] / "golden" / "losses" / "head.json"
 STEPS = 20
@@ -40,13 +38,13 @@ def learner(count=2, seed=0):
 def batch(step, rows=16):
     rng = np.random.default_rng((5, step))
     features = np.abs(rng.normal(size=(2, rows, 12))).astype(np.float32)
-    return FeatureBatch(features[0], features[1], rng.integers(0, 6, rows).astype(np.int32))
+    return Batch(features[0], features[1], rng.integers(0, 6, rows).astype(np.int32))
 
 
 def run(steps, mesh, **changes):
     values = config(**changes)
     optimizer = make_optimizer(values.optimizer, STEPS, {"projection.weight"})
-    step = make_step(head_objective(values), optimizer, seed=3)
+    step = make_step(make_objective(values), optimizer, seed=3)
     state, losses = place(first_state(learner(values.centers), optimizer), mesh), []
     for i in range(steps):
         state, metrics = step(state, put_batch(batch(i), mesh))
@@ -81,7 +79,7 @@ def test_one_device_and_eight(devices):
 def test_the_old_state_is_given_up():
     values = config()
     optimizer = make_optimizer(values.optimizer, STEPS, {"projection.weight"})
-    step = make_step(head_objective(values), optimizer, seed=3)
+    step = make_step(make_objective(values), optimizer, seed=3)
     before = first_state(learner(), optimizer)
     after, _ = step(before, batch(0))
     assert before.learner.projection["weight"].is_deleted()
@@ -92,7 +90,7 @@ def test_each_part_of_the_loss_counts():
     def loss(**changes):
         values = config(**changes)
         given = jax.tree.map(jnp.asarray, batch(0))
-        return float(head_objective(values)(learner(values.centers), given, jax.random.key(0))[0])
+        return float(make_objective(values)(learner(values.centers), given, jax.random.key(0))[0])
 
     losses = {
         "all": loss(),
@@ -117,7 +115,7 @@ def test_one_step_as_torch_would_take_it():
         optimizer=AdamW(learning_rate=1e-2, centers_learning_rate=1e-2, weight_decay=0.0, warmup=0.0),
     )
     optimizer = make_optimizer(values.optimizer, 10**6, {"projection.weight"})
-    step = make_step(head_objective(values), optimizer, seed=0)
+    step = make_step(make_objective(values), optimizer, seed=0)
     start, given = learner(1), batch(0)._replace(mirrored=None)
     weight, centers = (np.asarray(x) for x in (start.projection["weight"], start.centers["weight"][:, 0]))
     state = first_state(start, optimizer)
@@ -129,7 +127,7 @@ def test_one_step_as_torch_would_take_it():
     label = torch.tensor(given.label, dtype=torch.int64)
     l2_normalize = torch.nn.functional.normalize
     for _ in range(3):
-        cosine = l2_normalize(l2_normalize(torch.tensor(given.features)) @ w + b) @ l2_normalize(c).T
+        cosine = l2_normalize(l2_normalize(torch.tensor(given.inputs)) @ w + b) @ l2_normalize(c).T
         angle = torch.arccos(cosine.gather(1, label[:, None]))
         logits = 16.0 * cosine.scatter(1, label[:, None], torch.cos(angle + 0.3))
         loss = torch.nn.functional.cross_entropy(logits, label)

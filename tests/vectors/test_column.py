@@ -14,7 +14,6 @@ from lookalike.core.errors import CollectionError, StorageError
 from lookalike.core.shapes import Ids
 from lookalike.data.collection import Collection
 from lookalike.encoders.directory import write_model
-from lookalike.imaging.decode import decode
 from lookalike.vectors.column import ensure_embeddings, ensure_features
 from lookalike.vectors.engines import OnnxEngine
 from lookalike.vectors.runtime import Embedder, load
@@ -37,7 +36,7 @@ def embedded(monkeypatch: pytest.MonkeyPatch) -> list[int]:
 def by_hand(embedder: Embedder, collection: Collection) -> tuple[Ids, np.ndarray, np.ndarray]:
     """Ids, features and mirrored features, one image at a time."""
     table = collection.table(["id", "image"])
-    images = [embedder.preprocess(decode(data)) for data in table["image"].to_pylist()]
+    images = [embedder.decode(data) for data in table["image"].to_pylist()]
     one = [embedder.features(image[None])[0] for image in images]
     two = [embedder.features(image[None, :, ::-1])[0] for image in images]
     return table["id"].to_numpy(), np.stack(one), np.stack(two)
@@ -52,8 +51,8 @@ def test_columns_hold_what_the_encoder_says(
     assert embedded == [5, 5, 5, 5, 5, 5, 5, 5, 3, 3]  # the image and its mirror image, decoded once
     ids, features, mirrored = by_hand(embedder, collection)
     for column, expected in [
-        (embedder.features_column, features),
-        (embedder.mirrored_column, mirrored),
+        (embedder.column("features", "float32"), features),
+        (embedder.column("mirrored", "float32"), mirrored),
         (name, embedder.project(features, mirrored)),
     ]:
         found_ids, found = collection.vectors(column)
@@ -83,11 +82,13 @@ def test_embeds_only_what_is_new(
     ensure_embeddings(embedder, collection)
     assert embedded == [8, 8, 7, 2]
     ids, features, _ = by_hand(embedder, collection)
-    np.testing.assert_array_equal(collection.vectors(embedder.features_column)[1], features)
+    np.testing.assert_array_equal(collection.vectors(embedder.column("features", "float32"))[1], features)
     assert collection.vectors(embedder.embedding_column)[0].tolist() == ids.tolist()
     ensure_features(embedder, collection, mirrored=True)  # later, for training: only the mirror images are new
     assert sum(embedded) == 25 + 2 * 24 + 24
-    np.testing.assert_array_equal(collection.vectors(embedder.mirrored_column)[1], by_hand(embedder, collection)[2])
+    np.testing.assert_array_equal(
+        collection.vectors(embedder.column("mirrored", "float32"))[1], by_hand(embedder, collection)[2]
+    )
 
 
 def test_another_projection_needs_no_further_pass(
@@ -146,8 +147,8 @@ def test_goes_on_after_kill_9(
     ensure_embeddings(embedder, went_on)
     assert sum(embedded) == again
     ids, features, _ = by_hand(embedder, went_on)
-    np.testing.assert_array_equal(went_on.vectors(embedder.features_column)[0], ids)
-    np.testing.assert_array_equal(went_on.vectors(embedder.features_column)[1], features)
+    np.testing.assert_array_equal(went_on.vectors(embedder.column("features", "float32"))[0], ids)
+    np.testing.assert_array_equal(went_on.vectors(embedder.column("features", "float32"))[1], features)
     np.testing.assert_array_equal(went_on.vectors(embedder.embedding_column)[1], embedder.project(features))
     assert not (Path(collection.path) / ".work").exists()
 
@@ -189,7 +190,7 @@ def test_stale_work_is_not_used(
     embedded.clear()
     ensure_features(embedder, other, mirrored=False)
     assert sum(embedded) == 8 + 4 + 1
-    np.testing.assert_array_equal(other.vectors(embedder.features_column)[1], by_hand(embedder, other)[1])
+    np.testing.assert_array_equal(other.vectors(embedder.column("features", "float32"))[1], by_hand(embedder, other)[1])
     assert [file.name for file in folder.iterdir()] == [work.name.replace("_float32", "_int8")]
 
 
@@ -202,8 +203,8 @@ def test_work_for_one_column_serves_when_two_are_wanted(
     ensure_features(embedder, collection, mirrored=True)
     assert sum(embedded) == 23
     _, features, mirrored = by_hand(embedder, collection)
-    np.testing.assert_array_equal(collection.vectors(embedder.features_column)[1], features)
-    np.testing.assert_array_equal(collection.vectors(embedder.mirrored_column)[1], mirrored)
+    np.testing.assert_array_equal(collection.vectors(embedder.column("features", "float32"))[1], features)
+    np.testing.assert_array_equal(collection.vectors(embedder.column("mirrored", "float32"))[1], mirrored)
 
 
 def test_commits_part_by_part_when_much_comes_together(
@@ -215,7 +216,7 @@ def test_commits_part_by_part_when_much_comes_together(
     ensure_embeddings(embedder, collection)
     assert collection.version - before == 6  # two new columns, commits of 8, 8 and 7, and one of all embeddings
     ids, features, _ = by_hand(embedder, collection)
-    np.testing.assert_array_equal(collection.vectors(embedder.features_column)[1], features)
+    np.testing.assert_array_equal(collection.vectors(embedder.column("features", "float32"))[1], features)
     np.testing.assert_array_equal(collection.vectors(embedder.embedding_column)[0], ids)
     np.testing.assert_array_equal(collection.vectors(embedder.embedding_column)[1], embedder.project(features))
 
@@ -289,8 +290,10 @@ def test_columns_from_before_open_as_what_they_are(
 def test_columns_from_before_in_eight_bits_are_not_continued(model: str, collection: Collection) -> None:
     embedder = load(model, "onnx")
     as_before(collection, embedder, 0.02)
-    assert ensure_features(embedder, collection, mirrored=False) == [embedder.features_column]
-    np.testing.assert_array_equal(collection.vectors(embedder.features_column)[1], by_hand(embedder, collection)[1])
+    assert ensure_features(embedder, collection, mirrored=False) == [embedder.column("features", "float32")]
+    np.testing.assert_array_equal(
+        collection.vectors(embedder.column("features", "float32"))[1], by_hand(embedder, collection)[1]
+    )
     assert ensure_embeddings(embedder, collection) == (embedder.embedding_column, 23)
 
 
@@ -323,6 +326,6 @@ def test_ctrl_c_keeps_the_work(model: str, collection: Collection, embedded: lis
     command = [sys.executable, "-c", INTERRUPTED, model, collection.path]
     assert subprocess.run(command, capture_output=True, text=True, check=True).stdout == "1\n"  # no thread is left
     embedder = load(model, "onnx", batch=4)
-    assert embedder.features_column not in Collection.open(collection.path).columns
+    assert embedder.column("features", "float32") not in Collection.open(collection.path).columns
     ensure_features(embedder, collection, mirrored=False)
     assert sum(embedded) == 23 - 2 * 4

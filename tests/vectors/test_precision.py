@@ -12,7 +12,7 @@ from lookalike.encoders.config import EncoderConfig, ProjectionConfig, tensor_sh
 from lookalike.encoders.directory import write_model
 from lookalike.imaging.preprocess import Preprocess
 from lookalike.towers import ViTConfig
-from lookalike.vectors import cache, precision
+from lookalike.vectors import cache
 from lookalike.vectors.column import ensure_embeddings, ensure_features, precision_of
 from lookalike.vectors.runtime import load
 
@@ -40,7 +40,7 @@ def test_auto_takes_eight_bits_and_says_how_close_they_are(vit: str) -> None:
     a, b = exact.features(images), fast.features(images)
     assert exact.cosine is None
     assert fast.cosine is not None
-    assert precision.LEAST_COSINE <= fast.cosine == again.cosine < 1
+    assert cache.LEAST_COSINE <= fast.cosine == again.cosine < 1
     assert not np.array_equal(a, b)
     cosines = np.sum(a * b, axis=1) / np.linalg.norm(a, axis=1) / np.linalg.norm(b, axis=1)
     assert cosines.min() > 0.998
@@ -136,10 +136,10 @@ def test_a_mac_is_known_by_its_name(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_drawn_images_differ_and_are_the_same_every_time() -> None:
-    images = precision.drawn(48)
-    assert images.shape == (precision.COUNT, 48, 48, 3)
-    np.testing.assert_array_equal(images, precision.drawn(48))
-    assert len({image.tobytes() for image in images}) == precision.COUNT
+    images = cache.drawn(48)
+    assert images.shape == (cache.COUNT, 48, 48, 3)
+    np.testing.assert_array_equal(images, cache.drawn(48))
+    assert len({image.tobytes() for image in images}) == cache.COUNT
     assert images.std(axis=(1, 2)).min() > 5
 
 
@@ -148,5 +148,5 @@ def test_the_lowest_cosine_is_that_of_the_worst_image(parts: Callable, tmp_path:
     for seed in range(2):
         (tmp_path / str(seed)).mkdir()
         graphs.append(cache.write_graph(tmp_path / str(seed), *parts(seed=seed)))
-    assert precision.lowest_cosine(graphs[0], graphs[0], 24, 16) == pytest.approx(1)
-    assert precision.lowest_cosine(*graphs, 24, 16) < 0.9
+    assert cache.lowest_cosine(graphs[0], graphs[0], 24, 16) == pytest.approx(1)
+    assert cache.lowest_cosine(*graphs, 24, 16) < 0.9

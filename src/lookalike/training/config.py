@@ -15,9 +15,6 @@ from lookalike.imaging.augment import Color, Erase, Flip
 from lookalike.losses import ArcFace, Margin, SimilarityDistillation
 from lookalike.towers import ConvNetConfig
 
-SEEDS = 2**32
-"""How many seeds there are: JAX takes 32 bits and leaves further ones out, so that larger seeds would repeat."""
-
 
 @dataclass(frozen=True)
 class Pca:
@@ -156,8 +153,8 @@ class _Steps(_Run):
     def __post_init__(self) -> None:
         _at_least(self, 1, "dimension", "centers", "batch", "save_every", "log_every")
         _at_least(self, 0, "steps", "seed", "evaluate_every", "epochs")
-        if self.seed >= SEEDS:
-            raise UsageError(f"`--seed` is {self.seed}; expected less than {SEEDS}, as seeds have 32 bits.")
+        if self.seed >= 2**32:  # JAX leaves further bits out, so that larger seeds would repeat
+            raise UsageError(f"`--seed` is {self.seed}; expected less than {2**32}, as seeds have 32 bits.")
         if not 0 <= self.dropout < 1:
             raise UsageError(f"`--dropout` is {self.dropout}; expected 0 or more, and less than 1.")
 

@@ -3,8 +3,9 @@
 import math
 import signal
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import closing, contextmanager
+from functools import partial
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -20,34 +21,28 @@ from lookalike.encoders.directory import read_text
 from lookalike.encoders.encoder import Encoder
 from lookalike.training.checkpoint import Checkpoints, diverged, opened_run
 from lookalike.training.config import HeadConfig, PcaConfig, PixelsConfig, TrainConfig
-from lookalike.training.optimizer import make_optimizer
-from lookalike.training.scores import Evaluate, Scores
-from lookalike.training.state import first_state
-from lookalike.training.step import Metrics, make_step
-from lookalike.training.tasks import closed_form, head_task, pixels_task
+from lookalike.training.step import Metrics, first_state, make_optimizer, make_step
+from lookalike.training.tasks import closed_form, make_task
+
+Evaluate = Callable[[Encoder], Mapping[str, float]]
+"""Scores an encoder, by name; given by the command, as training knows no evaluation."""
 
 
 def train(config: TrainConfig, evaluate: Evaluate | None = None, *, mesh: Mesh | None = None) -> Encoder:
     """Train as `config` says; go on from `config.out` if it holds a checkpoint, do nothing if it is finished.
 
-    Args:
-        config: A recipe with `data`, `out` and, unless a tower is made from scratch, `model`.
-        evaluate: Scores an encoder, by name; asked before training (of the encoder as it was given, and of the
-            first values) and after. Every later number is told as a difference from the untouched encoder's.
-        mesh: Devices to train on; by default those of `make_mesh`.
-
-    Returns:
-        The encoder, which is also in `config.out`/model.
-
-    Raises:
-        RunError, CollectionError, EncoderError, StorageError: What the user can mend.
+    `evaluate` is asked before training (of the encoder as it was given, and of the first values) and after. Devices are
+    those of `mesh`, by default of `make_mesh`. Returns the encoder, which is also in `config.out`/model.
     """
     with storage_errors(config.out), opened_run(config) as run:
         if (run / "model").exists():
             note(f"Run `{run}` is finished; its encoder is `{run / 'model'}`.")
             return Encoder.load(run / "model")
         if isinstance(config, PcaConfig):
-            encoder = _solve(config, run, evaluate)
+            untouched, encoder = closed_form(config)
+            with Journal(run) as journal:
+                _measure(journal, evaluate, 0, "untouched", untouched)
+                _measure(journal, evaluate, 0, "trained", encoder)
         else:
             encoder = _fit(config, run, evaluate, mesh or make_mesh())
         encoder.save(run / "model", _card(config, run), _text(config, encoder))
@@ -55,57 +50,14 @@ def train(config: TrainConfig, evaluate: Evaluate | None = None, *, mesh: Mesh |
     return encoder
 
 
-def _card(config: TrainConfig, run: Path) -> dict[str, Any]:
-    """What the encoder's card says: how it was made, and all that was said of what it began from (licence, source)."""
-    card: dict[str, Any] = {
-        "name": run.name,
-        "recipe": type(config).__name__.removesuffix("Config"),
-        "data": config.data,
-    }
-    collection = read_card(config.data)
-    names = [source["name"] for source in collection.get("sources", ())]
-    facts = {"rows": collection.get("rows", 0), "licences": collection.get("licences", {}), "sources": names}
-    card |= {"images": facts, "metrics": _measured(run)}
-    if not config.model:
-        return card
-    before = read_card(config.model)
-    licence = {"license": before["license"]} if "license" in before else {}
-    return {**card, **licence, "began_from": before}
-
-
-def _measured(run: Path) -> dict[str, dict[str, float]]:
-    """The metrics on split "test" of the encoder as it was given, and of the finished one."""
-    found: dict[str, dict[str, float]] = {}
-    for line in read_metrics(run):
-        if line.get("encoder") in ("untouched", "trained"):
-            scores = {name: value for name, value in line.items() if name not in ("step", "encoder", "dimension")}
-            found[line["encoder"]] = scores
-    return found
-
-
-def _text(config: TrainConfig, encoder: Encoder) -> TextSide | None:
-    """The text side of what was begun from, if it still belongs to the features that the encoder makes."""
-    side = read_text(config.model) if config.model else None
-    if side is None or side.image == encoder.features_fingerprint:
-        return side
-    note(f"The text side of `{config.model}` is left out: its texts don't belong to a tower that was trained further.")
-    return None
-
-
-def _solve(config: PcaConfig, run: Path, evaluate: Evaluate | None) -> Encoder:
-    """A closed form: no steps."""
-    untouched, encoder = closed_form(config)
-    with Journal(run) as journal:
-        scores = Scores(journal, evaluate)
-        scores.measure(0, "untouched", untouched)
-        scores.measure(0, "trained", encoder)
-    return encoder
-
-
 def _fit(config: HeadConfig | PixelsConfig, run: Path, evaluate: Evaluate | None, mesh: Mesh) -> Encoder:
     """Step by step."""
-    _divided(config.batch, mesh)
-    task = head_task(config) if isinstance(config, HeadConfig) else pixels_task(config)
+    if config.batch % mesh.size:
+        raise UsageError(
+            f"`--batch` is {config.batch}; expected a multiple of {mesh.size}, as many as there are devices.",
+            hint=f"--batch {-(-config.batch // mesh.size) * mesh.size}",
+        )
+    task = make_task(config)
     optimizer = make_optimizer(config.optimizer, task.steps, task.decays)
     step = make_step(task.objective, optimizer, config.seed)
     state = place(first_state(task.learner, optimizer), mesh)
@@ -115,14 +67,14 @@ def _fit(config: HeadConfig | PixelsConfig, run: Path, evaluate: Evaluate | None
         said, drawn = progress("train", "steps", task.steps, start), closing(task.batches(start))
         before: Metrics = {}
         with Journal(run, start) as journal, said as bar, drawn as batches:
-            scores = Scores(journal, evaluate)
+            measure = partial(_measure, journal, evaluate)
             if start == 0:
-                scores.measure(0, "untouched", task.untouched)
-                scores.measure(0, "start", task.encoder(state.learner))
+                measure(0, "untouched", task.untouched)
+                measure(0, "start", task.encoder(state.learner))
             try:
                 for done in range(start, task.steps):
                     if done and config.evaluate_every and done % config.evaluate_every == 0:
-                        scores.measure(done, "trained", task.encoder(state.learner))  # a killed run may lack the last
+                        measure(done, "trained", task.encoder(state.learner))  # a killed run may lack the last
                     with _whole():
                         state, metrics = step(state, put_batch(next(batches), mesh))
                         _finite(run, done, before)  # looked at while the next step runs
@@ -137,7 +89,7 @@ def _fit(config: HeadConfig | PixelsConfig, run: Path, evaluate: Evaluate | None
                 note(f"\nsaved after step {int(state.step)} of {task.steps}")
                 raise
             encoder = task.encoder(state.learner)
-            scores.measure(task.steps, "trained", encoder)
+            measure(task.steps, "trained", encoder)
     return encoder
 
 
@@ -147,16 +99,6 @@ def _finite(run: Path, step: int, metrics: Metrics) -> dict[str, float]:
     if not all(map(math.isfinite, found.values())):
         raise diverged(run, step)
     return found
-
-
-def _divided(batch: int, mesh: Mesh) -> None:
-    """UsageError where the devices can't share a batch evenly."""
-    if batch % mesh.size:
-        even = -(-batch // mesh.size) * mesh.size
-        raise UsageError(
-            f"`--batch` is {batch}; expected a multiple of {mesh.size}, as many as there are devices.",
-            hint=f"--batch {even}",
-        )
 
 
 @contextmanager
@@ -178,3 +120,49 @@ def _whole() -> Iterator[None]:
             handler(number, frame)
         elif handler == signal.SIG_DFL:
             raise KeyboardInterrupt
+
+
+def _measure(journal: Journal, evaluate: Evaluate | None, step: int, which: str, encoder: Encoder) -> None:
+    """Score `encoder` as of `step`, unless that was done; `which` is "untouched", "start" or "trained"."""
+    done = {(line["step"], line["encoder"]): line for line in read_metrics(journal.path.parent) if "encoder" in line}
+    if evaluate is None or (step, which) in done:
+        return
+    found = {name: float(value) for name, value in evaluate(encoder).items()}
+    dimension, words = encoder.config.projection.dimension, ""
+    journal.metrics(step, {"encoder": which, "dimension": dimension, **found})
+    for name, value in found.items():
+        untouched = done.get((0, "untouched"), {}).get(name)
+        words += f"  {name} {value:.4f}" + (f" ({value - untouched:+.4f})" if untouched is not None else "")
+    note(f"step {step}, {which} ({dimension} numbers):{words[1:]}")
+
+
+def _card(config: TrainConfig, run: Path) -> dict[str, Any]:
+    """How the encoder was made, how it and the untouched one do on split "test", and the card of what it began from."""
+    collection, before = read_card(config.data), read_card(config.model) if config.model else None
+    card = {
+        "name": run.name,
+        "recipe": type(config).__name__.removesuffix("Config"),
+        "data": config.data,
+        "images": {
+            "rows": collection.get("rows", 0),
+            "licences": collection.get("licences", {}),
+            "sources": [source["name"] for source in collection.get("sources", ())],
+        },
+        "metrics": {
+            line["encoder"]: {n: v for n, v in line.items() if n not in ("step", "encoder", "dimension")}
+            for line in read_metrics(run)
+            if line.get("encoder") in ("untouched", "trained")
+        },
+    }
+    if before is not None:
+        card |= {n: v for n, v in before.items() if n == "license"} | {"began_from": before}
+    return card
+
+
+def _text(config: TrainConfig, encoder: Encoder) -> TextSide | None:
+    """The text side of what was begun from, if it still belongs to the features that the encoder makes."""
+    side = read_text(config.model) if config.model else None
+    if side is None or side.image == encoder.features_fingerprint:
+        return side
+    note(f"The text side of `{config.model}` is left out: its texts don't belong to a tower that was trained further.")
+    return None

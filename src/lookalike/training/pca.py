@@ -1,13 +1,13 @@
 """Projections in closed form: PCA, and LDA with shrinkage. NumPy alone, no steps, no seed.
 
-Both take features of unit length and give `(weight [F D], bias [D])`, so that `features @ weight + bias` is the
-embedding before it is brought to unit length.
+Features of any lengths are brought to length 1 first; `features @ weight + bias` is the embedding before it is brought
+to length 1 as well. Beside the features memory holds a few F x F matrices, as covariances are summed block by block.
 """
 
 from collections.abc import Iterator
 
 import numpy as np
-from jaxtyping import Float, Float32, Float64, Int
+from jaxtyping import Float32, Float64, Int
 
 from lookalike.core.arrays import l2_normalize
 from lookalike.core.errors import RunError
@@ -16,120 +16,68 @@ _BLOCK = 4096  # rows whose products are summed in float32; sums over blocks are
 _NOISE = 1e-6  # share of the largest variance below which one is rounding: that of float32 products is 1e-7
 _EQUAL = 1e-12  # a sum of variances that is rounding: rows of unit length are exact to 1e-7
 
+Features = Float32[np.ndarray, "N F"]
+Labels = Int[np.ndarray, "N"]
+Matrix = Float64[np.ndarray, "F F"]
 Projection = tuple[Float32[np.ndarray, "F D"], Float32[np.ndarray, "D"]]
+"""Weight and bias."""
 
 
-def pca(
-    features: Float32[np.ndarray, "N F"],
-    dimension: int,
-    power: float = 0.0,
-    metric: Float64[np.ndarray, "F F"] | None = None,
-) -> Projection:
-    """The directions of greatest variance of the features, brought to unit length first.
+def pca(features: Features, dimension: int, power: float = 0.0, metric: Matrix | None = None) -> Projection:
+    """The D directions of greatest variance, the greatest first; RunError if there are fewer, or all images are equal.
 
-    Args:
-        features: Any lengths; they are divided out.
-        dimension: D, how many directions are kept, the greatest variance first.
-        power: Each direction is multiplied by its variance to this power: 0 leaves distances as they are, -1/2
-            gives all directions equal weight (whitening), -1/8 a little more weight to the lesser ones. Directions
-            in which the features don't differ, as where images are repeated, count as the least in which they do.
-        metric: Features are multiplied by this symmetric matrix before anything else (but for their lengths); see
-            `within_classes`.
-
-    Raises:
-        RunError: There are too few images or features for `dimension` directions, or all features are equal.
-
-    Memory: two float64 F x F matrices beside the features; the covariance is summed block by block.
+    Each direction is multiplied by its variance to the `power`: 0 leaves distances as they are, -1/2 gives all equal
+    weight (whitening), -1/8 a little more weight to the lesser ones. Directions in which the features don't differ, as
+    where images are repeated, count as the least in which they do. Features of length 1 are multiplied by `metric`,
+    which is symmetric, first; see `within_classes`.
     """
     rows, width = features.shape
-    _enough(
-        rows > dimension and width >= dimension, f"PCA to {dimension} numbers", f"{rows} images of {width} features"
-    )
-    mean = _mean(features)
-    scatter = _scatter(features, np.broadcast_to(mean, (1, width)))
+    found = f"{rows} images of {width} features"
+    _enough(rows > dimension and width >= dimension, f"PCA to {dimension} numbers", found)
+    (mean,), scatter = _spread(features)
     if np.trace(scatter) < _EQUAL:
         raise RunError("The features of all images point the same way, so that no direction tells them apart.")
-    variance, vectors = np.linalg.eigh(scatter if metric is None else metric @ scatter @ metric)
-    rank = _rank(variance if metric is None else np.linalg.eigvalsh(scatter))  # the same in every metric
-    weight = _signed(vectors[:, ::-1][:, :dimension]) * _power(variance[::-1], rank, power)[:dimension]
-    return _projection(weight if metric is None else metric @ weight, mean)
+    return _projection(_directions(scatter, dimension, power, metric), mean)
 
 
-def within_classes(
-    features: Float32[np.ndarray, "N F"], label: Int[np.ndarray, "N"], power: float, shrinkage: float = 0.7
-) -> Float64[np.ndarray, "F F"]:
+def within_classes(features: Features, label: Labels, power: float, shrinkage: float = 0.7) -> Matrix:
     """The metric in which differences within a class count less: S^(-power / 2), S the covariance within classes.
 
     With power 1 the spread within classes is the same in all directions (within-class covariance normalisation,
-    Hatch et al., 2006); less of it moves less far from the tower's own metric.
-
-    Args:
-        features: Any lengths; they are divided out.
-        label: The class of each row, 0 to C - 1.
-        power: 0 (no change) to 1.
-        shrinkage: s in (1 - s) S + s tr(S) / F, 0 to 1.
-
-    Returns:
-        Symmetric; the identity where no class has two images that differ, which leaves nothing to even out.
+    Hatch et al., 2006); less of it moves less far from the tower's own metric. The identity where no class has two
+    images that differ, which leaves nothing to even out. `label` and `shrinkage` as in `lda`.
     """
-    within, _ = _within(features, label, shrinkage)
-    if np.trace(within) < _EQUAL:
-        return np.eye(len(within))
-    variance, vectors = np.linalg.eigh(within)
-    return (vectors * _power(variance[::-1], _rank(variance), -power / 2)[::-1]) @ vectors.T
+    _, within = _within(features, label, shrinkage)
+    return np.eye(len(within)) if np.trace(within) < _EQUAL else _evened(within, power)[0]
 
 
-def lda(
-    features: Float32[np.ndarray, "N F"], label: Int[np.ndarray, "N"], dimension: int, shrinkage: float = 0.7
-) -> Projection:
+def lda(features: Features, label: Labels, dimension: int, shrinkage: float = 0.7) -> Projection:
     """The directions in which classes lie far apart, measured by the spread within them (Fisher, 1936).
 
     The covariance within classes is shrunk to a multiple of the identity: (1 - s) S + s tr(S) / F, without which
     it can't be inverted where images are fewer than features. Distances along the directions are in units of it.
-
-    Args:
-        features: Any lengths; they are divided out.
-        label: The class of each row, 0 to C - 1.
-        dimension: D, at most C - 1.
-        shrinkage: s, 0 to 1.
-
-    Raises:
-        RunError: There are too few classes for `dimension` directions, no class has two images that differ, or
-            too little shrinkage for so few of them.
+    Classes are 0 to C - 1, D at most C - 1; RunError if classes or images are too few, or the shrinkage too little.
     """
     rows, width = features.shape
-    classes = int(label.max()) + 1
-    _enough(classes > dimension <= width, f"LDA to {dimension} numbers", f"{classes} classes")
-    mean = _mean(features)
-    shrunk, means = _within(features, label, shrinkage)
-    between = (means - mean) * np.sqrt(np.bincount(label, minlength=classes) / rows)[:, None]
-    if np.trace(shrunk) < _EQUAL:
+    share = np.bincount(label) / rows
+    _enough(len(share) > dimension <= width, f"LDA to {dimension} numbers", f"{len(share)} classes")
+    means, within = _within(features, label, shrinkage)
+    if np.trace(within) < _EQUAL:
         raise RunError(
-            f"No class has two images that differ ({rows} images of {classes} classes), so there is no spread within "
-            "classes to measure by.",
+            f"No class has two images that differ ({rows} images of {len(share)} classes), so there is no spread "
+            "within classes to measure by.",
             hint="give more images of a class, or train with `pca`, which needs no labels",
         )
-    variance, vectors = np.linalg.eigh(shrunk)
-    if _rank(variance) < width:
+    metric, rank = _evened(within, 1.0)
+    if rank < width:
         raise RunError(
             f"The covariance within classes can't be inverted: {rows} images of {width} features, shrinkage "
             f"{shrinkage}.",
             hint="give a `shrinkage` above 0 and up to 1, 0.7 for instance",
         )
-    # Between is of low rank: in the metric of `shrunk` its directions are the singular vectors of C x F numbers.
-    whitening = vectors / np.sqrt(variance)
-    right = np.linalg.svd(whitening.T @ between.T, full_matrices=False)[0][:, :dimension]
-    return _projection(_signed(whitening @ right), mean)
-
-
-def _rank(variance: Float64[np.ndarray, "F"]) -> int:
-    """How many variances are more than rounding."""
-    return int(np.count_nonzero(variance > _NOISE * variance.max()))
-
-
-def _power(variance: Float64[np.ndarray, "F"], rank: int, power: float) -> Float64[np.ndarray, "F"]:
-    """Falling variances to a power; those beyond `rank`, which inverse powers would raise, count as the last of it."""
-    return np.maximum(variance, variance[rank - 1]) ** power
+    mean = share @ means
+    between = (means - mean) * np.sqrt(share)[:, None]
+    return _projection(_signed(_directions(between.T @ between, dimension, 0.0, metric)), mean)
 
 
 def _enough(enough: bool, what: str, found: str) -> None:
@@ -140,49 +88,66 @@ def _enough(enough: bool, what: str, found: str) -> None:
         )
 
 
-def _blocks(features: Float32[np.ndarray, "N F"]) -> Iterator[tuple[int, Float32[np.ndarray, "n F"]]]:
-    """Blocks of rows at unit length, with the number of the first."""
-    for start in range(0, len(features), _BLOCK):
-        yield start, l2_normalize(features[start : start + _BLOCK])
-
-
-def _mean(features: Float32[np.ndarray, "N F"]) -> Float64[np.ndarray, "F"]:
-    total = np.zeros(features.shape[1])
-    for _, block in _blocks(features):
-        total += block.sum(axis=0, dtype=np.float64)
-    return total / len(features)
-
-
-def _scatter(
-    features: Float32[np.ndarray, "N F"], means: Float64[np.ndarray, "C F"], label: Int[np.ndarray, "N"] | None = None
-) -> Float64[np.ndarray, "F F"]:
-    """Covariance around one mean, or around the mean of each row's class."""
-    total = np.zeros((features.shape[1], features.shape[1]))
-    for start, block in _blocks(features):
-        around = means[label[start : start + len(block)]] if label is not None else means
-        centred = block - around.astype(np.float32)
-        total += centred.T @ centred
-    return total / len(features)
-
-
-def _within(
-    features: Float32[np.ndarray, "N F"], label: Int[np.ndarray, "N"], shrinkage: float
-) -> tuple[Float64[np.ndarray, "F F"], Float64[np.ndarray, "C F"]]:
-    """The shrunk covariance within classes, and the classes' means."""
-    width, count = features.shape[1], np.bincount(label)
-    means = np.zeros((len(count), width))
-    for start, block in _blocks(features):
-        np.add.at(means, label[start : start + len(block)], block)
-    means /= np.maximum(count, 1)[:, None]
-    within = _scatter(features, means, label)
-    return (1.0 - shrinkage) * within + shrinkage * np.trace(within) / width * np.eye(width), means
+def _directions(scatter: Matrix, dimension: int, power: float, metric: Matrix | None) -> Float64[np.ndarray, "F D"]:
+    variance, vectors = np.linalg.eigh(scatter if metric is None else metric @ scatter @ metric)
+    weight = _signed(vectors[:, ::-1][:, :dimension])
+    if power:
+        rank = _rank(variance if metric is None else np.linalg.eigvalsh(scatter))  # the same in every metric
+        weight = weight * _raised(variance, rank, power)[::-1][:dimension]
+    return weight if metric is None else metric @ weight
 
 
 def _signed(vectors: Float64[np.ndarray, "F D"]) -> Float64[np.ndarray, "F D"]:
     """An eigenvector's sign is arbitrary; here its entry of largest size is positive, on every machine."""
-    largest = np.abs(vectors).argmax(axis=0)
-    return vectors * np.where(vectors[largest, np.arange(vectors.shape[1])] < 0.0, -1.0, 1.0)
+    largest = vectors[np.abs(vectors).argmax(axis=0), np.arange(vectors.shape[1])]
+    return vectors * np.where(largest < 0.0, -1.0, 1.0)
 
 
-def _projection(weight: Float64[np.ndarray, "F D"], mean: Float[np.ndarray, "F"]) -> Projection:
+def _projection(weight: Float64[np.ndarray, "F D"], mean: Float64[np.ndarray, "F"]) -> Projection:
     return weight.astype(np.float32), (-mean @ weight).astype(np.float32)
+
+
+def _evened(within: Matrix, power: float) -> tuple[Matrix, int]:
+    """The covariance to the power of `-power / 2`, and its rank."""
+    variance, vectors = np.linalg.eigh(within)
+    rank = _rank(variance)
+    return (vectors * _raised(variance, rank, -power / 2)) @ vectors.T, rank
+
+
+def _rank(variance: Float64[np.ndarray, "F"]) -> int:
+    """How many variances are more than rounding."""
+    return int(np.count_nonzero(variance > _NOISE * variance.max()))
+
+
+def _raised(variance: Float64[np.ndarray, "F"], rank: int, power: float) -> Float64[np.ndarray, "F"]:
+    """Rising variances to a power; all but the last `rank`, which inverse powers would raise, as the least of these."""
+    return np.maximum(variance, variance[-rank]) ** power
+
+
+def _within(features: Features, label: Labels, shrinkage: float) -> tuple[Float64[np.ndarray, "C F"], Matrix]:
+    """The classes' means, and the shrunk covariance around them."""
+    means, within = _spread(features, label)
+    return means, (1.0 - shrinkage) * within + shrinkage * np.trace(within) / len(within) * np.eye(len(within))
+
+
+def _spread(features: Features, label: Labels | None = None) -> tuple[Float64[np.ndarray, "C F"], Matrix]:
+    """The mean of each class, and the covariance around them; without labels all rows are one class."""
+    width = features.shape[1]
+    count = np.array([len(features)]) if label is None else np.bincount(label)
+    means, total = np.zeros((len(count), width)), np.zeros((width, width))
+    for rows, block in _blocks(features):
+        if label is None:
+            means += block.sum(axis=0, dtype=np.float64)
+        else:
+            np.add.at(means, label[rows], block)
+    means /= np.maximum(count, 1)[:, None]
+    for rows, block in _blocks(features):
+        centred = block - (means if label is None else means[label[rows]]).astype(np.float32)
+        total += centred.T @ centred
+    return means, total / len(features)
+
+
+def _blocks(features: Features) -> Iterator[tuple[slice, Features]]:
+    for start in range(0, len(features), _BLOCK):
+        rows = slice(start, start + _BLOCK)
+        yield rows, l2_normalize(features[rows])

@@ -4,13 +4,13 @@ import math
 from collections.abc import Callable, Generator
 from contextlib import closing
 from dataclasses import dataclass, replace
+from functools import partial
 from itertools import count
-from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float32, Int32, UInt8
+from jaxtyping import Float32, Int32
 
 from lookalike.core.arrays import l2_normalize
 from lookalike.core.errors import CollectionError, RunError
@@ -27,23 +27,12 @@ from lookalike.losses import centers_at_means
 from lookalike.training.checkpoint import Facts
 from lookalike.training.config import HeadConfig, Lda, Pca, PcaConfig, PixelsConfig, Random, Start
 from lookalike.training.pca import Projection, lda, pca, within_classes
-from lookalike.training.state import Learner, Tensors
-from lookalike.training.step import FeatureBatch, ImageBatch, Objective, head_objective, pixels_objective
+from lookalike.training.step import Batch, Learner, Objective, Tensors, make_objective
 from lookalike.vectors.column import ensure_features
 from lookalike.vectors.runtime import Embedder, combine
 
 Features = Float32[np.ndarray, "N F"]
-
-
-@dataclass(frozen=True)
-class Rows:
-    """The rows that are learned from."""
-
-    ids: Ids
-    label: Int32[np.ndarray, "N"]
-    """The class of each row, 0 to C - 1: one class for each pair of domain and label; -1 without a label."""
-    names: tuple[str, ...]
-    """Domain and label of each class."""
+Labels = Int32[np.ndarray, "N"]
 
 
 @dataclass(frozen=True)
@@ -54,8 +43,8 @@ class Task:
     """The encoder before anything was done to it: what training is measured against."""
     learner: Learner
     """First values."""
-    objective: Objective[Any]
-    batches: Callable[[int], Generator[FeatureBatch | ImageBatch, None, None]]
+    objective: Objective
+    batches: Callable[[int], Generator[Batch, None, None]]
     """The endless stream of batches behind a number of steps; a function of config and step."""
     steps: int
     facts: Facts
@@ -65,30 +54,26 @@ class Task:
     """The encoder that a learner is."""
 
 
-def training_rows(collection: Collection, where: str, *, labelled: bool) -> Rows:
+def training_rows(collection: Collection, where: str, *, labelled: bool) -> tuple[Ids, Labels, list[str]]:
     """The rows of split "train", or all where no row has a split; with a label, if `labelled`.
 
-    Raises:
-        CollectionError: There are none, or fewer than two classes.
+    Their ids, the class of each (0 to C - 1, one for each pair of domain and label; -1: no label), the classes' names.
+    CollectionError if there are none, or fewer than two classes.
     """
     table = collection.table(["id", "label", "domain", "split"], where or None)
-    split, label = np.array(table["split"].to_pylist(), object), np.array(table["label"].to_pylist(), object)
-    keep = split == "train" if any(collection.table(["split"])["split"].to_pylist()) else np.ones(len(split), bool)
-    known = np.array([text is not None for text in label], bool)
-    keep &= known | (not labelled)
-    names = [f"{domain or ''}\t{text}" for domain, text in zip(table["domain"].to_pylist(), label, strict=True)]
-    classed = np.flatnonzero(keep & known).tolist()
-    used = sorted({names[i] for i in classed})  # by hand: an array of texts is as wide as the longest of them
-    code = {name: place for place, name in enumerate(used)}
-    full = np.full(len(label), -1, np.int32)
-    full[classed] = [code[names[i]] for i in classed]
-    if not keep.any() or (labelled and len(used) < 2):
+    label, domain, split = (table[name].to_pylist() for name in ("label", "domain", "split"))
+    names = ["" if a is None else f"{b or ''}\t{a}" for a, b in zip(label, domain, strict=True)]
+    wanted = {"train"} if any(collection.table(["split"])["split"].to_pylist()) else set(split)
+    keep = [i for i, name in enumerate(names) if split[i] in wanted and (name or not labelled)]
+    used = sorted({names[i] for i in keep} - {""})
+    if not keep or (labelled and len(used) < 2):
         raise CollectionError(
-            f"`{collection.path}` has {int(keep.sum())} rows of {len(used)} classes to learn from; "
+            f"`{collection.path}` has {len(keep)} rows of {len(used)} classes to learn from; "
             "two classes are the least.",
             hint=f"`lookalike info {collection.path}` counts rows by split; labels come with `lookalike prepare`",
         )
-    return Rows(table["id"].to_numpy()[keep], full[keep], tuple(used))
+    code = {name: place for place, name in enumerate(used)}
+    return table["id"].to_numpy()[keep], np.array([code.get(names[i], -1) for i in keep], np.int32), used
 
 
 def cached_features(
@@ -98,151 +83,98 @@ def cached_features(
 
     In float32 on every machine, as `embedder` must be: a run must not depend on which one embedded first.
     """
-    names = ensure_features(embedder, collection, mirror)
 
     def column(name: str) -> Features:
         every, vectors = collection.vectors(name)
         return vectors[np.searchsorted(every, ids)]
 
-    return column(names[0]), column(names[1]) if mirror else None
-
-
-def projected(
-    encoder: Encoder,
-    weight: Float32[Array | np.ndarray, "F D"],
-    bias: Float32[Array | np.ndarray, "D"],
-    mirror: bool,
-) -> Encoder:
-    """`encoder` with this projection in the place of its own."""
-    tower = {name: tensor for name, tensor in encoder.tensors.items() if name.startswith("tower.")}
-    projection = ProjectionConfig("linear", weight.shape[0], weight.shape[1], l2_normalize_input=True)
-    config = replace(encoder.config, projection=projection, mirror=mirror)
-    return Encoder(config, {**tower, "projection.weight": jnp.asarray(weight), "projection.bias": jnp.asarray(bias)})
+    features, *mirrored = map(column, ensure_features(embedder, collection, mirror))
+    return features, mirrored[0] if mirror else None
 
 
 def closed_form(config: PcaConfig) -> tuple[Encoder, Encoder]:
     """The untouched encoder, and the one with the projection that `config` asks for."""
     collection, untouched = Collection.open(config.data), Encoder.load(config.model)
-    rows = training_rows(collection, config.where, labelled=isinstance(config.fit, Lda) or config.fit.within > 0)
-    embedder = Embedder.of(untouched, path=config.model)
-    features = combine(*cached_features(embedder, collection, rows.ids, config.mirror))
-    weight, bias = _start(config.fit, features, rows.label, config.dimension, seed=0)  # draws nothing
-    return untouched, projected(untouched, weight, bias, config.mirror)
+    labelled = isinstance(config.fit, Lda) or config.fit.within > 0
+    ids, label, _ = training_rows(collection, config.where, labelled=labelled)
+    features = cached_features(Embedder.of(untouched, path=config.model), collection, ids, config.mirror)
+    projection = _start(config.fit, combine(*features), label, config.dimension, seed=0)  # draws nothing
+    return untouched, _projected(untouched, projection, config.mirror)
 
 
-def head_task(config: HeadConfig) -> Task:
-    """A projection on the cached features of `config.model`."""
-    collection, untouched = Collection.open(config.data), Encoder.load(config.model)
-    rows = training_rows(collection, config.where, labelled=True)
-    embedder = Embedder.of(untouched, path=config.model)
-    features, mirrored = cached_features(embedder, collection, rows.ids, config.mirror)
-    mean = combine(features, mirrored)
-    weight, bias = _start(config.start, mean, rows.label, config.dimension, config.seed)
-    size = np.sqrt(np.square(l2_normalize(mean) @ weight + bias).sum(axis=1).mean()) or np.float32(1.0)
-    weight, bias = weight / size, bias / size  # so that a learning rate means the same for each; features may be zeros
-    steps, groups = _steps(config, len(rows.ids)), group(rows.label)
-
-    def stream(start: int) -> Generator[FeatureBatch, None, None]:
-        for step in count(start):
-            at = positions(config.sample, groups, config.batch, config.seed, step)
-            both = (jnp.asarray(features[at]), None if mirrored is None else jnp.asarray(mirrored[at]))
-            yield FeatureBatch(*both, jnp.asarray(rows.label[at]))
-
-    return Task(
-        untouched,
-        _learner(config, {}, weight, bias, mean, rows.label),
-        head_objective(config),
-        stream,
-        steps,
-        _facts(rows, untouched, steps),
-        frozenset({"projection.weight"}),
-        lambda learner: projected(untouched, learner.projection["weight"], learner.projection["bias"], config.mirror),
-    )
-
-
-def pixels_task(config: PixelsConfig) -> Task:
-    """A whole encoder on images: new, or `config.model` tuned."""
+def make_task(config: HeadConfig | PixelsConfig) -> Task:
+    """A projection on cached features of `config.model`, or a whole encoder on images: new, or `config.model` tuned."""
     collection = Collection.open(config.data)
-    rows = training_rows(collection, config.where, labelled=True)
-    untouched = Encoder.load(config.model) if config.model else _new_encoder(config)
-    first, learner = _first_pixels(config, untouched, collection, rows)
-    fixed, steps = _trained(first, learns=False), _steps(config, len(rows.ids))
-
-    def tower_features(tower: Tensors, images: UInt8[Array, "B S S 3"]) -> Float32[Array, "B F"]:
-        return replace(first, tensors={**fixed, **tower}, dtype=config.dtype, remat=config.remat).features(images)
-
-    def stream(start: int) -> Generator[ImageBatch, None, None]:
-        augment, size = config.augment, first.config.preprocess.size
-        source = batches(
-            collection,
-            rows.ids,
-            rows.label,
-            batch=config.batch,
-            seed=config.seed,
-            start=start,
-            sample=config.sample,
-            size=size,
-            augments=(Crop(size, augment.area), augment.flip, augment.color, augment.erase),
-        )
-        with closing(source):
-            for batch in source:
-                yield ImageBatch(jnp.asarray(batch.images), jnp.asarray(batch.labels))
-
+    ids, label, names = training_rows(collection, config.where, labelled=True)
+    steps = config.steps or math.ceil(config.epochs * len(ids) / config.batch)
+    if steps < 1:
+        raise RunError(f"Training for {config.epochs} epochs is no step at all.", hint="give `--epochs` or `--steps`")
+    if isinstance(config, PixelsConfig) and not config.model:
+        untouched = first = _new_encoder(config)
+        shape = (len(names), config.centers, config.dimension)
+        centers = jax.random.normal(jax.random.key(config.seed + 1), shape) / config.dimension**0.5
+    else:
+        untouched = Encoder.load(config.model)
+        mirror = config.mirror if isinstance(config, HeadConfig) else untouched.config.mirror
+        cached = cached_features(Embedder.of(untouched, path=config.model), collection, ids, mirror)
+        first, embedding = _begun(config, untouched, combine(*cached), label, mirror)
+        centers = centers_at_means(embedding, label, config.centers, config.seed)
+    tensors, known = first.tensors, declared(first.config)
+    tower: Tensors = {}
+    if isinstance(config, HeadConfig):
+        objective, stream = make_objective(config), partial(_feature_batches, config, *cached, label)
+    else:
+        tower = {n: t for n, t in tensors.items() if n.startswith("tower.") and known[n].trained}
+        running = replace(first, dtype=config.dtype, remat=config.remat)
+        objective = make_objective(config, lambda learned, images: _with(running, learned).features(images))
+        stream = partial(_image_batches, config, collection, ids, label, first.config.preprocess.size)
+    facts: Facts = {
+        "steps": steps,
+        "classes": len(names),
+        "rows": len(ids),
+        "content": fingerprint(ids.tobytes(), label.tobytes(), *names),
+        "model": untouched.fingerprint,
+    }
     return Task(
         untouched,
-        learner,
-        pixels_objective(config, tower_features),
+        Learner(tower, below("projection", tensors), {"weight": centers}),
+        objective,
         stream,
         steps,
-        _facts(rows, untouched, steps),
-        frozenset(name for name, tensor in declared(first.config).items() if tensor.decays),
-        lambda learner: _assembled(first, fixed, learner.tower, learner.projection),
+        facts,
+        frozenset(name for name, tensor in known.items() if tensor.decays),
+        lambda learner: _with(first, learner.tower | {f"projection.{n}": t for n, t in learner.projection.items()}),
     )
 
 
 def _new_encoder(config: PixelsConfig) -> Encoder:
-    features = config.tower.features
-    encoder = EncoderConfig(
-        tower=config.tower,
-        pooling="mean",
-        preprocess=Preprocess(config.size, "squash", config.size, "bilinear", (0.5, 0.5, 0.5), (0.25, 0.25, 0.25)),
-        projection=ProjectionConfig("linear", features, config.dimension, l2_normalize_input=True),
-    )
-    return Encoder.init(encoder, jax.random.key(config.seed))
+    size, features = config.size, config.tower.features
+    preprocess = Preprocess(size, "squash", size, "bilinear", (0.5, 0.5, 0.5), (0.25, 0.25, 0.25))
+    projection = ProjectionConfig("linear", features, config.dimension, l2_normalize_input=True)
+    return Encoder.init(EncoderConfig(config.tower, "mean", preprocess, projection), jax.random.key(config.seed))
 
 
-def _first_pixels(
-    config: PixelsConfig, untouched: Encoder, collection: Collection, rows: Rows
-) -> tuple[Encoder, Learner]:
-    """The encoder before the first step, and the learner: a given tower starts with centers at the class means."""
-    if not config.model:
-        shape = (len(rows.names), config.centers, config.dimension)
-        centers = jax.random.normal(jax.random.key(config.seed + 1), shape) / config.dimension**0.5
-        return untouched, Learner(_trained(untouched), below("projection", untouched.tensors), {"weight": centers})
-    embedder = Embedder.of(untouched, path=config.model)
-    mean = combine(*cached_features(embedder, collection, rows.ids, untouched.config.mirror))
-    own = untouched.config.projection
-    first = untouched
-    if (own.kind, own.dimension, own.l2_normalize_input) != ("linear", config.dimension, True):
-        first = projected(untouched, *pca(mean, config.dimension, -0.125), untouched.config.mirror)
+def _begun(
+    config: HeadConfig | PixelsConfig, untouched: Encoder, features: Features, label: Labels, mirror: bool
+) -> tuple[Encoder, Float32[np.ndarray, "N D"]]:
+    """A given encoder with the projection that it has before the first step, and the embeddings of `features` then."""
+
+    def project(weight: np.ndarray, bias: np.ndarray) -> Float32[np.ndarray, "N D"]:
+        return l2_normalize(features) @ weight + bias
+
+    own, first = untouched.config.projection, untouched
+    if isinstance(config, HeadConfig):
+        weight, bias = _start(config.start, features, label, config.dimension, config.seed)
+        size = np.sqrt(np.square(project(weight, bias)).sum(axis=1).mean()) or np.float32(1.0)  # all may be zeros
+        # So that a learning rate means the same for each start.
+        first = _projected(untouched, (weight / size, bias / size), mirror)
+    elif (own.kind, own.dimension, own.l2_normalize_input) != ("linear", config.dimension, True):
+        first = _projected(untouched, pca(features, config.dimension, -0.125), mirror)
     weight, bias = (np.asarray(first.tensors[f"projection.{part}"]) for part in ("weight", "bias"))
-    return first, _learner(config, _trained(first), weight, bias, mean, rows.label)
+    return first, l2_normalize(project(weight, bias))
 
 
-def _learner(
-    config: HeadConfig | PixelsConfig,
-    tower: Tensors,
-    weight: Float32[np.ndarray, "F D"],
-    bias: Float32[np.ndarray, "D"],
-    features: Features,
-    label: Int32[np.ndarray, "N"],
-) -> Learner:
-    embedding = l2_normalize(l2_normalize(features) @ weight + bias)
-    projection = {"weight": jnp.asarray(weight), "bias": jnp.asarray(bias)}
-    return Learner(tower, projection, {"weight": centers_at_means(embedding, label, config.centers, config.seed)})
-
-
-def _start(start: Start, features: Features, label: Int32[np.ndarray, "N"], dimension: int, seed: int) -> Projection:
+def _start(start: Start, features: Features, label: Labels, dimension: int, seed: int) -> Projection:
     match start:
         case Pca():
             metric = within_classes(features, label, start.within, start.shrinkage) if start.within else None
@@ -254,30 +186,42 @@ def _start(start: Start, features: Features, label: Int32[np.ndarray, "N"], dime
             return noise / np.float32(dimension**0.5), np.zeros(dimension, np.float32)
 
 
-def _steps(config: HeadConfig | PixelsConfig, rows: int) -> int:
-    steps = config.steps or math.ceil(config.epochs * rows / config.batch)
-    if steps < 1:
-        raise RunError(f"Training for {config.epochs} epochs is no step at all.", hint="give `--epochs` or `--steps`")
-    return steps
+def _projected(encoder: Encoder, projection: Projection, mirror: bool) -> Encoder:
+    """`encoder` with this projection in the place of its own."""
+    weight, bias = map(jnp.asarray, projection)
+    kind = ProjectionConfig("linear", weight.shape[0], weight.shape[1])
+    named = replace(encoder, config=replace(encoder.config, projection=kind, mirror=mirror))
+    return _with(named, {"projection.weight": weight, "projection.bias": bias})
 
 
-def _facts(rows: Rows, encoder: Encoder, steps: int) -> Facts:
-    return {
-        "steps": steps,
-        "classes": len(rows.names),
-        "rows": len(rows.ids),
-        "content": fingerprint(rows.ids.tobytes(), rows.label.tobytes(), *rows.names),
-        "model": encoder.fingerprint,
-    }
+def _with(encoder: Encoder, learned: Tensors) -> Encoder:
+    return replace(encoder, tensors={**encoder.tensors, **learned})
 
 
-def _trained(encoder: Encoder, learns: bool = True) -> Tensors:
-    """The tower's tensors that learn, by name, or those that do not: the stored statistics of batch norms."""
-    known = declared(encoder.config)
-    return {n: t for n, t in encoder.tensors.items() if n.startswith("tower.") and known[n].trained == learns}
+def _feature_batches(
+    config: HeadConfig, features: Features, mirrored: Features | None, label: Labels, start: int
+) -> Generator[Batch, None, None]:
+    groups = group(label)
+    for step in count(start):
+        at = positions(config.sample, groups, config.batch, config.seed, step)
+        yield Batch(features[at], None if mirrored is None else mirrored[at], label[at])
 
 
-def _assembled(first: Encoder, fixed: Tensors, tower: Tensors, projection: Tensors) -> Encoder:
-    """`first` with what was learned in place of its own."""
-    named = {f"projection.{part}": tensor for part, tensor in projection.items()}
-    return replace(first, tensors={**fixed, **tower, **named})
+def _image_batches(
+    config: PixelsConfig, collection: Collection, ids: Ids, label: Labels, size: int, start: int
+) -> Generator[Batch, None, None]:
+    augment = config.augment
+    source = batches(
+        collection,
+        ids,
+        label,
+        batch=config.batch,
+        seed=config.seed,
+        start=start,
+        sample=config.sample,
+        size=size,
+        augments=(Crop(size, augment.area), augment.flip, augment.color, augment.erase),
+    )
+    with closing(source):
+        for batch in source:
+            yield Batch(batch.images, None, batch.labels)

@@ -16,9 +16,9 @@ import tempfile
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
+from jaxtyping import UInt8
 
 from lookalike.core.errors import StorageError
 from lookalike.core.files import clear_partial, fingerprint, new_directory
@@ -26,13 +26,16 @@ from lookalike.core.journal import note
 from lookalike.encoders.config import EncoderConfig, below
 from lookalike.encoders.directory import features_fingerprint_of, fingerprint_of
 from lookalike.towers.text import TextConfig
-from lookalike.vectors.precision import LEAST_COSINE, lowest_cosine
-
-if TYPE_CHECKING:
-    import onnx
+from lookalike.vectors.engines import OnnxEngine
 
 MOST_BYTES = 4 * 2**30
 """What the cache may hold besides the newest graph; beyond that the least recently used go."""
+
+LEAST_COSINE = 0.999
+"""Features of an eight-bit graph must be at least this close to those in float32, on every drawn image."""
+
+COUNT = 8
+"""Images that are compared: enough to meet a tower that eight bits can't hold, few enough for a large one."""
 
 _BUILDER = Path(__file__).parents[1] / "towers"
 
@@ -49,13 +52,8 @@ class Known:
     """Lowest cosine of the graph's features with those in float32, where it runs in eight bits; None: it is float32."""
 
 
-def find(model: str | Path, int8: bool) -> tuple[Known, Path] | None:
-    """What is known of the model directory `model`, and its graph; None if nothing is, or the files have changed.
-
-    Args:
-        model: A model directory.
-        int8: Whether the graph may run in eight bits.
-    """
+def find(model: str | Path, int8: bool = False) -> tuple[Known, Path] | None:
+    """What is known of a model directory, and its graph (see `opened`); None: nothing, or the files have changed."""
     try:
         entry = _entry(Path(model), int8)
         known = Known(**json.loads((entry / "known.json").read_text()))
@@ -69,83 +67,100 @@ def find(model: str | Path, int8: bool) -> tuple[Known, Path] | None:
     return known, entry / "tower.onnx"
 
 
-def graph_of(model: str | Path, int8: bool, make: Callable[[Path], Known]) -> tuple[Known, Path, bool]:
-    """The graph of the model directory `model`: kept, or made now and kept.
+def opened(
+    model: str | Path | None, width: int, make: Callable[[Path], Known], *, batch: int, int8: bool = False
+) -> tuple[Known, OnnxEngine]:
+    """What is known of a model directory, or of its text side, and its graph, ready to run: kept, or made now and kept.
 
-    Args:
-        model: A model directory, or its text side.
-        int8: Whether the graph may run in eight bits.
-        make: Writes it into a directory, and says what is known of it then.
-
-    Returns:
-        What is known of it, its file, and whether that is temporary: of a cache that can't be written, with a word on
-        stderr.
+    `make` writes the graph, in eight bits only if `int8`, into a directory, and says what is known of it then. That
+    directory is temporary, and goes with the engine, if `model` is None or the cache can't be written (which is said).
     """
-    if found := find(model, int8):
-        return *found, False
-    try:
-        entry = _entry(Path(model), int8)
-        if entry.exists() and not (entry / "known.json").exists():  # half deleted
-            shutil.rmtree(entry, ignore_errors=True)
-        with new_directory(entry, "graph") as directory:
-            known = make(directory)
-            (directory / "known.json").write_text(json.dumps(asdict(known)))
-    except (OSError, StorageError) as error:
-        if found := find(model, int8):  # another process was quicker, with the same content
-            return *found, False
-        directory = Path(tempfile.mkdtemp(prefix="lookalike-"))
-        known = make(directory)  # what is wrong with the model is said by this, and first
-        note(f"the graph of `{model}` is not kept for the next time: {getattr(error, 'message', error)}")
-        return known, directory / "tower.onnx", True
-    _prune(entry)
-    return known, entry / "tower.onnx", False
+    refused: OSError | StorageError | None = None
+    if model is not None:
+        try:
+            if (kept := find(model, int8)) is None:
+                entry = _entry(Path(model), int8)
+                if entry.exists() and not (entry / "known.json").exists():  # half deleted
+                    shutil.rmtree(entry, ignore_errors=True)
+                with new_directory(entry, "graph") as directory:
+                    known = make(directory)
+                    (directory / "known.json").write_text(json.dumps(asdict(known)))
+                _prune(entry)
+                kept = known, entry / "tower.onnx"
+        except (OSError, StorageError) as error:
+            kept, refused = find(model, int8), error  # another process was quicker, with the same content
+        if kept is not None:
+            return kept[0], OnnxEngine(kept[1], width, batch=batch)
+    directory = Path(tempfile.mkdtemp(prefix="lookalike-"))
+    known = make(directory)  # what is wrong with the model is said by this, and first
+    if refused is not None:
+        note(f"the graph of `{model}` is not kept for the next time: {getattr(refused, 'message', refused)}")
+    return known, OnnxEngine(directory / "tower.onnx", width, batch=batch, temporary=True)
 
 
 def fill(directory: Path, config: EncoderConfig, tensors: Mapping[str, np.ndarray], int8: bool) -> Known:
     """Write the tower's graph into `directory`, in eight bits if `int8` and close enough; what is known of it then."""
     known = Known(fingerprint_of(config, tensors), features_fingerprint_of(config, tensors))
-    write_graph(directory, config, tensors)
-    return replace(known, cosine=_shortened(directory, config, tensors)) if int8 else known
-
-
-def _shortened(directory: Path, config: EncoderConfig, tensors: Mapping[str, np.ndarray]) -> float | None:
-    """Put the eight-bit graph in the place of the one in `directory` if it is close enough; returns how close it is."""
+    exact = write_graph(directory, config, tensors)
+    if not int8:
+        return known
     with tempfile.TemporaryDirectory(dir=directory) as other:
         graph = write_graph(Path(other), config, tensors, int8=True)
         if b"MatMulInteger" not in graph.read_bytes():  # no product of this tower is large
-            return None
-        cosine = lowest_cosine(directory / "tower.onnx", graph, config.preprocess.size, config.tower.features)
+            return known
+        cosine = lowest_cosine(exact, graph, config.preprocess.size, config.tower.features)
         if cosine < LEAST_COSINE:
-            return None
+            return known
         for file in Path(other).iterdir():
             file.replace(directory / file.name)
-    return cosine
+    return replace(known, cosine=cosine)
 
 
-def write_graph(directory: Path, config: EncoderConfig, tensors: Mapping[str, np.ndarray], int8: bool = False) -> Path:
-    """Write the tower's graph into `directory`; returns the path of `tower.onnx`."""
+def write_graph(
+    directory: Path, config: EncoderConfig | TextConfig, tensors: Mapping[str, np.ndarray], int8: bool = False
+) -> Path:
+    """Write the graph of an encoder's tower, or of a text tower, into `directory`; returns the path of `tower.onnx`.
+
+    Its weights are in a file of their own: a message of the format holds 2 GB at most.
+    """
     # This brings the onnx library: a third of a second that a later start does not spend.
-    from lookalike.towers.programs.onnx import build
-
-    graph = build(config.tower, config.pooling, config.preprocess, below("tower", tensors), int8)
-    return _write(directory, graph)
-
-
-def write_text_graph(directory: Path, config: TextConfig, tensors: Mapping[str, np.ndarray]) -> Path:
-    """Write the text tower's graph into `directory`; returns the path of `tower.onnx`."""
-    from lookalike.towers.programs.onnx import build_text
-
-    return _write(directory, build_text(config, tensors))
-
-
-def _write(directory: Path, model: "onnx.ModelProto") -> Path:
-    """The graph, and its weights in a file of their own: a message of the format holds 2 GB at most."""
     from lookalike.towers.programs.graph import move_weights
+    from lookalike.towers.programs.onnx import build, build_text
 
-    path = directory / "tower.onnx"
+    if isinstance(config, TextConfig):
+        model = build_text(config, tensors)
+    else:
+        model = build(config.tower, config.pooling, config.preprocess, below("tower", tensors), int8)
     move_weights(model, directory / "tower.bin")
-    path.write_bytes(model.SerializeToString())
-    return path
+    (directory / "tower.onnx").write_bytes(model.SerializeToString())
+    return directory / "tower.onnx"
+
+
+def lowest_cosine(one: Path, other: Path, size: int, width: int) -> float:
+    """How far apart the features [B `width`] of two graphs are, at worst, on images of `size` pixels drawn for it."""
+    images = drawn(size)
+    a, b = (OnnxEngine(path, width, batch=COUNT).features(images).astype(np.float64) for path in (one, other))
+    lengths = np.linalg.norm(a, axis=1) * np.linalg.norm(b, axis=1)
+    return float((np.sum(a * b, axis=1) / np.maximum(lengths, np.finfo(np.float64).tiny)).min())
+
+
+def drawn(size: int) -> UInt8[np.ndarray, "B S S 3"]:
+    """Images that hold what photographs hold: detail that falls with frequency, edges, flat parts, and few colors."""
+    rng = np.random.default_rng(0)
+    frequency = np.hypot(*np.meshgrid(np.fft.fftfreq(size), np.fft.rfftfreq(size), indexing="ij"))
+    falling = 1 / np.maximum(frequency, 1 / size)
+    images = np.empty((COUNT, size, size, 3), np.uint8)
+    for image in images:
+        noise = np.fft.irfft2(np.fft.rfft2(rng.standard_normal((3, size, size))) * falling, (size, size))
+        noise /= noise.std()
+        field = noise[:1] + 0.3 * noise[1:].mean(axis=0)  # the three colors of a photograph go together
+        pixels = 128 + rng.uniform(10, 60) * (field + 0.3 * noise) + rng.uniform(-60, 60, (3, 1, 1))
+        for _ in range(4):
+            top, left = rng.integers(0, size, 2)
+            side = rng.integers(size // 8 + 1, size // 2 + 2)
+            pixels[:, top : top + side, left : left + side] = rng.uniform(0, 255, (3, 1, 1))
+        image[:] = pixels.clip(0, 255).astype(np.uint8).transpose(1, 2, 0)
+    return images
 
 
 def _entry(model: Path, int8: bool) -> Path:

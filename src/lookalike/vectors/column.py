@@ -40,33 +40,38 @@ class Embedded(NamedTuple):
 
 
 def ensure_features(embedder: Embedder, collection: Collection, mirrored: bool) -> list[str]:
-    """Fill the collection's column of features, and that of the mirror images' features if `mirrored`.
+    """Fill the column of features, and that of the mirror images' features if `mirrored`; returns the columns' names.
 
     Only rows without a value are embedded. The same call goes on where a killed one stopped. Columns in float32 serve
-    every encoder, if they are whole.
-
-    Returns:
-        The names of the columns.
-
-    Raises:
-        StorageError: Another process writes to the collection, or the disk refuses.
-        CollectionError: A stored image can't be decoded, or the column was made by another encoder.
+    every encoder, if they are whole. CollectionError if an image can't be decoded, or a column is another encoder's.
     """
     names = _names(embedder, collection, ("features", "mirrored") if mirrored else ("features",))
     is_done = all(_whole(embedder, collection, name) for name in names)
-    if not is_done or any(
-        _work_file(embedder, collection, name).exists() for name in names
-    ):  # else it may be read-only
-        with collection.locked("embed"):
-            _fill_features(embedder, collection, names)
+    if is_done and not any(_work_file(embedder, collection, name).exists() for name in names):
+        return names  # of a collection that may be read-only
+    with collection.locked("embed"):
+        if Collection.open(collection.path).version != collection.version:
+            raise CollectionError(
+                f"Another process changed `{collection.path}` after it was opened.", hint="give the same command again"
+            )
+        work = [Work(embedder, collection, name) for name in names]
+        total = len(np.unique(np.concatenate([part.missing for part in work])))
+        lacking = np.unique(np.concatenate([part.lacking for part in work]))
+        batches = [lacking[i : i + embedder.engine.batch] for i in range(0, len(lacking), embedder.engine.batch)]
+        if batches:
+            note_small(collection, embedder.config.preprocess.resize)
+            with progress("embed", "images", total, total - len(lacking)) as bar:
+                for ids, images in zip(batches, _images(embedder, collection, batches), strict=True):
+                    for part in work:
+                        part.add(ids, images)
+                    bar.advance(len(ids))
+        for part in work:
+            part.close()
     return names
 
 
 def ensure_embeddings(embedder: Embedder, collection: Collection) -> Embedded:
-    """Fill the collection's column of embeddings, by way of its features.
-
-    Raises: as `ensure_features`.
-    """
+    """Fill the collection's column of embeddings, by way of its features; see `ensure_features`."""
     (name,) = _names(embedder, collection, ("embedding",))
     if _whole(embedder, collection, name):
         return Embedded(name, 0)
@@ -84,14 +89,6 @@ def ensure_embeddings(embedder: Embedder, collection: Collection) -> Embedded:
     return Embedded(name, len(missing))
 
 
-def _names(embedder: Embedder, collection: Collection, kinds: Sequence[Kind]) -> list[str]:
-    """The columns of these kinds, all of one precision: float32 where they are whole, else what the encoder runs in."""
-    exact = [embedder.column(kind, "float32") for kind in kinds]
-    if all(_whole(embedder, collection, name) for name in exact):
-        return exact
-    return [_own(embedder, collection, kind) for kind in kinds]
-
-
 def embeddings_of(embedder: Embedder, collection: Collection, preferred: str) -> str:
     """The collection's column of this encoder's embeddings, in whatever precision; its own where there is none."""
     order = dict.fromkeys(["float32", embedder.precision, *get_args(Precision), None])
@@ -104,27 +101,30 @@ def precision_of(column: str) -> Precision | None:
     return next((precision for precision in get_args(Precision) if column.endswith(f"_{precision}")), None)
 
 
+def _names(embedder: Embedder, collection: Collection, kinds: Sequence[Kind]) -> list[str]:
+    """The columns of these kinds, all of one precision: float32 where they are whole, else what the encoder runs in."""
+    exact = [embedder.column(kind, "float32") for kind in kinds]
+    if all(_whole(embedder, collection, name) for name in exact):
+        return exact
+    return [_own(embedder, collection, kind) for kind in kinds]
+
+
 def _own(embedder: Embedder, collection: Collection, kind: Kind) -> str:
     """The encoder's own column; or that from before precision was noted, if it holds what the encoder gives now."""
     own, before = embedder.column(kind, embedder.precision), embedder.column(kind, None)
     if own in collection.columns or before not in collection.columns:
         return own
     ids = collection.table(["id"], f"`{before}` IS NOT NULL")["id"].to_numpy()
-    some = ids[np.linspace(0, len(ids) - 1, min(len(ids), SAMPLE)).astype(int)]
-    if len(some) == 0:
+    if len(ids) == 0:
         return before
-    known, now = (
-        _stored(collection, before, some),
-        embedder.vectors(next(_images(embedder, collection, [(some, [])])), kind),
-    )
+    some = ids[np.linspace(0, len(ids) - 1, min(len(ids), SAMPLE)).astype(int)]
+    known = _stored(collection, before, some)
+    now = embedder.vectors(next(_images(embedder, collection, [some])), kind)
     return before if np.abs(now - known).max() <= 1e-3 * np.abs(known).max() else own
 
 
 def _whole(embedder: Embedder, collection: Collection, column: str) -> bool:
-    """Whether no row lacks a value.
-
-    CollectionError if it is of another encoder, whose fingerprint merely begins in the same way.
-    """
+    """Whether no row lacks a value; CollectionError if it is of another encoder whose fingerprint begins alike."""
     if column not in collection.columns:
         return False
     made_by = (collection.schema.field(column).metadata or {}).get(b"fingerprint", b"").decode()
@@ -136,33 +136,12 @@ def _whole(embedder: Embedder, collection: Collection, column: str) -> bool:
     return len(collection.missing(column)) == 0
 
 
-def _fill_features(embedder: Embedder, collection: Collection, names: Sequence[str]) -> None:
-    if Collection.open(collection.path).version != collection.version:
-        raise CollectionError(
-            f"Another process changed `{collection.path}` after it was opened.", hint="give the same command again"
-        )
-    work = [Work(embedder, collection, name) for name in names]
-    batches = _batches(work, embedder.engine.batch)
-    total = len(np.unique(np.concatenate([part.missing for part in work])))
-    if batches:
-        note_small(collection, embedder.config.preprocess.resize)
-        with progress("embed", "images", total, total - sum(len(ids) for ids, _ in batches)) as bar:
-            for (ids, columns), images in zip(batches, _images(embedder, collection, batches), strict=True):
-                for part in columns:
-                    part.add(ids, embedder.vectors(images, part.kind))
-                bar.advance(len(ids))
-    for part in work:
-        part.commit()
-        part.close()
-
-
 class Work:
     """What was computed for one column and is not in it yet."""
 
     def __init__(self, embedder: Embedder, collection: Collection, column: str) -> None:
         """What is to be done for `column`, and what a killed process has done of it."""
-        self.kind: Kind = "mirrored" if column.startswith("mirrored") else "features"
-        self._collection, self._column, self._fingerprint = collection, column, embedder.features_fingerprint
+        self._embedder, self._collection, self._column = embedder, collection, column
         self.missing = collection.missing(column)
         """Rows without a value when this began, in order."""
         hashes = collection.take(self.missing, ["sha256"])["sha256"].to_pylist()
@@ -174,20 +153,24 @@ class Work:
             self._file.parent.mkdir(exist_ok=True)
             self._file.touch()
             os.truncate(self._file, self._file.stat().st_size // self._record.itemsize * self._record.itemsize)
-        self.is_done = np.zeros(len(self.missing), bool)
-        self.is_done[self._read()[0]] = True
+        self.lacking = np.delete(self.missing, self._read()[0])
+        """Those of them that the file did not have either."""
 
-    def add(self, ids: Ids, vectors: Float32[np.ndarray, "B F"]) -> None:
-        """Keep the vectors of one batch; commits if much has come together."""
-        places = np.searchsorted(self.missing, ids)
-        records = np.empty(len(ids), self._record)
-        records["id"], records["sha256"], records["vector"] = ids, self._sha256[places], vectors
+    def add(self, ids: Ids, images: UInt8[np.ndarray, "B S S 3"]) -> None:
+        """Keep the vectors of the rows `ids`, in order, that are lacking; commits if much has come together."""
+        first, last = np.searchsorted(self.lacking, (ids[0], ids[-1] + 1))
+        if first == last:
+            return
+        own = self.lacking[first:last]
+        records = np.empty(len(own), self._record)
+        records["id"], records["sha256"] = own, self._sha256[np.searchsorted(self.missing, own)]
+        kind: Kind = "mirrored" if self._column.startswith("mirrored") else "features"
+        records["vector"] = self._embedder.vectors(images[np.searchsorted(ids, own)], kind)
         with storage_errors(self._file), self._file.open("ab") as file:
             file.write(records.tobytes())
             file.flush()
             os.fsync(file.fileno())
             held = file.tell()
-        self.is_done[places] = True
         if held >= COMMIT_BYTES:
             self.commit()
 
@@ -204,13 +187,14 @@ class Work:
         """Write what was computed into the collection, and empty the file."""
         places, vectors = self._read()
         if len(places) or self._column not in self._collection.columns:  # a collection without rows gets its columns
-            metadata = {"fingerprint": self._fingerprint}
+            metadata = {"fingerprint": self._embedder.features_fingerprint}
             self._collection.write_vectors(self._column, self.missing[places], vectors, metadata)
         with storage_errors(self._file):
             os.truncate(self._file, 0)
 
     def close(self) -> None:
-        """Remove the file, and what versions before left beside it."""
+        """Commit, and remove the file and what versions before left beside it."""
+        self.commit()
         with storage_errors(self._file):
             self._file.unlink()
             for left in self._file.parent.glob("*/"):
@@ -224,24 +208,9 @@ def _work_file(embedder: Embedder, collection: Collection, column: str) -> Path:
     return Path(collection.path) / ".work" / f"{kind}_{embedder.features_fingerprint}_{embedder.precision}"
 
 
-Batches = Sequence[tuple[np.ndarray, list[Work]]]
-"""Ids of the rows that go through the encoder together, and the columns that they go to."""
+def _images(embedder: Embedder, collection: Collection, batches: Sequence[np.ndarray]) -> Iterator[np.ndarray]:
+    """The images [B S S 3] of batches of row ids, as the tower takes them."""
 
-
-def _batches(work: Sequence[Work], size: int) -> Batches:
-    """All batches; what two columns lack is decoded once for both."""
-    lacking = [part.missing[~part.is_done] for part in work]
-    every = np.unique(np.concatenate(lacking))
-    wanted = np.stack([np.isin(every, ids) for ids in lacking])
-    batches = []
-    for pattern in np.unique(wanted, axis=1).T[::-1]:
-        ids = every[(wanted == pattern[:, None]).all(axis=0)]
-        columns = [part for part, is_wanted in zip(work, pattern, strict=True) if is_wanted]
-        batches += [(ids[start : start + size], columns) for start in range(0, len(ids), size)]
-    return batches
-
-
-def _images(embedder: Embedder, collection: Collection, batches: Batches) -> Iterator[UInt8[np.ndarray, "B S S 3"]]:
     def decode(row: tuple[int, bytes]) -> UInt8[np.ndarray, "S S 3"]:
         try:
             return embedder.decode(row[1])
@@ -252,7 +221,7 @@ def _images(embedder: Embedder, collection: Collection, batches: Batches) -> Ite
             ) from error
 
     stored = (
-        list(zip(ids.tolist(), collection.take(ids, ["image"])["image"].to_pylist(), strict=True)) for ids, _ in batches
+        list(zip(ids.tolist(), collection.take(ids, ["image"])["image"].to_pylist(), strict=True)) for ids in batches
     )
     yield from prepared(stored, decode)
 

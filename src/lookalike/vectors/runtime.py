@@ -2,9 +2,9 @@
 
 import importlib.util
 import os
-import tempfile
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, TypeVar
 
@@ -19,7 +19,7 @@ from lookalike.encoders.config import EncoderConfig
 from lookalike.encoders.directory import read_config, read_model, read_safetensors
 from lookalike.imaging.decode import decode
 from lookalike.vectors import cache
-from lookalike.vectors.engines import Engine, JaxEngine, OnnxEngine
+from lookalike.vectors.engines import Engine, JaxEngine
 
 if TYPE_CHECKING:
     from lookalike.encoders.encoder import Encoder
@@ -29,6 +29,8 @@ Precision = Literal["float32", "bfloat16", "int8"]
 """What the tower computes in; vectors of two precisions are not mixed."""
 Kind = Literal["features", "mirrored", "embedding"]
 """What vectors are: the tower's output, that of the mirror image, or what a search compares."""
+Images = UInt8[np.ndarray, "B S S 3"]
+Features = Float32[np.ndarray, "N F"]
 T = TypeVar("T")
 
 BATCH = 64
@@ -38,7 +40,7 @@ BATCH = 64
 def load(
     path: str | Path, runtime: Runtime = "auto", batch: int = BATCH, *, precision: Precision | None = None
 ) -> "Embedder":
-    """The encoder in the model directory `path`, ready to embed.
+    """The encoder in the model directory `path`, ready to embed; EncoderError if there is none, or it is incomplete.
 
     Args:
         path: A model directory.
@@ -48,9 +50,6 @@ def load(
             of 0.999, which is measured.
         batch: Images that go through the encoder at once.
         precision: What the tower computes in, instead of what `runtime` would choose: that of vectors to compare with.
-
-    Raises:
-        EncoderError: There is no encoder, or it is incomplete.
     """
     jax = precision == "bfloat16" or (precision != "int8" and _chosen(runtime) == "jax")
     if precision is None and runtime == "auto":
@@ -59,12 +58,10 @@ def load(
         from lookalike.encoders.encoder import Encoder
 
         return Embedder.of(Encoder.load(path, "bfloat16" if precision == "bfloat16" else "float32"), "jax", batch)
-    int8 = precision == "int8"
-    known, graph, temporary = cache.graph_of(
-        path, int8, lambda directory: cache.fill(directory, *read_model(path), int8)
+    config, int8 = read_config(path), precision == "int8"
+    known, engine = cache.opened(
+        path, config.tower.features, lambda folder: cache.fill(folder, *read_model(path), int8), batch=batch, int8=int8
     )
-    config = read_config(path)
-    engine = OnnxEngine(graph, config.tower.features, batch=batch, temporary=temporary)
     projection = read_safetensors(Path(path) / "model.safetensors", "projection.")  # of a file that was checked before
     return Embedder(config, known, projection, engine)
 
@@ -82,52 +79,33 @@ class Embedder:
         """How close features are to float32, at worst, where the engine runs in eight bits; else None."""
         self.engine = engine
         self.precision: Precision = engine.dtype if known.cosine is None else "int8"
-        self._weight = tensors.get("projection.weight")
-        self._bias = tensors.get("projection.bias")
+        self.dimension = config.projection.dimension
+        """Numbers in an embedding (D)."""
+        self._weight, self._bias = (tensors.get(f"projection.{part}") for part in ("weight", "bias"))
+        # The shorter side in pixels above which more detail can't be seen; without antialiasing single pixels are.
+        self._enough = 2 * config.preprocess.resize if config.preprocess.antialias else None
 
     @classmethod
     def of(
         cls, encoder: "Encoder", runtime: Runtime = "auto", batch: int = BATCH, *, path: str | Path | None = None
     ) -> "Embedder":
-        """From an encoder in memory; see `load` for `runtime` and `batch`.
-
-        `path` is the model directory that it was read from, if it was: its graph is kept for the next time.
-        """
+        """From an encoder in memory, and the model directory that it was read from, if any; see `load`."""
         config, tensors = encoder.config, encoder.on_host()
-        if _chosen(runtime) == "jax":
-            known = cache.Known(encoder.fingerprint, encoder.features_fingerprint)
-            return cls(config, known, tensors, JaxEngine(encoder, batch=batch))
-
-        def make(directory: Path) -> cache.Known:
-            return cache.fill(directory, config, tensors, int8=False)
-
-        if path is None:
-            directory = Path(tempfile.mkdtemp(prefix="lookalike-"))
-            known, graph, temporary = make(directory), directory / "tower.onnx", True
-        else:
-            known, graph, temporary = cache.graph_of(path, False, make)
-        engine = OnnxEngine(graph, config.tower.features, batch=batch, temporary=temporary)
+        width, side = config.tower.features, config.preprocess.size
+        if _chosen(runtime) == "onnx":
+            known, graph = cache.opened(
+                path, width, lambda folder: cache.fill(folder, config, tensors, int8=False), batch=batch
+            )
+            return cls(config, known, tensors, graph)
+        known = cache.Known(encoder.fingerprint, encoder.features_fingerprint)
+        blank, run = np.zeros((side, side, 3), np.uint8), type(encoder).features
+        engine = JaxEngine(run, encoder, blank, width, batch, encoder.dtype)
         return cls(config, known, tensors, engine)
-
-    @property
-    def dimension(self) -> int:
-        """Numbers in an embedding (D)."""
-        return self.config.projection.dimension
 
     def column(self, kind: Kind, precision: Precision | None) -> str:
         """Name of the column that holds such vectors of this encoder; None: from before precision was noted."""
         made_by = self.fingerprint if kind == "embedding" else self.features_fingerprint
         return "_".join([kind, made_by[:8], *([] if precision is None else [precision])])
-
-    @property
-    def features_column(self) -> str:
-        """Name of the column that holds the features of the images."""
-        return self.column("features", self.precision)
-
-    @property
-    def mirrored_column(self) -> str:
-        """Name of the column that holds the features of the mirror images."""
-        return self.column("mirrored", self.precision)
 
     @property
     def embedding_column(self) -> str:
@@ -137,10 +115,8 @@ class Embedder:
     def embed(self, items: Sequence[str | Path | bytes | np.ndarray]) -> Float32[np.ndarray, "N D"]:
         """Embeddings of unit length of image files, their bytes, or RGB pixels, uint8 [H W 3], of any height and width.
 
-        Raises:
-            SourceError: A file can't be read.
-            ImageError: A file is not an image, or a damaged one; an item is something else, or of another form.
-            UsageError: `items` is one image instead of several.
+        SourceError: a file can't be read. ImageError: a file is not an image, or a damaged one; an item is something
+        else, or of another form. UsageError: `items` is one image instead of several.
         """
         if isinstance(items, (str, bytes, Path)) or not hasattr(items, "__getitem__") or getattr(items, "ndim", 4) == 3:
             alone = f"`{items}`" if isinstance(items, (str, Path)) else f"one {type(items).__name__}"
@@ -151,15 +127,11 @@ class Embedder:
             vectors.append(self.vectors(images, "embedding"))
         return np.concatenate(vectors)
 
-    def vectors(self, images: UInt8[np.ndarray, "B S S 3"], kind: Kind) -> Float32[np.ndarray, "B N"]:
+    def vectors(self, images: Images, kind: Kind) -> Features:
         """What `kind` says of images that `preprocess` made, any number."""
-        match kind:
-            case "features":
-                return self.features(images)
-            case "mirrored":
-                return self.features(images[:, :, ::-1])
-        mirrored = self.features(images[:, :, ::-1]) if self.config.mirror else None
-        return self.project(self.features(images), mirrored)
+        if kind != "embedding":
+            return self.features(images[:, :, ::-1] if kind == "mirrored" else images)
+        return self.project(self.features(images), self.vectors(images, "mirrored") if self.config.mirror else None)
 
     def preprocess(self, image: Image) -> UInt8[np.ndarray, "S S 3"]:
         """One image as the tower takes it."""
@@ -169,13 +141,11 @@ class Embedder:
         """One image file as the tower takes it."""
         return self.preprocess(decode(data, self._enough))
 
-    def features(self, images: UInt8[np.ndarray, "B S S 3"]) -> Float32[np.ndarray, "B F"]:
+    def features(self, images: Images) -> Float32[np.ndarray, "B F"]:
         """Pooled features of images that `preprocess` made, any number; the images alone, not mirrored."""
         return self.engine.features(images)
 
-    def project(
-        self, features: Float32[np.ndarray, "N F"], mirrored: Float32[np.ndarray, "N F"] | None = None
-    ) -> Float32[np.ndarray, "N D"]:
+    def project(self, features: Features, mirrored: Features | None = None) -> Float32[np.ndarray, "N D"]:
         """Embeddings of unit length from features, and from those of the mirror images if `config.mirror` says so."""
         if (mirrored is not None) != self.config.mirror:
             raise ValueError(f"this encoder was made with mirror = {self.config.mirror}")
@@ -186,20 +156,10 @@ class Embedder:
             x = x @ self._weight + self._bias
         return l2_normalize(x)
 
-    @property
-    def _enough(self) -> int | None:
-        """Shorter side in pixels above which more detail can't be seen after preprocessing; None: all is seen."""
-        preprocess = self.config.preprocess
-        return 2 * preprocess.resize if preprocess.antialias else None  # without it single pixels are looked at
 
-
-def combine(
-    features: Float32[np.ndarray, "N F"], mirrored: Float32[np.ndarray, "N F"] | None = None
-) -> Float32[np.ndarray, "N F"]:
+def combine(features: Features, mirrored: Features | None = None) -> Features:
     """The features of images that count together with their mirror images: the mean of both; None: alone."""
-    if mirrored is None:
-        return features
-    mean: Float32[np.ndarray, "N F"] = (features + mirrored) / np.float32(2)
+    mean: Features = features if mirrored is None else (features + mirrored) / np.float32(2)
     return mean
 
 
@@ -210,32 +170,27 @@ def prepared(
     waiting: list[list[Future[np.ndarray]]] = []
     pool = ThreadPoolExecutor(cores())
     try:
-        for batch in batches:
+        for batch in chain(batches, ((), ())):
             waiting.append([pool.submit(prepare, item) for item in batch])
             if len(waiting) > 2:
                 yield np.stack([future.result() for future in waiting.pop(0)])
-        for futures in waiting:
-            yield np.stack([future.result() for future in futures])
     finally:
         pool.shutdown(cancel_futures=True)
 
 
-def accelerated(platforms: str, plugins: Iterable[str], devices: Callable[[str], bool]) -> bool:
-    """Whether JAX would find an accelerator, told without starting it.
+_DEVICES = {
+    "cuda": ("/dev/nvidiactl", "/dev/dxg"),
+    "rocm": ("/dev/kfd",),
+    "libtpu": ("/dev/accel0", "/dev/vfio/0"),
+}
+"""What a plug-in's name holds, and the paths of which one is there where it finds a device."""
 
-    Args:
-        platforms: The variable JAX_PLATFORMS.
-        plugins: Names of JAX's installed plug-ins, and "libtpu" if that is there.
-        devices: Whether a path exists.
-    """
+
+def accelerated(platforms: str, plugins: Iterable[str], exists: Callable[[str], bool]) -> bool:
+    """Whether JAX would find an accelerator, told without starting it: by JAX_PLATFORMS, its plug-ins, and paths."""
     if platforms:
         return platforms.split(",")[0] != "cpu"
-    needed = {
-        "cuda": ("/dev/nvidiactl", "/dev/dxg"),
-        "rocm": ("/dev/kfd",),
-        "libtpu": ("/dev/accel0", "/dev/vfio/0"),
-    }
-    return any(kind in plugin and any(map(devices, paths)) for plugin in plugins for kind, paths in needed.items())
+    return any(kind in plugin and any(map(exists, paths)) for plugin in plugins for kind, paths in _DEVICES.items())
 
 
 def _chosen(runtime: Runtime) -> Literal["jax", "onnx"]:
@@ -263,10 +218,8 @@ def _pixels(item: object, enough: int | None) -> Image:
         )
     name = f"{len(item):,} bytes" if isinstance(item, bytes) else item
     try:
-        data = item if isinstance(item, bytes) else Path(item).read_bytes()
-    except (OSError, ValueError) as error:  # ValueError: a zero byte
-        raise SourceError(f"`{name}` can't be read: {getattr(error, 'strerror', error)}.") from error
-    try:
-        return decode(data, enough)
+        return decode(item if isinstance(item, bytes) else Path(item).read_bytes(), enough)
     except ImageError as error:
         raise ImageError(f"`{name}`: {error.message}", hint=error.hint) from error
+    except (OSError, ValueError) as error:  # ValueError: a zero byte
+        raise SourceError(f"`{name}` can't be read: {getattr(error, 'strerror', error)}.") from error

@@ -1,6 +1,6 @@
 """Texts to vectors in the space of an encoder's embeddings, for encoders that still have their text side."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
 
@@ -8,28 +8,21 @@ import numpy as np
 from jaxtyping import Float32
 
 from lookalike.core.errors import EncoderError, UsageError
-from lookalike.encoders.config import TextSide
 from lookalike.encoders.directory import FOLDER, read_config, read_text
 from lookalike.encoders.tokenizer import Tokenizer
-from lookalike.towers.text import TextConfig
 from lookalike.vectors import cache
-from lookalike.vectors.engines import OnnxEngine
+from lookalike.vectors.engines import Engine, JaxEngine
 from lookalike.vectors.runtime import BATCH, Embedder, load
 
 
 def load_text(path: str | Path, image: Embedder | None = None) -> "TextEmbedder":
     """The text side of the encoder in the model directory `path`, ready to embed.
 
-    Args:
-        path: A model directory with a text side.
-        image: The same encoder, if it is loaded already. Texts run where it runs.
-
-    Raises:
-        EncoderError: There is no encoder, it has no text side, or one that belongs to other image features.
-        UsageError: The `tokenizers` library is not installed.
+    `image` is the same encoder, if it is loaded already; texts run where it runs. EncoderError if there is none, it has
+    no text side, or one that belongs to other image features; UsageError without the `tokenizers` library.
     """
     read_config(path)
-    side = read_text(path, tensors=False)
+    side, folder = read_text(path, tensors=False), Path(path) / FOLDER
     if side is None:
         raise EncoderError(
             f"`{path}` has no text side, so it can't be asked with words.",
@@ -41,31 +34,41 @@ def load_text(path: str | Path, image: Embedder | None = None) -> "TextEmbedder"
         raise EncoderError(
             f"The text side of `{path}` belongs to other image features ({side.image[:8]}) than it makes now "
             f"({image.features_fingerprint[:8]}), so that its texts would mean nothing.",
-            hint=f"remove `{Path(path) / FOLDER}`, or pull the model again",
+            hint=f"remove `{folder}`, or pull the model again",
         )
-    tokenizer = Tokenizer(side.tokenizer, side.config, str(Path(path) / FOLDER / "tokenizer.json"))
+    config, belongs = side.config, side.image
+    tokenizer = Tokenizer(side.tokenizer, config, str(folder / "tokenizer.json"))
     if image.engine.name == "jax":
-        return TextEmbedder(tokenizer, image, JaxTexts(_side(path)))
-    return TextEmbedder(tokenizer, image, _onnx(path, side.config, side.image))
+        from lookalike.towers.programs.jax import features
+
+        # Texts are filled up to the whole context; what follows the end of one changes nothing.
+        run, blank = partial(features, config, "class"), np.zeros(config.context, np.int32)
+        engine = JaxEngine(run, _tensors(path), blank, config.features, BATCH, "float32")
+        return TextEmbedder(tokenizer, image, engine)
+
+    def make(directory: Path) -> cache.Known:
+        cache.write_graph(directory, config, _tensors(path))
+        return cache.Known("", belongs)  # nothing asks for the fingerprint of a text side
+
+    return TextEmbedder(tokenizer, image, cache.opened(folder, config.features, make, batch=BATCH)[1])
+
+
+def _tensors(path: str | Path) -> Mapping[str, np.ndarray]:
+    side = read_text(path)
+    assert side is not None
+    return side.tensors
 
 
 class TextEmbedder:
     """A text side that is ready: texts to features, features to embeddings of unit length."""
 
-    def __init__(self, tokenizer: Tokenizer, image: Embedder, engine: "OnnxEngine | JaxTexts") -> None:
+    def __init__(self, tokenizer: Tokenizer, image: Embedder, engine: Engine) -> None:
         self._tokenizer, self._image, self._engine = tokenizer, image, engine
-
-    @property
-    def dimension(self) -> int:
+        self.dimension = image.dimension
         """Numbers in an embedding (D)."""
-        return self._image.dimension
 
     def embed(self, texts: Sequence[str]) -> Float32[np.ndarray, "N D"]:
-        """Embeddings of unit length, through the same projection as those of images.
-
-        Raises:
-            UsageError: `texts` is one text instead of several.
-        """
+        """Embeddings of unit length, through the same projection as those of images; UsageError: it is one text."""
         features = self.features(texts)
         # A text has no mirror image: where images are the mean of both, it stands for both.
         return self._image.project(features, features if self._image.config.mirror else None)
@@ -78,44 +81,4 @@ class TextEmbedder:
             raise UsageError(
                 f"`embed` takes texts, and was given {foreign[0]!r} among them.", hint="embed([str(x), ...])"
             )
-        return self._engine.each("ids", [self._tokenizer(text) for text in texts])
-
-
-class JaxTexts:
-    """The text tower on JAX's first device: one program for one fixed shape, texts filled up to the whole context."""
-
-    def __init__(self, side: TextSide) -> None:
-        import jax
-        import jax.numpy as jnp
-
-        from lookalike.towers.programs.jax import features
-
-        self._config = side.config
-        self._tensors = {name: jnp.asarray(tensor) for name, tensor in side.tensors.items()}
-        self._run = jax.jit(partial(features, side.config, "class"))
-
-    def each(self, _name: str, items: Sequence[np.ndarray]) -> Float32[np.ndarray, "N F"]:
-        """The features of texts, given by their ids, each of its own length."""
-        parts = [np.empty((0, self._config.features), np.float32)]
-        for start in range(0, len(items), BATCH):
-            some = items[start : start + BATCH]
-            ids = np.zeros((BATCH, self._config.context), np.int32)  # what follows the end of a text changes nothing
-            for row, item in zip(ids, some, strict=False):
-                row[: len(item)] = item
-            parts.append(np.asarray(self._run(self._tensors, ids))[: len(some)])
-        return np.concatenate(parts)
-
-
-def _side(path: str | Path) -> TextSide:
-    side = read_text(path)
-    assert side is not None
-    return side
-
-
-def _onnx(path: str | Path, config: TextConfig, image: str) -> OnnxEngine:
-    def make(directory: Path) -> cache.Known:
-        cache.write_text_graph(directory, config, _side(path).tensors)
-        return cache.Known("", image)  # nothing asks for the fingerprint of a text side
-
-    _, graph, temporary = cache.graph_of(Path(path) / FOLDER, False, make)
-    return OnnxEngine(graph, config.features, batch=BATCH, temporary=temporary)
+        return self._engine.features([self._tokenizer(text) for text in texts])
