@@ -259,7 +259,7 @@ def commands(directory: Path) -> None:
         "train tiny, 60 steps": (["train", "tiny", "--data", "c0", "--out", "r{}", "--steps", "60"], 3),
         "embed": (["embed", "r0/model", "c{}"], 3),
         "index": (["index", "c{}", "--model", "r0/model", "--out", "i{}"], 3),
-        "evaluate": (["evaluate", "--model", "r0/model", "--data", "c0"], 3),
+        "evaluate": (["evaluate", "r0/model", "c0"], 3),
         "search, cold": (["search", "i0", "query.jpg"], arguments.rounds),
         "info": (["info", "c0"], arguments.rounds),
         "--help": (["--help"], arguments.rounds),

@@ -1,5 +1,6 @@
 """A tower read as a table: every tensor with its shape and kind, and what an image costs. No JAX here."""
 
+from functools import cache
 from math import prod
 from typing import TYPE_CHECKING
 
@@ -15,7 +16,7 @@ Shapes = dict[str, tuple[int, ...]]
 
 def declare(tower: "Tower | TextConfig") -> dict[str, Tensor]:
     """Every tensor by its name, in the order in which the forward meets them."""
-    return _run(tower, 0).declared
+    return dict(_run(tower, 0).declared)
 
 
 def shapes_of(tower: "Tower | TextConfig") -> Shapes:
@@ -37,6 +38,7 @@ def operations(tower: "Tower", size: int) -> int:
     return _run(tower, size).operations
 
 
+@cache  # a forward of a large tower takes a hundredth of a second, and a command asks for it many times
 def _run(tower: "Tower | TextConfig", size: int) -> Ops:
     ops, side = Ops(), tower.only_size or size or 64
     tower.forward(ops, Value(None, side**2, 3), tower.poolings[-1])  # the one that uses every tensor
