@@ -8,11 +8,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from lookalike.demo.art import EMBLEMS, PATTERNS, Product, invent, outline, paint_pattern, print_art, readable
-from lookalike.demo.draw import COLUMNS, KINDS, SIZE, catalogue, draw
+from lookalike.demo.art import EMBLEMS, PATTERNS, Product, invent, paint_pattern, print_art, readable
+from lookalike.demo.draw import COLUMNS, SIZE, catalogue, draw, photograph
 from lookalike.demo.draw import drawn as drawn_image
-from lookalike.demo.scene import photograph
-from lookalike.demo.shapes import SPRITE, View, revolve
+from lookalike.demo.shapes import KINDS, SPRITE, View, revolve
 
 FRONT = View(yaw=0.0, pitch=0.05, light=0.0)
 
@@ -145,7 +144,7 @@ def test_patterns_show_both_colours_or_are_plain(pattern: str) -> None:
 
 @pytest.mark.parametrize("emblem", EMBLEMS)
 def test_emblems_fill_the_unit_square(emblem: str) -> None:
-    corners = np.array(outline(emblem))
+    corners = np.array(EMBLEMS[emblem])
     assert np.abs(corners).max() <= 1.25
     assert np.ptp(corners, axis=0).min() > 0.8
 

@@ -1,10 +1,15 @@
-"""The page is well-formed, tells the numbers it was given, and keeps foreign text harmless."""
+"""The page is well-formed, tells the numbers it was given, and keeps foreign text harmless; the baseline counts."""
 
 import base64
+import math
 from dataclasses import replace
 from html.parser import HTMLParser
 
-from lookalike.demo.page import Example, Hit, Page, Score, to_html
+import numpy as np
+from hypothesis import given
+from hypothesis import strategies as st
+
+from lookalike.demo.page import Example, Hit, Page, Score, histogram, to_html
 
 VOID = {"meta", "img", "br"}
 
@@ -43,7 +48,7 @@ def make_page(label: str = "mugs/plain") -> Page:
     ]
     hits = [Hit(b"one", label, 0.91, True), Hit(b"two", "toys/bear", -0.25, False)]
     return Page(
-        480, 60, 20, scores, 1, [(0, 0.35), (50, 0.725)], [Example(b"query", label, hits)],
+        480, 60, 20, scores, [(0, 0.35), (50, 0.725)], [Example(b"query", label, hits)],
         [("lookalike prepare", "stored <480> images", 2.5), ("lookalike train", "trained", 61.0)],
         ["lookalike prepare photos --out mine"],
     )  # fmt: skip
@@ -100,3 +105,15 @@ def test_bars_are_as_long_as_their_values() -> None:
 
 def test_the_curve_rises_with_the_value() -> None:
     assert 'points="44.0,140.0 684.0,65.0 "' in to_html(make_page())
+
+
+@given(st.integers(0, 2**32 - 1), st.integers(1, 6), st.integers(1, 6))
+def test_histogram_equals_a_slow_count(seed: int, height: int, width: int) -> None:
+    image = np.random.default_rng(seed).integers(0, 256, (height, width, 3), np.uint8)
+    counts = [0] * 64
+    for row in image.tolist():
+        for red, green, blue in row:
+            counts[red // 64 * 16 + green // 64 * 4 + blue // 64] += 1
+    expected = [math.sqrt(count / (height * width)) for count in counts]
+    np.testing.assert_allclose(histogram(image), expected, rtol=1e-6)
+    assert abs(np.linalg.norm(histogram(image)) - 1) < 1e-6

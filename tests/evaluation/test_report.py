@@ -4,7 +4,7 @@ import json
 
 import numpy as np
 
-from lookalike.evaluation.report import Report, summarize
+from lookalike.evaluation.protocols import Report, summarize
 
 
 def report(**changes):

@@ -97,8 +97,7 @@ def _told(out: Path, table: Path, steps: list[tuple[str, str, float]]) -> Page:
     import numpy as np
 
     from lookalike.data.collection import Collection
-    from lookalike.demo.histogram import histogram
-    from lookalike.demo.page import Page
+    from lookalike.demo.page import Page, histogram
     from lookalike.imaging.decode import decode
 
     coll, run, model = str(out / "collection"), str(out / "run"), str(out / "run" / "model")
@@ -128,7 +127,6 @@ def _told(out: Path, table: Path, steps: list[tuple[str, str, float]]) -> Page:
         products=len(set(labels)),
         unseen=len(set(labels) - seen),
         scores=[plain, before, after],
-        baseline=1,
         curve=[(line["step"], line["mp@5"]) for line in lines],  # without the start, the untrained network again
         examples=examples,
         seconds=steps,
@@ -149,7 +147,7 @@ def _data(*argv: str) -> str:
 def _score(name: str, *argv: str) -> Score:
     """What `lookalike evaluate` finds; its table is shown."""
     from lookalike.demo.page import Score
-    from lookalike.evaluation.report import Report
+    from lookalike.evaluation.protocols import Report
 
     report = Report(**json.loads(_data("evaluate", *argv, "--json", "-")))
     note(report.table())

@@ -43,7 +43,7 @@ class Config:
 def main(config: Config) -> None:
     """Measure, and print the report."""
     from lookalike.data.collection import Collection
-    from lookalike.evaluation.protocols import COLUMNS, Roles, evaluate
+    from lookalike.evaluation.protocols import Roles, evaluate
     from lookalike.vectors.runtime import load
 
     if len(config.places) != (2 if config.embeddings is None else 1):
@@ -54,7 +54,7 @@ def main(config: Config) -> None:
         )
     *models, path = config.places
     model, collection = next(iter(models), None), Collection.open(path)
-    Roles.of(collection.table(COLUMNS), config.split)  # a wrong split is told before hours of embedding
+    Roles.of(collection, config.split)  # a wrong split is told before hours of embedding
     if config.text is not None:
         document, words = _by_text(config.text, config, model, collection)
     else:

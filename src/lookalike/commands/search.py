@@ -149,7 +149,7 @@ def _write_sheet(
     path: str, images: "Sequence[str | bytes]", names: Sequence[str], rows: "Sequence[Rows]", matches: "Matches"
 ) -> None:
     from lookalike.imaging.decode import decode
-    from lookalike.pages.sheet import SHARP, Found, Line, write_sheet
+    from lookalike.pages.sheet import SHARP, Found, Line, fitted, write_sheet, written
 
     lines = []
     for query, name in enumerate(names):
@@ -157,8 +157,8 @@ def _write_sheet(
         found = [Found(data, row["label"] or "-", row["source"], row["score"]) for data, row in pairs]
         if query < len(images):
             data = image if isinstance(image := images[query], bytes) else Path(image).read_bytes()
-            lines.append(Line.of(decode(data, SHARP), name, found))
+            lines.append(Line(fitted(decode(data, SHARP)), name, found))
         else:
-            lines.append(Line.of_words(name, found))
+            lines.append(Line(written(name), name, found, is_words=True))
     write_sheet(path, lines)
     note(f"wrote `{path}`")

@@ -1,6 +1,6 @@
 """What is printed on a made-up product: colours, a pattern, an emblem, a name, and how they are laid out."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -10,9 +10,7 @@ from PIL import Image, ImageDraw, ImageFont
 Color = tuple[int, int, int]
 Points = list[tuple[float, float]]
 
-ART = 224
-"""Side of a printed square in pixels."""
-
+ART = 224  # side of a printed square in pixels
 # Few palettes for many products, so that colours alone do not tell which product it is.
 PALETTES: tuple[tuple[Color, Color, Color, Color], ...] = (
     ((236, 84, 68), (253, 224, 178), (36, 60, 92), (255, 250, 240)),
@@ -22,7 +20,6 @@ PALETTES: tuple[tuple[Color, Color, Color, Color], ...] = (
     ((92, 92, 166), (248, 196, 200), (252, 212, 96), (250, 248, 252)),
     ((54, 62, 82), (232, 226, 214), (214, 92, 104), (248, 246, 240)),
 )
-EMBLEMS = ("star", "heart", "drop", "leaf", "moon", "fish", "tree", "bolt", "flower", "peak", "burst", "cat")
 SYLLABLES = ("ka", "lo", "mi", "ru", "ta", "ne", "vo", "si", "pu", "do", "zel", "bri", "mon", "fa", "yu", "gor")
 
 
@@ -30,22 +27,14 @@ SYLLABLES = ("ka", "lo", "mi", "ru", "ta", "ne", "vo", "si", "pu", "do", "zel", 
 class Product:
     """One made-up product; the same whenever it is seen."""
 
-    kind: str
-    """What it is, one of `shapes.KINDS`: the domain."""
-    name: str
-    """The word printed on it."""
-    colors: tuple[Color, Color, Color, Color]
-    """Ground, second, accent, and a light one."""
-    pattern: str
-    """A key of `PATTERNS`."""
-    count: int
-    """How many times the pattern repeats across."""
-    emblem: str
-    """One of `EMBLEMS`."""
-    layout: int
-    """One of the five arrangements of `print_art`."""
-    form: tuple[float, float, float, float]
-    """Four numbers from 0 to 1 that shape the body; what they do is up to the kind."""
+    kind: str  # what it is, one of `shapes.KINDS`: the domain
+    name: str  # the word printed on it
+    colors: tuple[Color, Color, Color, Color]  # ground, second, accent, and a light one
+    pattern: str  # a key of `PATTERNS`
+    count: int  # how many times the pattern repeats across
+    emblem: str  # a key of `EMBLEMS`
+    layout: int  # one of the five arrangements of `print_art`
+    form: tuple[float, float, float, float]  # from 0 to 1, they shape the body; what they do is up to the kind
 
 
 def invent(kind: str, rng: np.random.Generator) -> Product:
@@ -59,29 +48,20 @@ def invent(kind: str, rng: np.random.Generator) -> Product:
         colors=(first, second, accent, palette[3]),
         pattern=str(rng.choice(list(PATTERNS))),
         count=int(rng.integers(3, 7)),
-        emblem=str(rng.choice(EMBLEMS)),
+        emblem=str(rng.choice(list(EMBLEMS))),
         layout=int(rng.integers(5)),
         form=(a, b, c, d),
     )
 
 
-# Patterns: where (u right, v down, both 0..1, n repeats) lies in the second colour.
-
 Grid = Float[np.ndarray, "H W"]
-
-
-def _dots(u: Grid, v: Grid, n: int) -> Grid:
-    row = np.floor(v * n)
-    away: Grid = np.hypot((u * n + 0.5 * (row % 2)) % 1 - 0.5, v * n % 1 - 0.5)
-    return away - 0.3
-
 
 PATTERNS: dict[str, Callable[[Grid, Grid, int], Grid]] = {
     "plain": lambda u, _v, _n: np.ones_like(u),
     "stripes": lambda u, _v, n: u * n % 1 - 0.5,
     "hoops": lambda _u, v, n: v * n % 1 - 0.5,
     "slant": lambda u, v, n: (u + v) * n % 1 - 0.5,
-    "dots": _dots,
+    "dots": lambda u, v, n: np.hypot((u * n + 0.5 * (np.floor(v * n) % 2)) % 1 - 0.5, v * n % 1 - 0.5) - 0.3,
     "checks": lambda u, v, n: ((u * n % 1) - 0.5) * ((v * n % 1) - 0.5),
     "chevrons": lambda u, v, n: (v * n + 2 * abs(u * n / 2 % 1 - 0.5)) % 1 - 0.5,
     "waves": lambda u, v, n: (v * n + 0.25 * np.sin(2 * np.pi * u * (n // 2))) % 1 - 0.5,
@@ -90,7 +70,10 @@ PATTERNS: dict[str, Callable[[Grid, Grid, int], Grid]] = {
     "grid": lambda u, v, n: np.minimum(u * n % 1, v * n % 1) - 0.18,
     "diamonds": lambda u, v, n: abs(u * n % 1 - 0.5) + abs(v * n % 1 - 0.5) - 0.38,
 }
-"""Name to a function that is negative where the second colour lies; whole repeats, so that it goes round a cylinder."""
+"""Name to a function of (u right, v down, both 0..1, n repeats) that is negative where the second colour lies.
+
+The repeats are whole, so that a pattern goes round a cylinder.
+"""
 
 
 def paint_pattern(pattern: str, count: int, ground: Color, second: Color, size: int) -> Image.Image:
@@ -101,61 +84,50 @@ def paint_pattern(pattern: str, count: int, ground: Color, second: Color, size: 
     return Image.fromarray(np.array([ground, second], dtype=np.uint8)[inside.astype(np.uint8)])
 
 
-# Emblems: outlines in the unit circle, y down.
-
-
-def _around(radii: Iterator[float], count: int, turn: float = -np.pi / 2) -> Points:
-    return [(r * np.cos(turn + a), r * np.sin(turn + a)) for r, a in zip(radii, _angles(count), strict=True)]
-
-
 def _angles(count: int) -> list[float]:
     return [2 * np.pi * i / count for i in range(count)]
 
 
-def outline(emblem: str) -> Points:
-    """The corners of an emblem, in -1..1, y down."""
-    if emblem == "star":
-        return _around((1.0 if i % 2 == 0 else 0.45 for i in range(10)), 10)
-    if emblem == "burst":
-        return _around((1.0 if i % 2 == 0 else 0.72 for i in range(24)), 24)
-    if emblem == "flower":
-        return _around((0.68 + 0.32 * np.cos(5 * a) for a in _angles(80)), 80)
-    if emblem == "heart":
-        return [
-            (np.sin(a) ** 3, -(13 * np.cos(a) - 5 * np.cos(2 * a) - 2 * np.cos(3 * a) - np.cos(4 * a)) / 16)
-            for a in _angles(60)
-        ]
-    if emblem == "drop":
-        return [(0.75 * np.sin(a) * np.sin(a / 2) ** 1.5, -np.cos(a)) for a in _angles(60)]
-    if emblem == "leaf":
-        return [(0.55 * np.sin(a) * abs(np.sin(a)) + 0.1 * np.cos(a), -np.cos(a)) for a in _angles(60)]
-    if emblem == "moon":
-        outer = [(np.cos(a) * 0.95, np.sin(a) * 0.95) for a in np.linspace(0.9, 2 * np.pi - 0.9, 40)]
-        inner = [(0.42 + 0.76 * np.cos(a), 0.76 * np.sin(a)) for a in np.linspace(2 * np.pi - 1.3, 1.3, 40)]
-        return outer + inner
-    if emblem == "fish":
-        body = [(0.15 + 0.8 * np.cos(a), 0.5 * np.sin(a)) for a in np.linspace(-2.7, 2.7, 40)]
-        return [*body, (-1.0, 0.5), (-0.8, 0.0), (-1.0, -0.5)]
-    return [(float(x), float(y)) for x, y in _ANGULAR[emblem]]
+def _around(radii: list[float]) -> Points:
+    turns = [a - np.pi / 2 for a in _angles(len(radii))]
+    return [(r * np.cos(a), r * np.sin(a)) for r, a in zip(radii, turns, strict=True)]
 
 
-_ANGULAR = {
+EMBLEMS: dict[str, Points] = {
+    "star": _around([1.0, 0.45] * 5),
+    "heart": [
+        (np.sin(a) ** 3, -(13 * np.cos(a) - 5 * np.cos(2 * a) - 2 * np.cos(3 * a) - np.cos(4 * a)) / 16)
+        for a in _angles(60)
+    ],
+    "drop": [(0.75 * np.sin(a) * np.sin(a / 2) ** 1.5, -np.cos(a)) for a in _angles(60)],
+    "leaf": [(0.55 * np.sin(a) * abs(np.sin(a)) + 0.1 * np.cos(a), -np.cos(a)) for a in _angles(60)],
+    "moon": [
+        *((np.cos(a) * 0.95, np.sin(a) * 0.95) for a in np.linspace(0.9, 2 * np.pi - 0.9, 40)),
+        *((0.42 + 0.76 * np.cos(a), 0.76 * np.sin(a)) for a in np.linspace(2 * np.pi - 1.3, 1.3, 40)),
+    ],
+    "fish": [
+        *((0.15 + 0.8 * np.cos(a), 0.5 * np.sin(a)) for a in np.linspace(-2.7, 2.7, 40)),
+        (-1.0, 0.5), (-0.8, 0.0), (-1.0, -0.5),
+    ],
     "tree": [
         (0, -1), (0.45, -0.4), (0.25, -0.4), (0.65, 0.1), (0.4, 0.1), (0.85, 0.65), (0.15, 0.65), (0.15, 1),
         (-0.15, 1), (-0.15, 0.65), (-0.85, 0.65), (-0.4, 0.1), (-0.65, 0.1), (-0.25, -0.4), (-0.45, -0.4),
     ],
     "bolt": [(0.25, -1), (-0.6, 0.15), (-0.05, 0.15), (-0.3, 1), (0.6, -0.25), (0.05, -0.25)],
+    "flower": _around([0.68 + 0.32 * np.cos(5 * a) for a in _angles(80)]),
     "peak": [(-1, 0.7), (-0.35, -0.6), (-0.05, -0.1), (0.25, -0.45), (1, 0.7)],
+    "burst": _around([1.0, 0.72] * 12),
     "cat": [
         (-0.8, -0.9), (-0.35, -0.5), (0.35, -0.5), (0.8, -0.9), (0.85, 0.1), (0.55, 0.6), (0, 0.85), (-0.55, 0.6),
         (-0.85, 0.1),
     ],
 }  # fmt: skip
+"""Name to the corners of its outline, in the unit circle, y down."""
 
 
 def stamp(draw: ImageDraw.ImageDraw, emblem: str, x: float, y: float, radius: float, color: Color) -> None:
     """Fill an emblem around (x, y)."""
-    draw.polygon([(x + radius * px, y + radius * py) for px, py in outline(emblem)], fill=color)
+    draw.polygon([(x + radius * px, y + radius * py) for px, py in EMBLEMS[emblem]], fill=color)
 
 
 def letter(draw: ImageDraw.ImageDraw, text: str, x: float, y: float, width: float, height: float, color: Color) -> None:

@@ -1,11 +1,12 @@
-"""The page that the demonstration leaves: one HTML file, no network, images inside it.
-
-`to_html` is a pure function of a `Page`; the command fills one and writes the text.
-"""
+"""The page that the demonstration leaves, one HTML file, and the plain baseline that it compares with."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+import numpy as np
+from jaxtyping import Float32
+
+from lookalike.core.shapes import Image
 from lookalike.pages.render import render
 
 METRICS = {"mp@5": "mP@5", "recall@1": "recall@1", "map@100": "mAP@100"}
@@ -16,25 +17,19 @@ class Score:
     """How one way of describing an image did on classes that no training saw."""
 
     name: str
-    """Shown in the table and the chart."""
     dimension: int
-    """Numbers an image."""
-    metrics: Mapping[str, float]
-    """Unweighted mean over domains, keys of `METRICS`."""
-    per_domain: Mapping[str, float]
-    """mP@5 of each domain."""
+    metrics: Mapping[str, float]  # unweighted mean over domains, keys of `METRICS`
+    per_domain: Mapping[str, float]  # mP@5
 
 
 @dataclass(frozen=True)
 class Hit:
-    """An image that a search returned."""
+    """An image that a search returned, its cosine with the query, and whether it shows the same product."""
 
     jpeg: bytes
     label: str
     score: float
-    """Cosine, -1 to 1."""
     right: bool
-    """Whether it shows the same product as the query."""
 
 
 @dataclass(frozen=True)
@@ -52,21 +47,25 @@ class Page:
 
     images: int
     products: int
-    unseen: int
-    """Products that only the test sees."""
-    scores: Sequence[Score]
-    """From the plainest way to the trained encoder; differences are shown from `baseline`."""
-    baseline: int
-    """Position in `scores` of the untrained tower."""
-    curve: Sequence[tuple[int, float]]
-    """(step, mP@5 on unseen products) as training went."""
+    unseen: int  # products that only the test sees
+    scores: Sequence[Score]  # of a plain way, the untrained tower, and the trained encoder
+    curve: Sequence[tuple[int, float]]  # (step, mP@5 on unseen products) as training went
     examples: Sequence[Example]
-    seconds: Sequence[tuple[str, str, float]]
-    """(command, what it did, seconds) in order."""
-    own: Sequence[str]
-    """The commands that do the same with one's own photos."""
+    seconds: Sequence[tuple[str, str, float]]  # (command, what it did, seconds) in order
+    own: Sequence[str]  # the commands that do the same with one's own photos
 
 
 def to_html(page: Page) -> str:
     """The page as one HTML document."""
     return render("demo.html", page=page, metrics=METRICS)
+
+
+def histogram(image: Image) -> Float32[np.ndarray, "64"]:
+    """The square roots of the shares of 4 x 4 x 4 colors in `image`: a vector of unit length.
+
+    Swain & Ballard, "Color Indexing" (1991), compare such counts by their intersection; the square root turns the
+    comparison into a cosine (the Bhattacharyya coefficient), so that it is searched like any embedding.
+    """
+    counts = np.bincount((image // 64 @ np.array([16, 4, 1])).ravel(), minlength=64)
+    shares: np.ndarray = np.sqrt(counts / counts.sum()).astype(np.float32)
+    return shares

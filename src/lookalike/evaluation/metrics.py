@@ -44,10 +44,8 @@ class Metric:
     """One number a query; its mean is what is reported."""
 
     function: Callable[[Hits, Counts, int], PerQuery]
-    depth: int
-    """How many matches of a query it looks at."""
-    words: str
-    """What it is for one query; n_q is its number of relevant images."""
+    depth: int  # how many matches of a query it looks at
+    words: str  # what it is for one query; n_q is its number of relevant images
 
     def __call__(self, hits: Hits, relevant: Counts) -> PerQuery:
         """Of every query."""

@@ -1,27 +1,61 @@
-"""Who is searched in what: which rows are queries, what their gallery is, and what must not count as found."""
+"""Who is searched in what: which rows are queries, what is their gallery, what must not be found; and the report."""
 
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, fields
+from dataclasses import asdict, dataclass, fields
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
-from jaxtyping import Bool, Float, Float32, Int64
+from jaxtyping import Bool, Float, Float32, Float64, Int64, Shaped
 
 from lookalike.core.arrays import l2_normalize
 from lookalike.core.errors import CollectionError, UsageError
+from lookalike.core.journal import table
 from lookalike.data.collection import Collection
 from lookalike.evaluation.metrics import METRICS
-from lookalike.evaluation.report import Report, summarize
 from lookalike.evaluation.trials import Same, Trial
 
 Codes = Int64[np.ndarray, "N"]
 
 COLUMNS = ("id", "label", "domain", "split", "group", "is_query", "is_gallery")
-EVERY = "all"
-"""The split that takes every row, whatever split it is in."""
+EVERY = "all"  # the split that takes every row, whatever split it is in
 NO_DOMAIN = "none"
+
+
+@dataclass(frozen=True)
+class Report:
+    """What an evaluation found.
+
+    `metrics` are unweighted means over domains, `metrics_by_query` means over queries; both, and the values of
+    `per_domain` beside its `n_queries`, have the keys of `metrics.METRICS`.
+    """
+
+    metrics: Mapping[str, float]
+    metrics_by_query: Mapping[str, float]
+    per_domain: Mapping[str, Mapping[str, float | int]]
+    n_queries: int  # that count
+    n_skipped: int  # queries left out because the gallery holds no relevant image
+    protocol: str
+    split: str
+    definition: Mapping[str, str]  # what each number means, in words
+    model: str | None  # fingerprint of the encoder; None for vectors made by anyone
+    collection: str | None  # fingerprint of the collection; None for a table
+
+    def to_json(self) -> dict[str, Any]:
+        """The report as what `json` writes."""
+        return asdict(self)
+
+    def table(self) -> str:
+        """A line a domain, then both means."""
+        rows = [(name, values, f"{values['n_queries']:,}") for name, values in self.per_domain.items()]
+        rows.append(("mean over domains", self.metrics, ""))
+        rows.append(("mean over queries", self.metrics_by_query, f"{self.n_queries:,}"))
+        cells = [[name, *(f"{values[m]:.4f}" for m in self.metrics), queries] for name, values, queries in rows]
+        lines = table(["domain", *self.metrics, "queries"], cells)
+        if self.n_skipped:
+            lines += f"\n{self.n_skipped:,} queries without a relevant image in the gallery are left out"
+        return lines
 
 
 def evaluate(
@@ -46,16 +80,12 @@ def evaluate(
         protocol: A key of `PROTOCOLS`: "merged" searches one index of all domains, "separate" each domain in its own.
         model: Fingerprint of what made the vectors, for the report.
 
-    Returns:
-        Means of `METRICS`: over domains, over queries, and per domain.
-
     Raises:
         UsageError: The number of vectors is not that of the rows, a number is not finite, the split or the protocol
             is unknown, or no query has a relevant image.
         CollectionError: A needed column is missing.
     """
-    table = rows if isinstance(rows, pa.Table) else rows.table([c for c in COLUMNS if c in rows.columns])
-    roles = Roles.of(table, split)
+    roles = Roles.of(rows, split)
     images = roles.images(vectors)
     return report(
         images.take(roles.is_query),
@@ -71,6 +101,20 @@ def evaluate(
         model=model,
         collection=None if isinstance(rows, pa.Table) else rows.fingerprint,
     )
+
+
+def summarize(
+    per_query: Mapping[str, Float64[np.ndarray, "Q"]], domains: Shaped[np.ndarray, "Q"]
+) -> tuple[dict[str, float], dict[str, float], dict[str, dict[str, float | int]]]:
+    """Means over domains, means over queries, and means per domain with its number of queries."""
+    per_domain: dict[str, dict[str, float | int]] = {}
+    for domain in sorted(set(domains.tolist())):
+        mine = domains == domain
+        per_domain[domain] = {name: float(values[mine].mean()) for name, values in per_query.items()}
+        per_domain[domain]["n_queries"] = int(mine.sum())
+    by_domain = {name: float(np.mean([values[name] for values in per_domain.values()])) for name in per_query}
+    by_query = {name: float(values.mean()) for name, values in per_query.items()}
+    return by_domain, by_query, per_domain
 
 
 @dataclass(frozen=True)
@@ -92,10 +136,8 @@ class Rows:
 class Protocol:
     """How queries and gallery rows are divided into trials."""
 
-    words: str
-    """What is searched."""
-    part: Callable[[Rows], Codes]
-    """The trial of each row, as a number."""
+    words: str  # what is searched
+    part: Callable[[Rows], Codes]  # the trial of each row, as a number
 
     def trials(self, queries: Rows, gallery: Rows) -> Iterator[tuple[Bool[np.ndarray, "Q"], Trial]]:
         """Which of the queries are in it, and the trial, one after the other."""
@@ -115,11 +157,7 @@ PROTOCOLS = {
 def report(
     queries: Rows, gallery: Rows, names: tuple[str, ...], protocol: str, words: Mapping[str, str], **facts: Any
 ) -> Report:
-    """What the trials of `protocol` find; `words` go into the definition, `facts` are further fields of the report.
-
-    Raises:
-        UsageError: The protocol is unknown, or no query has a relevant image.
-    """
+    """What the trials of `protocol` find; `words` go into the definition, `facts` are further fields of the report."""
     if protocol not in PROTOCOLS:
         raise UsageError(f"Unknown protocol `{protocol}`.", hint=f"protocols: {', '.join(PROTOCOLS)}")
     relevant, values = np.zeros(len(queries.label), np.int64), {name: np.zeros(len(queries.label)) for name in METRICS}
@@ -156,23 +194,20 @@ def report(
 class Roles:
     """The rows that take part, rising by id, and what each is in it; arrays are over these rows."""
 
-    rows: Codes
-    """Positions in the order of ids of the whole table."""
-    label: Codes
-    """One number for each (domain, label); -1 without a label."""
-    domain: Codes
-    """Position in `names`."""
-    group: Codes
-    """One number for each (domain, group); -1 without a group."""
+    rows: Codes  # positions in the order of ids of the whole table
+    label: Codes  # one number for each (domain, label); -1 without a label
+    labels: list[str | None]
+    domain: Codes  # position in `names`
+    group: Codes  # one number for each (domain, group); -1 without a group
     is_query: Bool[np.ndarray, "N"]
     is_gallery: Bool[np.ndarray, "N"]
     names: tuple[str, ...]
-    total: int
-    """Rows of the whole table."""
+    total: int  # rows of the whole table
 
     @classmethod
-    def of(cls, table: pa.Table, split: str) -> "Roles":
-        """The rows of `table` that are in `split` and have a role."""
+    def of(cls, rows: Collection | pa.Table, split: str) -> "Roles":
+        """The rows that are in `split` and have a role."""
+        table = rows if isinstance(rows, pa.Table) else rows.table([c for c in COLUMNS if c in rows.columns])
         for name in ("id", "label"):
             if name not in table.column_names:
                 raise CollectionError(f"The table has no column `{name}`; it has {', '.join(table.column_names)}.")
@@ -183,17 +218,22 @@ class Roles:
         is_query, is_gallery = (np.array(lists.get(name, everything), bool) for name in ("is_query", "is_gallery"))
         inside = np.array([split in (EVERY, name) for name in splits], bool)
         if not inside.any():
-            raise _unknown_split(split, splits)
+            counts = Counter("no split" if name is None else f"`{name}`" for name in splits)
+            found = ", ".join(f"{name} {count:,}" for name, count in sorted(counts.items())) or "there are no rows"
+            raise UsageError(
+                f"No row is in split `{split}`; rows per split: {found}.", hint=f"`--split {EVERY}` takes every row"
+            )
         for role, missing in ((is_query, "query (`is_query`)"), (is_gallery, "gallery image (`is_gallery`)")):
             if not role[inside].any():
-                rows = np.count_nonzero(inside)
-                raise UsageError(f"Split `{split}` has {rows} rows, and none of them is a {missing}.")
+                raise UsageError(f"Split `{split}` has {inside.sum()} rows, and none of them is a {missing}.")
         kept = np.flatnonzero(inside & (is_query | is_gallery))
         domains = [NO_DOMAIN if name is None else name for name in (lists.get("domain", nothing)[i] for i in kept)]
         names = tuple(sorted(set(domains)))
+        labels = [lists["label"][i] for i in kept]
         return cls(
             rows=kept,
-            label=_codes(domains, [lists["label"][i] for i in kept]),
+            label=_codes(domains, labels),
+            labels=labels,
             domain=np.searchsorted(names, domains).astype(np.int64),
             group=_codes(domains, [lists.get("group", nothing)[i] for i in kept]),
             is_query=is_query[kept],
@@ -230,14 +270,3 @@ def _codes(domains: list[str], names: list[str | None]) -> Codes:
         for domain, name in zip(domains, names, strict=True)
     ]
     return np.array(codes, np.int64)
-
-
-def _unknown_split(split: str, splits: list[Any]) -> UsageError:
-    counts = Counter(splits)
-    found = [f"`{name}` {count:,}" for name, count in sorted(counts.items(), key=str) if name is not None]
-    if None in counts:
-        found.append(f"no split {counts[None]:,}")
-    return UsageError(
-        f"No row is in split `{split}`; rows per split: {', '.join(found) or 'there are no rows'}.",
-        hint=f"`--split {EVERY}` takes every row",
-    )

@@ -52,8 +52,7 @@ class Trial:
     queries: Float32[np.ndarray, "Q D"]
     gallery: Float32[np.ndarray, "G D"]
     relevant: Same
-    excluded: Sequence[Same] = ()
-    """A row that belongs to a query in one of these ways is not in its gallery."""
+    excluded: Sequence[Same] = ()  # a row that belongs to a query in one of these ways is not in its gallery
 
     def measure(self) -> tuple[Counts, dict[str, PerQuery]]:
         """How many relevant rows each query has, and every metric of `METRICS`; NaN where there is no such row."""
@@ -61,10 +60,10 @@ class Trial:
         relevant = np.zeros(len(self.queries), np.int64)
         values = {name: np.full(len(self.queries), np.nan) for name in METRICS}
         for places in self._pieces(depth):
-            excluded = np.concatenate(
-                [np.empty((len(places), 0), np.int64)] + [e.rows(places) for e in self.excluded], 1
-            )
-            relevant[places] = self.relevant.counts[places] - self._hits(places, _distinct(excluded)).sum(axis=1)
+            excluded = np.hstack([np.empty((len(places), 0), np.int64), *(same.rows(places) for same in self.excluded)])
+            excluded.sort(axis=1)
+            excluded[:, 1:][excluded[:, 1:] == excluded[:, :-1]] = -1  # every row once
+            relevant[places] = self.relevant.counts[places] - self._hits(places, excluded).sum(axis=1)
             some = relevant[places] > 0
             places = places[some]
             _, found = knn(self.queries[places], self.gallery, depth, excluded[some], largest=1.0)
@@ -76,23 +75,14 @@ class Trial:
 
     def _hits(self, places: Numbers, rows: np.ndarray) -> np.ndarray:
         """Which of the rows [some, k] are relevant to their query; those at -1 are not."""
-        labels = self.relevant.queries[places, None]
         found = np.append(self.relevant.gallery, -1)[rows]
-        return np.asarray((found >= 0) & (found == labels))
+        return np.asarray((found >= 0) & (found == self.relevant.queries[places, None]))
 
     def _pieces(self, depth: int) -> Iterator[Numbers]:
         """All queries, some at a time, so that lists of rows stay within `HELD` numbers (or one query)."""
         sizes = sum((same.counts for same in self.excluded), np.zeros(len(self.queries), np.int64))
         largest_first = np.argsort(-sizes, kind="stable")
-        done = 0
-        while done < len(self.queries):
-            most = max(int(sizes[largest_first[done]]), depth)
-            yield np.sort(largest_first[done : done + max(1, HELD // most)])
-            done += max(1, HELD // most)
-
-
-def _distinct(rows: Int64[np.ndarray, "Q E"]) -> Int64[np.ndarray, "Q E"]:
-    """Every row of a list once, the others -1."""
-    rows = np.sort(rows, axis=1)
-    rows[:, 1:][rows[:, 1:] == rows[:, :-1]] = -1
-    return rows
+        while len(largest_first):
+            step = max(1, HELD // max(int(sizes[largest_first[0]]), depth))
+            yield np.sort(largest_first[:step])
+            largest_first = largest_first[step:]

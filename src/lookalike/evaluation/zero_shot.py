@@ -8,11 +8,9 @@ from jaxtyping import Float
 
 from lookalike.core.errors import UsageError
 from lookalike.data.collection import Collection
-from lookalike.evaluation.protocols import COLUMNS, Roles, Rows, directions, report
-from lookalike.evaluation.report import Report
+from lookalike.evaluation.protocols import Report, Roles, Rows, directions, report
 
-PLACE = "{}"
-"""What stands for the class name in a template."""
+PLACE = "{}"  # what stands for the class name in a template
 
 
 @dataclass(frozen=True)
@@ -20,21 +18,14 @@ class Classes:
     """The classes of a split that have an image in its gallery, by domain and label."""
 
     roles: Roles
-    code: np.ndarray
-    """Of each class, its number in `roles.label`."""
-    domain: np.ndarray
-    """Of each class, its number in `roles.domain`."""
-    labels: tuple[str, ...]
-    """Of each class, without the domain before it: `cars/`."""
+    code: np.ndarray  # of each class, its number in `roles.label`
+    domain: np.ndarray  # of each class, its number in `roles.domain`
+    labels: tuple[str, ...]  # of each class, without the domain before it: `cars/`
 
     @classmethod
     def of(cls, rows: Collection | pa.Table, split: str) -> "Classes":
         """Of rows as `evaluate` takes them; UsageError if no gallery image of the split has a label."""
-        table = rows if isinstance(rows, pa.Table) else rows.table([c for c in COLUMNS if c in rows.columns])
-        roles = Roles.of(table, split)
-        ordered = table.sort_by("id").take(roles.rows)
-        labels = ordered["label"].to_pylist()
-        domains = ordered["domain"].to_pylist() if "domain" in table.column_names else [None] * len(labels)
+        roles = Roles.of(rows, split)
         code, first = np.unique(np.where(roles.is_gallery, roles.label, -1), return_index=True)
         first, code = first[code >= 0], code[code >= 0]
         if len(code) == 0:
@@ -42,7 +33,8 @@ class Classes:
                 f"No gallery image of split `{split}` has a label, so there is no class name to search with.",
                 hint="`lookalike info COLL` counts classes by split",
             )
-        return cls(roles, code, roles.domain[first], tuple(labels[i].removeprefix(f"{domains[i]}/") for i in first))
+        named = ((str(roles.labels[i]), roles.names[roles.domain[i]]) for i in first)
+        return cls(roles, code, roles.domain[first], tuple(label.removeprefix(f"{domain}/") for label, domain in named))
 
     def texts(self, template: str) -> list[str]:
         """The query of each class: its name, `_` read as a space, in the place of `{}`; UsageError if there is none."""
@@ -67,10 +59,8 @@ def evaluate_texts(
     """How well texts find the gallery images of the class that they name, by cosine; every such image is relevant.
 
     `texts` are in the order of `classes`, which are those of the split; `vectors` are of all rows, by id, from the
-    same encoder. `split`, `template`, `model` (a fingerprint) and `collection` are for the report.
-
-    Raises:
-        UsageError: The number of vectors is not that of the rows, or a number is not finite.
+    same encoder. `split`, `template`, `model` (a fingerprint) and `collection` are for the report. UsageError if the
+    number of vectors is not that of the rows, or a number is not finite.
     """
     if len(texts) != len(classes.labels):
         raise UsageError(f"There are {len(classes.labels)} classes, and {len(texts)} vectors of texts.")

@@ -12,7 +12,8 @@ from pathlib import Path
 import numpy as np
 import PIL.Image
 from jaxtyping import UInt8
-from PIL import ImageDraw, ImageFont
+from PIL import ImageDraw
+from PIL.ImageFont import load_default  # part of Pillow, so that a sheet looks the same everywhere
 
 from lookalike.core.errors import UsageError
 from lookalike.core.files import write_bytes
@@ -22,44 +23,27 @@ from lookalike.imaging.resample import resize
 from lookalike.pages.render import render
 
 SUFFIXES = (".png", ".html")
-SHARP = 400
-"""Pixels of a query's longer side; sheets show it smaller, and dense screens show all of them."""
+SHARP = 400  # pixels of a query's longer side; sheets show it smaller, and dense screens show all of them
 
 
 @dataclass(frozen=True)
 class Found:
     """One match."""
 
-    image: bytes
-    """As the collection keeps it."""
-    title: str
-    """What it shows: the label."""
-    caption: str
-    """Where it is from."""
-    score: float
-    """Cosine, -1 to 1."""
+    image: bytes  # as the collection keeps it
+    title: str  # what it shows: the label
+    caption: str  # where it is from
+    score: float  # cosine, -1 to 1
 
 
 @dataclass(frozen=True)
 class Line:
     """A query and its matches, best first."""
 
-    query: Image
-    """At most `SHARP` pixels a side."""
-    path: str
-    """Its file, or its words."""
+    query: Image  # `fitted`, so that many large ones fit into memory
+    path: str  # its file, or its words
     found: Sequence[Found]
     is_words: bool = False
-
-    @classmethod
-    def of_words(cls, words: str, found: Sequence[Found]) -> "Line":
-        """Of a query that is a text; its image is the text, written."""
-        return cls(_written(words), words, found, is_words=True)
-
-    @classmethod
-    def of(cls, query: Image, path: str, found: Sequence[Found]) -> "Line":
-        """With the query reduced to what a sheet shows, so that many large ones fit into memory."""
-        return cls(_fitted(query, SHARP), path, found)
 
     @property
     def name(self) -> str:
@@ -81,14 +65,12 @@ def write_sheet(path: str | Path, lines: Sequence[Line]) -> None:
     write_bytes(path, to_png(lines) if Path(path).suffix.lower() == ".png" else to_html(lines).encode())
 
 
-def _fitted(image: Image, side: int) -> UInt8[np.ndarray, "h w 3"]:
+def fitted(image: Image, side: int = SHARP) -> UInt8[np.ndarray, "h w 3"]:
     """`image` reduced (never enlarged) so that its longer side is at most `side` pixels."""
     height, width = image.shape[:2]
     scale = min(1.0, side / max(height, width))
     return image if scale == 1.0 else resize(image, max(1, round(height * scale)), max(1, round(width * scale)))
 
-
-# ---------------------------------------------------------------------------------------------- PNG
 
 # Pixels. A cell is a card: image, two lines of text, a bar.
 SIDE, MARGIN, GAP, PADDING, TEXT = 184, 28, 14, 10, 56
@@ -106,7 +88,8 @@ def to_png(lines: Sequence[Line]) -> bytes:
     for number, line in enumerate(lines):
         top = MARGIN + number * (CELL_HEIGHT + GAP)
         _cell(page, MARGIN, top, line.query, line.name, "query", None)
-        _arrow(page, MARGIN + CELL_WIDTH + APART // 2, top + PADDING + SIDE // 2)
+        x, y = MARGIN + CELL_WIDTH + APART // 2, top + PADDING + SIDE // 2
+        ImageDraw.Draw(page).polygon([(x - 4, y - 8), (x + 5, y), (x - 4, y + 8)], PALE)  # an arrow
         for place, found in enumerate(line.found):
             left = MARGIN + CELL_WIDTH + APART + place * (CELL_WIDTH + GAP)
             _cell(page, left, top, decode(found.image), found.title, f"{found.score:.3f}", found.score)
@@ -115,9 +98,9 @@ def to_png(lines: Sequence[Line]) -> bytes:
     return file.getvalue()
 
 
-def _written(words: str) -> Image:
-    """The words on a card, as many as fit."""
-    font, lines = _font(36), textwrap.wrap(words, 18, max_lines=8, placeholder="...")
+def written(words: str) -> Image:
+    """The image of a query that is a text: the words on a card, as many as fit."""
+    font, lines = load_default(36), textwrap.wrap(words, 18, max_lines=8, placeholder="...")
     card = PIL.Image.new("RGB", (SHARP, SHARP), CARD)
     ImageDraw.Draw(card).multiline_text((SHARP / 2, SHARP / 2), "\n".join(lines), INK, font, "mm", align="center")
     return np.asarray(card)
@@ -128,11 +111,11 @@ def _cell(page: PIL.Image.Image, left: int, top: int, image: Image, title: str, 
     is_query = bar is None
     box = (left, top, left + CELL_WIDTH - 1, top + CELL_HEIGHT - 1)
     draw.rounded_rectangle(box, 8, CARD, ACCENT if is_query else EDGE, 3 if is_query else 1)
-    small = PIL.Image.fromarray(_fitted(image, SIDE))
+    small = PIL.Image.fromarray(fitted(image, SIDE))
     x, y = left + PADDING, top + PADDING
     page.paste(small, (x + (SIDE - small.width) // 2, y + (SIDE - small.height) // 2))
-    draw.text((x, y + SIDE + 8), _cut(title, _font(15)), INK, _font(15))
-    draw.text((x, y + SIDE + 29), below, ACCENT if is_query else PALE, _font(13))
+    draw.text((x, y + SIDE + 8), _cut(title), INK, load_default(15))
+    draw.text((x, y + SIDE + 29), below, ACCENT if is_query else PALE, load_default(13))
     if bar is not None:
         start, level = x + 44, y + SIDE + 36
         draw.rounded_rectangle((start, level, x + SIDE - 1, level + 4), 2, EDGE)
@@ -141,17 +124,9 @@ def _cell(page: PIL.Image.Image, left: int, top: int, image: Image, title: str, 
             draw.rounded_rectangle((start, level, end, level + 4), 2, ACCENT)
 
 
-def _arrow(page: PIL.Image.Image, x: int, y: int) -> None:
-    ImageDraw.Draw(page).polygon([(x - 4, y - 8), (x + 5, y), (x - 4, y + 8)], PALE)
-
-
-def _font(size: int) -> ImageFont.FreeTypeFont | ImageFont.ImageFont:
-    return ImageFont.load_default(size)  # part of Pillow, so that a sheet looks the same everywhere
-
-
-def _cut(text: str, font: ImageFont.FreeTypeFont | ImageFont.ImageFont) -> str:
+def _cut(text: str) -> str:
     """`text`, shortened in its middle where it is wider than a cell: ends tell file names apart."""
-    text = " ".join(text.split())
+    text, font = " ".join(text.split()), load_default(15)
     if font.getlength(text) <= SIDE:
         return text
     keep = len(text)
@@ -160,9 +135,6 @@ def _cut(text: str, font: ImageFont.FreeTypeFont | ImageFont.ImageFont) -> str:
     return shorter
 
 
-# ---------------------------------------------------------------------------------------------- HTML
-
-
 def to_html(lines: Sequence[Line]) -> str:
     """The sheet as an HTML document with all images inside it."""
-    return render("sheet.html", lines=[(line, encode_jpeg(_fitted(line.query, SHARP))) for line in lines])
+    return render("sheet.html", lines=[(line, encode_jpeg(fitted(line.query))) for line in lines])

@@ -31,20 +31,17 @@ class Rows(NamedTuple):
     codes: UInt8[np.ndarray, "G D"]
     center: Float32[np.ndarray, "D"]
     step: float
-    error: float
-    """The longest error."""
-    length: float
-    """The largest distance of a row from the center."""
+    error: float  # the longest
+    length: float  # the largest distance of a row from the center
 
 
 class Queries(NamedTuple):
-    """Queries as codes, and what turns a product of codes into a score."""
+    """Queries as codes; a score is at most `slack` from scale x product of codes + shift."""
 
     codes: Int8[np.ndarray, "D Q"]
     scale: Float32[np.ndarray, "Q"]
     shift: Float32[np.ndarray, "Q"]
     slack: Float32[np.ndarray, "Q"]
-    """A score is at most this far from scale x product + shift."""
 
 
 def code_rows(gallery: np.ndarray, fill: int, apply: Apply) -> Rows:
@@ -64,14 +61,11 @@ def code_rows(gallery: np.ndarray, fill: int, apply: Apply) -> Rows:
         steps = centered(first) * np.float32(1 / step)  # in steps, since squares of tiny numbers would vanish
         whole = np.rint(steps).clip(-ROW_LEVELS, ROW_LEVELS)
         codes[first : first + len(steps)] = whole + ZERO
-        return step * _longest(steps - whole), step * _longest(steps)
+        error, length = (math.sqrt(np.einsum("nd,nd->n", rows, rows).max()) for rows in (steps - whole, steps))
+        return step * error, step * length
 
     errors, lengths = zip(*apply(code, pieces), strict=True)
     return Rows(codes, center, step, max(errors), max(lengths))
-
-
-def _longest(vectors: np.ndarray) -> float:
-    return math.sqrt(np.einsum("nd,nd->n", vectors, vectors).max())
 
 
 def code_queries(queries: Float32[np.ndarray, "Q D"], rows: Rows) -> Queries:
@@ -100,15 +94,12 @@ def product(rows: UInt8[np.ndarray, "G D"], queries: Int8[np.ndarray, "D Q"]) ->
 @functools.cache
 def _session() -> Any:
     """One operator in ONNX Runtime: NumPy multiplies whole numbers a hundred times slower."""
-    from onnx import TensorProto, helper
+    from onnx import parser
 
-    shapes = {
-        "rows": (TensorProto.UINT8, ["G", "D"]),
-        "queries": (TensorProto.INT8, ["D", "Q"]),
-        "products": (TensorProto.INT32, ["G", "Q"]),
-    }
-    rows, queries, products = (helper.make_tensor_value_info(name, *shape) for name, shape in shapes.items())
-    node = helper.make_node("MatMulInteger", ["rows", "queries"], ["products"])
-    graph = helper.make_graph([node], "codes", [rows, queries], [products])
-    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 20)], ir_version=9)
+    model = parser.parse_model(
+        """<ir_version: 9, opset_import: ["" : 20]>
+        codes (uint8[G, D] rows, int8[D, Q] queries) => (int32[G, Q] products) {
+            products = MatMulInteger(rows, queries)
+        }"""
+    )
     return ort.session(model.SerializeToString(), threads=1)

@@ -64,12 +64,9 @@ def knn(
     Q x G scores nor a copy of the gallery is ever held: beside inputs and outputs, each thread needs about 32 MiB and
     (512 + 64 k) x D x 4 bytes; a large search once 32 MiB of codes, and ONNX Runtime's 30 MiB.
 
-    Args:
-        queries: What to search for.
-        gallery: What to search in.
-        k: How many rows to find, at least 1; the gallery's rows are the most.
-        exclude: Gallery rows that must not be found by a query (itself, its group); -1 stands for none.
-        largest: The gallery's largest absolute number, if that is known; else the whole gallery is looked through.
+    `k` is at least 1; the gallery's rows are the most. `exclude` holds gallery rows that must not be found by a query
+    (itself, its group); -1 stands for none. `largest` is the gallery's largest absolute number, if that is known; else
+    the whole gallery is looked through.
 
     Returns:
         Scores, falling, and the rows they belong to, min(k, G) a query; score -inf and row -1 where `exclude` leaves
@@ -83,17 +80,18 @@ def knn(
     scores = np.full((len(queries), k), -np.inf, np.float32)
     rows = np.full((len(queries), k), -1, np.int64)
     if exclude is not None:
-        exclude = exclude.astype(np.int64, copy=False).reshape(
-            len(queries), exclude.shape[1] if exclude.ndim == 2 else 1
-        )
+        exclude = (exclude[:, None] if exclude.ndim == 1 else exclude).astype(np.int64, copy=False)
     with _mapper(len(queries) * len(gallery) * queries.shape[1]) as apply:
-        plan = _plan(queries, gallery, k, _check_numbers(queries, gallery, apply, largest))
+        largest = _largest(gallery, "gallery", apply) if largest is None else largest
+        # |score| <= D x max|q| x max|g|: below float32's end, no score can become infinite or NaN.
+        if _largest(queries, "queries", apply) * largest * queries.shape[1] > FINITE:
+            raise ValueError("the vectors are so long that their inner products could overflow float32")
+        plan = _plan(queries, gallery, k, largest)
         firsts, panels = range(0, len(queries), plan.step), range(0, len(gallery), plan.panel)
         # Codes serve one panel, and all its queries: only then do they pay for themselves, and take little memory.
         for group in ([start] for start in panels) if plan.way == "codes" else [panels]:
-            code = None
-            if plan.way == "codes":
-                code = codes.code_rows(gallery[group[0] : group[0] + plan.panel], CHUNK, apply)
+            coded = gallery[group[0] : group[0] + plan.panel] if plan.way == "codes" else None
+            code = None if coded is None else codes.code_rows(coded, CHUNK, apply)
 
             def task(place: tuple[int, int], code: codes.Rows | None = code) -> Part:
                 asked = slice(place[0], place[0] + plan.step)
@@ -116,20 +114,15 @@ def knn(
 class Plan(NamedTuple):
     """How a search is cut up."""
 
-    step: int
-    """Queries of one task."""
-    panel: int
-    """Gallery rows of one task."""
+    step: int  # queries of one task
+    panel: int  # gallery rows of one task
     block: int
-    way: Literal["direct", "float32", "codes"]
-    """One for all tasks: two ways may round differently, and then equal rows would not tie."""
+    way: Literal["direct", "float32", "codes"]  # for all tasks: two may round differently; equal rows would not tie
 
 
 def _plan(queries: np.ndarray, gallery: np.ndarray, k: int, largest: float) -> Plan:
-    """For a gallery whose largest number is known."""
     width = queries.shape[1]
-    # Equal shares for the cores.
-    tasks = -(-max(1, len(queries)) // (QUERIES * cores())) * cores()
+    tasks = -(-max(1, len(queries)) // (QUERIES * cores())) * cores()  # equal shares for the cores
     step = max(FEW, -(-len(queries) // tasks))
     block = BLOCK if k <= LARGE_K and len(gallery) >= SMALL_GALLERY else SMALL_BLOCK
     size = min(len(gallery), PANEL)
@@ -148,15 +141,6 @@ def _check_sizes(queries: np.ndarray, gallery: np.ndarray, k: int, exclude: np.n
         raise ValueError(f"k is {k}, and at least 1 is needed")
     if exclude is not None and (exclude.ndim not in (1, 2) or len(exclude) != len(queries)):
         raise ValueError(f"exclude {exclude.shape} has not one row for each of {len(queries)} queries")
-
-
-def _check_numbers(queries: np.ndarray, gallery: np.ndarray, apply: codes.Apply, largest: float | None) -> float:
-    """The gallery's largest absolute number, which may be known already."""
-    largest = _largest(gallery, "gallery", apply) if largest is None else largest
-    # |score| <= D x max|q| x max|g|: below float32's end, no score can become infinite or NaN.
-    if _largest(queries, "queries", apply) * largest * queries.shape[1] > FINITE:
-        raise ValueError("the vectors are so long that their inner products could overflow float32")
-    return largest
 
 
 def _largest(vectors: np.ndarray, name: str, apply: codes.Apply) -> float:
@@ -293,32 +277,20 @@ def _maxima(
     queries: np.ndarray, gallery: np.ndarray, block: int, pairs: Pairs, code: codes.Rows | None
 ) -> tuple[np.ndarray, np.ndarray]:
     """The largest score of every block of gallery rows, [queries, blocks], and how far off a query's may be."""
+    never: float | int = -np.inf if code is None else NEVER
+    maxima = np.empty((-(-len(gallery) // block), len(queries)), np.dtype("float32" if code is None else "int32"))
     if code is None:
         buffer = np.empty((CHUNK, len(queries)), np.float32)
         products = (
             (first, count, np.matmul(rows, queries.T, out=buffer[: len(rows)]))
             for first, count, rows in _chunks(gallery)
         )
-        maxima = np.empty((-(-len(gallery) // block), len(queries)), np.float32)
-        _block_maxima(products, maxima, block, pairs, -np.inf)
-        return np.ascontiguousarray(maxima.T), np.zeros(len(queries), np.float32)
-    asked = codes.code_queries(queries, code)
-    products = (
-        (first, min(CHUNK, len(gallery) - first), codes.product(code.codes[first : first + CHUNK], asked.codes))
-        for first in range(0, len(gallery), CHUNK)
-    )
-    whole = np.empty((-(-len(gallery) // block), len(queries)), np.int32)
-    _block_maxima(products, whole, block, pairs, NEVER)
-    whole = np.ascontiguousarray(whole.T)
-    maxima = whole * asked.scale[:, None] + asked.shift[:, None]
-    maxima[whole == NEVER] = -np.inf
-    return maxima, asked.slack
-
-
-def _block_maxima(
-    products: Iterator[tuple[int, int, np.ndarray]], maxima: np.ndarray, block: int, pairs: Pairs, never: float | int
-) -> None:
-    """Fill maxima [blocks, queries] from chunks: the first row, how many rows, and their products with the queries."""
+    else:
+        asked = codes.code_queries(queries, code)
+        products = (
+            (first, min(CHUNK, len(gallery) - first), codes.product(code.codes[first : first + CHUNK], asked.codes))
+            for first in range(0, len(gallery), CHUNK)
+        )
     for first, count, scores in products:
         scores[count:] = never
         low, high = np.searchsorted(pairs.row, [first, first + count])
@@ -326,6 +298,12 @@ def _block_maxima(
         mine = maxima[first // block : -(-(first + count) // block)]
         groups = scores[: len(mine) * block].reshape(len(mine), block, scores.shape[1])
         np.maximum.reduce(groups, axis=1, out=mine)
+    maxima = np.ascontiguousarray(maxima.T)
+    if code is None:
+        return maxima, np.zeros(len(queries), np.float32)
+    estimates = maxima * asked.scale[:, None] + asked.shift[:, None]
+    estimates[maxima == NEVER] = -np.inf
+    return estimates, asked.slack
 
 
 def _scores_of(

@@ -13,7 +13,7 @@ from lookalike.core.shapes import Ids
 from lookalike.data.collection import SCHEMA, Collection, is_vector
 from lookalike.search.exact import knn
 
-SHOWN = ("source", "label", "domain")
+Exclude = Int64[np.ndarray, "Q"] | Int64[np.ndarray, "Q E"] | None
 
 
 @dataclass(frozen=True, eq=False)
@@ -24,8 +24,7 @@ class Matches:
     """
 
     ids: Int64[np.ndarray, "Q k"]
-    scores: Float32[np.ndarray, "Q k"]
-    """Cosine, -1 to 1."""
+    scores: Float32[np.ndarray, "Q k"]  # cosine, -1 to 1
     collection: Collection
 
     def __len__(self) -> int:
@@ -35,7 +34,7 @@ class Matches:
         """The matches of one query: id, score, source, label, domain, and the further columns of the source."""
         schema = self.collection.schema
         added = [field.name for field in schema if field.name not in SCHEMA.names and not is_vector(field)]
-        rows = self._take(query, ["id", *SHOWN, *added])
+        rows = self._take(query, ["id", "source", "label", "domain", *added])
         return [
             {"id": row.pop("id"), "score": float(s), **row} for s, row in zip(self.scores[query], rows, strict=False)
         ]
@@ -55,17 +54,13 @@ class Index(Protocol):
 
     @staticmethod
     def open(path: str | Path, column: str | None = None) -> "ExactIndex":
-        """The exact index over a column of the collection at `path`; see `ExactIndex.open`."""
+        """The exact index over a column of the collection at `path`."""
         return ExactIndex.open(path, column)
 
     def query(
-        self,
-        vectors: Float[np.ndarray, "Q D"],
-        k: int,
-        where: str | None = None,
-        exclude: Int64[np.ndarray, "Q"] | Int64[np.ndarray, "Q E"] | None = None,
+        self, vectors: Float[np.ndarray, "Q D"], k: int, where: str | None = None, exclude: Exclude = None
     ) -> Matches:
-        """The k nearest rows of every vector; see `ExactIndex.query`. An approximate index may miss some."""
+        """The k nearest rows of every vector. An approximate index may miss some."""
         ...
 
 
@@ -74,21 +69,16 @@ class ExactIndex:
     """All vectors of a collection, in memory: an `Index` that misses nothing."""
 
     collection: Collection
-    column: str
-    """Name of the vectors' column, which tells the encoder that made them."""
+    column: str  # of the vectors; its name tells the encoder that made them
     ids: Ids
-    vectors: Float32[np.ndarray, "N D"]
-    """At unit length."""
+    vectors: Float32[np.ndarray, "N D"]  # at unit length
 
     @classmethod
     def open(cls, path: str | Path, column: str | None = None) -> "ExactIndex":
-        """The index over a column of the collection at `path`.
+        """The index over a column; without a name, the one noted in the card, or the only one of embeddings.
 
-        Without a `column` it is the one that `lookalike index` noted in the card, or the only one of embeddings.
         Rows without a vector, or with one that is not finite, are left out: `len(collection) - len(index)` of them.
-
-        Raises:
-            CollectionError: It is no collection, or lacks the column, or no row has a vector yet.
+        CollectionError if it is no collection, or lacks the column, or no row has a vector yet.
         """
         collection = Collection.open(path)
         column = column or _column(collection)
@@ -109,11 +99,7 @@ class ExactIndex:
         return len(self.ids)
 
     def query(
-        self,
-        vectors: Float[np.ndarray, "Q D"],
-        k: int,
-        where: str | None = None,
-        exclude: Int64[np.ndarray, "Q"] | Int64[np.ndarray, "Q E"] | None = None,
+        self, vectors: Float[np.ndarray, "Q D"], k: int, where: str | None = None, exclude: Exclude = None
     ) -> Matches:
         """The k nearest rows of every vector, by cosine; ties to the lower id.
 
@@ -121,13 +107,8 @@ class ExactIndex:
             vectors: Of the queries, from the encoder that made the column; any length.
             k: How many rows to find.
             where: Condition that a row must meet (`domain = 'cars' AND price < 10`). It is applied before the
-                search, so that k rows are found if as many meet it.
+                search, so that k rows are found if as many meet it; CollectionError if it can't be understood.
             exclude: Ids that a query must not find; -1 stands for none.
-
-        Raises:
-            UsageError: The vectors are no matrix, or of another width than the column, or hold a number that is not
-                finite.
-            CollectionError: The condition can't be understood.
         """
         width = self.vectors.shape[1]
         if vectors.ndim != 2:
@@ -143,19 +124,13 @@ class ExactIndex:
         if where is not None:
             meet = np.isin(known, self.collection.table(["id"], where)["id"].to_numpy())
             known, gallery = known[meet], gallery[meet]
-        excluded = None if exclude is None else _within(known, exclude)
-        scores, rows = knn(l2_normalize(vectors), gallery, k, excluded, largest=1.0)
-        ids = np.where(rows >= 0, np.append(known, -1)[rows], -1)
+        known = np.append(known, -1)  # which is at -1, too
+        if exclude is not None:  # ids to rows of the gallery
+            places = np.searchsorted(known[:-1], exclude)
+            exclude = np.where(known[places] == exclude, places, -1)
+        scores, rows = knn(l2_normalize(vectors), gallery, k, exclude, largest=1.0)
         cosines = np.where(rows >= 0, scores.clip(-1, 1), scores)  # rounding leads beyond 1
-        return Matches(ids, cosines, self.collection)
-
-
-def _within(known: np.ndarray, wanted: np.ndarray) -> np.ndarray:
-    """Where `wanted` stand in the rising `known`; -1 for those that don't."""
-    if len(known) == 0:
-        return np.full(wanted.shape, -1, np.int64)
-    places = np.minimum(np.searchsorted(known, wanted), len(known) - 1)
-    return np.where(known[places] == wanted, places, -1)
+        return Matches(known[rows], cosines, self.collection)
 
 
 def _column(collection: Collection) -> str:
@@ -166,10 +141,8 @@ def _column(collection: Collection) -> str:
     made = [name for name in collection.columns if name.startswith("embedding_")]
     if len(made) == 1:
         return made[0]
-    path = collection.path
+    path, several = collection.path, f"embeddings of {len(made)} encoders, and none is noted as the one to search with"
     raise CollectionError(
-        f"`{path}` has no embeddings to search."
-        if not made
-        else f"`{path}` has embeddings of {len(made)} encoders, and none is noted as the one to search with.",
+        f"`{path}` has {several if made else 'no embeddings to search'}.",
         hint=f"lookalike index {path} --model MODEL --out {path}",
     )
