@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from lookalike.data.collection import Collection
     from lookalike.encoders.encoder import Encoder
     from lookalike.training.config import TrainConfig
-    from lookalike.training.scores import Evaluate
+    from lookalike.training.loop import Evaluate
 
 _BATCH = 64  # images in one call of the tower
 
