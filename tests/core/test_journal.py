@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from lookalike.core import journal
-from lookalike.core.journal import Journal, note, progress, shown, table
+from lookalike.core.journal import Journal, Progress, note, shown, table
 
 
 class Terminal(io.StringIO):
@@ -67,7 +67,7 @@ def test_a_new_run_starts_an_empty_journal(tmp_path: Path) -> None:
 def test_progress_tells_rate_and_time_left_five_times_a_second(clock: Clock, monkeypatch: pytest.MonkeyPatch) -> None:
     screen = Terminal()
     monkeypatch.setattr("sys.stderr", screen)
-    with progress("embed", "images", 1000, done=200) as bar:
+    with Progress("embed", "images", 1000, done=200) as bar:
         clock.now += 0.1
         bar.advance(10)
         assert screen.getvalue() == ""
@@ -81,7 +81,7 @@ def test_progress_tells_rate_and_time_left_five_times_a_second(clock: Clock, mon
 
 
 def test_progress_is_rare_where_no_one_looks(clock: Clock, capsys: pytest.CaptureFixture[str]) -> None:
-    with progress("prepare", "images") as bar:
+    with Progress("prepare", "images") as bar:
         for _ in range(25):
             clock.now += 1.0
             bar.advance(10)
@@ -90,14 +90,14 @@ def test_progress_is_rare_where_no_one_looks(clock: Clock, capsys: pytest.Captur
 
 
 def test_progress_over_hours(clock: Clock, capsys: pytest.CaptureFixture[str]) -> None:
-    with progress("embed", "images", 1_000_000) as bar:
+    with Progress("embed", "images", 1_000_000) as bar:
         clock.now += 100
         bar.advance(10_000)
     assert "embed 10,000/1,000,000 images, 100.0 images/s, 2:45:00 left" in capsys.readouterr().err
 
 
 def test_no_progress_is_no_words(clock: Clock, capsys: pytest.CaptureFixture[str]) -> None:
-    with progress("embed", "images", 10, done=10):
+    with Progress("embed", "images", 10, done=10):
         clock.now += 100
     assert capsys.readouterr().err == ""
 

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from lookalike.core.arrays import l2_normalize
+from lookalike.core.shapes import l2_normalize
 from lookalike.evaluation import trials
 from lookalike.evaluation.metrics import METRICS, Metric, average_precision_at
 from lookalike.evaluation.trials import Same, Trial

@@ -6,8 +6,8 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from lookalike.core.arrays import l2_normalize
 from lookalike.core.errors import CollectionError, UsageError
+from lookalike.core.shapes import l2_normalize
 from lookalike.data.collection import SCHEMA, Collection
 from lookalike.search import exact
 from lookalike.search.exact import knn

@@ -14,8 +14,8 @@ import PIL.Image
 import pytest
 
 import lookalike
-from lookalike.core.arrays import l2_normalize
 from lookalike.core.errors import EncoderError, ImageError, SourceError, UsageError
+from lookalike.core.shapes import l2_normalize
 from lookalike.encoders.directory import write_model
 from lookalike.vectors.runtime import Embedder, accelerated, load, prepared
 

@@ -20,8 +20,6 @@ from lookalike import __version__
 from lookalike.core.errors import LookalikeError, UsageError
 from lookalike.core.journal import note
 
-__all__ = ["COMMANDS", "dispatch", "main", "run"]
-
 COMMANDS = {
     "prepare": "turn folders and tables of images into a collection",
     "pull": "turn published weights into a model directory",
@@ -38,8 +36,7 @@ COMMANDS = {
 }
 """verb -> one line of help; each is a module of this room."""
 
-_GO_ON = ("prepare", "pull", "train", "embed", "evaluate", "index", "demo")
-"""Verbs that keep what they have done when they are interrupted."""
+_GO_ON = ("prepare", "pull", "train", "embed", "evaluate", "index", "demo")  # keep what they did when interrupted
 
 _MENDABLE = {
     errno.EACCES: "`{}` can't be opened: permission is denied.\n\nhint: `ls -ld` says who may read it",
@@ -65,11 +62,7 @@ def run() -> None:
 
 
 def main(argv: list[str]) -> int:
-    """Do what `argv` says and return the exit code.
-
-    0 done; 2 for what the user can mend, said in one sentence and a hint; 130 interrupted. A bug of ours keeps
-    its traceback, which ends the process with 1.
-    """
+    """Do what `argv` says and return the exit code; a bug of ours keeps its traceback, which makes it 1."""
     told: list[int] = []
     try:
         with _interruptible(told):
@@ -102,28 +95,27 @@ def main(argv: list[str]) -> int:
 
 
 def dispatch(argv: list[str]) -> None:
-    """Do what `argv` says; errors pass through. What `main` does without exit codes and signals."""
+    """What `main` does, without exit codes and signals; errors pass through."""
     verb, *rest = argv or [""]
     if verb in ("-h", "--help"):
         print(_HELP.format(verbs="\n".join(f"  {verb:<9} {line}" for verb, line in COMMANDS.items())))
-    elif verb == "--version":
+        return
+    if verb == "--version":
         print(f"lookalike {__version__}")
-    elif verb in COMMANDS:
-        module = import_module(f"lookalike.commands.{verb}")
-        if hasattr(module, "configure"):
-            config = module.configure(rest)
-        else:
-            from inspect import getdoc
+        return
+    from inspect import getdoc
 
-            from lookalike.core.config import parse
+    from lookalike.core.config import did_you_mean, parse
 
-            config = parse(module.Config, rest, prog=f"lookalike {verb}", description=getdoc(module.Config) or "")
-        module.main(config)
-    else:
-        from lookalike.core.config import did_you_mean
-
+    if verb not in COMMANDS:
         wrong = f"Unknown verb `{verb}`.{did_you_mean(verb, COMMANDS)}" if verb else "A verb is missing."
         raise UsageError(wrong, hint="`lookalike --help` lists them")
+    module = import_module(f"lookalike.commands.{verb}")
+    if hasattr(module, "configure"):
+        config = module.configure(rest)
+    else:
+        config = parse(module.Config, rest, prog=f"lookalike {verb}", description=getdoc(module.Config) or "")
+    module.main(config)
 
 
 @contextmanager

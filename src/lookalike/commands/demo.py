@@ -2,27 +2,24 @@
 
 from __future__ import annotations
 
-import contextlib
 import io
 import json
 import time
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, redirect_stdout
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from lookalike.core.config import option
 from lookalike.core.errors import StorageError
-from lookalike.core.files import kind_of, write_bytes, write_json
+from lookalike.core.files import read_json, refuse_unless, write_bytes, write_json
 from lookalike.core.journal import note, read_metrics
 
 if TYPE_CHECKING:
-    from lookalike.demo.page import Example, Page, Score
+    from lookalike.demo.page import Example, Score
     from lookalike.encoders.encoder import Encoder
 
-_MARK = "demo.json"
-"""Says that a directory is a demonstration's, and of which options, so that the same command may go on in it."""
 _QUERIES = 8
 _FOUND = 5
 _OWN = (
@@ -52,8 +49,12 @@ class Config:
 
 def main(config: Config) -> None:
     """The whole way: draw, prepare, train, evaluate, index, search, tell."""
+    import numpy as np
+
+    from lookalike.data.collection import Collection
     from lookalike.demo.draw import draw
-    from lookalike.demo.page import to_html
+    from lookalike.demo.page import Page, histogram, to_html
+    from lookalike.imaging.decode import decode
 
     out, steps = Path(config.out), list[tuple[str, str, float]]()
     _occupy(out, {"products": config.products, "views": config.views})
@@ -64,42 +65,6 @@ def main(config: Config) -> None:
     if config.images_only:
         print(table)
         return
-    page = out / "index.html"
-    write_bytes(page, to_html(_told(out, table, steps)).encode())
-    note(f"\nThe page is `{page}`: open it in a browser. The same with a folder of your own photos:\n")
-    print("\n".join(_OWN))
-
-
-def _occupy(out: Path, options: dict[str, int]) -> None:
-    """Make `out` this demonstration's, or go on in it; StorageError if it is something else."""
-    mark = out / _MARK
-    found = json.loads(mark.read_text()) if mark.exists() else None
-    if found is None and kind_of(out) not in ("missing", "empty"):
-        raise StorageError(
-            f"`{out}` exists and is something else, so no demonstration is written there.", hint="give another `--out`"
-        )
-    if found not in (None, options):
-        raise StorageError(f"`{out}` holds a demonstration of {found}, not of {options}.", hint="give another `--out`")
-    write_json(mark, options)
-
-
-@contextmanager
-def _step(steps: list[tuple[str, str, float]], command: str, words: str) -> Iterator[None]:
-    """Say the command as it begins, and keep its seconds."""
-    note(f"\n$ {command}")
-    begun = time.monotonic()
-    yield
-    steps.append((command, words, time.monotonic() - begun))
-
-
-def _told(out: Path, table: Path, steps: list[tuple[str, str, float]]) -> Page:
-    """All steps after the drawing, and what they found."""
-    import numpy as np
-
-    from lookalike.data.collection import Collection
-    from lookalike.demo.page import Page, histogram
-    from lookalike.imaging.decode import decode
-
     coll, run, model = str(out / "collection"), str(out / "run"), str(out / "run" / "model")
     untrained, vectors = str(out / "untrained"), str(out / "histogram.npy")
     with _step(steps, f"lookalike prepare {table} --out {coll}", "stored the images in a collection"):
@@ -122,7 +87,7 @@ def _told(out: Path, table: Path, steps: list[tuple[str, str, float]]) -> Page:
     labels = rows["label"].to_pylist()
     seen = {label for label, split in zip(labels, rows["split"].to_pylist(), strict=True) if split == "train"}
     lines = [line for line in read_metrics(run) if line.get("encoder") in ("untouched", "trained")]
-    return Page(
+    page = Page(
         images=len(rows),
         products=len(set(labels)),
         unseen=len(set(labels) - seen),
@@ -132,6 +97,29 @@ def _told(out: Path, table: Path, steps: list[tuple[str, str, float]]) -> Page:
         seconds=steps,
         own=_OWN,
     )
+    file = out / "index.html"
+    write_bytes(file, to_html(page).encode())
+    note(f"\nThe page is `{file}`: open it in a browser. The same with a folder of your own photos:\n")
+    print("\n".join(_OWN))
+
+
+def _occupy(out: Path, options: dict[str, int]) -> None:
+    """Make `out` this demonstration's, or go on in it; StorageError if it is something else."""
+    mark = out / "demo.json"
+    if not mark.exists():
+        refuse_unless(out, ("missing", "empty"), "demonstration")
+    elif (found := read_json(mark)) != options:
+        raise StorageError(f"`{out}` holds a demonstration of {found}, not of {options}.", hint="give another `--out`")
+    write_json(mark, options)
+
+
+@contextmanager
+def _step(steps: list[tuple[str, str, float]], command: str, words: str) -> Iterator[None]:
+    """Say the command as it begins, and keep its seconds."""
+    note(f"\n$ {command}")
+    begun = time.monotonic()
+    yield
+    steps.append((command, words, time.monotonic() - begun))
 
 
 def _data(*argv: str) -> str:
@@ -139,7 +127,7 @@ def _data(*argv: str) -> str:
     from lookalike.commands import dispatch
 
     out = io.StringIO()
-    with contextlib.redirect_stdout(out):
+    with redirect_stdout(out):
         dispatch([*argv])
     return out.getvalue().rstrip("\n")
 

@@ -26,17 +26,17 @@ class Config:
 
 def main(config: Config) -> None:
     """Print the report on stdout: machine, devices, libraries, and what is missing with the command that brings it."""
-    backend, devices, trouble = _devices()
+    backend, devices, missing = _devices()
     libraries = _libraries()
     machine = {
         "lookalike": metadata.version("lookalike"),
         "python": platform.python_version(),
         "system": f"{platform.system()} {platform.machine()}",
         "cores": cores(),
-        "memory": _size(_memory()),
+        "memory": _size(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")),
         "backend": backend,
     }
-    missing = trouble + _missing(libraries) + _idle_hardware(backend)
+    missing += _missing(libraries, backend)
     if config.json:
         print(json_text({"machine": machine, "devices": devices, "libraries": libraries, "missing": missing}))
         return
@@ -79,30 +79,17 @@ def _libraries() -> list[dict[str, Any]]:
     return list(found.values())
 
 
-def _missing(libraries: list[dict[str, Any]]) -> list[dict[str, str]]:
+def _missing(libraries: list[dict[str, Any]], backend: str) -> list[dict[str, str]]:
+    """Libraries that are not there, and accelerators that the system shows and JAX does not use."""
     found = []
     for name, extra in ((library["name"], library["for"]) for library in libraries if library["version"] is None):
         words, option = ("", "") if extra == "base" else (f" (optional, extra `{extra}`)", f"[{extra}]")
         found.append({"what": f"{name} is missing{words}", "command": f"{_PIP} 'lookalike{option}'"})
+    for extra, name, place in (("gpu", "an NVIDIA GPU", "/dev/nvidia0"), ("tpu", "a TPU", "/dev/accel0")):
+        if backend != extra and Path(place).exists():
+            what = f"There is {name} that JAX does not use"
+            found.append({"what": what, "command": f"{_PIP} 'lookalike[{extra}]'"})
     return found
-
-
-def _idle_hardware(backend: str) -> list[dict[str, str]]:
-    """Accelerators that the system shows and JAX does not use."""
-    known = (("gpu", "an NVIDIA GPU", "/dev/nvidia0"), ("tpu", "a TPU", "/dev/accel0"))
-    return [
-        {"what": f"There is {name} that JAX does not use", "command": f"{_PIP} 'lookalike[{extra}]'"}
-        for extra, name, place in known
-        if backend != extra and Path(place).exists()
-    ]
-
-
-def _memory() -> int | None:
-    """The machine's memory in bytes, where the system tells it."""
-    try:
-        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    except (ValueError, OSError, AttributeError):
-        return None
 
 
 def _size(size: int | None) -> str:

@@ -10,9 +10,7 @@ from lookalike.core.errors import UsageError
 from lookalike.core.files import json_text, write_json
 
 if TYPE_CHECKING:
-    from lookalike.core.shapes import Vectors
     from lookalike.data.collection import Collection
-    from lookalike.vectors.runtime import Embedder
 
 
 @dataclass(frozen=True)
@@ -44,6 +42,7 @@ def main(config: Config) -> None:
     """Measure, and print the report."""
     from lookalike.data.collection import Collection
     from lookalike.evaluation.protocols import Roles, evaluate
+    from lookalike.vectors.column import ensure_embeddings
     from lookalike.vectors.runtime import load
 
     if len(config.places) != (2 if config.embeddings is None else 1):
@@ -58,11 +57,12 @@ def main(config: Config) -> None:
     if config.text is not None:
         document, words = _by_text(config.text, config, model, collection)
     else:
-        if model is None:
-            vectors, fingerprint = _read_vectors(config.embeddings or ""), None
+        embedder = load(model) if model else None
+        if embedder:
+            vectors = collection.vectors(ensure_embeddings(embedder, collection).column)[1]
         else:
-            embedder = load(model)
-            vectors, fingerprint = _embedded(embedder, collection), embedder.fingerprint
+            vectors = _read_vectors(config.embeddings or "")
+        fingerprint = embedder.fingerprint if embedder else None
         report = evaluate(vectors, collection, config.split, config.protocol, model=fingerprint)
         document, words = report.to_json(), report.table()
     if config.json == "-":
@@ -76,7 +76,7 @@ def main(config: Config) -> None:
 def _by_text(template: str, config: Config, model: str | None, collection: "Collection") -> tuple[dict[str, Any], str]:
     """What class names find, through the projection and, where there is one, without it: as a document and in words."""
     from lookalike.evaluation.zero_shot import Classes, evaluate_texts
-    from lookalike.vectors.column import ensure_features
+    from lookalike.vectors.column import ensure_embeddings, ensure_features
     from lookalike.vectors.runtime import combine, load
     from lookalike.vectors.text import load_text
 
@@ -88,7 +88,7 @@ def _by_text(template: str, config: Config, model: str | None, collection: "Coll
     texts, image = classes.texts(template), load(model)
     words = load_text(model, image)
     measured = partial(evaluate_texts, classes=classes, split=config.split, protocol=config.protocol, template=template)
-    vectors = _embedded(image, collection)
+    vectors = collection.vectors(ensure_embeddings(image, collection).column)[1]
     report = measured(words.embed(texts), vectors, model=image.fingerprint, collection=collection)
     document = {**report.to_json(), "template": template, "unprojected": None}
     if image.config.projection.kind == "identity":
@@ -97,21 +97,12 @@ def _by_text(template: str, config: Config, model: str | None, collection: "Coll
     features = combine(*(collection.vectors(name)[1] for name in names))
     before = measured(words.features(texts), features, model=image.features_fingerprint, collection=collection)
     costs = "  ".join(f"{name} {report.metrics[name] - before.metrics[name]:+.4f}" for name in report.metrics)
-    parts = [
-        f"through the projection to {image.dimension} numbers",
-        report.table(),
-        f"\nbefore it, {features.shape[1]} numbers",
-        before.table(),
-        f"\nwhat the projection changes, mean over domains: {costs}",
-    ]
-    return document | {"unprojected": before.to_json()}, "\n".join(parts)
-
-
-def _embedded(embedder: "Embedder", collection: "Collection") -> "Vectors":
-    """The encoder's embeddings of every row, made first where they are missing."""
-    from lookalike.vectors.column import ensure_embeddings
-
-    return collection.vectors(ensure_embeddings(embedder, collection).column)[1]
+    told = (
+        f"through the projection to {image.dimension} numbers\n{report.table()}\n\n"
+        f"before it, {features.shape[1]} numbers\n{before.table()}\n\n"
+        f"what the projection changes, mean over domains: {costs}"
+    )
+    return document | {"unprojected": before.to_json()}, told
 
 
 def _read_vectors(path: str) -> Any:

@@ -44,8 +44,7 @@ def main(config: Config) -> None:
         follow(Collection.open(config.source), config.out, "index")
     collection = Collection.open(config.out)
     column, new = ensure_embeddings(embedder, collection)
-    path = str(Path(config.model).absolute())
-    entry = {"path": path, "fingerprint": embedder.fingerprint, "column": column}
+    entry = {"path": str(Path(config.model).absolute()), "fingerprint": embedder.fingerprint, "column": column}
     if collection.card.get("model") != entry:
         with collection.locked("index"):
             collection.update_card({"model": entry})

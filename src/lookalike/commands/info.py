@@ -1,7 +1,6 @@
 """lookalike info: what a directory of ours holds, whichever kind it is."""
 
 import contextlib
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -24,17 +23,18 @@ class Config:
 
 def main(config: Config) -> None:
     """Print what lies at `config.path`; UsageError if it is nothing of ours."""
-    told: dict[str, Callable[[str], dict[str, Any]]] = {"collection": _collection, "encoder": _encoder, "run": _run}
-    told["export"] = lambda _: {}
+    told = {"collection": _collection, "encoder": _encoder, "run": _run, "export": _export}
     path, kind = config.path, kind_of(config.path)
     if kind not in told:
         raise UsageError(
             f"{found_at(path)}; expected a collection, a model directory, a run or an export.",
             hint="they are made by `lookalike prepare`, `pull`, `train` and `export`",
         )
-    facts = {"kind": kind, "path": path, "bytes": _bytes(path), **told[kind](path)}
-    if kind in ("encoder", "export"):
-        facts["card"] = read_card(path)
+    size = 0
+    for file in Path(path).rglob("*"):
+        with contextlib.suppress(OSError):  # a writer has removed it meanwhile
+            size += file.stat().st_size if file.is_file() else 0
+    facts = {"kind": kind, "path": path, "bytes": size, **told[kind](path)}
     print(json_text(facts) if config.json else _text(facts))
 
 
@@ -46,7 +46,10 @@ def _collection(path: str) -> dict[str, Any]:
     counts = groups.aggregate([([], "count_all"), ("label", "count_distinct")]).to_pylist()
     counts.sort(key=lambda count: (count["domain"] or "", count["split"] or ""))
     named = {"domain": "domain", "split": "split", "images": "count_all", "classes": "label_count_distinct"}
-    errors = collection.errors()
+    errors, columns = collection.errors(), []
+    for field in collection.schema:
+        empty = len(collection.table(["id"], f"`{field.name}` IS NULL")) if field.nullable else 0
+        columns.append({"column": field.name, "type": str(field.type), "empty": empty})
     return {
         "rows": len(collection),
         "errors": len(errors),
@@ -54,14 +57,9 @@ def _collection(path: str) -> dict[str, Any]:
         "fingerprint": collection.fingerprint,
         "model": collection.card.get("model"),
         "counts": [{name: count[key] for name, key in named.items()} for count in counts],
-        "columns": [{"column": f.name, "type": str(f.type), "empty": _empty(collection, f)} for f in collection.schema],
+        "columns": columns,
         "first_errors": errors.select(["source", "reason"]).slice(0, 5).to_pylist(),
     }
-
-
-def _empty(collection: Any, field: Any) -> int:
-    """How many rows have no value in the column `field`."""
-    return len(collection.table(["id"], f"`{field.name}` IS NULL")) if field.nullable else 0
 
 
 def _encoder(path: str) -> dict[str, Any]:
@@ -79,6 +77,7 @@ def _encoder(path: str) -> dict[str, Any]:
         "dimension": config.projection.dimension,
         "config": to_json(config),
         "text": None if text is None else {"image": text.image, **to_json(text.config)},
+        **_export(path),
     }
 
 
@@ -95,12 +94,8 @@ def _run(path: str) -> dict[str, Any]:
     }
 
 
-def _bytes(path: str) -> int:
-    size = 0
-    for file in Path(path).rglob("*"):
-        with contextlib.suppress(OSError):  # a writer has removed it meanwhile
-            size += file.stat().st_size if file.is_file() else 0
-    return size
+def _export(path: str) -> dict[str, Any]:
+    return {"card": read_card(path)}
 
 
 def _text(facts: dict[str, Any]) -> str:

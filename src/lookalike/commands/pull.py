@@ -16,8 +16,6 @@ if TYPE_CHECKING:
     Parts = tuple[EncoderConfig, Tensors]
 
 Card = dict[str, Any]
-LARGEST = 4096.0
-"""Side in pixels of the largest input that can be asked for: of a ViT-B/16 it has 65,536 patches."""
 
 
 @dataclass(frozen=True)
@@ -57,7 +55,7 @@ class Config:
     """Take the text tower along where there is one, for `lookalike search --text`."""
 
     def __post_init__(self) -> None:
-        in_range(self, 1.0, LARGEST, "size", "stride")
+        in_range(self, 1.0, 4096.0, "size", "stride")  # of a ViT-B/16 the largest has 65,536 patches
 
 
 def main(config: Config) -> None:
@@ -82,7 +80,6 @@ def main(config: Config) -> None:
 
 
 def _pull(config: Config) -> None:
-    """Read, adapt, write."""
     from lookalike.encoders.directory import write_model
     from lookalike.published.fit import adapt
     from lookalike.towers.programs.declare import parameters
@@ -91,11 +88,11 @@ def _pull(config: Config) -> None:
     encoder, tensors, own = _read(path, config.size, config.stride)
     published, card = (encoder, tensors), card | own
     encoder = _prepared(config.preprocessing, encoder, card, path)
-    asked = {name: getattr(config, name) for name in ("size", "stride", "layer", "pooling", "features")}
-    if asked := {name: value for name, value in asked.items() if value is not None}:
+    options = ("size", "stride", "layer", "pooling", "features")
+    if asked := {name: value for name in options if (value := getattr(config, name)) is not None}:
         card["adapted"] = ", ".join(f"{name} {value}" for name, value in asked.items())
-        if features := asked.pop("features", None):
-            asked["projected"] = features == "projected"
+        if "features" in asked:
+            asked["projected"] = asked.pop("features") == "projected"
         encoder, tensors = adapt(encoder, tensors, **asked)
     text = _text(path, published, (encoder, tensors)) if config.text else None
     write_model(config.out, encoder, tensors, card, text)
@@ -110,36 +107,30 @@ def _pull(config: Config) -> None:
 
 
 def _found(source: str, revision: str | None) -> tuple[Path, Card]:
-    """Where the model lies on this disk, and what is known about it."""
-    from lookalike.published.hub import license_of
+    """Where the model lies on this disk, and what is known about it; size and licence are said before a download."""
+    from lookalike.published.hub import fetch, license_of, look
     from lookalike.published.presets import ALIASES, PRESETS, preset_of
 
-    path = Path(source)
+    path, forbids = Path(source), ""
+    licence: str | None = None
     if path.is_dir():
         if revision is not None:
             raise UsageError(f"`{source}` is a directory, which has no revisions.", hint="leave --revision out")
-        name, licence = path.resolve().name, license_of(path)
-        return path, {"name": name, "source": name} | ({"license": licence} if licence else {})
+        name = path.resolve().name
+        return path, _card(name, name, license_of(path))
     if path.exists():
         raise EncoderError(f"`{source}` is a file.", hint="give the directory that holds its config too")
     if named := preset_of(source):
         name, preset = named
-        return _fetched(name, preset.repository, revision, preset.license, preset.forbids)
-    if re.fullmatch(r"[\w.-]+/[\w.-]+", source) and not source.startswith("."):
-        return _fetched(source.split("/")[1], source, revision)
-    raise EncoderError(
-        f"There is no model `{source}`.{did_you_mean(source, PRESETS | ALIASES)}",
-        hint=f"give a directory, ORG/NAME on the Hugging Face Hub, or a short name such as {', '.join(ALIASES)}; "
-        "`lookalike pull --list` shows all",
-    )
-
-
-def _fetched(
-    name: str, repository: str, revision: str | None, licence: str | None = None, forbids: str = ""
-) -> tuple[Path, Card]:
-    """The model in the cache of this machine; its size and licence are said first."""
-    from lookalike.published.hub import fetch, look
-
+        repository, licence, forbids = preset.repository, preset.license, preset.forbids
+    elif re.fullmatch(r"[\w.-]+/[\w.-]+", source) and not source.startswith("."):
+        name, repository = source.split("/")[1], source
+    else:
+        raise EncoderError(
+            f"There is no model `{source}`.{did_you_mean(source, PRESETS | ALIASES)}",
+            hint=f"give a directory, ORG/NAME on the Hugging Face Hub, or a short name such as {', '.join(ALIASES)}; "
+            "`lookalike pull --list` shows all",
+        )
     remote = look(repository, revision)
     licence = licence or remote.license
     words = f"licence {licence or 'not stated by its card'}{f', which {forbids}' if forbids else ''}"
@@ -147,8 +138,12 @@ def _fetched(
         note(f"`{repository}`: no connection; the copy in the cache is used; {words}")
     else:
         note(f"`{repository}` at {remote.commit[:8]}: {remote.size / 1e6:,.1f} MB, {words}")
-    card = {"name": name, "source": repository} | ({"license": licence} if licence else {})
-    return fetch(remote), card | {"revision": remote.commit or remote.configs.name}  # as the cache names a directory
+    commit = remote.commit or remote.configs.name  # as the cache names a directory
+    return fetch(remote), _card(name, repository, licence) | {"revision": commit}
+
+
+def _card(name: str, source: str, licence: str | None) -> Card:
+    return {"name": name, "source": source} | ({"license": licence} if licence else {})
 
 
 def _read(path: Path, size: int | None, stride: int | None) -> "tuple[EncoderConfig, Tensors, Card]":
@@ -191,10 +186,7 @@ def _prepared(wanted: str, encoder: "EncoderConfig", card: Card, path: Path) -> 
 
 
 def _text(path: Path, published: "Parts", made: "Parts") -> "TextSide | None":
-    """The text side of the model at `path`, for what was `made` of its `published` image side; None if it has none.
-
-    What keeps it from being taken along is said.
-    """
+    """The text side of `path`, for what was `made` of its `published` image side; None, and why, if it can't follow."""
     from lookalike.encoders.config import meets
     from lookalike.encoders.directory import features_fingerprint_of, read_text
     from lookalike.published.layouts.text import read_text_of

@@ -35,38 +35,32 @@ def main(config: Config) -> None:
     check_name(config.repository)
     directory = Path(config.model)
     card = read_card(directory) if directory.is_dir() else {}
-    files = _of_export(directory, card["export"]) if "export" in card else _of_model(directory)
+    files, (words, code) = _files(directory, card.get("export")), _lines(directory, config.repository, "export" in card)
     card = public(card)
-    words, code = _lines(directory, config.repository, "export" in card)
     readme = model_card(card, config.repository, words, code, {name: metric.words for name, metric in METRICS.items()})
     counts = strictest(licences(card))
     note(f"licence: {counts.licence}, of {counts.of} ({counts.terms.name}: {counts.terms.reason})")
-    files["README.md"] = readme.encode()
-    files["card.json"] = (json_text(card, ascii=False) + "\n").encode()
-    print(upload(files, config.repository, config.private))
+    written = {"README.md": readme.encode(), "card.json": (json_text(card, ascii=False) + "\n").encode()}
+    print(upload({**files, **written}, config.repository, config.private))
 
 
-def _of_model(directory: Path) -> dict[str, Path | bytes]:
-    """The files of a model directory, by name; EncoderError if it is none, or not whole."""
+def _files(directory: Path, export: dict[str, Any] | None) -> dict[str, Path]:
+    """The files beside README and card, by name; EncoderError if they are no whole model or not the checked export."""
     from lookalike.encoders.directory import FOLDER, read_model, read_text
 
-    read_model(directory)
-    text = sorted((directory / FOLDER).iterdir()) if read_text(directory) else []
-    files = [directory / "config.json", directory / "model.safetensors", *text]
+    if export is None:
+        read_model(directory)
+        text = sorted((directory / FOLDER).iterdir()) if read_text(directory) else []
+        files = [directory / "config.json", directory / "model.safetensors", *text]
+    else:
+        own = (directory / "README.md", directory / "card.json")
+        files = [file for file in sorted(directory.rglob("*")) if file.is_file() and file not in own]
+        if (found := sum(file.stat().st_size for file in files)) != export["bytes"]:
+            raise EncoderError(
+                f"The files of `{directory}` have {found:,} bytes; when it was exported they had {export['bytes']:,}.",
+                hint="export it again, and leave the directory as it is",
+            )
     return {file.relative_to(directory).as_posix(): file for file in files}
-
-
-def _of_export(directory: Path, facts: dict[str, Any]) -> dict[str, Path | bytes]:
-    """The files of an export, by name; EncoderError if they are not those that were checked."""
-    files = [file for file in sorted(directory.rglob("*")) if file.is_file()]
-    named = {file.relative_to(directory).as_posix(): file for file in files}
-    found = sum(file.stat().st_size for name, file in named.items() if name not in ("README.md", "card.json"))
-    if found != facts["bytes"]:
-        raise EncoderError(
-            f"The files of `{directory}` have {found:,} bytes; when it was exported they had {facts['bytes']:,}.",
-            hint="export it again, and leave the directory as it is",
-        )
-    return {**named}
 
 
 def _lines(directory: Path, repository: str, exported: bool) -> tuple[str, str]:

@@ -14,8 +14,6 @@ from lookalike.core.journal import note, shown, table
 if TYPE_CHECKING:
     from lookalike.search.index import Matches
 
-    Rows = list[dict[str, Any]]
-
 
 @dataclass(frozen=True)
 class Config:
@@ -47,21 +45,6 @@ def main(config: Config) -> None:
     """Search, and print or write what was found."""
     from lookalike.data.sources import text
 
-    _check(config)
-    images = [_readable(image) for image in config.images]
-    names = [text(query) for query in (*config.images, *([] if config.text is None else [config.text]))]
-    matches = _matches(config, images, names)
-    found = [matches.rows(query) for query in range(len(names))]
-    if config.sheet:
-        _write_sheet(config.sheet, images, names, found, matches)
-    if config.json:
-        print(json_text([{"query": name, "matches": rows} for name, rows in zip(names, found, strict=True)]))
-    elif not config.sheet:
-        print("\n\n".join(f"{shown(name)}\n{_table(rows)}" for name, rows in zip(names, found, strict=True)))
-
-
-def _check(config: Config) -> None:
-    """Before the seconds that an encoder may take to load."""
     if not config.images and config.text is None:
         raise UsageError(
             "There is no IMAGE and no `--text` to search with.", hint=f"lookalike search {config.collection} IMAGE..."
@@ -73,7 +56,17 @@ def _check(config: Config) -> None:
     if config.sheet:
         from lookalike.pages.sheet import check_suffix
 
-        check_suffix(config.sheet)
+        check_suffix(config.sheet)  # before the seconds that an encoder may take to load
+    images = [_readable(image) for image in config.images]
+    names = [text(query) for query in (*config.images, *([] if config.text is None else [config.text]))]
+    matches = _matches(config, images, names)
+    found: list[dict[str, Any]] = [{"query": name, "matches": matches.rows(query)} for query, name in enumerate(names)]
+    if config.sheet:
+        _write_sheet(config.sheet, images, found, matches)
+    if config.json:
+        print(json_text(found))
+    elif not config.sheet:
+        print("\n\n".join(f"{shown(answer['query'])}\n{_table(answer['matches'])}" for answer in found))
 
 
 def _readable(image: str) -> str | bytes:
@@ -98,7 +91,17 @@ def _matches(config: Config, images: "Sequence[str | bytes]", names: Sequence[st
 
     collection = Collection.open(config.collection)
     noted = collection.card.get("model", {})
-    model = config.model or _noted(config.collection, noted)
+    model = config.model or noted.get("path")
+    if model is None:
+        raise CollectionError(
+            f"`{config.collection}` does not say which encoder to search with.",
+            hint="`--model MODEL` names it; `lookalike index` notes it for good",
+        )
+    if config.model is None and not Path(model).exists():
+        raise CollectionError(
+            f"`{config.collection}` was indexed with the encoder `{model}`, which is no longer there.",
+            hint="`--model MODEL` says where it is now",
+        )
     embedder = load(model, precision=precision_of(noted.get("column", "")))
     if config.model is None and embedder.fingerprint != noted["fingerprint"]:
         raise CollectionError(
@@ -114,9 +117,8 @@ def _matches(config: Config, images: "Sequence[str | bytes]", names: Sequence[st
     except CollectionError as error:
         error.hint = error.hint.replace("MODEL", model)
         raise
-    if left_out := len(collection) - len(index):
-        words = "images have no vector yet and are left out; `lookalike index` adds it"
-        note(f"{left_out:,} of {len(collection):,} {words}")
+    if left := len(collection) - len(index):
+        note(f"{left:,} of {len(collection):,} images have no vector yet and are left out; `lookalike index` adds it")
     vectors = [embedder.embed(images)]
     if config.text is not None:
         from lookalike.vectors.text import load_text
@@ -125,40 +127,25 @@ def _matches(config: Config, images: "Sequence[str | bytes]", names: Sequence[st
     return index.query(np.concatenate(vectors), config.k, config.where)
 
 
-def _noted(collection: str, noted: dict[str, str]) -> str:
-    """The directory of the encoder that `lookalike index` noted."""
-    if "path" not in noted:
-        raise CollectionError(
-            f"`{collection}` does not say which encoder to search with.",
-            hint="`--model MODEL` names it; `lookalike index` notes it for good",
-        )
-    if not Path(noted["path"]).exists():
-        raise CollectionError(
-            f"`{collection}` was indexed with the encoder `{noted['path']}`, which is no longer there.",
-            hint="`--model MODEL` says where it is now",
-        )
-    return noted["path"]
-
-
-def _table(rows: "Rows") -> str:
+def _table(rows: list[dict[str, Any]]) -> str:
     cells = [[r["source"], r["label"] or "-", r["domain"] or "-", r["id"], f"{r['score']:.4f}"] for r in rows]
     return table(["source", "label", "domain", "id", "score"], cells) if rows else "no match"
 
 
 def _write_sheet(
-    path: str, images: "Sequence[str | bytes]", names: Sequence[str], rows: "Sequence[Rows]", matches: "Matches"
+    path: str, images: "Sequence[str | bytes]", answers: Sequence[dict[str, Any]], matches: "Matches"
 ) -> None:
     from lookalike.imaging.decode import decode
     from lookalike.pages.sheet import SHARP, Found, Line, fitted, write_sheet, written
 
     lines = []
-    for query, name in enumerate(names):
-        pairs = zip(matches.images(query), rows[query], strict=True)
+    for query, answer in enumerate(answers):
+        pairs = zip(matches.images(query), answer["matches"], strict=True)
         found = [Found(data, row["label"] or "-", row["source"], row["score"]) for data, row in pairs]
         if query < len(images):
             data = image if isinstance(image := images[query], bytes) else Path(image).read_bytes()
-            lines.append(Line(fitted(decode(data, SHARP)), name, found))
+            lines.append(Line(fitted(decode(data, SHARP)), answer["query"], found))
         else:
-            lines.append(Line(written(name), name, found, is_words=True))
+            lines.append(Line(written(answer["query"]), answer["query"], found, is_words=True))
     write_sheet(path, lines)
     note(f"wrote `{path}`")

@@ -18,8 +18,6 @@ if TYPE_CHECKING:
     from lookalike.training.config import TrainConfig
     from lookalike.training.loop import Evaluate
 
-_BATCH = 64  # images in one call of the tower
-
 _USAGE = """usage: lookalike train RECIPE --data COLL [--model MODEL] --out RUN [options]
 
 Make an encoder from a collection, following a recipe.
@@ -31,11 +29,7 @@ A run that was stopped goes on with the same command."""
 
 
 def configure(argv: list[str]) -> TrainConfig:
-    """The recipe that `argv` names, with its flags applied.
-
-    Raises:
-        UsageError: No such recipe or option, or a flag that the recipe needs is missing.
-    """
+    """The recipe that `argv` names, with its flags applied; UsageError if one is unknown, or missing."""
     from lookalike.recipes import ABOUT, RECIPES
     from lookalike.training.config import PixelsConfig
 
@@ -101,16 +95,16 @@ def _from_images(collection: Collection, ids: Ids) -> Callable[[Encoder], Vector
 
     from lookalike.encoders.encoder import Encoder
     from lookalike.imaging.decode import decode
-    from lookalike.vectors.runtime import prepared
+    from lookalike.vectors.runtime import BATCH, prepared
 
     embed = jax.jit(Encoder.__call__)
 
     def vectors_of(encoder: Encoder) -> Vectors:
-        places = range(0, len(ids), _BATCH)
-        data = (collection.take(ids[i : i + _BATCH], ["image"])["image"].to_pylist() for i in places)
+        places = range(0, len(ids), BATCH)
+        data = (collection.take(ids[i : i + BATCH], ["image"])["image"].to_pylist() for i in places)
         parts = []
         for images in prepared(data, lambda image: encoder.config.preprocess(decode(image))):
-            full = np.concatenate([images, np.zeros((_BATCH - len(images), *images.shape[1:]), np.uint8)])
+            full = np.concatenate([images, np.zeros((BATCH - len(images), *images.shape[1:]), np.uint8)])
             parts.append(np.asarray(embed(encoder, full))[: len(images)])
         return np.concatenate(parts)
 

@@ -2,11 +2,6 @@
 
 A command's options, a recipe and a saved `config.json` are one thing: a tree of frozen dataclasses with a
 docstring under each field. Flags override its leaves.
-
-    @dataclass(frozen=True)
-    class Config:
-        collection: str = option(positional=True, metavar="COLL")
-        k: int = option(default=5, short="k")
 """
 
 import contextlib
@@ -23,8 +18,6 @@ from typing import Annotated, Any, Literal, TypeVar, get_args, get_origin
 from lookalike.core.errors import UsageError
 
 T = TypeVar("T")
-
-__all__ = ["did_you_mean", "from_json", "in_range", "option", "parse", "to_json"]
 
 
 def option(
@@ -55,18 +48,11 @@ def in_range(config: Any, low: float, high: float, *names: str) -> None:
             raise UsageError(f"{told} is {value}; expected {wanted}.")
 
 
-# ---------------------------------------------------------------------------------------------- argv
-
-
 def parse(kind: type[T], argv: Sequence[str], *, prog: str, description: str, default: T | None = None) -> T:
-    """An instance of the dataclass `kind` from `argv`.
+    """An instance of the dataclass `kind` from `argv`; nested dataclasses become dotted flags (`--loss.margin`).
 
-    Nested dataclasses become dotted flags (`--loss.margin`). The values of `default` hold where `argv` says nothing; a
-    union in the tree keeps the member that it has. The help begins with `description`.
-
-    Raises:
-        UsageError: An unknown option, a missing one, or a value that isn't allowed.
-        SystemExit: With code 0, once the help is printed.
+    The values of `default` hold where `argv` says nothing; a union in the tree keeps the member that it has. The help,
+    which begins with `description`, ends in SystemExit 0; what isn't allowed is a UsageError.
     """
     import tyro
 
@@ -111,11 +97,7 @@ def _registry() -> Any:
         if not isinstance(spec, StructConstructorSpec):
             return None
         metadata = {field.name: field.metadata for field in dataclasses.fields(info.type)}
-        fields = (
-            dataclasses.replace(f, type=_annotated(f.type, f.default, metadata[f.name]), helptext=_flowing(f.helptext))
-            for f in spec.fields
-        )
-        return dataclasses.replace(spec, fields=tuple(fields))
+        return dataclasses.replace(spec, fields=tuple(_told(field, metadata[field.name]) for field in spec.fields))
 
     return registry
 
@@ -127,16 +109,18 @@ def _flowing(text: Any) -> Any:
     return " ".join(text.split()) if text else text
 
 
-def _annotated(kind: Any, default: Any, metadata: Any) -> Any:
+def _told(field: Any, metadata: Any) -> Any:
+    """Tyro's field with what `option` says of it."""
     import tyro
 
     positional, metavar, short = (metadata.get(key) for key in ("positional", "metavar", "short"))
-    hint = "" if default is None or default in ((), "") else None  # "(default: None)" says nothing
-    if positional and get_origin(kind) is tuple:
+    hint = "" if field.default is None or field.default in ((), "") else None  # "(default: None)" says nothing
+    if positional and get_origin(field.type) is tuple:
         metavar += "..."
-        hint = hint if default == () else "(required)"
+        hint = hint if field.default == () else "(required)"
     mark = tyro.conf.arg(metavar=metavar or None, aliases=(f"-{short}",) if short else None, help_behavior_hint=hint)
-    return Annotated[(kind, mark, *((tyro.conf.Positional,) if positional else ()))]
+    marked = Annotated[(field.type, mark, *((tyro.conf.Positional,) if positional else ()))]
+    return dataclasses.replace(field, type=marked, helptext=_flowing(field.helptext))
 
 
 def _flags(kind: Any, default: Any, before: str = "") -> Iterator[str]:
@@ -197,9 +181,6 @@ def _sorted(choices: re.Match[str]) -> str:
     return ", ".join(sorted(choice for choice in choices[0].split(", ") if choice != "'None'"))
 
 
-# ---------------------------------------------------------------------------------------------- JSON
-
-
 def to_json(value: Any) -> Any:
     """`value` as what `json` writes; a dataclass becomes an object that names its class under "type"."""
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
@@ -216,12 +197,9 @@ def to_json(value: Any) -> Any:
 
 
 def from_json(kind: Any, data: Any, where: str = "") -> Any:
-    """The value of type `kind` that `to_json` turned into `data`: every field must be there, and nothing else.
+    """The value of type `kind` that `to_json` turned into `data`; UsageError unless all fields are there, and no more.
 
     Errors tell the place of `data` in the whole, `where`: "tower.depth".
-
-    Raises:
-        UsageError: A field is missing, unknown or of another type.
     """
     origin, kinds, expected = get_origin(kind), get_args(kind), _name(kind)
     if dataclasses.is_dataclass(kind):

@@ -1,16 +1,10 @@
-"""What the user can mend, as sentences.
-
-A message says what is wrong, where, what was found and what was expected. The hint is the command that
-mends it. Commands catch `LookalikeError` alone and exit with code 2; anything else is a bug of ours and
-keeps its traceback.
-"""
+"""What the user can mend, as sentences: commands exit with code 2. Anything else is a bug and keeps its traceback."""
 
 
 class LookalikeError(Exception):
-    """Something that the user can mend.
+    """What is wrong, where, what was found and expected, in a sentence or two; the hint is what mends it.
 
-    `message` is one sentence or two; `hint` is a command or a short instruction, printed behind `hint: `. Without
-    one of its own an error has the usual hint of its kind.
+    Without a hint of its own an error has the usual one of its kind.
     """
 
     usual = ""

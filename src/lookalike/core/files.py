@@ -16,54 +16,49 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from numbers import Integral, Real
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from lookalike.core.errors import LookalikeError, StorageError
 
-Kind = Literal["missing", "empty", "collection", "encoder", "run", "export", "something else"]
-
-# How a kind is told, and the names in a directory that tell it; the order matters, since a run holds a model.
-_KINDS: dict[Kind, tuple[str, tuple[str, ...]]] = {
-    "missing": ("nothing", ()),
-    "empty": ("an empty directory", ()),
-    "collection": ("a collection", ("rows.lance",)),
-    "encoder": ("an encoder", ("model.safetensors", "config.json")),
-    "run": ("a run", ("config.json", "metrics.jsonl")),
-    "export": ("an export", ()),
-    "something else": ("something else", ()),
+# The names in a directory that tell its kind; the order matters, since a run holds a model.
+_NAMES = {
+    "collection": ("rows.lance",),
+    "encoder": ("model.safetensors", "config.json"),
+    "run": ("config.json", "metrics.jsonl"),
 }
+_TOLD = {"missing": "nothing", "empty": "an empty directory", "collection": "a collection", "run": "a run"}
+_TOLD |= {"encoder": "an encoder", "export": "an export", "something else": "something else"}
 
-_PARTIAL = ".partial-"
-"""Between the name of a directory that is being written, hidden, and what makes it unique."""
+_PARTIAL = ".partial-"  # between the name of a directory that is being written, hidden, and what makes it unique
 
 
-def kind_of(path: str | Path) -> Kind:
-    """What lies at `path`, judged by the names inside it."""
+def kind_of(path: str | Path) -> str:
+    """What lies at `path`, judged by the names inside it: a key of `_TOLD`."""
     path = Path(path)
     if not path.is_dir():
         return "something else" if path.exists() else "missing"
     with contextlib.suppress(StorageError, OSError):  # a card that can't be read says nothing
         if "export" in read_card(path):  # first: it may hold a layout that looks like an encoder of ours
             return "export"
-    for kind, (_, names) in _KINDS.items():
-        if names and all((path / name).exists() for name in names):
+    for kind, names in _NAMES.items():
+        if all((path / name).exists() for name in names):
             return kind
     # A lock or the scraps of a killed writer (hidden names) do not make a directory "something else".
     return "something else" if any(not name.startswith(".") for name in os.listdir(path)) else "empty"
 
 
 def found_at(path: str | Path) -> str:
-    """What lies at `path`, as the beginning of a sentence: "There is an encoder at `path`"."""
-    return f"There is {_KINDS[kind_of(path)][0]} at `{path}`"
+    """What lies at `path`, as the beginning of a sentence."""
+    return f"There is {_TOLD[kind_of(path)]} at `{path}`"
 
 
-def refuse_unless(path: str | Path, allowed: tuple[Kind, ...], wanted: str) -> Kind:
+def refuse_unless(path: str | Path, allowed: tuple[str, ...], wanted: str) -> str:
     """The kind of `path` if it is one of `allowed`; else StorageError, so that nothing foreign is overwritten."""
     kind = kind_of(path)
     if kind in allowed:
         return kind
     raise StorageError(
-        f"`{path}` exists and is {_KINDS[kind][0]}, so no {wanted} is written there.",
+        f"`{path}` exists and is {_TOLD[kind]}, so no {wanted} is written there.",
         hint="give another `--out`, or move that directory away",
     )
 
@@ -142,31 +137,29 @@ def new_directory(path: str | Path, wanted: str) -> Iterator[Path]:
     """
     path = Path(path)
     refuse_unless(path, ("missing", "empty"), wanted)
-    with storage_errors(path):
-        path.parent.mkdir(parents=True, exist_ok=True)
-        clear_partial(path.parent, path.name)
-        temporary = _beside(path, _PARTIAL)
-        try:
-            temporary.mkdir()
-        except FileNotFoundError as error:  # of a file system that nobody makes directories in, as /proc
-            raise StorageError(
-                f"No directory can be made in `{path.parent}`.", hint="choose another place and give the command again"
-            ) from error
-        with _opened(temporary) as lock:
+    temporary = _beside(path, _PARTIAL)
+    try:
+        with storage_errors(path):  # inside, as it looks at the disk before what fills it is removed
+            path.parent.mkdir(parents=True, exist_ok=True)
+            clear_partial(path.parent, path.name)
             try:
+                temporary.mkdir()
+            except FileNotFoundError as error:  # of a file system that nobody makes directories in, as /proc
+                hint = "choose another place and give the command again"
+                raise StorageError(f"No directory can be made in `{path.parent}`.", hint) from error
+            with _opened(temporary) as lock:
                 fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                with storage_errors(path):  # before what fills the disk is removed
-                    yield temporary
+                yield temporary
                 for file in (file for file in temporary.rglob("*") if file.is_file()):
                     _sync(file)
                     file.chmod(temporary.stat().st_mode & 0o666)  # the umask's; libraries give modes of their own
                 if refuse_unless(path, ("missing", "empty"), wanted) == "empty":  # again: filling may take minutes
                     shutil.rmtree(path)
                 temporary.rename(path)
-            except BaseException:
-                shutil.rmtree(temporary, ignore_errors=True)
-                raise
-        _sync(path.parent)
+            _sync(path.parent)
+    except BaseException:
+        shutil.rmtree(temporary, ignore_errors=True)
+        raise
 
 
 def clear_partial(directory: Path, name: str | None = None) -> None:
@@ -255,7 +248,6 @@ def fingerprint(*parts: str | bytes) -> str:
     return digest.hexdigest()
 
 
-_PAGE = 4096  # bytes; less than that is free: nothing can be written
 _REFUSALS = {
     errno.ENOSPC: "the disk is full",
     errno.EDQUOT: "the disk quota is used up",
@@ -275,8 +267,7 @@ def storage_errors(path: str | Path) -> Iterator[None]:
     except LookalikeError:
         raise
     except Exception as error:
-        reason = _refusal(error, Path(path))
-        if reason is None:
+        if (reason := _refusal(error, Path(path))) is None:
             raise
         raise StorageError(
             f"Writing `{path}` failed: {reason}. What was written before is intact.",
@@ -290,7 +281,5 @@ def _refusal(error: Exception, path: Path) -> str | None:
     full = "No space left" in str(error) or "StorageFull" in str(error)
     if not full and isinstance(error, RuntimeError):  # some say only that a stream has failed, and not why
         place = next(place for place in (path, *path.absolute().parents) if place.exists())
-        full = shutil.disk_usage(place).free < _PAGE
-    if full:
-        return _REFUSALS[errno.ENOSPC]
-    return _REFUSALS.get(error.errno or 0) if isinstance(error, OSError) else None
+        full = shutil.disk_usage(place).free < 4096  # not even a page
+    return _REFUSALS.get(errno.ENOSPC if full else getattr(error, "errno", None) or 0)

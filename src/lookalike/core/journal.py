@@ -9,7 +9,7 @@ import re
 import sys
 import time
 from collections.abc import Mapping, Sequence
-from contextlib import AbstractContextManager, closing
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
@@ -33,11 +33,7 @@ def note(text: str) -> None:
 
 
 def read_metrics(directory: str | Path) -> list[dict[str, Any]]:
-    """The lines of `metrics.jsonl` in `directory`, but for half a line that a killed process left.
-
-    Raises:
-        RunError: A line is damaged.
-    """
+    """The lines of `metrics.jsonl` in `directory`, but for half a line that a killed process left; RunError: damage."""
     path = Path(directory) / "metrics.jsonl"
     if not path.exists():
         return []
@@ -72,10 +68,10 @@ class Journal(AbstractContextManager["Journal"]):
         self._file.close()
 
 
-class Progress:
-    """Counts work done; see `progress`."""
+class Progress(AbstractContextManager["Progress"]):
+    """Says how far something long is: in the block `as bar` it is told by `bar.advance(32)`."""
 
-    def __init__(self, verb: str, unit: str, total: int | None, done: int) -> None:
+    def __init__(self, verb: str, unit: str, total: int | None = None, done: int = 0) -> None:
         self.verb, self.unit, self.total, self.done, self._first = verb, unit, total, done, done
         self._begun = self._said = time.monotonic()
         self._live = sys.stderr.isatty()
@@ -88,15 +84,14 @@ class Progress:
             self._said = now
             self._say("" if self._live else "\n")
 
-    def close(self) -> None:
-        """Say the final count."""
+    def __exit__(self, *_: object) -> None:
         if self.done > self._first or self._live:
             self._say("\n")
 
     def _say(self, end: str) -> None:
         rate = (self.done - self._first) / max(time.monotonic() - self._begun, 1e-9)
-        words = f"{self.verb} {self.done:,}{f'/{self.total:,}' if self.total is not None else ''} {self.unit}"
-        words += f", {rate:,.1f} {self.unit}/s"
+        count = f"{self.done:,}" if self.total is None else f"{self.done:,}/{self.total:,}"
+        words = f"{self.verb} {count} {self.unit}, {rate:,.1f} {self.unit}/s"
         if self.total and rate and self.done < self.total:
             minutes, second = divmod(int((self.total - self.done) / rate), 60)
             clock = f"{minutes // 60}:{minutes % 60:02}:{second:02}" if minutes >= 60 else f"{minutes}:{second:02}"
@@ -104,18 +99,10 @@ class Progress:
         print(("\r\x1b[K" if self._live else "") + words, end=end, file=sys.stderr, flush=True)
 
 
-def progress(verb: str, unit: str, total: int | None = None, done: int = 0) -> AbstractContextManager[Progress]:
-    """Says how far something long is: in the block `as bar` it is told by `bar.advance(32)`."""
-    return closing(Progress(verb, unit, total, done))
-
-
-_WORD = re.compile(r"[A-Za-z]{2}")
-
-
 def table(headers: Sequence[str], rows: Sequence[Sequence[Any]]) -> str:
     """Plain aligned text, a line a row whatever the cells hold: numbers to the right, words to the left."""
     cells = [[shown(str(cell)) for cell in row] for row in [headers, *rows]]
-    words = [any(_WORD.search(row[i]) for row in cells[1:]) for i in range(len(headers))]
+    words = [any(re.search("[A-Za-z]{2}", row[i]) for row in cells[1:]) for i in range(len(headers))]
     widths = [max(len(row[i]) for row in cells) for i in range(len(headers))]
     lines = [
         "  ".join(c.ljust(w) if left else c.rjust(w) for c, w, left in zip(row, widths, words, strict=True)).rstrip()

@@ -1,8 +1,9 @@
-"""What the machine gives this process."""
+"""What the machine gives this process; ONNX Runtime on it, opened in one way, and telling its makers nothing."""
 
 import os
 import platform
 from pathlib import Path
+from typing import Any
 
 
 def cores() -> int:
@@ -20,3 +21,20 @@ def multiplies_bytes() -> bool:
     except OSError:  # not Linux: every Mac with an Arm processor has them
         return platform.system() == "Darwin" and platform.machine() == "arm64"
     return not words.isdisjoint({"avx512_vnni", "avx_vnni", "amx_int8", "asimddp"})
+
+
+def silence_onnx() -> None:
+    """Before it is imported: since 1.29 it writes an id of the machine to disk and reports the models that it loads."""
+    os.environ["ORT_DISABLE_TELEMETRY"] = "1"
+
+
+def onnx_session(model: Path | bytes, threads: int | None = None) -> Any:
+    """An `InferenceSession` on the CPU, of a file or of bytes; `threads` work on a call, None: as many as it likes."""
+    silence_onnx()
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    if threads is not None:
+        options.intra_op_num_threads = threads
+    options.log_severity_level = 3  # its warnings are about its own optimisations
+    return onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])

@@ -1,4 +1,4 @@
-"""The legend of letters, one for the whole house.
+"""The legend of letters, one for the whole house; rows as directions.
 
     B  images in a batch          N  rows of a collection
     C  classes (labels)           P  patches or positions of a tower, class token included
@@ -12,16 +12,30 @@ Inside functions a name may end in its shape: `cos_BC`.
 """
 
 import numpy as np
-from jaxtyping import Bool, Float32, Int64, UInt8
+from jaxtyping import Float, Float32, Int64, UInt8
 
 Image = UInt8[np.ndarray, "H W 3"]
 """One image: RGB, 8 bits, upright."""
-
 Vectors = Float32[np.ndarray, "N D"]
-"""Rows of float32 numbers: features or embeddings."""
-
+"""Features or embeddings."""
 Ids = Int64[np.ndarray, "N"]
 """Row ids of a collection."""
 
-Mask = Bool[np.ndarray, "N"]
-"""True where a row takes part."""
+_BLOCK = 4096  # rows that are held in float64 at a time
+
+
+def l2_normalize(vectors: Float[np.ndarray, "N D"]) -> Vectors:
+    """Every row at length 1, in float32; rows of zeros stay zeros.
+
+    Lengths are float64, of rows brought near 1 by a power of two, which rounds nothing: squares keep their range.
+    """
+    found = np.zeros(vectors.shape, np.float32)
+    for first in range(0, len(vectors), _BLOCK):
+        block = vectors[first : first + _BLOCK].astype(np.float64)
+        if vectors.dtype == np.float64:  # the squares of all others have room
+            _, power = np.frexp(np.abs(block).max(axis=1, keepdims=True, initial=0))
+            block = np.ldexp(block, -power)
+        lengths = np.linalg.norm(block, axis=1, keepdims=True)
+        with np.errstate(invalid="ignore"):  # what is not finite becomes NaN
+            found[first : first + _BLOCK] = np.divide(block, lengths, out=block, where=lengths > 0)
+    return found

@@ -14,7 +14,7 @@ from jaxtyping import Bool
 
 from lookalike.core.errors import CollectionError
 from lookalike.core.files import locked, refuse_unless
-from lookalike.core.journal import progress
+from lookalike.core.journal import Progress
 from lookalike.data.collection import SCHEMA, Collection, is_vector
 
 ROWS = 2048
@@ -54,7 +54,7 @@ def follow(source: Collection, out: str | Path, verb: str) -> Collection:
         ]
         theirs = source.table(names, shared, gone=True)
         copy.update(theirs.filter(pa.array(~same_rows(copy.table(names, gone=True), theirs, names))))
-        with progress("copy", "images", len(source.table(["id"], gone=True)), len(ours)) as bar:
+        with Progress("copy", "images", len(source.table(["id"], gone=True)), len(ours)) as bar:
             for batch in source.scan(source.columns, f"id >= {copy.next_id}", ROWS, gone=True):
                 copy.append(pa.Table.from_batches([batch]))
                 bar.advance(len(batch))

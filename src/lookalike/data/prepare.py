@@ -23,7 +23,7 @@ import pyarrow as pa
 
 from lookalike.core.errors import CollectionError, UsageError
 from lookalike.core.files import locked, refuse_unless
-from lookalike.core.journal import progress
+from lookalike.core.journal import Progress
 from lookalike.core.shapes import Ids
 from lookalike.data.card import Report, card_of, finish
 from lookalike.data.collection import DESCRIPTION, ERRORS, Collection, committed
@@ -163,7 +163,7 @@ class _Update:
         """Carry out the plan; an interrupt keeps what was done."""
         # Conversion runs ahead of what is committed: `tee` holds the rows between, a few chunks.
         rows, ahead = tee(self._planned())
-        with progress("prepare", "images", int(self._read.sum())) as bar:
+        with Progress("prepare", "images", int(self._read.sum())) as bar:
             try:
                 tasks = (Task(place_of(row.to_pylist()[0]), digest) for _, row, digest in ahead)
                 for (place, row, _), outcome in zip(rows, convert_all(tasks, size, workers), strict=True):

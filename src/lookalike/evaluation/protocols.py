@@ -9,9 +9,9 @@ import numpy as np
 import pyarrow as pa
 from jaxtyping import Bool, Float, Float32, Float64, Int64, Shaped
 
-from lookalike.core.arrays import l2_normalize
 from lookalike.core.errors import CollectionError, UsageError
 from lookalike.core.journal import table
+from lookalike.core.shapes import l2_normalize
 from lookalike.data.collection import Collection
 from lookalike.evaluation.metrics import METRICS
 from lookalike.evaluation.trials import Same, Trial

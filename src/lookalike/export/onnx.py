@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 from onnx import ModelProto
 
-from lookalike.core import ort
+from lookalike.core.machine import onnx_session
 from lookalike.core.shapes import Vectors
 from lookalike.encoders.config import EncoderConfig, below
 from lookalike.export.lines import graph_lines
@@ -100,7 +100,7 @@ def run(config: EncoderConfig, tensors: Mapping[str, np.ndarray], images: Sequen
     """The vectors of these images, prepared as the encoder prepares them and computed by ONNX Runtime."""
     with tempfile.TemporaryDirectory() as scratch:
         save(assemble(Export(config, tensors, {}, preprocess=False)), Path(scratch))
-        session = ort.session(Path(scratch) / "model.onnx")
+        session = onnx_session(Path(scratch) / "model.onnx")
         squares = [config.preprocess(image)[None] for image in images]
         vectors: Vectors = np.concatenate([session.run(None, {"images": square})[0] for square in squares])
     return vectors

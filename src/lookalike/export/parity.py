@@ -13,8 +13,8 @@ from jaxtyping import Float32, Float64
 from PIL import Image as Pillow
 from PIL import ImageDraw
 
-from lookalike.core import ort
 from lookalike.core.errors import EncoderError
+from lookalike.core.machine import silence_onnx
 from lookalike.core.shapes import Image, Vectors
 
 SIZES = ((131, 97), (480, 640), (30, 300), (301, 77), (683, 1024), (224, 225))
@@ -55,7 +55,7 @@ def save(images: Sequence[np.ndarray], directory: Path) -> list[Path]:
 def by_lines(code: str, directory: Path) -> Vectors:
     """The vectors of the drawn images by the function `embed` that the lines of a README define, run in `directory`."""
     names: dict[str, Callable[[str], np.ndarray]] = {}
-    ort.silence()  # the lines may import it
+    silence_onnx()  # the lines may import it
     with tempfile.TemporaryDirectory() as scratch, contextlib.chdir(directory), warnings.catch_warnings():
         for kind in (DeprecationWarning, FutureWarning):  # what a library announces for its later versions
             warnings.simplefilter("ignore", kind)

@@ -17,7 +17,7 @@ from typing import Any
 
 from lookalike.core.errors import EncoderError
 from lookalike.core.files import locked, storage_errors
-from lookalike.core.journal import Progress, progress
+from lookalike.core.journal import Progress
 from lookalike.encoders.directory import pickles_only
 from lookalike.published.layout import Layout
 from lookalike.published.layouts import matching
@@ -171,7 +171,7 @@ def _fetch_large(remote: Remote, name: str, file: Any) -> None:
                 if stream.tell() > size:
                     stream.truncate(0)
                 done = stream.tell()
-                with progress("fetch", "MB", size // _MB, done // _MB) as bar:
+                with Progress("fetch", "MB", size // _MB, done // _MB) as bar:
                     more: dict[str, Any] = {"expected_size": size, "tqdm_class": _telling(bar)}
                     http_get(url, stream, resume_size=done, headers=build_hf_headers(), **more)
             part.replace(blob)

@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from jaxtyping import Float32, Int8, Int32, UInt8
 
-from lookalike.core import ort
+from lookalike.core.machine import onnx_session
 
 ROW_LEVELS, ZERO = 127, 128  # codes of gallery rows are unsigned, and 128 stands for zero
 # Two products of 255 x 63 still fit the 16 bits in which processors without VNNI add them; of 255 x 127 they do not.
@@ -102,4 +102,4 @@ def _session() -> Any:
             products = MatMulInteger(rows, queries)
         }"""
     )
-    return ort.session(model.SerializeToString(), threads=1)
+    return onnx_session(model.SerializeToString(), threads=1)

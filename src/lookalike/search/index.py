@@ -7,9 +7,8 @@ from typing import Any, Protocol, runtime_checkable
 import numpy as np
 from jaxtyping import Float, Float32, Int64
 
-from lookalike.core.arrays import l2_normalize
 from lookalike.core.errors import CollectionError, UsageError
-from lookalike.core.shapes import Ids
+from lookalike.core.shapes import Ids, l2_normalize
 from lookalike.data.collection import SCHEMA, Collection, is_vector
 from lookalike.search.exact import knn
 

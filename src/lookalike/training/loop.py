@@ -14,7 +14,7 @@ from jax.sharding import Mesh
 
 from lookalike.core.errors import UsageError
 from lookalike.core.files import read_card, storage_errors
-from lookalike.core.journal import Journal, note, progress, read_metrics
+from lookalike.core.journal import Journal, Progress, note, read_metrics
 from lookalike.core.mesh import make_mesh, place, put_batch
 from lookalike.encoders.config import TextSide
 from lookalike.encoders.directory import read_text
@@ -64,7 +64,7 @@ def _fit(config: HeadConfig | PixelsConfig, run: Path, evaluate: Evaluate | None
     with closing(Checkpoints(run, task.facts)) as checkpoints:
         state = checkpoints.latest(state) or state
         start = int(state.step)
-        said, drawn = progress("train", "steps", task.steps, start), closing(task.batches(start))
+        said, drawn = Progress("train", "steps", task.steps, start), closing(task.batches(start))
         before: Metrics = {}
         with Journal(run, start) as journal, said as bar, drawn as batches:
             measure = partial(_measure, journal, evaluate)

@@ -9,8 +9,8 @@ from collections.abc import Iterator
 import numpy as np
 from jaxtyping import Float32, Float64, Int
 
-from lookalike.core.arrays import l2_normalize
 from lookalike.core.errors import RunError
+from lookalike.core.shapes import l2_normalize
 
 _BLOCK = 4096  # rows whose products are summed in float32; sums over blocks are float64
 _NOISE = 1e-6  # share of the largest variance below which one is rounding: that of float32 products is 1e-7

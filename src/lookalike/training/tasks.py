@@ -12,10 +12,9 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Float32, Int32
 
-from lookalike.core.arrays import l2_normalize
 from lookalike.core.errors import CollectionError, RunError
 from lookalike.core.files import fingerprint
-from lookalike.core.shapes import Ids
+from lookalike.core.shapes import Ids, l2_normalize
 from lookalike.data.batches import batches
 from lookalike.data.collection import Collection
 from lookalike.data.sampling import group, positions

@@ -19,7 +19,7 @@ from jaxtyping import Float32, Int64, UInt8
 
 from lookalike.core.errors import CollectionError, ImageError
 from lookalike.core.files import storage_errors
-from lookalike.core.journal import progress
+from lookalike.core.journal import Progress
 from lookalike.core.shapes import Ids
 from lookalike.data.card import note_small
 from lookalike.data.collection import Collection
@@ -60,7 +60,7 @@ def ensure_features(embedder: Embedder, collection: Collection, mirrored: bool) 
         batches = [lacking[i : i + embedder.engine.batch] for i in range(0, len(lacking), embedder.engine.batch)]
         if batches:
             note_small(collection, embedder.config.preprocess.resize)
-            with progress("embed", "images", total, total - len(lacking)) as bar:
+            with Progress("embed", "images", total, total - len(lacking)) as bar:
                 for ids, images in zip(batches, _images(embedder, collection, batches), strict=True):
                     for part in work:
                         part.add(ids, images)

@@ -11,8 +11,7 @@ from typing import Any, Literal
 import numpy as np
 from jaxtyping import Float32
 
-from lookalike.core import ort
-from lookalike.core.machine import cores
+from lookalike.core.machine import cores, onnx_session
 
 Dtype = Literal["float32", "bfloat16"]
 Items = Sequence[np.ndarray] | np.ndarray
@@ -36,7 +35,7 @@ class OnnxEngine:
     def __init__(self, graph: Path, width: int, *, batch: int, temporary: bool = False) -> None:
         """A graph file and the width F of its features; a `temporary` graph's directory goes with the engine."""
         self.batch, self._width = batch, width
-        self._session = cache(partial(ort.session, graph))
+        self._session = cache(partial(onnx_session, graph))
         if temporary:
             weakref.finalize(self, shutil.rmtree, graph.parent, ignore_errors=True)
 

@@ -11,10 +11,9 @@ from typing import TYPE_CHECKING, Literal, TypeVar
 import numpy as np
 from jaxtyping import Float32, UInt8
 
-from lookalike.core.arrays import l2_normalize
 from lookalike.core.errors import ImageError, SourceError, UsageError
 from lookalike.core.machine import cores, multiplies_bytes
-from lookalike.core.shapes import Image
+from lookalike.core.shapes import Image, l2_normalize
 from lookalike.encoders.config import EncoderConfig
 from lookalike.encoders.directory import read_config, read_model, read_safetensors
 from lookalike.imaging.decode import decode

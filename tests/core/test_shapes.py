@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from lookalike.core.arrays import l2_normalize
+from lookalike.core.shapes import l2_normalize
 
 
 @pytest.mark.parametrize("kind", [np.float16, np.float32, np.float64])
