@@ -10,7 +10,7 @@ import pytest
 from lookalike.core.errors import ImageError
 from lookalike.data.batches import batches
 from lookalike.data.collection import Collection
-from lookalike.data.sampling import uniform
+from lookalike.data.sampling import generator, group, positions
 from lookalike.imaging.augment import Color, Crop, Erase, Flip
 from lookalike.imaging.decode import decode, encode_jpeg
 
@@ -51,6 +51,10 @@ def stream(collection, threads=2, **changes):
     return batches(collection, ids, np.arange(len(ids)) % 3, **(options | changes))
 
 
+def uniform(rows, step):
+    return positions("uniform", group(np.zeros(rows, int)), 5, 3, step)
+
+
 def first(count, **changes):
     source = stream(Images(), **changes)
     got = [next(source) for _ in range(count)]
@@ -59,13 +63,12 @@ def first(count, **changes):
 
 
 def same(a, b):
-    return a.step == b.step and np.array_equal(a.images, b.images) and np.array_equal(a.labels, b.labels)
+    return all(map(np.array_equal, a, b))
 
 
 @pytest.mark.parametrize("sample", ["uniform", "balanced"])
 def test_a_step_does_not_depend_on_where_the_stream_began_nor_on_threads(sample):
     whole = first(7, sample=sample)
-    assert [b.step for b in whole] == list(range(7))
     assert all(same(a, b) for a, b in zip(whole[4:], first(3, start=4, sample=sample), strict=True))
     for threads in (1, 3):
         assert all(same(a, b) for a, b in zip(whole, first(7, threads=threads, sample=sample), strict=True))
@@ -77,12 +80,12 @@ def test_images_belong_to_their_labels():
     ids = np.array(sorted(collection.images), np.int64)
     source = stream(collection, augments=(), size=8)
     for step in range(4):
-        batch = next(source)
-        rows = uniform(len(ids), 5, 3, step)
-        assert batch.images.dtype == np.uint8
-        assert batch.labels.dtype == np.int32
-        assert np.array_equal(batch.labels, rows % 3)
-        for image, row in zip(batch.images, rows, strict=True):
+        images, labels = next(source)
+        rows = uniform(len(ids), step)
+        assert images.dtype == np.uint8
+        assert labels.dtype == np.int32
+        assert np.array_equal(labels, rows % 3)
+        for image, row in zip(images, rows, strict=True):
             assert np.abs(image.astype(int) - decode(collection.images[int(ids[row])])[0, 0]).max() <= 1
     source.close()
 
@@ -93,8 +96,20 @@ def test_without_a_crop_the_middle_is_taken():
     image[:, 20:60] = 255
     collection.images = {1: encode_jpeg(image, 95)}
     source = stream(collection, augments=(), size=8, batch=1)
-    assert next(source).images.min() > 225
+    assert next(source)[0].min() > 225
     source.close()
+
+
+def test_augments_come_in_their_order_with_the_numbers_of_their_place():
+    order, collection = (Flip(), Crop(16), Color()), Images()
+    ids = np.array(sorted(collection.images), np.int64)
+    for augments, equal in ((order, True), (order[::-1], False)):
+        (images, _), *_ = first(1, start=2, augments=augments)
+        for item, (image, row) in enumerate(zip(images, uniform(len(ids), 2), strict=True)):
+            rng, wanted = generator(3, 2, item), decode(collection.images[int(ids[row])], at_least=32)
+            for augment in order:
+                wanted = augment(rng, wanted)
+            assert np.array_equal(image, wanted) == equal
 
 
 def test_closing_stops_the_threads_at_once():
@@ -123,11 +138,11 @@ def test_threads_do_not_run_ahead_without_end():
 def test_errors_come_out_at_their_step():
     before = threading.active_count()
     collection = Images(spoil=[100 + 7 * 4])
-    rows = [uniform(12, 5, 3, step).tolist() for step in range(3)]
+    rows = [uniform(12, step).tolist() for step in range(3)]
     bad = next(step for step in range(3) if 4 in rows[step])
     source = stream(collection)
-    for step in range(bad):
-        assert next(source).step == step
+    for _ in range(bad):
+        next(source)
     with pytest.raises(ImageError, match="truncated"):
         next(source)
     assert threading.active_count() == before

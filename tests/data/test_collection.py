@@ -166,7 +166,7 @@ def test_appending_again_and_again_does_not_read_all_ids_each_time(
     collection: Collection, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     collection.append(rows(60, 70))
-    monkeypatch.setattr(Collection, "_all_ids", lambda _: pytest.fail("read all ids"))
+    monkeypatch.setattr(Collection, "_all_ids", property(lambda _: pytest.fail("read all ids")))
     collection.append(rows(80, 90))
     assert collection.next_id == 90
     with pytest.raises(ValueError, match="ids must rise"):

@@ -5,9 +5,17 @@ import hypothesis.strategies as st
 import numpy as np
 import pytest
 
-from lookalike.data.sampling import balanced, generator, group, uniform
+from lookalike.data.sampling import generator, group, positions
 
 seeds = st.integers(0, 2**32)
+
+
+def uniform(n, batch, seed, step):
+    return positions("uniform", group(np.zeros(n, int)), batch, seed, step)
+
+
+def balanced(groups, batch, seed, step):
+    return positions("balanced", groups, batch, seed, step)
 
 
 def stream(draw, steps):

@@ -17,12 +17,12 @@ ROOT = Path(lookalike.__file__).parent
 
 # Room -> the name of its table, whose values are module paths or things of the room's modules, and files that are none.
 TABLES: dict[str, tuple[str, set[str]]] = {
-    "data.sources": ("SOURCES", {"beside", "csv_table", "listed", "listing"}),
+    "data.sources": ("SOURCES", {"beside", "csv_table", "listed"}),
     "published.layouts": ("WEIGHTS", {"text"}),
     "recipes": ("RECIPES", set()),
     "export": (
         "TARGETS",
-        {"lines", "model_card", "parity", "parts", "pixels", "torch_program", "upload", "writing"},
+        {"lines", "model_card", "parity", "parts", "pixels", "torch_program", "writing"},
     ),
 }
 
@@ -61,7 +61,7 @@ def test_every_verb_has_what_the_table_promises(verb: str) -> None:
 def test_what_is_known_of_a_target_stands_in_its_file(name: str) -> None:
     assert isinstance(target_of(name), Target)
     assert name in (import_module("lookalike.commands.export").Config.__doc__ or "")
-    general = ("export/parts.py", "export/writing.py", "export/model_card.py", "export/parity.py", "export/upload.py")
+    general = ("export/parts.py", "export/writing.py", "export/model_card.py", "export/parity.py")
     for file in (*general, "commands/export.py", "commands/push.py", "encoders/readme.py"):
         for node in ast.walk(ast.parse((ROOT / file).read_text(encoding="utf-8"))):
             if isinstance(node, ast.Constant) and isinstance(node.value, str):

@@ -8,7 +8,7 @@ import pytest
 from PIL import ImageEnhance
 
 from lookalike.data.sampling import generator
-from lookalike.imaging.augment import Color, Crop, Erase, Flip, apply
+from lookalike.imaging.augment import Color, Crop, Erase, Flip
 
 ALL = [Crop(24), Flip(), Erase(chance=1.0), Color()]
 
@@ -33,18 +33,6 @@ def test_pure_and_of_the_right_size(height, width, seed):
         assert out.shape == ((24, 24, 3) if isinstance(augment, Crop) else image.shape)
         assert np.array_equal(out, augment(generator(seed, 0, 0), image))
         assert np.array_equal(image, before)
-    assert apply(ALL, generator(seed, 0, 0), image).shape == (24, 24, 3)
-    assert apply([], generator(seed, 0, 0), image) is image
-
-
-def test_order_is_kept():
-    image, order = noise(30, 40), [Flip(1.0), Crop(8), Color()]
-    rng = generator(0, 0, 0)
-    wanted = image
-    for augment in order:
-        wanted = augment(rng, wanted)
-    assert np.array_equal(apply(order, generator(0, 0, 0), image), wanted)
-    assert not np.array_equal(apply(order[::-1], generator(0, 0, 0), image), wanted)
 
 
 def test_crops_keep_to_area_and_ratio():

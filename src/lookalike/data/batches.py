@@ -6,7 +6,6 @@ What a batch holds depends on (seed, step) alone. Threads suffice: decoding and 
 from collections import deque
 from collections.abc import Generator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
 from itertools import count, islice
 
 import numpy as np
@@ -16,20 +15,14 @@ from lookalike.core.machine import cores
 from lookalike.core.shapes import Image
 from lookalike.data import sampling
 from lookalike.data.collection import Collection
-from lookalike.imaging.augment import Augment, apply
+from lookalike.imaging.augment import Augment
 from lookalike.imaging.decode import decode
 from lookalike.imaging.resample import resize
 
 _AHEAD = 3  # batches ready or under way for each thread
 
 
-@dataclass(frozen=True)
-class Batch:
-    """The images of one step."""
-
-    step: int
-    images: UInt8[np.ndarray, "B S S 3"]
-    labels: Int32[np.ndarray, "B"]
+Batch = tuple[UInt8[np.ndarray, "B S S 3"], Int32[np.ndarray, "B"]]  # images and labels of one step
 
 
 def batches(
@@ -47,10 +40,7 @@ def batches(
     """Batches of step `start`, `start` + 1 and so on, without end; closing the iterator stops its threads.
 
     Of the rows `ids`, whose classes `labels` are 0 to C - 1. Images have a side of `size` pixels: what `augments`, in
-    this order, leave at another size is cut square and resized.
-
-    Raises:
-        ImageError, CollectionError: As they came up in a thread, at the step that they belong to.
+    this order, leave at another size is cut square and resized. ImageError and CollectionError come at their step.
     """
     groups = sampling.group(labels)
 
@@ -60,8 +50,11 @@ def batches(
         images = np.empty((batch, size, size, 3), np.uint8)
         for item, jpeg in enumerate(data):
             image = decode(jpeg, at_least=2 * size)  # a crop of a quarter of the image still has `size` pixels
-            images[item] = _square(apply(augments, sampling.generator(seed, step, item), image), size)
-        return Batch(step, images, labels[rows].astype(np.int32))
+            rng = sampling.generator(seed, step, item)
+            for augment in augments:
+                image = augment(rng, image)
+            images[item] = _square(image, size)
+        return images, labels[rows].astype(np.int32)
 
     pool = ThreadPoolExecutor(cores())
     try:

@@ -56,14 +56,13 @@ class Report:
 
 def card_of(out: str, options: dict[str, Any]) -> dict[str, Any]:
     """The card of the collection `out`, or a new one; CollectionError if its rows were made with other options."""
-    card = read_card(out)
+    card, made_by = read_card(out), f"lookalike {__version__}"
     for name, value in options.items():
         if (was := card.get("options", {}).get(name, value)) != value:
             raise CollectionError(
                 f"`{out}` was made with `--{name} {was}`, not {value}.",
                 hint=f"give `--{name} {was}`, or another `--out`",
             )
-    made_by = f"lookalike {__version__}"
     return card or {"what": "a collection of images", "made_by": made_by, "created": _now(), "options": options}
 
 
@@ -72,7 +71,7 @@ def _now() -> str:
 
 
 def note_small(collection: Collection, pixels: int) -> None:
-    """Say that a model reads images of `pixels` px and the collection keeps smaller ones, if that is so."""
+    """Say so if a model reads images of `pixels` px and the collection keeps smaller ones."""
     if (stored := collection.card.get("options", {}).get("size", pixels)) < pixels:
         note(
             f"`{collection.path}` stores images at {stored} px and the model reads {pixels} px: they are enlarged; "

@@ -15,6 +15,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import timedelta
 from difflib import get_close_matches
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -48,16 +49,13 @@ SCHEMA = pa.schema(
         pa.field("stamp", pa.string(), nullable=False),  # size and time of what was read, to see changes
     ]
 )
-DESCRIPTION = tuple(SCHEMA.names[6:12])
-"""What a source says of an image: texts, then its two roles."""
+DESCRIPTION = tuple(SCHEMA.names[6:12])  # what a source says of an image: texts, then its two roles
 _REASON = pa.field("reason", pa.string(), nullable=False)
 ERRORS = pa.schema([SCHEMA.field("id"), SCHEMA.field("source"), _REASON, SCHEMA.field("stamp")])
 """`id` is the one that the image would have."""
-VECTORS = ("features_", "mirrored_", "embedding_")
-"""How the names of the encoders' columns begin."""
+VECTORS = ("features_", "mirrored_", "embedding_")  # how the names of the encoders' columns begin
 _PRESENT = "gone = false"
-SWEEP = 32
-"""Commits until old versions are cleared: a version lists all pieces of the table, so keeping all grows as a square."""
+SWEEP = 32  # commits until old versions are cleared: each lists all pieces, so keeping all grows as a square
 # Lance reads ahead up to 2 GB by itself; images need far less to keep the disk busy.
 _IN_ORDER = {"scan_in_order": True, "batch_readahead": 2, "fragment_readahead": 2, "io_buffer_size": 64 << 20}
 
@@ -72,7 +70,6 @@ class Collection:
         self.path, self._errors = path, f"{path}/errors.lance"
         self._held = Held(f"{path}/rows.lance")  # before the version is looked up: its files stay from here on
         self._dataset: Any = lance.dataset(f"{path}/rows.lance")
-        self._cache: dict[str, Any] = {}
 
     @classmethod
     def open(cls, path: str | Path) -> "Collection":
@@ -124,30 +121,29 @@ class Collection:
         """Names of all columns."""
         return list(self.schema.names)
 
-    @property
+    @cached_property
     def fingerprint(self) -> str:
         """64 hex digits over ids, image hashes, labels and domains of the rows that are not gone."""
-        if "fingerprint" not in self._cache:
-            table = self.table(["id", "sha256", "label", "domain"])
-            ids = table["id"].to_numpy().astype("<i8").tobytes()
-            texts = (pc.fill_null(table[name], "\1").to_pylist() for name in ("label", "domain"))
-            hashes = b"".join(table["sha256"].to_pylist())
-            self._cache["fingerprint"] = fingerprint(ids, hashes, *map("\0".join, texts))
-        return str(self._cache["fingerprint"])
+        table = self.table(["id", "sha256", "label", "domain"])
+        ids = table["id"].to_numpy().astype("<i8").tobytes()
+        texts = (pc.fill_null(table[name], "\1").to_pylist() for name in ("label", "domain"))
+        return fingerprint(ids, b"".join(table["sha256"].to_pylist()), *map("\0".join, texts))
 
-    @property
+    @cached_property
     def next_id(self) -> int:
         """One more than the largest id, rows that are gone included."""
-        if "next_id" not in self._cache:
-            ids = self._all_ids()
-            self._cache["next_id"] = int(ids[-1]) + 1 if len(ids) else 0
-        return int(self._cache["next_id"])
+        return int(self._all_ids[-1]) + 1 if len(self._all_ids) else 0
+
+    @cached_property
+    def _all_ids(self) -> Ids:
+        return self._dataset.to_table(columns=["id"])["id"].to_numpy()  # type: ignore[no-any-return]
+
+    @cached_property
+    def _length(self) -> int:
+        return int(self._dataset.count_rows(filter=_PRESENT))
 
     def __len__(self) -> int:
-        """How many rows are not gone."""
-        if "length" not in self._cache:
-            self._cache["length"] = self._dataset.count_rows(filter=_PRESENT)
-        return int(self._cache["length"])
+        return self._length  # of the rows that are not gone
 
     def scan(
         self, columns: Sequence[str], where: str | None = None, batch_rows: int = 1024, *, gone: bool = False
@@ -242,7 +238,7 @@ class Collection:
         with storage_errors(self.path):
             rows = table.cast(self._fields(table.column_names))
             self._commit(LanceOperation.Append(write_fragments(rows, self._dataset.uri, mode="append")))
-        self._cache["next_id"] = int(ids[-1]) + 1  # so that a thousand appends do not read all ids a thousand times
+        self.next_id = int(ids[-1]) + 1  # so that a thousand appends do not read all ids a thousand times
 
     def update(self, table: pa.Table) -> None:
         """Set the values of `table`'s columns in the rows of its `id` column, in one commit; other values stay.
@@ -273,7 +269,7 @@ class Collection:
         with storage_errors(self.path):
             self._dataset.add_columns(fields)
         self._dataset.checkout_latest()
-        self._cache = {}
+        self._forget()
 
     def write_vectors(
         self, name: str, ids: Int64[np.ndarray, "M"], vectors: Float32[np.ndarray, "M D"], metadata: Mapping[str, str]
@@ -309,19 +305,16 @@ class Collection:
 
     def _commit(self, operation: Any) -> None:
         self._dataset = lance.LanceDataset.commit(self._dataset, operation, read_version=self._dataset.version)
-        self._cache = {}
+        self._forget()
         if self.version % SWEEP == 0:
             self.sweep()
 
-    def _all_ids(self) -> Ids:
-        if "ids" not in self._cache:
-            self._cache["ids"] = self._dataset.to_table(columns=["id"])["id"].to_numpy()
-        ids: Ids = self._cache["ids"]
-        return ids
+    def _forget(self) -> None:
+        for name in ("fingerprint", "next_id", "_all_ids", "_length"):
+            vars(self).pop(name, None)
 
     def _positions(self, ids: Ids) -> Ids:
-        known = self._all_ids()
-        positions = np.searchsorted(known, ids)
+        known, positions = self._all_ids, np.searchsorted(self._all_ids, ids)
         found = positions < len(known)
         found[found] = known[positions[found]] == ids[found]
         if not found.all():

@@ -5,8 +5,7 @@ process (a crash in C, the system short of memory). Then the images in flight ar
 process that it can end.
 
 Imports neither Arrow nor Lance, so that a worker starts in a tenth of a second. Workers are spawned, since neither
-Lance nor threads survive a fork; they ignore Ctrl-C, which is the parent's to answer, and end when the parent does,
-even if it was killed.
+Lance nor threads survive a fork; they ignore Ctrl-C, and end when the parent does, even if it was killed.
 """
 
 import hashlib
@@ -27,10 +26,8 @@ from lookalike.core.machine import cores
 from lookalike.data.sources import Place
 from lookalike.imaging.decode import store
 
-CHUNK = 16
-"""Images that a worker is given at a time."""
-WORTH = 64
-"""Images that are worth a process: fewer are converted before it has started."""
+CHUNK = 16  # images that a worker is given at a time
+WORTH = 64  # images that are worth a process: fewer are converted before it has started
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,7 +40,7 @@ class Task:
 
 @dataclass(frozen=True, slots=True)
 class Converted:
-    """An image as it is stored; `sha256` is of the source's bytes, width and height of its upright original."""
+    """An image as `store` makes it; `sha256` is of the source's bytes."""
 
     image: bytes
     width: int
@@ -71,15 +68,12 @@ def convert(task: Task, size: int) -> Outcome:
     try:
         data = task.place.read()
         digest = hashlib.sha256(data).digest()
-        if digest == task.known:
-            return Same()
-        stored = store(data, size)
+        return Same() if digest == task.known else Converted(*store(data, size), digest)
     except ImageError as error:
         return Failed(error.message)
     except Exception as error:  # noqa: BLE001  of a codec, or ours: a run is worth more than one image
         words = " ".join(str(error).split())[:120]
         return Failed(f"The image could not be converted: {type(error).__name__}: {words}.")
-    return Converted(stored.data, stored.width, stored.height, digest)
 
 
 def convert_all(tasks: Iterable[Task], size: int, workers: int = 0) -> Iterator[Outcome]:
@@ -99,20 +93,11 @@ def convert_all(tasks: Iterable[Task], size: int, workers: int = 0) -> Iterator[
             if chunk:
                 waiting.append((chunk, many.submit(chunk, size)))
             if not chunk or len(waiting) >= 2 * workers + 2:
-                yield from _outcomes(*waiting.popleft(), careful, size)
-
-
-def _outcomes(
-    chunk: Sequence[Task], future: "Future[list[Outcome]]", careful: "_Workers", size: int
-) -> Iterator[Outcome]:
-    try:
-        yield from future.result()
-    except BrokenProcessPool:
-        for task in chunk:
-            try:
-                yield from careful.submit([task], size).result()
-            except BrokenProcessPool:
-                yield Failed("It ended the process that decoded it (a crash of the decoder, or too little memory).")
+                oldest, future = waiting.popleft()
+                try:
+                    yield from future.result()
+                except BrokenProcessPool:
+                    yield from (careful.one(task, size) for task in oldest)
 
 
 def _convert_chunk(tasks: Sequence[Task], size: int) -> list[Outcome]:
@@ -140,6 +125,12 @@ class _Workers:
         finally:
             signal.pthread_sigmask(signal.SIG_SETMASK, before)
         return self.submit(tasks, size)
+
+    def one(self, task: Task, size: int) -> Outcome:
+        try:
+            return self.submit([task], size).result()[0]
+        except BrokenProcessPool:
+            return Failed("It ended the process that decoded it (a crash of the decoder, or too little memory).")
 
     def close(self) -> None:
         if self._pool is not None:

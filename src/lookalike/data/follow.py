@@ -1,7 +1,4 @@
-"""A collection that follows another: its rows at first, later what is new, edited or gone there.
-
-Rows are only ever appended, with rising ids: what is new lies above the last id, and a killed copy goes on there.
-"""
+"""A collection that follows another: its rows at first, later what is new (above the last id), edited or gone there."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -17,18 +14,14 @@ from lookalike.core.files import locked, refuse_unless
 from lookalike.core.journal import Progress
 from lookalike.data.collection import SCHEMA, Collection, is_vector
 
-ROWS = 2048
-"""Rows of a commit: they wait in memory, with their images."""
-VECTORS = 2**16
-"""Rows of a commit of vectors alone."""
+ROWS = 2048  # rows of a commit: they wait in memory, with their images
+VECTORS = 2**16  # rows of a commit of vectors alone
 
 
 def follow(source: Collection, out: str | Path, verb: str) -> Collection:
     """The collection at `out`, made or brought up to date with `source` as it is open; its vectors come along.
 
-    Raises:
-        StorageError: `out` is something else, or another process writes there.
-        CollectionError: `out` is a collection with rows of its own.
+    StorageError if `out` is something else or is being written to, CollectionError if it has rows of its own.
     """
     if refuse_unless(out, ("missing", "empty", "collection"), "collection") != "collection":
         with locked(out, verb):
@@ -49,9 +42,7 @@ def follow(source: Collection, out: str | Path, verb: str) -> Collection:
         if gained := [field.name for field in new if is_vector(field)]:
             for batch in source.scan(["id", *gained], shared, VECTORS, gone=True):
                 copy.update(pa.Table.from_batches([batch]))
-        names = [
-            field.name for field in source.schema if not is_vector(field) and field.name not in ("image", "sha256")
-        ]
+        names = [f.name for f in source.schema if not is_vector(f) and f.name not in ("image", "sha256")]
         theirs = source.table(names, shared, gone=True)
         copy.update(theirs.filter(pa.array(~same_rows(copy.table(names, gone=True), theirs, names))))
         with Progress("copy", "images", len(source.table(["id"], gone=True)), len(ours)) as bar:

@@ -5,8 +5,7 @@ a kill, adds what is new, and does nothing where nothing changed. An image with 
 the same bytes it keeps its row and vectors; with others it gets a new row, and the old one is gone.
 
 An id is given when an image is converted, good or bad, in the order of the listing; bad ones are written before the
-good ones of the same batch. So whatever a kill leaves behind, ids that are free follow in the same order, and the
-rows come out as if nothing had happened.
+good ones of a batch. So whatever a kill leaves behind, the rows come out as if nothing had happened.
 
 Memory: about 50 bytes an image of the listing, which lies on the disk, and `BATCH_MOST` stored images.
 """
@@ -29,17 +28,12 @@ from lookalike.data.card import Report, card_of, finish
 from lookalike.data.collection import DESCRIPTION, ERRORS, Collection, committed
 from lookalike.data.convert import Converted, Failed, Outcome, Same, Task, convert_all
 from lookalike.data.follow import same_rows
-from lookalike.data.sources.listed import common_type, place_of
-from lookalike.data.sources.listing import Listing, list_images
+from lookalike.data.sources.listed import Listing, common_type, list_images, place_of
 
-SIZE = 256
-"""Shorter side of a stored image, in pixels, if nobody says another."""
-BATCH = 512
-"""Images of a commit, at least, unless the work ends; fewer would make a table of many small pieces."""
-BATCH_SECONDS = 5.0
-"""Seconds between commits, at least: on a fast machine a commit holds more images."""
-BATCH_MOST = 4096
-"""Images of a commit, at most: they wait in memory. Of rows that are edited without them eight times as many."""
+SIZE = 256  # shorter side of a stored image, in pixels, if nobody says another
+BATCH = 512  # images of a commit, at least, unless the work ends; fewer would make a table of many small pieces
+BATCH_SECONDS = 5.0  # seconds between commits, at least: on a fast machine a commit holds more images
+BATCH_MOST = 4096  # images of a commit, at most: they wait in memory; of rows without them eight times as many
 
 
 def prepare(
@@ -59,8 +53,7 @@ def prepare(
     Raises:
         SourceError: A source is missing, empty, or says something impossible.
         CollectionError: The collection was made with another `size` or `test`, or has columns of another type.
-        UsageError: A number is out of range.
-        StorageError: `out` is something else, is being written to, or the disk refuses.
+        UsageError, StorageError: A number is out of range; `out` is something else or in use, or the disk refuses.
     """
     for name, value, fits, expected in (
         ("size", size, size >= 1, "at least 1 pixel"),
@@ -77,14 +70,12 @@ def prepare(
         paths = {name: entry["path"] for name, entry in known.items()}
         with list_images(sources, paths, test, out, exclude) as listing:
             collection = _open_or_create(out, listing)
-            named = list({**known, **listing.sources}.values())
-            collection.update_card({**card, "sources": named})
+            collection.update_card({**card, "sources": list({**known, **listing.sources}.values())})
             update = _Update(collection, listing, len(listing) if limit is None else limit)
             update.convert(size, workers)
             gone = update.gone()
             collection.mark_gone(gone)
-            done = update.done
-            return finish(collection, done[Converted], done[Same], len(gone), done[Failed])
+            return finish(collection, update.done[Converted], update.done[Same], len(gone), update.done[Failed])
 
 
 def _open_or_create(out: str, listing: Listing) -> Collection:
@@ -94,8 +85,8 @@ def _open_or_create(out: str, listing: Listing) -> Collection:
         return Collection.create(out, pa.schema(columns))
     collection = Collection.open(out)
     collection.sweep()
-    for name, kind in zip(listing.columns.names, listing.columns.types, strict=True):
-        there = collection.schema.field(name).type if name in collection.columns else kind
+    for name in (name for name in listing.columns.names if name in collection.columns):
+        kind, there = listing.columns.field(name).type, collection.schema.field(name).type
         if common_type(kind, there) != there:
             raise CollectionError(
                 f"Column `{name}` holds {kind} in the sources and {there} in `{out}`.",
@@ -107,8 +98,6 @@ def _open_or_create(out: str, listing: Listing) -> Collection:
 
 
 class _Update:
-    """What a listing asks of a collection, and what waits for the next commit."""
-
     def __init__(self, collection: Collection, listing: Listing, limit: int) -> None:
         self.collection, self.listing = collection, listing
         self.done: Counter[type[Outcome]] = Counter()

@@ -1,7 +1,6 @@
-"""Which rows make up step `n`: pure in (seed, step), so that a run goes on where it stopped, on any number of workers.
+"""Which rows make up a step: pure in (seed, step), so that a run goes on where it stopped, on any number of workers.
 
-Positions are those of the caller's arrays, 0 to N - 1. Nothing is drawn one after the other: step 1,000 is known
-without the 999 before it.
+Positions are those of the caller's arrays, 0 to N - 1.
 """
 
 from functools import lru_cache
@@ -10,14 +9,13 @@ from typing import Literal, NamedTuple
 import numpy as np
 from jaxtyping import Int, Int64
 
-Sample = Literal["balanced", "uniform"]
-"""balanced: every class equally often; uniform: every image equally often."""
+Sample = Literal["balanced", "uniform"]  # balanced: every class equally often; uniform: every image equally often
 
 _PURPOSES = {"rows": 1, "classes": 2, "pixels": 3}  # streams of one seed that must not meet
 
 
 class Groups(NamedTuple):
-    """Rows sorted by class; see `group`."""
+    """Rows sorted by class."""
 
     rows: Int64[np.ndarray, "N"]  # positions, class by class
     starts: Int64[np.ndarray, "C"]  # where each class begins in `rows`
@@ -32,24 +30,14 @@ def group(labels: Int[np.ndarray, "N"]) -> Groups:
 
 
 def positions(sample: Sample, groups: Groups, batch: int, seed: int, step: int) -> Int64[np.ndarray, "B"]:
-    """Positions of step `step`, as `balanced` or as `uniform` picks them."""
-    if sample == "balanced":
-        return balanced(groups, batch, seed, step)
-    return uniform(len(groups.rows), batch, seed, step)
+    """Positions of step `step`: pieces of an endless row of permutations, of all rows or, `balanced`, of the classes.
 
-
-def uniform(n: int, batch: int, seed: int, step: int) -> Int64[np.ndarray, "B"]:
-    """Positions of step `step`: one permutation of all `n` rows after the other, cut into pieces of `batch`."""
-    return _stream(n, np.arange(step * batch, (step + 1) * batch), seed, "rows")
-
-
-def balanced(groups: Groups, batch: int, seed: int, step: int) -> Int64[np.ndarray, "B"]:
-    """Positions of step `step`, each class as often as any other, within one, however many rows it has.
-
-    Classes come as permutations, one after the other. A class goes through its rows in turn, beginning somewhere else
-    each time round, so that within a class too no row comes twice before all have come once in that round.
+    A class then goes through its rows in turn, beginning somewhere else each time round, so that within a class too no
+    row comes twice before all have come once in that round.
     """
     places = np.arange(step * batch, (step + 1) * batch)
+    if sample == "uniform":
+        return _stream(len(groups.rows), places, seed, "rows")
     classes = _stream(len(groups.counts), places, seed, "classes")
     visit, count = places // len(groups.counts), groups.counts[classes]
     turn = _mix(_mix(classes.astype(np.uint64) ^ _mix((visit // count).astype(np.uint64))) ^ np.uint64(seed))

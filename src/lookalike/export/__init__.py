@@ -1,8 +1,4 @@
-"""An encoder taken elsewhere: `TARGETS` is the table of what is loaded when it is asked for.
-
-A target is one value, which holds all that the house knows of it (see `parts.Target`): `TARGET` of a file, or, where a
-file makes several forms of one thing, what stands behind the colon.
-"""
+"""An encoder taken elsewhere. A target is one `parts.Target`: `TARGET` of its file, or what stands behind the colon."""
 
 TARGETS: dict[str, str] = {
     "safetensors": "lookalike.export.published:SAFETENSORS",
@@ -17,4 +13,3 @@ TARGETS: dict[str, str] = {
     "torchscript": "lookalike.export.torchscript",
     "submission": "lookalike.export.torchscript:SUBMISSION",
 }
-"""Target -> module."""

@@ -52,9 +52,8 @@ def graph_lines(imports: str, load: str, run: str, preprocess: Preprocess | None
 def tower_lines(config: EncoderConfig, library: str, load: str, pixels: str, run: str, projection: str | None) -> str:
     """The lines of a tower in torch, by the `library` that loads it.
 
-    `load` makes `model`, and what `pixels` needs: the library's own transform of `opened(path)`, [1 3 S S] ("" if that
-    is not what the encoder takes). `run` gives the features, as "model({}).pooler_output"; `projection` is its file, if
-    it is not in the model.
+    `load` makes `model`, and what `pixels` needs: the library's own transform of `opened(path)`, [1 3 S S] ("": ours).
+    `run` gives the features, as "model({}).pooler_output"; `projection` is its file, if it is not in the model.
     """
     mean, std = config.preprocess.mean, config.preprocess.std
     lines = [] if pixels else ["import numpy as np"]

@@ -1,4 +1,4 @@
-"""The README of a model on the Hub, made from `card.json`: data, recipe, metrics, and whose licence counts.
+"""The README of a model on the Hub, made from `card.json`: data, recipe, metrics, and whose licence counts; the upload.
 
 Licences stand in order of what they forbid: of a model's weights and of the data it learned from, the strictest counts.
 """
@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from lookalike.core.errors import EncoderError
 from lookalike.encoders.readme import readme, table
 from lookalike.export import TARGETS
 from lookalike.export.parts import lineage, target_of
@@ -52,10 +53,10 @@ ORDER: tuple[Terms, ...] = (
 
 
 class Verdict(NamedTuple):
-    """The licence that counts ("unknown" if there is none), and what has it: "the weights", "the data `shop`"."""
+    """The licence that counts, and what has it."""
 
-    licence: str
-    of: str
+    licence: str  # "unknown" if there is none
+    of: str  # "the weights `clip`", "the data `shop`"
     terms: Terms
 
 
@@ -159,3 +160,48 @@ def _licences(named: Mapping[str, str | None]) -> str:
     lines += [f"| {of} | {licence or 'unknown'} | {terms_of(licence).name} |" for of, licence in named.items()]
     lines += [f"\nThe strictest counts: **{licence}**, of {of} ({terms.name}: {terms.reason})."]
     return "\n".join([*lines, f"From the most permissive: {', '.join(terms.name for terms in ORDER)}."])
+
+
+def check_name(repository: str) -> None:
+    """EncoderError if `repository` is no ORG/NAME that the Hub takes."""
+    from huggingface_hub.errors import HFValidationError
+    from huggingface_hub.utils import validate_repo_id  # type: ignore[attr-defined]
+
+    try:
+        validate_repo_id(repository)
+        if "/" not in repository:
+            raise HFValidationError
+    except HFValidationError as error:
+        raise EncoderError(f"`{repository}` is no name of a model on the Hub.", hint="it is ORG/NAME") from error
+
+
+def upload(files: Mapping[str, Path | bytes], repository: str, private: bool) -> str:
+    """Files to the Hub in one commit, whole or not at all; its address. A repository that is there stays as it is."""
+    from huggingface_hub import CommitOperationAdd, HfApi, constants
+    from huggingface_hub.errors import HfHubHTTPError, HTTPError  # type: ignore[attr-defined]
+
+    operations = [CommitOperationAdd(path_in_repo=name, path_or_fileobj=content) for name, content in files.items()]
+    token = "`hf auth login`, or set HF_TOKEN to a token that may write"
+    reasons = {
+        401: ("the token is missing or wrong", token),
+        403: ("the token may not write there", token),
+        404: ("there is no such user or organisation, or it may not be seen", f"look at the name; {token}"),
+    }
+    try:
+        api = HfApi()
+        api.create_repo(repository, private=private or None, exist_ok=True)
+        return str(api.create_commit(repository, operations, commit_message="Upload by lookalike").commit_url)
+    except HfHubHTTPError as error:
+        status = error.response.status_code
+        reason, hint = reasons.get(status, ("it does not say why", "give the same command again later"))
+        raise EncoderError(f"The Hub refuses to take `{repository}` ({status}): {reason}.", hint=hint) from error
+    except (HTTPError, OSError) as error:
+        if isinstance(error, OSError) and error.errno is not None and error.filename is not None:  # the disk's
+            raise
+        first = (str(error) or type(error).__name__).splitlines()[0]
+        hint = f"look whether `{constants.ENDPOINT}` answers (HF_ENDPOINT sets another address)"
+        hint = "unset HF_HUB_OFFLINE where there is a connection" if constants.HF_HUB_OFFLINE else hint
+        raise EncoderError(
+            f"`{repository}` was not uploaded: there is no connection to the Hub ({first}).",
+            hint=f"{hint}, and give the same command again",
+        ) from error

@@ -1,7 +1,4 @@
-"""ONNX, and OpenVINO's representation of the same graph: one file, with the preprocessing inside.
-
-The tower's graph is the one that embeds on CPUs; preprocessing goes before it and the projection behind it.
-"""
+"""ONNX, and OpenVINO's form of the same graph: the one that embeds on CPUs, preprocessing and projection inside."""
 
 import sys
 import tempfile
@@ -20,8 +17,7 @@ from lookalike.export.pixels import squares
 from lookalike.towers.programs.graph import Graph, move_weights
 from lookalike.towers.programs.onnx import record
 
-LARGEST = 2**31 - 2**20
-"""Bytes of weights that one file can hold, of ONNX and of LiteRT; ONNX puts larger ones beside it."""
+LARGEST = 2**31 - 2**20  # bytes of weights that one file can hold, of ONNX and of LiteRT; ONNX puts more beside it
 
 
 def write(export: Export, directory: Path) -> Written:

@@ -1,7 +1,6 @@
 """OpenCLIP's own layout, for CLIP towers: the image side, and the text side with its tokenizer.
 
-A CLIP of that library always has a text tower: the encoder's own, or, where it has none, one that is as small as can be
-and says nothing.
+Where an encoder has no text side, one that is as small as can be, and says nothing, stands for it.
 """
 
 from dataclasses import replace
@@ -66,11 +65,7 @@ def write(export: Export, directory: Path) -> Written:
 
 
 def _text(export: Export, side: TextSide, inside: bool, model: dict[str, Any]) -> tuple[TextSide, Tensors]:
-    """The text side with a head that ends where the image's does, described in `model`; its tensors in the layout.
-
-    A scale of logits is not part of an encoder: its first value stands there, log(1 / 0.07) (Radford et al., 2021,
-    section 2.5).
-    """
+    """The text side with a head that ends where the image's does, described in `model`; its tensors in the layout."""
     config, tensors = side.config, dict(side.tensors)
     if side.image != features_fingerprint_of(export.config, export.tensors):
         raise EncoderError(
@@ -91,7 +86,7 @@ def _text(export: Export, side: TextSide, inside: bool, model: dict[str, Any]) -
         for name in {"head.weight", "head.bias"} & tensors.keys():
             tensors[name] = (tensors[name].astype(np.float64) @ matrix).astype(np.float32)
     model |= {"text_cfg": describe_open_clip(config), "custom_text": True}
-    scale = {"logit_scale": np.array(np.log(1 / 0.07), np.float32)}
+    scale = {"logit_scale": np.array(np.log(1 / 0.07), np.float32)}  # at first (Radford et al., 2021, section 2.5)
     whole = replace(side, config=config, tensors=tensors)
     return whole, export_text(TEXTS["open_clip"], config, tensors) | scale
 

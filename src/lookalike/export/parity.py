@@ -3,7 +3,7 @@
 import contextlib
 import tempfile
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from functools import cache
 from pathlib import Path
 from typing import NamedTuple
@@ -29,27 +29,17 @@ _TIE = 1e-9  # squared distance below which two vectors count as one
 class Parity(NamedTuple):
     """How near an export is to its encoder."""
 
-    minimum: float
-    """The smallest cosine between the export's vector of an image and the encoder's."""
-    different: float
-    """The largest cosine between the encoder's vectors of two different images: what `minimum` must be told from."""
+    minimum: float  # the smallest cosine between the export's vector of an image and the encoder's
+    different: float  # the largest between the encoder's vectors of two images: what `minimum` must be told from
+    # Whether a vector of the export is nearer to the encoder's of another image: of an encoder that finds all images
+    # alike, no cosine tells a wrong export from a right one, and this does.
     mixed: bool
-    """Whether a vector of the export is nearer to the encoder's of another image: of an encoder that finds all
-    images alike, no cosine tells a wrong export from a right one, and this does."""
 
 
 @cache
 def drawn_images() -> tuple[np.ndarray, ...]:
     """Drawn images of `SIZES`, each of another kind: gradients of colour, fine stripes, hard edges, letters, noise."""
     return tuple(_drawn(np.random.default_rng(i), height, width) for i, (height, width) in enumerate(SIZES))
-
-
-def save(images: Sequence[np.ndarray], directory: Path) -> list[Path]:
-    """The images as PNG files, which keep every pixel."""
-    paths = [directory / f"{i}.png" for i in range(len(images))]
-    for image, path in zip(images, paths, strict=True):
-        Pillow.fromarray(image).save(path)
-    return paths
 
 
 def by_lines(code: str, directory: Path) -> Vectors:
@@ -60,8 +50,11 @@ def by_lines(code: str, directory: Path) -> Vectors:
         for kind in (DeprecationWarning, FutureWarning):  # what a library announces for its later versions
             warnings.simplefilter("ignore", kind)
         exec(compile(code, "README.md", "exec"), names)
-        paths = save(drawn_images(), Path(scratch))
-        return np.stack([np.asarray(names["embed"](str(path)), np.float32).reshape(-1) for path in paths])
+        path, found = f"{scratch}/image.png", list[np.ndarray]()  # a PNG keeps every pixel
+        for image in drawn_images():
+            Pillow.fromarray(image).save(path)
+            found.append(np.asarray(names["embed"](path), np.float32).reshape(-1))
+    return np.stack(found)
 
 
 def compare(found: Float32[np.ndarray, "M E"], expected: Vectors) -> Parity:

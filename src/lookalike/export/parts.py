@@ -20,47 +20,32 @@ class Export:
     config: EncoderConfig
     tensors: Mapping[str, np.ndarray]
     card: Mapping[str, Any]
-    """What the encoder says of itself."""
-    preprocess: bool = True
-    """Whether resizing and cropping go into the model, where the target is a graph."""
-    int8: bool = False
-    """Whether large matrices are whole numbers of 8 bits, where the target can hold them."""
-    text: TextSide | None = None
-    """Its text side, for the target that takes one along."""
+    preprocess: bool = True  # whether resizing and cropping go into the model, where the target is a graph
+    int8: bool = False  # whether large matrices are whole numbers of 8 bits, where the target can hold them
+    text: TextSide | None = None  # for the target that takes one along
 
 
 @dataclass(frozen=True)
 class Written:
     """What a target wrote."""
 
-    code: str
-    """Python lines, run in the directory, that load it and define `embed(path)`: an image file to its vector [D]."""
-    keeps: str
-    """One or two sentences for the README: what of the encoder is inside, and what is not."""
-    read_back: tuple[EncoderConfig, Tensors] | None = None
-    """The encoder as our own importer reads it from the files, for layouts that it knows."""
+    code: str  # Python lines, run in the directory, that load it and define `embed(path)`: an image file to its vector
+    keeps: str  # one or two sentences for the README: what of the encoder is inside, and what is not
+    read_back: tuple[EncoderConfig, Tensors] | None = None  # as our own importer reads it, for layouts that it knows
 
 
 @dataclass(frozen=True)
 class Target:
     """All that the house knows of a target: a value of its file."""
 
-    write: Callable[[Export, Path], Written]
-    """Writes an encoder into an empty directory; EncoderError for what the target has no place for."""
-    library: str = ""
-    """`library_name` on the Hub, if that has one for it."""
-    needs: tuple[str, ...] = ()
-    """Modules without which it can't write."""
-    reads: tuple[str, ...] = ()
-    """Those that its README's lines import; none: they only load tensors, and define no `embed`."""
-    packages: Mapping[str, str] = field(default_factory=dict)
-    """Module -> what installs it, where that has another name."""
-    graph: bool = False
-    """Whether it is made of our own graph, which can leave the preprocessing out."""
-    int8: bool = False
-    """Whether it can hold whole numbers of 8 bits."""
-    text: bool = False
-    """Whether it takes the text side along."""
+    write: Callable[[Export, Path], Written]  # into an empty directory; EncoderError for what it has no place for
+    library: str = ""  # `library_name` on the Hub, if that has one for it
+    needs: tuple[str, ...] = ()  # modules without which it can't write
+    reads: tuple[str, ...] = ()  # those that its README's lines import; none: they define no `embed`
+    packages: Mapping[str, str] = field(default_factory=dict)  # module -> what installs it, if of another name
+    graph: bool = False  # whether it is made of our own graph, which can leave the preprocessing out
+    int8: bool = False  # whether it can hold whole numbers of 8 bits
+    text: bool = False  # whether it takes the text side along
 
 
 def target_of(name: str) -> Target:

@@ -1,11 +1,9 @@
 """Preprocessing as an ONNX graph: images of any size to the square that a tower takes, in 8 bits.
 
-The geometry is that of `Preprocess`, and the matrices are those of `resample.weights`, written as operators. Nothing
-but elementwise ones and MatMul is needed, which every runtime has and computes alike; the operator Resize has
-antialiasing in few of them, and rounds in its own way. The arithmetic is Pillow's (`Resample.c`): first along the rows,
-then along the columns, each time rounded to 8 bits. Pillow 13 takes columns first where it takes more than twice as
-many pixels off the height as off the width; a graph can only choose by computing both, for values that differ here and
-there.
+The geometry is that of `Preprocess`, and the matrices are those of `resample.weights`, by elementwise operators and
+MatMul, which every runtime computes alike; Resize has antialiasing in few of them, and rounds in its own way. As in
+Pillow (`Resample.c`), first along the rows, then along the columns, each time rounded to 8 bits. Pillow 13 takes
+columns first where more than twice as many pixels go off the height as off the width; a graph could only compute both.
 """
 
 from collections.abc import Callable
@@ -100,10 +98,7 @@ def _matrix(preprocess: Preprocess, length: Value, resized: Value | int) -> tupl
     resized = resized + 0 * length  # a value, whatever the mode
     place = preprocess.start(resized, ONNX) + np.arange(preprocess.size)[:, None]
     pixels = length.op("Unsqueeze", length.op("Range", 0, length.op("Squeeze", length), 1), [0])
-    found: tuple[Value, Value] = weights(
-        place, pixels, length, resized, preprocess.interpolation, preprocess.antialias, ONNX
-    )
-    return found
+    return weights(place, pixels, length, resized, preprocess.interpolation, preprocess.antialias, ONNX)
 
 
 def _rounded(x: Value, up: bool) -> Value:

@@ -1,7 +1,6 @@
 """Targets that are published layouts, and what these share with OpenCLIP's: safetensors, transformers and timm.
 
-A projection without a bias goes into the head of a CLIP, which changes no direction; every other one lies beside the
-model, and the README's lines apply it. timm knows an architecture by its name and takes sizes beside it.
+A projection without a bias goes into the head of a CLIP, which changes no direction; every other one lies beside it.
 """
 
 from collections.abc import Mapping
@@ -22,11 +21,8 @@ from lookalike.published.processors import from_timm, write_processor
 from lookalike.published.stored import Published
 from lookalike.towers import ViTConfig
 
-Held = tuple[Layout, dict[str, Any], EncoderConfig, Tensors]
-"""A layout, an encoder's config file in it, and the encoder as it has it."""
-
-PROJECTION = "projection.safetensors"
-"""Where the projection lies if the layout has no place for it: `weight` [F D] and `bias` [D]."""
+Held = tuple[Layout, dict[str, Any], EncoderConfig, Tensors]  # an encoder as it has it, and its config file in it
+PROJECTION = "projection.safetensors"  # where the layout has no place for it: `weight` [F D] and `bias` [D]
 
 
 def hold(
@@ -70,8 +66,7 @@ def write_projection(config: EncoderConfig, tensors: Mapping[str, np.ndarray], d
 def folded(config: EncoderConfig, tensors: Mapping[str, np.ndarray]) -> tuple[EncoderConfig, Tensors] | None:
     """The same encoder with its projection inside the head of a CLIP tower, or None where that is not exact.
 
-    With L2 normalisation behind both, `(x H) W` is `x (H W)`: without a bias, only lengths differ, and the last step
-    removes them.
+    `(x H) W` is `x (H W)`: without a bias only lengths differ, and the last step removes them.
     """
     tower, projection = config.tower, config.projection
     if not isinstance(tower, ViTConfig) or tower.head_bias or projection.kind == "identity":

@@ -72,7 +72,7 @@ def write(export: Export, directory: Path) -> Written:
 
 
 def _write_step(owner: str, tensors: Mapping[str, np.ndarray], directory: Path) -> Tensors:
-    """One module; returns the tensors that were written, under our names, as they are read back."""
+    """One module; its tensors under our names, as they are read back."""
     directory.mkdir()
     if not owner:
         write_json(directory / "config.json", _KEYS)

@@ -1,7 +1,6 @@
-"""TensorFlow's SavedModel, and LiteRT made of it: our own ONNX graphs, each operator in TensorFlow's.
+"""TensorFlow's SavedModel, and LiteRT made of it: our own ONNX graphs and no others, each operator in TensorFlow's.
 
-No general converter: operators, attributes and shapes that our graphs don't have are not here. Maps are turned to
-channels last around each convolution, which is how TensorFlow computes on CPUs, and the only way that LiteRT knows.
+Maps are turned to channels last around each convolution, as TensorFlow computes on CPUs, and LiteRT alone can.
 """
 
 import os
@@ -17,8 +16,7 @@ from onnx import ModelProto, helper, numpy_helper
 from lookalike.export.onnx import LARGEST, assemble, written
 from lookalike.export.parts import Export, Target, Written, refused
 
-_HELD = 1024
-"""Numbers from which a constant is a variable: constants are part of the graph, which must stay below 2 GB."""
+_HELD = 1024  # numbers from which a constant is a variable: constants are part of the graph, which must stay below 2 GB
 
 
 def write(export: Export, directory: Path) -> Written:

@@ -1,7 +1,6 @@
-"""What the target torchscript writes, in PyTorch: images of any size prepared, a tower, and its projection.
+"""What the target torchscript writes, in PyTorch: images of any size prepared, transformers' tower, and its projection.
 
-Imported where torch is. It is traced, but for the one choice by an image's size, which is scripted. Geometry and
-matrices are those of `Preprocess` and `resample.weights`, on tensors.
+It is traced, but for the one choice by an image's size, which is scripted.
 """
 
 import io

@@ -1,7 +1,6 @@
-"""TorchScript: one file for PyTorch, with preprocessing, tower and projection inside.
+"""TorchScript: one file for PyTorch, with preprocessing, tower and projection inside; see `torch_program`.
 
-The tower is transformers' own class with the weights that the target `transformers` writes; the rest is in
-`torch_program`. The submission of the Google Universal Image Embedding competition is such a file in a zip.
+The submission of the Google Universal Image Embedding competition is such a file in a zip.
 """
 
 import tempfile

@@ -42,8 +42,8 @@ def write_export(
 ) -> dict[str, Any]:
     """Write the new directory `path`, checked; what its card says of it. Nothing is left of one that does not pass.
 
-    `expected` gives the encoder's own vectors of `parity.drawn_images()`, once the target has written; `least` is the
-    smallest cosine that passes (None: the usual one, and no image nearer to another one's vector).
+    `expected` gives the encoder's own vectors of `parity.drawn_images()`; `least` is the smallest cosine that passes
+    (None: the usual one, and no image nearer to another one's vector).
     """
     target = check_request(name, export.preprocess, export.int8)
     with new_directory(path, "export") as directory:

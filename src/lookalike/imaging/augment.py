@@ -3,7 +3,6 @@
 A new kind: one frozen class here, and its name in `Augment`.
 """
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -93,15 +92,6 @@ class Color:
 
 
 Augment = Crop | Flip | Erase | Color
-"""What can be done to an image; the union is the table."""
-
-
-def apply(augments: Sequence[Augment], rng: np.random.Generator, image: Image) -> UInt8[np.ndarray, "h w 3"]:
-    """`image` after all `augments`, in their order, with numbers from `rng`; the input is not changed."""
-    changed: UInt8[np.ndarray, "_ _ 3"] = image
-    for augment in augments:
-        changed = augment(rng, changed)
-    return changed
 
 
 def _part(

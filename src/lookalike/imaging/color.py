@@ -42,8 +42,7 @@ class Light(NamedTuple):
     transfer: float | str  # a gamma, or a curve by name; those of television count as sRGB, as every viewer has it
 
 
-Color = bytes | Light
-"""A colour space: the bytes of an ICC profile, or numbers."""
+Color = bytes | Light  # a colour space: the bytes of an ICC profile, or numbers
 
 ADOBE_RGB = Light((0.640, 0.330, 0.210, 0.710, 0.150, 0.060, *_D65), 563 / 256)
 
@@ -60,13 +59,9 @@ def chromatic(gamma: float | None, primaries: tuple[float, ...] | None) -> Light
 
 
 def to_srgb(pixels: UInt8[np.ndarray, "H W C"], color: Color | None) -> UInt8[np.ndarray, "H W D"]:
-    """Gray (1 channel), RGB or Lab (3) or CMYK (4) in the space `color` -> gray or RGB in sRGB; D is 1 or 3.
-
-    What is sRGB already is the same array afterwards.
-    """
+    """Gray, RGB, Lab or CMYK in the space `color` -> gray or RGB in sRGB; what is sRGB already is the same array."""
     height, width, channels = pixels.shape
-    convert = _conversion(color, channels)
-    if convert is None:
+    if (convert := _conversion(color, channels)) is None:
         return pixels
     if channels == 1:
         table = convert(np.arange(256, dtype=np.uint8)[:, None])

@@ -48,8 +48,7 @@ FORMATS: dict[str, tuple[bytes, Callable[[bytes, int | None], Raster] | str]] = 
 The formats that cameras, phones and shops give are read; Pillow's rarer readers stay closed to strangers.
 """
 
-HEAD = 64
-"""First bytes of a file that are enough to know it."""
+HEAD = 64  # first bytes of a file that are enough to know it
 
 # An image is decoded at no less than this many times the wanted size: a 12-megapixel photograph at 1/4, for 256. Its
 # MobileNetV2 features then have cosine .9998 with those of a full decode (lowest .9996), and most of the time left is
@@ -74,12 +73,10 @@ def kind_of(head: bytes) -> str | None:
     return next((kind for kind, (start, _) in FORMATS.items() if re.match(start, head[:HEAD], re.DOTALL)), None)
 
 
-def read_image(data: bytes, at_least: int | None) -> Raster:
-    """The image in `data`; arguments and errors as `decode`."""
+def _read(data: bytes, at_least: int | None) -> Raster:
     if not data:
         raise ImageError("The file is empty (0 bytes).")
-    kind = kind_of(data)
-    if kind is None:
+    if (kind := kind_of(data)) is None:
         raise ImageError(
             f"Not an image of a known format: the file has {len(data):,} bytes and begins with {data[:8]!r}."
         )
@@ -90,20 +87,16 @@ def read_image(data: bytes, at_least: int | None) -> Raster:
 
 
 def decode(data: bytes, at_least: int | None = None) -> Image:
-    """The first frame of the image, upright, as sRGB: uint8 [H W 3].
+    """The first frame of the image, upright, as sRGB on white: uint8 [H W 3].
 
-    Alpha is laid on white, any depth becomes 8 bits, a colour profile or the codes of one are applied.
-
-    Args:
-        data: A file of one of `FORMATS`.
-        at_least: Shorter side in pixels that suffices: a larger JPEG may then come at 1/2, 1/4 or 1/8 of its size,
-            and any image of more than 16 million pixels reduced by a whole number.
+    Where a shorter side of `at_least` pixels suffices, a larger JPEG may come at 1/2, 1/4 or 1/8 of its size, and any
+    image of more than 16 million pixels reduced by a whole number.
 
     Raises:
         ImageError: The image is empty, unknown, damaged, truncated, too large, or of a kind that is not read.
     """
     with _refused():
-        raster = read_image(data, at_least)
+        raster = _read(data, at_least)
         pixels, color, _ = flat(raster, at_least)
         pixels = _turned(to_srgb(pixels, color), raster.orientation)
         if pixels.shape[2] == 3 and pixels.flags.writeable:
@@ -112,15 +105,12 @@ def decode(data: bytes, at_least: int | None = None) -> Image:
 
 
 def store(data: bytes, size: int) -> Stored:
-    """The image as a JPEG whose shorter side is at most `size` pixels; never enlarged.
+    """The image as a JPEG whose shorter side is at most `size` pixels, never enlarged; ImageError as `decode`.
 
     A JPEG that is small enough, upright, sRGB or gray, and whole, is not encoded again: only its metadata goes.
-
-    Raises:
-        ImageError: As `decode`.
     """
     with _refused():
-        raster = read_image(data, int(_GAP * size))
+        raster = _read(data, int(_GAP * size))
         width, height, turned, kept = raster.width, raster.height, raster.orientation, raster.kept
         pixels, color, scale = flat(raster, int(_GAP * size))
         upright = (height, width) if turned >= 5 else (width, height)

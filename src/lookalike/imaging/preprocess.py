@@ -55,10 +55,12 @@ class Preprocess:
     def __call__(self, image: Image) -> UInt8[np.ndarray, "S S 3"]:
         """The image, RGB of any height and width, as the tower takes it: `size` high and wide, in 8 bits."""
         height, width = (int(side) for side in self.resized(*image.shape[:2]))
-        (top, bottom, row), (left, right, column) = self._window(height), self._window(width)
-        part = self._resample(image, (height, width), (top, bottom), (left, right))
+        y, x = (int(self.start(side)) for side in (height, width))
+        rows, columns = (max(0, y), min(height, y + self.size)), (max(0, x), min(width, x + self.size))
+        part = self._resample(image, (height, width), rows, columns)
         if part.shape[:2] == (self.size, self.size):
             return part
+        row, column = max(0, -y), max(0, -x)
         square = np.full((self.size, self.size, 3), self.fill if self.mode == "pad" else (0, 0, 0), np.uint8)
         square[row : row + part.shape[0], column : column + part.shape[1]] = part
         return square
@@ -86,24 +88,16 @@ class Preprocess:
         middle = before if self.rounding == "floor" else xp.where(before // 2 * 2 == before, before, after)
         return xp.where(resized < self.size, after, middle)
 
-    def _window(self, length: int) -> tuple[int, int, int]:
-        """First and last (exclusive) resized pixel that is seen along one side, and where it lies in the square."""
-        start = int(self.start(length))
-        return max(0, start), min(length, start + self.size), max(0, -start)
-
     def _resample(
         self, image: Image, whole: tuple[int, int], rows: tuple[int, int], columns: tuple[int, int]
     ) -> UInt8[np.ndarray, "h w 3"]:
-        """The window (`rows`, `columns`) of the image resized to `whole`.
-
-        A strip one pixel high becomes millions of pixels wide, so beyond 64:1 only the window is computed. Pillow keeps
-        the corners of that window in single precision, which moves a value by 1 here and there; everyday images
-        are resized whole, and equal the image processors' to the bit.
-        """
+        """The window (`rows`, `columns`) of the image resized to `whole`."""
         if not self.antialias:
             return sample(image, whole, rows, columns, self.interpolation)
         if max(whole) <= 64 * min(whole):
             return resize(image, *whole, interpolation=self.interpolation)[slice(*rows), slice(*columns)]
+        # A strip one pixel high becomes millions of pixels wide, so only the window is computed. Pillow keeps its
+        # corners in single precision, which moves a value by 1 here and there; everyday images are exact.
         scale_y, scale_x = image.shape[0] / whole[0], image.shape[1] / whole[1]
         right, bottom = min(columns[1] * scale_x, image.shape[1]), min(rows[1] * scale_y, image.shape[0])
         box = (columns[0] * scale_x, rows[0] * scale_y, right, bottom)

@@ -1,8 +1,7 @@
 """What a reader makes of a file: rows of 8-bit pixels that are decoded or converted when they are wanted.
 
-A worker's memory is a matter of bytes, not of pixels: rows of any depth, with alpha or a profile, become 8 bits a
-few at a time, and what is far larger than wanted is averaged down on the way (`flat`). Most of what is read, Pillow
-decodes: whole, or it is refused.
+A worker's memory is a matter of bytes: rows of any depth, with alpha or a profile, become 8 bits a few at a time, and
+what is far larger than wanted is averaged down on the way (`flat`). What Pillow decodes is whole, or refused.
 """
 
 import io
@@ -67,8 +66,7 @@ def flat(raster: Raster, at_least: int | None) -> tuple[UInt8[np.ndarray, "h w C
     """All rows on white, the colour space they are in, and by what they are reduced in all.
 
     Alpha is laid on white in sRGB, as viewers do; without it the colours stay as they are: converting them is cheaper
-    after resizing. An image of more than 16 million pixels is reduced by a whole number, its shorter side not below
-    `at_least`; blocks at its right and lower edge may be smaller.
+    after resizing. An image of more than 16 million pixels is reduced by a whole number, not below `at_least`.
     """
     height, width = -(-raster.height // raster.scale), -(-raster.width // raster.scale)
     factor = max(1, min(width, height) // at_least) if at_least and width * height > _LARGE else 1
@@ -105,7 +103,6 @@ def _averaged(pixels: UInt8[np.ndarray, "n W C"], factor: int) -> UInt8[np.ndarr
 
 Levels = tuple[float, float, float]
 """The samples that are black and white, and the one that means nothing, if not NaN; it becomes black."""
-
 _WHITES = (1.0, 255.0, 65_535.0, 2.0**31 - 1, 2.0**32 - 1)
 
 
@@ -122,10 +119,9 @@ def shaded(values: Shaped[np.ndarray, "*n"], levels: Levels) -> UInt8[np.ndarray
 
 
 def measured(parts: Iterable[np.ndarray], void: float = np.nan) -> Levels:
-    """The levels of samples that do not say what white is.
+    """The levels of samples that do not say what white is: from 0 to the usual white that the greatest comes near to.
 
-    From 0 to the usual white that the greatest value comes near to; otherwise from the least to the greatest value:
-    elevations, temperatures and depths are shown as shades.
+    Otherwise from the least to the greatest value: elevations, temperatures and depths are shown as shades.
     """
     least, most = np.inf, -np.inf
     for values in parts:

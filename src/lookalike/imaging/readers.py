@@ -51,14 +51,11 @@ def read_jpeg(data: bytes, at_least: int | None) -> Raster:
 
 
 def _turbo(image: PIL.Image.Image, data: bytes, scale: int) -> UInt8[np.ndarray, "H W C"] | None:
-    """The same pixels from simplejpeg, which spares a copy and Pillow's four bytes a pixel; None: Pillow has to.
-
-    Strict: what libjpeg would only warn of goes to Pillow, so that both ways accept the same images.
-    """
+    """The same pixels from simplejpeg, which spares a copy and Pillow's four bytes a pixel; None: Pillow has to."""
     if image.mode not in ("L", "RGB"):
         return None
     space, height, width = image.mode.replace("L", "GRAY"), -(-image.height // scale), -(-image.width // scale)
-    try:
+    try:  # strict: what libjpeg would only warn of goes to Pillow, so that both ways accept the same images
         pixels: np.ndarray = simplejpeg.decode_jpeg(
             data, space, min_height=height, min_width=width, min_factor=1, strict=True
         )
@@ -202,10 +199,7 @@ _HOLDERS |= {b"av01": 78}
 
 
 def read_avif(data: bytes, _: int | None) -> Raster:
-    """The primary image of an AVIF, or the first frame of a sequence: cropped, with its colour space.
-
-    Pillow gives turns and mirrors of the container as orientation, and leaves crop and codes of colour undone.
-    """
+    """The primary image of an AVIF, or the first frame of a sequence; Pillow leaves crop and codes of colour undone."""
     boxes = list(_boxes(data, 0, len(data)))
     properties = _properties(data, boxes)
     if (place := dict(reversed(boxes)).get(b"meta/iinf")) is not None:  # EXIF, which may be broken

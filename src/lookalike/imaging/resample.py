@@ -1,12 +1,10 @@
 """Resampling: one set of filters and one way to weigh pixels, for images, for graphs and for positions of patches.
 
 Along one side a resampled value is a weighted sum of pixels, so resampling is a matrix: `taps` gives its band, `matrix`
-the whole of it, and `weights` states it as a program, for an image whose size only the program knows. Three things
-multiply by it. `resize` is Pillow's, which is the reference of the published image processors. `reduce` is the same in
-about 60 % of the time, for what is stored: a block of neighbouring outputs is a small dense matrix times a window of
-inputs, which is what BLAS is fast at. As in Pillow, rows are filtered first and rounded to 8 bits in between; 1 value
-in 10,000 then differs, by 1 (more where the scales of the two sides differ much, for which Pillow may begin with
-columns). `sample` has no antialiasing.
+the whole of it, and `weights` states it as a program, for an image whose size only the program knows. `resize` is
+Pillow's, the reference of the published image processors. `reduce` is the same in about 60 % of the time, for what is
+stored: a block of neighbouring outputs is a small dense matrix times a window of inputs, which is what BLAS is fast at.
+1 value in 10,000 then differs, by 1 (more where Pillow begins with columns). `sample` has no antialiasing.
 """
 
 from collections.abc import Callable
@@ -67,12 +65,9 @@ def taps(
 ) -> tuple[Int64[np.ndarray, " n"], Float64[np.ndarray, "n taps"]]:
     """For each output along a side: the first pixel it looks at, and what this and the next ones give.
 
-    Antialiased as in Pillow (`precompute_coeffs`): the filter widens where the image shrinks, is cut at the border and
-    brought to sum 1. Without, as in torch: the filter keeps its width, and pixels beyond the border (below 0, from
-    `length` on) are to have the border's colour.
-
-    All in pixels: `length` become `resized`, or only the first `span` of them; of the outputs `window` is wanted, from
-    the first to before the last. The filter is not "nearest".
+    `length` pixels become `resized`, or only the first `span` of them; `window`: the outputs that are wanted, as a
+    range. Antialiased as in Pillow (`precompute_coeffs`): the filter widens where the image shrinks, is cut at the
+    border and brought to sum 1. Without, as in torch: pixels beyond the border are to have its colour.
     """
     scale = (length if span is None else span) / resized
     stretch = max(scale, 1.0) if antialias else 1.0
@@ -101,12 +96,10 @@ def matrix(length: int, resized: int, interpolation: Filter, antialias: bool) ->
 def weights(
     place: Any, pixels: Any, length: Any, resized: Any, interpolation: Filter, antialias: bool, xp: Arithmetic
 ) -> tuple[Any, Any]:
-    """The matrix as a program: what each of an image's `pixels` [1 L] gives to each output `place` [S 1].
+    """What each of an image's `pixels` [1 L] gives to each output `place` [S 1], [S L]; which places are inside, [S 1].
 
-    Positions are whole numbers until one division, so that single precision is enough. Weights have Pillow's 22 bits.
-
-    Returns:
-        Weights [S L], 0 for places outside of the resized image, and whether each place is inside, [S 1].
+    Positions are whole numbers until one division, so that single precision is enough. Weights have Pillow's 22 bits,
+    and are 0 for places outside of the resized image.
     """
     inside = xp.real((place >= 0) & (place < resized))
     ours = (2 * place + 1) * length
@@ -143,10 +136,7 @@ def resize(
 def sample(
     image: Image, whole: tuple[int, int], rows: tuple[int, int], columns: tuple[int, int], interpolation: Filter
 ) -> UInt8[np.ndarray, "h w 3"]:
-    """The window (`rows`, `columns`) of `image` resized to `whole` (height, width) without antialiasing.
-
-    As torch's `interpolate(align_corners=False)` does it: bilinear or bicubic, at the centres of pixels.
-    """
+    """The window of `image` resized to `whole` (height, width) as by torch's `interpolate(align_corners=False)`."""
     at, by = [], []
     for length, resized, window in zip(image.shape, whole, (rows, columns), strict=False):
         first, shares = taps(length, resized, interpolation, antialias=False, window=window)
@@ -160,10 +150,9 @@ def sample(
 def reduce(
     image: UInt8[np.ndarray, "H W C"], height: int, width: int, box: tuple[float, float]
 ) -> UInt8[np.ndarray, "height width C"]:
-    """`image` resampled to [height width C], bicubic (a = -0.5), antialiased, as `taps` has it.
+    """`image`, of which the upper left `box` (height, width; pixels) is used, by the bicubic filter, antialiased.
 
-    `box` is the height and width, in pixels from the upper left corner, of the part of `image` that is used. Colours
-    stay interleaved, since moving them apart costs more than the zeros in the matrices.
+    Colours stay interleaved, since moving them apart costs more than the zeros in the matrices.
     """
     rows, columns, channels = image.shape
     across, down = _blocks(columns, width, box[1], channels), _blocks(rows, height, box[0], 1)
@@ -184,7 +173,6 @@ def reduce(
 
 
 def _filter(lines: Float32[np.ndarray, "A n"], blocks: _Blocks, out: Float32[np.ndarray, "B n"]) -> None:
-    """Along the first axis."""
     _, made, taken = blocks[1].shape
     chunk = max(1, _SINGLE_THREAD // (taken * made))
     for block, (start, weights) in enumerate(zip(*blocks, strict=True)):

@@ -1,9 +1,8 @@
 """TIFF: its tags, which are EXIF's too, its storage, and what its samples mean.
 
-A TIFF may hold samples of any depth and sign, whole or plane by plane, in strips or tiles. libtiff unpacks what is
-compressed, and Pillow knows some of the kinds; so here a page of any kind is presented to them as gray bytes, and
-what these bytes mean is decided here: depth, format, predictor, planes, photometric interpretation, alpha. JPEG, fax
-and subsampled YCbCr go to Pillow as they are. What is not understood is refused in words.
+libtiff unpacks what is compressed, and Pillow knows some kinds of samples; so a page of any kind is presented to them
+as gray bytes, and what these mean is decided here: depth, format, predictor, planes, photometric interpretation, alpha.
+JPEG, fax and subsampled YCbCr go to Pillow as they are. What is not understood is refused in words.
 """
 
 import io
@@ -25,8 +24,7 @@ from lookalike.imaging.raster import Raster, Rows, check_size, from_pillow, inco
 
 _PLAIN = (1, 5, 8, 32773, 32946, 34925, 50000)  # compression: none, LZW, deflate, PackBits, deflate, LZMA, Zstandard
 _BY_PILLOW = (2, 3, 4, 6, 7, 32771, 50001)  # fax, of three kinds; JPEG, of two; fax, WebP
-_INKS = {0: 1, 1: 1, 2: 3, 3: 1, 4: 1, 5: 4, 6: 3, 8: 3, 9: 3, 10: 3}
-"""Photometric interpretation -> samples of a colour."""
+_INKS = {0: 1, 1: 1, 2: 3, 3: 1, 4: 1, 5: 4, 6: 3, 8: 3, 9: 3, 10: 3}  # photometric -> samples of a colour
 _LAB = (8, 9, 10)
 _SENSOR = (32803, 34892)  # photometric: what a camera's sensor saw
 RAW = "a camera's RAW file: develop it to JPEG or TIFF, or take the JPEG beside it"
@@ -42,7 +40,6 @@ class Directory:
     """The tags of one page of a TIFF; those that can't be read are not there."""
 
     def __init__(self, data: bytes, offset: int | None = None) -> None:
-        """The directory of `data` at `offset`, or the first one."""
         self.data, self.order, self.big = data, "<" if data[:2] == b"II" else ">", data[2:4] in (b"+\0", b"\0+")
         self.tags: dict[int, tuple[object, ...] | bytes] = {}
         wide, step, start = (8, 20, 8) if self.big else (4, 12, 2)
@@ -139,8 +136,7 @@ def _pages(data: bytes) -> Iterator[Directory]:
 def _check_fax(page: Directory, image: PIL.Image.Image) -> None:
     """Refuse a Group 3 page with rows that are lost or torn, of which libtiff does not tell.
 
-    A row has one code in Group 3, so a row that is whole is what its pixels are encoded to. Where most rows are not,
-    the encoder had other habits.
+    A row that is whole is what its pixels are encoded to. Where most rows are not, the encoder had other habits.
     """
     lines, height = _fax_lines(page), page.value(257, 0)
     torn = height - len(lines) if lines else 0
@@ -225,8 +221,6 @@ def unpacked(lines: UInt8[np.ndarray, "*n bytes"], bits: int) -> Shaped[np.ndarr
 
 
 class _Samples:
-    """The samples of a page; `rows` gives them as 8-bit pixels."""
-
     def __init__(self, page: Directory, width: int, height: int, photometric: int) -> None:
         count, extra, inks = page.value(277, 1), page.value(338, 0), _INKS[photometric]
         depths, forms = (set(page.values(tag)[:count] or (1,)) for tag in (258, 339))
@@ -285,7 +279,6 @@ class _Samples:
         return 255 - light if self._photometric == 0 else light
 
     def _values(self, start: int, stop: int) -> Shaped[np.ndarray, "n W S"]:
-        """The samples of some rows, of each plane that is needed."""
         parts = [self._unpacked(plane(start, stop)) for plane in self._planes]
         return parts[0] if len(parts) == 1 else np.concatenate(parts, axis=2)
 

@@ -222,5 +222,5 @@ def _image_batches(
         augments=(Crop(size, augment.area), augment.flip, augment.color, augment.erase),
     )
     with closing(source):
-        for batch in source:
-            yield Batch(batch.images, None, batch.labels)
+        for images, labels in source:
+            yield Batch(images, None, labels)

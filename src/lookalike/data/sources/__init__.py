@@ -1,8 +1,5 @@
 """Layouts that images come in: each yields rows as in `listed`, in an order that is the same every time.
 
-    folder  images in a directory, its subdirectories naming domains and labels
-    table   a CSV or Parquet file with a column `path`
-
 A new layout is one file with `open_source(path, exclude) -> Source`, one line in `SOURCES`, and one in `layout_of`.
 """
 
@@ -29,8 +26,7 @@ SOURCES = {
 
 SPLITS = ("train", "val", "test")
 
-MAX_BYTES = 2**30
-"""Largest file that is read as an image; what is larger is something else."""
+MAX_BYTES = 2**30  # largest file that is read as an image; what is larger is something else
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,11 +34,9 @@ class Place:
     """Where the bytes of an image lie: a file, or a stretch of a tar file. Small, and travels between processes."""
 
     path: str
-    stamp: str
-    """Size and time of what lies there: another stamp may be another image."""
+    stamp: str  # size and time of what lies there: another stamp may be another image
     offset: int = 0
-    size: int | None = None
-    """Bytes from `offset` on; None for a whole file."""
+    size: int | None = None  # bytes from `offset` on; None for a whole file
 
     def read(self) -> bytes:
         """The bytes; ImageError if there are none to read, or far too many for an image."""
@@ -74,7 +68,6 @@ def layout_of(path: str) -> str:
 
 
 def _remedy(place: Path) -> str:
-    """How to make a source of a file that is none."""
     csv, parquet = (str(place.with_suffix(suffix)) for suffix in (".csv", ".parquet"))
     match place.suffix.lower():
         case ".tar":

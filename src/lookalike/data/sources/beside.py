@@ -17,8 +17,7 @@ from lookalike.core.errors import SourceError
 from lookalike.data.sources import names_in, nfc, stamp_of
 from lookalike.data.sources.listed import Names
 
-Found = tuple[str, int | None, int | None, str]
-"""Path, offset, size and stamp; no offset and size for a whole file."""
+Found = tuple[str, int | None, int | None, str]  # path, offset, size, stamp; no offset and size for a whole file
 
 
 class Beside:
@@ -70,10 +69,7 @@ def _regular(path: str) -> Found | None:
 
 
 class Members:
-    """Every regular file in the uncompressed tar at `path`, at 32 bytes each; the last of two members counts.
-
-    The stamp of an image holds the tar's own time, since the times inside are often all the same.
-    """
+    """Every regular file in the uncompressed tar at `path`, at 32 bytes each; the last of two members counts."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -85,7 +81,7 @@ class Members:
             self._names.add([name])
             offsets.append(member.offset_data)
             sizes.append(member.size)
-        self._changed = path.stat().st_mtime_ns
+        self._changed = path.stat().st_mtime_ns  # for all: the times inside are often the same
         self._offsets, self._sizes = (np.array(values, np.int64) for values in (offsets, sizes))
         # In order, since a target may be a link.
         for link, target in zip(links, self.find(list(links.values())), strict=True):

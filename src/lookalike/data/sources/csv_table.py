@@ -12,8 +12,7 @@ import pyarrow.csv
 
 from lookalike.core.errors import SourceError
 
-BLOCK = 2**24
-"""Bytes that are read at a time; a row is shorter."""
+BLOCK = 2**24  # bytes that are read at a time; a row is shorter
 _KINDS = (
     *(pa.null(), pa.int64(), pa.bool_(), pa.date32(), pa.time32("s"), pa.timestamp("s"), pa.timestamp("ns")),
     *(pa.timestamp("s", "UTC"), pa.timestamp("ns", "UTC"), pa.float64(), pa.string()),

@@ -1,39 +1,45 @@
-"""What a source says of its images: rows in Arrow, types of further columns, and names by the million."""
+"""What sources say of their images: rows in Arrow, types of further columns, names by the million; all as one listing.
 
+A listing lies on the disk, in a file without a name that ends with the process; memory holds 20 bytes an image.
+"""
+
+import hashlib
 import os
-from collections.abc import Callable, Iterator, Sequence
+import tempfile
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import cached_property
-from hashlib import blake2b
-from typing import Any
+from itertools import chain, count
+from pathlib import Path
+from typing import IO, Any
 
 import numpy as np
 import pyarrow as pa
 from jaxtyping import Int64
 from pyarrow import types
 
+from lookalike.core.errors import SourceError
+from lookalike.core.files import storage_errors
 from lookalike.data.collection import DESCRIPTION, SCHEMA
-from lookalike.data.sources import Place
+from lookalike.data.sources import Place, absolute, open_source, text
 
 # No further column has a dot in its name.
 _PLACE = (pa.field("place.path", pa.binary(), nullable=False), ("place.offset", pa.int64()), ("place.size", pa.int64()))
 LISTED = pa.schema([SCHEMA.field("source"), *_PLACE, *map(SCHEMA.field, ("stamp", *DESCRIPTION))])
 """A row an image, its source the path or member as the source names it; further columns stand behind these."""
-BATCH = 4096
-"""Images that a source tells of at a time."""
+BATCH = 4096  # images that a source tells of at a time
 
 
 @dataclass(frozen=True)
 class Source:
-    """An open source: iterate for its images, in batches with the columns of `LISTED` and `columns`."""
+    """An open source: iterate for its images, in batches with the columns of `LISTED` and the further `columns`."""
 
     path: str
     layout: str
     batches: Callable[[], Iterator[pa.RecordBatch]]
     columns: pa.Schema = field(default_factory=lambda: pa.schema([]))
-    """Further columns."""
-    unread: list[str] = field(default_factory=list)
-    """Folders that could not be read, as the beginnings of images' names; known when the images are."""
+    unread: list[str] = field(default_factory=list)  # folders, as images' names begin; known when the images are
 
     def __iter__(self) -> Iterator[pa.RecordBatch]:
         return self.batches()
@@ -143,4 +149,128 @@ class Names:
 
 
 def _digests(names: Sequence[str]) -> bytes:
-    return b"".join(blake2b(name.encode(errors="surrogatepass"), digest_size=16).digest() for name in names)
+    return b"".join(hashlib.blake2b(name.encode(errors="surrogatepass"), digest_size=16).digest() for name in names)
+
+
+@dataclass(frozen=True, eq=False)
+class Listing:
+    """All that the sources say. An image's name is its source's NAME, a slash, and what that calls it."""
+
+    names: Names
+    opened: dict[str, Source]
+    columns: pa.Schema  # further ones of any source; null where no source has a value
+    file: IO[bytes]
+
+    def __len__(self) -> int:
+        return len(self.names)
+
+    @property
+    def sources(self) -> dict[str, dict[str, str]]:
+        """NAME -> its entry in the collection's card."""
+        return {
+            name: {"name": name, "path": text(str(absolute(source.path))), "layout": source.layout}
+            for name, source in self.opened.items()
+        }
+
+    def covers(self, name: str) -> bool:
+        """Whether an image of this name would be in the listing if it were still there."""
+        source, _, image = name.partition("/")
+        return source in self.opened and not image.startswith(tuple(self.opened[source].unread))
+
+    def batches(self) -> Iterator[tuple[int, pa.RecordBatch]]:
+        """The images as rows of `LISTED` and `columns`, and the position of the first; read from the disk."""
+        self.file.seek(0)
+        done = 0
+        with pa.ipc.open_stream(self.file) as reader:
+            for batch in reader:
+                yield done, batch
+                done += len(batch)
+
+
+@contextmanager
+def list_images(
+    paths: Sequence[str], known: Mapping[str, str], test: float, place: str | Path, exclude: Sequence[str] = ()
+) -> Iterator[Listing]:
+    """The listing of the sources at `paths`, while the block lasts.
+
+    `known` are the names that sources have had before (NAME -> path), `place` is a directory that holds the listing.
+    With `test`, that share of the labels becomes split `test` where the source gives no split, the others `train`.
+    SourceError if a source is missing, empty, or says something impossible.
+    """
+    opened = _named([open_source(path, exclude) for path in paths], known)
+    columns = _columns(opened.values())
+    schema, names = pa.schema([*LISTED, *columns]), Names()
+    with tempfile.TemporaryFile(dir=place, prefix=".listing.") as file:
+        with storage_errors(place), pa.ipc.new_stream(file, schema) as writer:
+            for name, source in opened.items():
+                for batch in source:
+                    listed = _completed(batch, name, schema, test)
+                    names.add(listed["source"].to_pylist())
+                    writer.write_batch(listed)
+        listing = Listing(names, opened, columns, file)
+        if (twice := names.repeated()) is not None:
+            named = next(b["source"][twice[1] - s].as_py() for s, b in listing.batches() if twice[1] < s + len(b))
+            name, _, image = named.partition("/")
+            path = listing.sources[name]["path"]
+            raise SourceError(f"Two images of `{path}` are both called `{image}`.", hint="rename one")
+        yield listing
+
+
+def _completed(batch: pa.RecordBatch, name: str, schema: pa.Schema, test: float) -> pa.RecordBatch:
+    columns: dict[str, Any] = {
+        field.name: batch[field.name].cast(field.type)
+        if field.name in batch.schema.names
+        else pa.nulls(len(batch), field.type)
+        for field in schema
+    }
+    columns["source"] = [f"{name}/{source}" for source in batch["source"].to_pylist()]
+    if test:
+        told = zip(*(batch[c].to_pylist() for c in ("domain", "label", "split")), strict=True)
+        columns["split"] = [split_of(d, label, test) if split is None else split for d, label, split in told]
+    return pa.RecordBatch.from_pydict(columns, schema=schema)
+
+
+def split_of(domain: str | None, label: str | None, test: float) -> str | None:
+    """`test` for this share of the classes, `train` for the others; None for a row without a label.
+
+    A class is a pair (domain, label), judged by its own name alone (SHA-256): no other class moves it, and a larger
+    `test` keeps every class of a smaller one. Of n classes about `test` * n +- sqrt(n * test * (1 - test)) are tests.
+    """
+    if label is None:
+        return None
+    digest = hashlib.sha256(f"{domain or ''}\0{label}".encode()).digest()
+    return "test" if int.from_bytes(digest[:8], "big") / 2**64 < test else "train"
+
+
+def _named(opened: Sequence[Source], known: Mapping[str, str]) -> dict[str, Source]:
+    """The sources by name: that of its folder, or of its file without the suffix; numbered where it is taken.
+
+    A name whose known path no longer exists is free: such a source was moved, and keeps its name elsewhere.
+    """
+    named: dict[str, Source] = {}
+    for source in opened:
+        place = absolute(source.path)
+        if place in [absolute(other.path) for other in named.values()]:
+            raise SourceError(f"The source `{source.path}` is given twice.", hint="name it once")
+        path = text(str(place))
+        base = text(place.stem if source.layout == "table" else place.name or "root")
+        earlier = (name for name, known_path in known.items() if known_path == path)
+        for name in chain(earlier, [base], (f"{base}-{i}" for i in count(2))):
+            if name not in named and (known.get(name, path) == path or not Path(known[name]).exists()):
+                named[name] = source
+                break
+    return named
+
+
+def _columns(opened: Iterable[Source]) -> pa.Schema:
+    kinds: dict[str, Any] = {}
+    for source in opened:
+        for name, kind in zip(source.columns.names, source.columns.types, strict=True):
+            there = kinds.get(name, pa.null())
+            if (common := common_type(there, kind) or common_type(kind, there)) is None:
+                raise SourceError(
+                    f"Column `{name}` of `{source.path}` holds {kind}, that of another source {there}.",
+                    hint="rename it in one of them",
+                )
+            kinds[name] = common
+    return pa.schema(list(kinds.items()))

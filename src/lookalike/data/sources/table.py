@@ -45,8 +45,6 @@ def open_source(path: str, exclude: Sequence[str] = ()) -> Source:
 
 
 class _Table:
-    """An open table, its columns checked."""
-
     def __init__(self, file: Path, exclude: Sequence[str]) -> None:
         self.file, self.exclude, self.is_csv = file, exclude, file.suffix.lower() == ".csv"
         if self.is_csv:

@@ -11,9 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from lookalike.core.errors import SourceError
-from lookalike.data.sources.listed import Names
-from lookalike.data.sources.listing import Listing, split_of
-from lookalike.data.sources.listing import list_images as listing_of
+from lookalike.data.sources.listed import Listing, Names, split_of
+from lookalike.data.sources.listed import list_images as listing_of
 
 
 @pytest.fixture
