@@ -109,7 +109,7 @@ def _pull(config: Config) -> None:
 def _found(source: str, revision: str | None) -> tuple[Path, Card]:
     """Where the model lies on this disk, and what is known about it; size and licence are said before a download."""
     from lookalike.published.hub import fetch, license_of, look
-    from lookalike.published.presets import ALIASES, PRESETS, preset_of
+    from lookalike.published.presets import ALIASES, LICENSES, PRESETS, preset_of
 
     path, forbids = Path(source), ""
     licence: str | None = None
@@ -122,7 +122,7 @@ def _found(source: str, revision: str | None) -> tuple[Path, Card]:
         raise EncoderError(f"`{source}` is a file.", hint="give the directory that holds its config too")
     if named := preset_of(source):
         name, preset = named
-        repository, licence, forbids = preset.repository, preset.license, preset.forbids
+        repository, licence, forbids = preset.repository, preset.license, LICENSES[preset.license]
     elif re.fullmatch(r"[\w.-]+/[\w.-]+", source) and not source.startswith("."):
         name, repository = source.split("/")[1], source
     else:
@@ -132,12 +132,13 @@ def _found(source: str, revision: str | None) -> tuple[Path, Card]:
             "`lookalike pull --list` shows all",
         )
     remote = look(repository, revision)
+    size = sum(file.size or 0 for file in remote.files.values())
     licence = licence or remote.license
     words = f"licence {licence or 'not stated by its card'}{f', which {forbids}' if forbids else ''}"
     if remote.commit is None:
         note(f"`{repository}`: no connection; the copy in the cache is used; {words}")
     else:
-        note(f"`{repository}` at {remote.commit[:8]}: {remote.size / 1e6:,.1f} MB, {words}")
+        note(f"`{repository}` at {remote.commit[:8]}: {size / 1e6:,.1f} MB, {words}")
     commit = remote.commit or remote.configs.name  # as the cache names a directory
     return fetch(remote), _card(name, repository, licence) | {"revision": commit}
 
@@ -170,12 +171,13 @@ def _is_ours(path: Path) -> bool:
 def _prepared(wanted: str, encoder: "EncoderConfig", card: Card, path: Path) -> "EncoderConfig":
     """The encoder with the preprocessing that was asked for; `card` is told of another."""
     from lookalike.published.layouts import WEIGHTS
-    from lookalike.published.processors import as_the_seed, has_imagenet_statistics, with_imagenet_statistics
+    from lookalike.published.processors import IMAGENET, as_the_seed, has_imagenet_statistics
 
     layout, before = WEIGHTS.get(str(card.get("layout"))), encoder.preprocess
     if wanted in ("imagenet", "seed"):
         card["preprocessing"] = f"{wanted}, as asked for; published were mean {before.mean} and std {before.std}"
-        return replace(encoder, preprocess=(as_the_seed if wanted == "seed" else with_imagenet_statistics)(before))
+        slip = as_the_seed(before) if wanted == "seed" else replace(before, mean=IMAGENET[0], std=IMAGENET[1])
+        return replace(encoder, preprocess=slip)
     if wanted == "check" and layout and layout.pairs and has_imagenet_statistics(before):
         raise EncoderError(
             f"`{path}` is a tower trained on image-text pairs, and its preprocessing has the mean and std of ImageNet: "

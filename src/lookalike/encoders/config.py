@@ -116,10 +116,8 @@ def check_tensors(shapes: Shapes, tensors: Mapping[str, np.ndarray], where: str)
 
 
 def meets(published: EncoderConfig, config: EncoderConfig) -> bool:
-    """Whether the features of `config` lie in the space of those of `published`, whose weights they are made with.
-
-    Another side or other statistics of the input, or overlapping patches, leave it so; another layer, pooling or head
-    does not.
+    """Whether the features of `config` lie in the space of those of `published`, with whose weights they are made:
+    after another layer, pooling or head they don't; another input or overlapping patches leave it so.
     """
     tower = config.tower
     if isinstance(tower, ViTConfig) and isinstance(published.tower, ViTConfig):

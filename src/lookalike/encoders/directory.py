@@ -85,13 +85,9 @@ def no_tensors(path: Path) -> EncoderError:
 
 
 def pickles_only(where: Path | str, names: Iterable[str]) -> EncoderError | None:
-    """What is wrong with a place whose tensors are pickles; its hint converts them. None if it has no pickles.
+    """What is wrong with a directory or a repository whose tensors are pickles; None if it has none of these.
 
-    The names are a stranger's: they are data inside one quoted argument, never words of the shell.
-
-    Args:
-        where: A directory, or the name of a repository on the Hub.
-        names: Those of its files.
+    Its hint converts them. The names of its files are a stranger's: data in one quoted argument, no words of the shell.
     """
     pickles = sorted(n for n in names if n.endswith((".bin", ".pt", ".pth", ".ckpt", ".pkl")) and "/" not in n)
     if not pickles:

@@ -137,8 +137,8 @@ def write_safetensors(export: Export, directory: Path) -> Written:
     else:
         layout = WEIGHTS[name]
         write_tensors(file, export_tensors(layout, config, export.tensors))
-        with Published(directory, file.name, layout.renamed) as published:
-            found = layout.tensors(published, config.tower, layout.prefixes[0])
+        published = Published(directory, file.name, layout.renamed)
+        found = layout.tensors(published, config.tower, layout.prefixes[0])
     projection = write_projection(config, export.tensors, directory)
     code = f"from safetensors.numpy import load_file\n\ntower = load_file('{file.name}')\n"
     keeps = f"Tensors alone, float32: the tower in {f'the layout {name}' if name else 'our own names'}."

@@ -13,7 +13,7 @@ from lookalike.core.errors import EncoderError
 from lookalike.encoders.config import EncoderConfig, Tensors, tensor_shapes
 from lookalike.imaging.preprocess import Preprocess
 from lookalike.imaging.resample import Filter, matrix
-from lookalike.towers import Pooling, Tower, ViTConfig
+from lookalike.towers import Pooling, ViTConfig
 from lookalike.towers.vit import Resampling
 
 LEAST = 32
@@ -30,24 +30,25 @@ def adapt(
     pooling: Pooling | None = None,
     projected: bool | None = None,
 ) -> tuple[EncoderConfig, Tensors]:
-    """Config and tensors with what is given changed; None keeps what is there.
+    """Config and tensors with what is given changed; None keeps what is there. `tensors` are not written to.
 
-    Args:
-        config: The encoder's config.
-        tensors: Those of `tensor_shapes(config)`; they are not written to.
-        size: Side of the input, in pixels. A resize before a crop grows in proportion.
-        stride: Distance between the patches of a ViT, in pixels; below the patch's side they overlap.
-        layer: The features are read behind this block of a ViT, counted from 1, or from the end: -1 is the last.
-            Blocks behind it are dropped; the last norm stays.
-        pooling: How tokens become features.
-        projected: False drops the projection that CLIP has behind its pooling; True asks for one to be there.
-
-    Raises:
-        EncoderError: The tower has no such thing, or a trained projection would get other features than it learned.
+    `size` and `stride`, the distance between the patches of a ViT, are in pixels. Features are read behind block
+    `layer` of a ViT, counted from 1, or from the end: -1 is the last; blocks behind it are dropped, the last norm
+    stays. `projected`: False drops the projection that CLIP has behind its pooling, True asks for one to be there.
+    EncoderError: the tower has no such thing, or a trained projection would get other features than it learned.
     """
     tower, tensors = config.tower, dict(tensors)
     if not isinstance(tower, ViTConfig):
-        _check_map(tower, size, any(change is not None for change in (stride, layer, projected)))
+        if any(change is not None for change in (stride, layer, projected)):
+            name = type(tower).__name__.removesuffix("Config")
+            raise EncoderError(
+                f"Patches, layers and projections are a ViT's to choose; this tower is of another kind ({name})."
+            )
+        if size is not None and size < LEAST:
+            raise EncoderError(
+                f"`--size` is {size}; a tower that halves its map five times sees nothing below {LEAST} px.",
+                hint=f"`--size {LEAST}` or more",
+            )
     if config.projection.kind != "identity" and any(change is not None for change in (layer, pooling, projected)):
         raise EncoderError(
             "The encoder's projection was learned from the features that the tower gives now.",
@@ -87,22 +88,7 @@ def resampled(grid: Float[np.ndarray, "n n F"], side: int, resampling: Resamplin
     return result.astype(np.float32)
 
 
-def _check_map(tower: Tower, size: int | None, of_vit: bool) -> None:
-    """EncoderError for what a tower that is no ViT can't be asked."""
-    if of_vit:
-        name = type(tower).__name__.removesuffix("Config")
-        raise EncoderError(
-            f"Patches, layers and projections are a ViT's to choose; this tower is of another kind ({name})."
-        )
-    if size is not None and size < LEAST:
-        raise EncoderError(
-            f"`--size` is {size}; a tower that halves its map five times sees nothing below {LEAST} px.",
-            hint=f"`--size {LEAST}` or more",
-        )
-
-
 def _cut_anew(old: ViTConfig, tensors: Tensors, size: int, stride: int | None) -> ViTConfig:
-    """Another size or stride; learned positions follow the grid of patches."""
     new = replace(old, size=size, stride=old.stride if stride is None else stride)
     if old.positions != "none" and new.grid != old.grid:
         position, first = tensors["tower.position"], int(old.positions == "all")
@@ -113,7 +99,6 @@ def _cut_anew(old: ViTConfig, tensors: Tensors, size: int, stride: int | None) -
 
 
 def _read_at(tower: ViTConfig, tensors: Tensors, layer: int) -> ViTConfig:
-    """The first blocks alone."""
     kept = layer if layer > 0 else tower.layers + 1 + layer
     if not 0 < kept <= tower.layers:
         raise EncoderError(

@@ -21,7 +21,7 @@ from lookalike.core.journal import Progress
 from lookalike.encoders.directory import pickles_only
 from lookalike.published.layout import Layout
 from lookalike.published.layouts import matching
-from lookalike.published.stored import shard_names
+from lookalike.published.stored import INDEX, shard_names
 
 _CARD = "README.md"
 _CONFIGS = (
@@ -33,11 +33,8 @@ _TEXTS = (
     *("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "vocab.json", "merges.txt"),
     *("spiece.model", "tokenizer.model", "sentencepiece.bpe.model"),
 )
-_INDEX = ".index.json"
 _TOKEN = "`hf auth login`, or set HF_TOKEN"
-_PATIENCE = 30  # seconds that the Hub may take to say what a repository holds
 _MB = 1_000_000
-_PIECE = 1 << 20
 
 
 @dataclass(frozen=True)
@@ -54,11 +51,6 @@ class Remote:
     files: Mapping[str, Any]
     """What is wanted, by name, as the Hub's library describes it: `size`, `blob_id`, `lfs`."""
 
-    @property
-    def size(self) -> int:
-        """Bytes of all that is wanted."""
-        return sum(file.size or 0 for file in self.files.values())
-
 
 def look(repository: str, revision: str | None = None) -> Remote:
     """What `ORG/NAME` holds at `revision` (a branch, a tag or a commit; None: the main branch).
@@ -71,7 +63,7 @@ def look(repository: str, revision: str | None = None) -> Remote:
 
     with _hub_errors(repository, revision):
         try:
-            info = HfApi().model_info(repository, revision=revision, files_metadata=True, timeout=_PATIENCE)
+            info = HfApi().model_info(repository, revision=revision, files_metadata=True, timeout=30)  # seconds
         except HfHubHTTPError:
             raise
         except (OSError, HTTPError):  # no connection, or none wanted
@@ -80,7 +72,7 @@ def look(repository: str, revision: str | None = None) -> Remote:
         small = [name for name in (*_CONFIGS, _CARD) if name in there]
         path = _snapshot(repository, revision, small) if small else Path()
         first = _tensors(repository, matching(path) if small else [], there)
-        shards = shard_names(_snapshot(repository, info.sha, [first]) / first) if first.endswith(_INDEX) else []
+        shards = shard_names(_snapshot(repository, info.sha, [first]) / first) if first.endswith(INDEX) else []
         if absent := [name for name in shards if name not in there or not name.endswith(".safetensors")]:
             raise EncoderError(
                 f"`{first}` of `{repository}` names `{absent[0]}`, which is no safetensors file beside it.",
@@ -93,7 +85,7 @@ def look(repository: str, revision: str | None = None) -> Remote:
 
 def _tensors(repository: str, layouts: Sequence[Layout], there: Collection[str]) -> str:
     """The file of tensors, or the index of several, that goes with the layouts of the configs."""
-    if name := _first_of(layouts, there):
+    if name := next(filter(None, (layout.stored(there) for layout in layouts)), None):
         return name
     if not any(name.endswith(".safetensors") for name in there) and (error := pickles_only(repository, there)):
         raise error
@@ -106,12 +98,6 @@ def _tensors(repository: str, layouts: Sequence[Layout], there: Collection[str])
     )
 
 
-def _first_of(layouts: Sequence[Layout], there: Collection[str]) -> str | None:
-    """The first file of tensors, or index of several, of these layouts that is there."""
-    names = (f"{layout.files[1]}{ending}" for layout in layouts for ending in ("", _INDEX))
-    return next((name for name in names if name in there), None)
-
-
 def _cached(repository: str, revision: str | None) -> Remote:
     """The copy in the cache; EncoderError, naming the first file that it lacks."""
     directory = _snapshot(repository, revision, [], local_files_only=True)
@@ -119,8 +105,8 @@ def _cached(repository: str, revision: str | None) -> Remote:
     if not layouts:
         raise _missing(repository, "config.json")
     there = {file.name for file in directory.iterdir() if file.is_file()}
-    first = _first_of(layouts, there) or layouts[0].files[1]
-    for name in shard_names(directory / first) if first.endswith(_INDEX) else [first]:
+    first = next(filter(None, (layout.stored(there) for layout in layouts)), layouts[0].files[1])
+    for name in shard_names(directory / first) if first.endswith(INDEX) else [first]:
         if name not in there:
             raise _missing(repository, name)
     return Remote(repository, None, license_of(directory), directory, {})
@@ -163,7 +149,7 @@ def _fetch_large(remote: Remote, name: str, file: Any) -> None:
     part = blob.with_name(f"{digest}.incomplete")
     url = hf_hub_url(remote.repository, name, revision=remote.commit, endpoint=constants.ENDPOINT)
     # The library hands over 10 MiB at a time: a line that breaks more often would never get on.
-    before, constants.DOWNLOAD_CHUNK_SIZE = (usual := constants.DOWNLOAD_CHUNK_SIZE), min(usual, _PIECE)
+    before, constants.DOWNLOAD_CHUNK_SIZE = (usual := constants.DOWNLOAD_CHUNK_SIZE), min(usual, 1 << 20)
     try:
         with storage_errors(part), locked(cache / ".locks" / folder, "pull"):
             part.parent.mkdir(parents=True, exist_ok=True)

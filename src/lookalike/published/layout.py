@@ -3,7 +3,7 @@
 A layout is two tables (`table.py`) and what no table can say. What is written is read back by the same layout.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from types import MappingProxyType
@@ -13,11 +13,11 @@ import numpy as np
 
 from lookalike.core.errors import EncoderError
 from lookalike.core.files import write_json
-from lookalike.encoders.config import EncoderConfig, ProjectionConfig, Tensors, check_tensors, tensor_shapes
+from lookalike.encoders.config import EncoderConfig, ProjectionConfig, Tensors, below, check_tensors, tensor_shapes
 from lookalike.imaging.preprocess import Preprocess
 from lookalike.published.fit import adapt, resized
 from lookalike.published.processors import from_transformers
-from lookalike.published.stored import Published, described_by, understood
+from lookalike.published.stored import INDEX, Published, described_by, understood
 from lookalike.published.table import Field, Form, Key, Names, gather, keys_of, read_fields, scatter, write_fields
 from lookalike.towers import Tower, ViTConfig
 from lookalike.towers.programs.declare import shapes_of
@@ -57,9 +57,9 @@ class TowerFiles:
         found = described_by(config) if config.exists() else {}
         return found if self.matches(found) else None
 
-    def has_tensors(self, path: Path) -> bool:
-        """Whether the tensors lie there too, in one file or several."""
-        return any((path / f"{self.files[1]}{ending}").exists() for ending in ("", ".index.json"))
+    def stored(self, there: Collection[str]) -> str | None:
+        """The file of tensors, or the index of several, among the files that are there; None if it is not."""
+        return next((name for name in (self.files[1], self.files[1] + INDEX) if name in there), None)
 
     def place(self, published: Published) -> tuple[str, Found] | None:
         """What stands before the names in a file, and the shapes without it; None if it has no such tower."""
@@ -84,7 +84,6 @@ class Layout(TowerFiles):
     """A published form of a model directory."""
 
     library: Literal["transformers", "timm", "open_clip"]
-    """Whose it is."""
     read: Callable[[Path, dict[str, Any], Found], tuple[Tower, Any]]
     """Tower and pooling from the config and the shapes of the tensors; the path is for errors."""
     prepare: Callable[[Path, dict[str, Any], Any], Preprocess]
@@ -120,17 +119,10 @@ def transformers(
 ) -> Layout:
     """A layout of transformers, whose features are by attention where a tower has that, else by the first pooling.
 
-    Args:
-        tower: The class of its towers.
-        classes: `model_type` -> class; the last, or that which is `written`, can hold a tower alone.
-        fields: The table, without the number of channels.
-        written: `model_type` for a tower.
-        fixed: Our fields that all of its towers share.
-        seen: Our fields that the shapes of the tensors tell.
-        told: The part of a config that describes the tower.
-        outputs: Pooling -> output of the class; `{prefix}` stands for the tokens before the patches.
-        ignored: As in `Layout`, without what may stand behind any tower, or beside its tokens.
-        facts: More fields of `Layout`.
+    `classes` are by `model_type`; the last, or that which is `written` for a tower, can hold a tower alone. `fields`
+    lack the number of channels. Our fields that all towers share are `fixed`, others `seen` in the shapes; `told` is
+    the part of a config that describes the tower. `outputs` of the class are by pooling; `{prefix}` stands for the
+    number of tokens before the patches. `ignored` lacks what may stand behind any tower, or beside its tokens.
     """
     fields = (*fields, Field(None, "num_channels", 3))
 
@@ -164,34 +156,29 @@ def transformers(
     )
 
 
-def import_model(
-    layout: Layout, path: Path, size: int | None = None, stride: int | None = None
-) -> tuple[EncoderConfig, Tensors]:
+def import_model(layout: Layout, path: Path, size: int | None = None, stride: int | None = None) -> Parts:
     """Our config and tensors from a directory in `layout`; the projection is the identity.
 
     `size` is the side of the input and `stride` the distance between a ViT's patches, in pixels; None: as published.
     Both are asked here, and not later, so that positions are interpolated once, from those that are stored.
-
-    Raises:
-        EncoderError: A tensor is missing, left over, of a wrong shape, or of a dtype that isn't a float of 16 or 32
-            bits; the message names them.
+    EncoderError names tensors that are missing, left over, of a wrong shape, or no floats of 16 or 32 bits.
     """
     described = described_by(path / layout.files[0])
-    with Published(path, layout.files[1], layout.renamed) as published:
-        if (place := layout.place(published)) is None:
-            raise EncoderError(
-                f"`{path / layout.files[1]}` has no tensor `{layout.prefixes[0]}{layout.anchor}`: it is no image tower "
-                f"of the kind that `{layout.files[0]}` describes."
-            )
-        prefix, theirs = place
-        with understood(path, layout.files[0]):
-            tower, pooling = layout.read(path, described, theirs)
-            wanted = layout.prepare(path, described, tower)
-            stored = resized(wanted, tower.only_size or wanted.size) if layout.resizes else wanted
-            projection = ProjectionConfig("identity", tower.features, tower.features)
-            config = EncoderConfig(tower, pooling, stored, projection)
-            layout.keys(tower)
-        tensors = {f"tower.{name}": tensor for name, tensor in layout.tensors(published, tower, prefix).items()}
+    published = Published(path, layout.files[1], layout.renamed)
+    if (place := layout.place(published)) is None:
+        raise EncoderError(
+            f"`{path / layout.files[1]}` has no tensor `{layout.prefixes[0]}{layout.anchor}`: it is no image tower "
+            f"of the kind that `{layout.files[0]}` describes."
+        )
+    prefix, theirs = place
+    with understood(path, layout.files[0]):
+        tower, pooling = layout.read(path, described, theirs)
+        wanted = layout.prepare(path, described, tower)
+        stored = resized(wanted, tower.only_size or wanted.size) if layout.resizes else wanted
+        projection = ProjectionConfig("identity", tower.features, tower.features)
+        config = EncoderConfig(tower, pooling, stored, projection)
+        layout.keys(tower)
+    tensors = {f"tower.{name}": tensor for name, tensor in layout.tensors(published, tower, prefix).items()}
     check_tensors(tensor_shapes(config), tensors, str(path))
     wanted = wanted if size is None else resized(wanted, size)
     if wanted == config.preprocess and stride is None:
@@ -202,9 +189,8 @@ def import_model(
 
 def export_tensors(layout: Layout, config: EncoderConfig, tensors: Mapping[str, np.ndarray]) -> Tensors:
     """The tower's tensors under the names of `layout`: what `import_model` would turn back into ours."""
-    tower = {name.removeprefix("tower."): tensor for name, tensor in tensors.items() if name.startswith("tower.")}
     beside = {layout.prefixes[0] + name: tensor for name, tensor in layout.beside(config.tower).items()}
-    return scatter(layout.keys(config.tower), tower, layout.prefixes[0]) | beside
+    return scatter(layout.keys(config.tower), below("tower", tensors), layout.prefixes[0]) | beside
 
 
 def holds(layout: Layout, tower: Tower) -> bool:

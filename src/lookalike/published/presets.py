@@ -28,11 +28,6 @@ class Preset:
     """Whether a public listing showed the repository; else its name is a guess."""
     tower: Tower
 
-    @property
-    def forbids(self) -> str:
-        """What the licence does not allow; empty if it is permissive."""
-        return LICENSES[self.license]
-
 
 _DATA = read_json(Path(__file__).with_name("presets.json"))
 PRESETS: dict[str, Preset] = {name: from_json(Preset, facts) for name, facts in _DATA["presets"].items()}

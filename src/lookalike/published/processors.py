@@ -1,7 +1,6 @@
 """Published preprocessing, read from the file that says it and never assumed; and written in the same words."""
 
 from collections.abc import Mapping
-from dataclasses import replace
 from math import floor
 from pathlib import Path
 from typing import Any
@@ -30,18 +29,31 @@ _KINDS = sorted(_CROP | _BOTH | {"ConvNext", "Siglip"})
 _KNOWN_STEPS = {"resize", "center_crop", "rescale", "normalize", "convert_rgb", "reduce_labels"}
 
 
-def from_transformers(path: Path) -> Preprocess:
+def from_transformers(path: Path, side: int | None = None) -> Preprocess:
     """What `preprocessor_config.json` (or the image part of `processor_config.json`) of a transformers model says.
 
     The keys `do_*` and `rescale_factor` are younger than some published files; where one is missing, the fixed
     behaviour of the file's image processor holds. Size, crop, filter, mean and std must be there. What a processor
     computes after resizing, `(x * rescale_factor - offset - mean) / std`, is folded into our mean and std.
+
+    A processor that keeps the shape of an image, and cuts as many patches from it as fit (NaFlex), says no size: its
+    images are brought to a square of `side` first, so for a square image the two agree.
     """
     data = _image_processor(path)
-    name = _kind(data, path)
-    crops = bool(data.get("do_center_crop", name in _CROP if name else "crop_size" in data))
+    written = data.get("image_processor_type") or data.get("feature_extractor_type") or ""
+    name = str(written).removesuffix("Fast").removesuffix("Pil")
+    name = name.removesuffix("ImageProcessor").removesuffix("FeatureExtractor")  # hand-made files name none
+    if name == "Siglip2" and side is None:
+        raise EncoderError(
+            f"`{path}` takes patches of any number and shape (NaFlex), which is not supported.",
+            hint="the same model is published with a fixed size, for example google/siglip2-base-patch16-224",
+        )
+    if written and name not in (*_KINDS, "Siglip2"):
+        raise _no(path, f"is of a `{written}`, which is not known; expected one of {', '.join(_KINDS)}")
+    crops = side is None and bool(data.get("do_center_crop", name in _CROP if name else "crop_size" in data))
     normalizes = bool(data.get("do_normalize", name != "Tipsv2"))
-    _require(path, data, "size", "resample", *["image_mean", "image_std"] * normalizes, *["crop_size"] * crops)
+    wanted = ["size"] * (side is None) + ["resample"]
+    _require(path, data, *wanted, *["image_mean", "image_std"] * normalizes, *["crop_size"] * crops)
     steps = {key.removeprefix("do_"): on for key, on in data.items() if key.startswith("do_")}
     if absent := [step for step in ("resize", "rescale") if not steps.get(step, True)]:
         raise _no(path, f"does not {absent[0]}, which is not supported")
@@ -49,7 +61,7 @@ def from_transformers(path: Path) -> Preprocess:
         raise _no(path, f"has the step `do_{foreign[0]}`, which is not supported")
     if (interpolation := _ours(_FILTERS, data["resample"])) is None:
         raise _no(path, f"has filter {data['resample']}; expected 0, 1, 2 or 3")
-    mode, size, resize = _geometry(data, name, crops, path)
+    mode, size, resize = _geometry(data, name, crops, path, side)
     return Preprocess(size, mode, resize, interpolation, *_statistics(data, name, normalizes, path))
 
 
@@ -66,23 +78,10 @@ def _image_processor(path: Path) -> dict[str, Any]:
     )
 
 
-def _kind(data: dict[str, Any], path: Path) -> str:
-    """Which image processor wrote the file. Hand-made files name none: "", which crops if there is a `crop_size`."""
-    written = data.get("image_processor_type") or data.get("feature_extractor_type") or ""
-    name = str(written).removesuffix("Fast").removesuffix("Pil")
-    name = name.removesuffix("ImageProcessor").removesuffix("FeatureExtractor")
-    if name == "Siglip2":
-        raise EncoderError(
-            f"`{path}` takes patches of any number and shape (NaFlex), which is not supported.",
-            hint="the same model is published with a fixed size, for example google/siglip2-base-patch16-224",
-        )
-    if written and name not in _KINDS:
-        raise _no(path, f"is of a `{written}`, which is not known; expected one of {', '.join(_KINDS)}")
-    return name
-
-
-def _geometry(data: dict[str, Any], name: str, crops: bool, path: Path) -> tuple[Any, int, int]:
+def _geometry(data: dict[str, Any], name: str, crops: bool, path: Path, side: int | None) -> tuple[Any, int, int]:
     """Mode, side of the square, and length before the crop."""
+    if side is not None:
+        return "squash", side, side
     size = data["size"]
     if isinstance(size, int):
         size = {"height": size, "width": size} if name in _BOTH else {"shortest_edge": size}
@@ -109,25 +108,24 @@ def _statistics(data: dict[str, Any], name: str, normalizes: bool, path: Path) -
     scale, offset = float(data.get("rescale_factor") or 1 / 255) * 255, 0.0
     mean, std = np.zeros(3), np.ones(3)
     if normalizes:
-        mean, std = np.array(three(data["image_mean"], path)), np.array(three(data["image_std"], path))
+        mean, std = np.array(_three(data["image_mean"], path)), np.array(_three(data["image_std"], path))
     if name == "EfficientNet":
         offset = 1.0 if data.get("rescale_offset") else 0.0
         if data.get("include_top", True):  # it divides by std once more
-            std = std * three(data.get("image_std"), path)
+            std = std * _three(data.get("image_std"), path)
     elif data.get("rescale_offset") or data.get("include_top"):
         raise _no(path, "has EfficientNet's keys and another image processor")
     if abs(scale - 1) <= 1e-6:  # 1/255 as written in decimals; x / 255 is what the graph computes
         scale = 1.0
     elif not offset:
         raise _no(path, f"rescales by {data['rescale_factor']}; expected 1/255")
-    return three(((mean + offset) / scale).tolist(), path), three((std / scale).tolist(), path)
+    return _three(((mean + offset) / scale).tolist(), path), _three((std / scale).tolist(), path)
 
 
 def from_open_clip(path: Path, described: dict[str, Any], size: int) -> Preprocess:
     """What `preprocess_cfg` of `open_clip_config.json` says; `size` is that of the tower.
 
-    Mean and std must be there. Filter (bicubic) and resize mode (shortest side) are the format's own defaults, which
-    its writer leaves out.
+    Mean and std must be there; its writer leaves out the format's own filter (bicubic) and mode (shortest side).
     """
     data = described.get("preprocess_cfg") or {}
     if "mean" not in data or "std" not in data:
@@ -141,7 +139,7 @@ def from_open_clip(path: Path, described: dict[str, Any], size: int) -> Preproce
     interpolation: Any = names.get(data.get("interpolation") or "bicubic")
     if mode is None or interpolation is None or data.get("mode", "RGB") != "RGB":
         raise _no(path, f"is not supported: {data}")
-    mean, std = three(data["mean"], path), three(data["std"], path)
+    mean, std = _three(data["mean"], path), _three(data["std"], path)
     grey = int(data.get("fill_color") or 0)
     return Preprocess(size, mode, size, interpolation, mean, std, rounding="even", fill=(grey, grey, grey))
 
@@ -159,7 +157,7 @@ def from_timm(path: Path, described: dict[str, Any]) -> Preprocess:
     if channels != 3 or mode is None or interpolation not in _FILTERS or not 0 < data["crop_pct"] <= 1:
         known = {key: data.get(key) for key in ("input_size", "interpolation", "crop_pct", "crop_mode")}
         raise _no(path, f"is not supported: {known}")
-    mean, std, size = three(data["mean"], path), three(data["std"], path), square(sides, path)
+    mean, std, size = _three(data["mean"], path), _three(data["std"], path), square(sides, path)
     red, green, blue = (round(255 * value) for value in mean) if mode == "pad" else (0, 0, 0)
     resize = floor(size / data["crop_pct"])
     return Preprocess(size, mode, resize, interpolation, mean, std, rounding="even", fill=(red, green, blue))
@@ -170,11 +168,6 @@ def has_imagenet_statistics(preprocess: Preprocess) -> bool:
     return np.allclose((preprocess.mean, preprocess.std), IMAGENET, rtol=0, atol=1e-3)
 
 
-def with_imagenet_statistics(preprocess: Preprocess) -> Preprocess:
-    """The same with mean and std of ImageNet, whatever the weights were trained with."""
-    return replace(preprocess, mean=IMAGENET[0], std=IMAGENET[1])
-
-
 def as_the_seed(preprocess: Preprocess) -> Preprocess:
     """As the notebook fed it from which most entries of the 2022 competition descend: with mean and std of ImageNet,
     squashed to the square by bilinear sampling without antialiasing.
@@ -183,7 +176,7 @@ def as_the_seed(preprocess: Preprocess) -> Preprocess:
 
 
 def square(size: Any, path: Path) -> int:
-    """The side of a square from any of its published forms: a number, two, or an object; EncoderError if it is none."""
+    """The side of a square from any of its published forms: a number, two, or an object."""
     if isinstance(size, dict):
         size = [size.get("height"), size.get("width")]
     sides = {size} if isinstance(size, int) else set(size)
@@ -192,8 +185,7 @@ def square(size: Any, path: Path) -> int:
     return int(sides.pop())
 
 
-def three(values: Any, path: Path) -> _Three:
-    """Mean or std; EncoderError if it is none."""
+def _three(values: Any, path: Path) -> _Three:
     if not isinstance(values, (list, tuple)) or len(values) != 3:
         raise _no(path, f"has mean or std {values}; expected three numbers")
     return float(values[0]), float(values[1]), float(values[2])

@@ -1,7 +1,7 @@
 """The files of a published directory: safetensors read tensor by tensor, and JSON whose values may be of any kind."""
 
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +9,9 @@ import numpy as np
 
 from lookalike.core.errors import EncoderError
 from lookalike.core.files import read_json
+
+INDEX = ".index.json"
+"""What follows the name of a file of tensors in that of the index of several that take its place."""
 
 
 def described_by(path: Path) -> dict[str, Any]:
@@ -33,9 +36,7 @@ def shard_names(index: Path) -> list[str]:
 
 @contextmanager
 def understood(path: Path, name: str) -> Iterator[None]:
-    """EncoderError for what goes wrong inside the block with the values of the file `name` in `path`: they may be of
-    any kind.
-    """
+    """EncoderError for what goes wrong in the block with values of the file `name` in `path`: they may be anything."""
     try:
         yield
     except (TypeError, ValueError, AttributeError, LookupError, ArithmeticError) as error:
@@ -50,31 +51,22 @@ class Published:
     """The safetensors of a directory, one file or several with an index, read tensor by tensor."""
 
     def __init__(self, path: Path, name: str, renamed: Sequence[tuple[str, str]] = ()) -> None:
-        self.path, self.name, self.renamed = path, name, renamed
-        self.shapes: dict[str, tuple[int, ...]] = {}
-        self._stack = ExitStack()
-        self._where: dict[str, tuple[Any, str, str]] = {}
-
-    def __enter__(self) -> "Published":
         from safetensors import SafetensorError, safe_open
 
-        index = self.path / f"{self.name}.index.json"
-        several = index.exists() and not (self.path / self.name).exists()
-        for name in shard_names(index) if several else [self.name]:
+        self.path = path
+        self.shapes: dict[str, tuple[int, ...]] = {}
+        self._where: dict[str, tuple[Any, str, str]] = {}
+        several = (path / f"{name}{INDEX}").exists() and not (path / name).exists()
+        for file_name in shard_names(path / f"{name}{INDEX}") if several else [name]:
             try:
-                file = self._stack.enter_context(safe_open(self.path / name, "np"))
+                file = safe_open(path / file_name, "np")
             except (SafetensorError, FileNotFoundError) as error:
-                self._stack.close()
-                raise EncoderError(f"`{self.path / name}` can't be read: {error}.", hint="get it again") from error
+                raise EncoderError(f"`{path / file_name}` can't be read: {error}.", hint="get it again") from error
             for stored in file.keys():  # noqa: SIM118  not a dict
                 piece, key = file.get_slice(stored), stored
-                for theirs, ours in self.renamed:
+                for theirs, ours in renamed:
                     key = key.replace(theirs, ours)
                 self.shapes[key], self._where[key] = tuple(piece.get_shape()), (file, stored, piece.get_dtype())
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._stack.close()
 
     def get(self, name: str) -> np.ndarray:
         """One tensor as float32."""

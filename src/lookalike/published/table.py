@@ -88,7 +88,7 @@ class Key:
 
 
 def below(ours: str, theirs: str, names: Names) -> dict[str, str]:
-    """The rows `names` with what stands before ours and before theirs."""
+    """The rows `names` with what stands before either side."""
     return {f"{ours}.{name}": f"{theirs}.{row}" for name, row in names.items()}
 
 
@@ -136,7 +136,6 @@ def _starred(name: str) -> str:
 
 
 def _filled(theirs: str, ours: str) -> str:
-    """Their name with the numbers of ours."""
     numbers = iter(re.findall(r"\b\d+\b", ours))
     return re.sub(r"\*([+-]1)?", lambda star: str(int(next(numbers)) + int(star[1] or 0)), theirs)
 
@@ -144,9 +143,7 @@ def _filled(theirs: str, ours: str) -> str:
 def gather(published: Published, keys: Sequence[Key], shapes: Shapes, prefix: str, ignored: Sequence[str]) -> Tensors:
     """Our tensors from an open file; their final `shapes` are for the caller to check.
 
-    Raises:
-        EncoderError: A tensor is missing, left over and not of the patterns `ignored`, or of another kind than the
-            table says.
+    EncoderError names those that are missing, left over and not of the patterns `ignored`, or not as the table says.
     """
     names, path = published.shapes, published.path
     layers = {key.ours: shapes[key.ours][0] if key.stacked else 1 for key in keys}
@@ -250,11 +247,7 @@ class Field:
 
 
 def read_fields(fields: Sequence[Field], data: Mapping[str, Any], path: Path) -> dict[str, Any]:
-    """Our fields from their config `data`, which lies in `path`.
-
-    Raises:
-        EncoderError: It says something that no tower of ours has; the message names it.
-    """
+    """Our fields from their config `data`, which lies in `path`; EncoderError names what no tower of ours has."""
     try:
         theirs = {field.theirs: field.read(data, path) for field in fields}
         return {f.ours: f.back(theirs) if f.back else theirs[f.theirs] for f in fields if f.ours is not None}
@@ -282,7 +275,6 @@ def _short(value: Any) -> str:
 
 
 def _alike(value: Any, default: Any) -> bool:
-    """Whether a value is of the type of the default."""
     if isinstance(default, list | tuple):
         return isinstance(value, list | tuple) and all(_alike(item, (*default, 0)[0]) for item in value)
     if isinstance(default, bool) or isinstance(value, bool):

@@ -109,12 +109,15 @@ def test_naflex_for_squares(parity: Any, tmp_path: Path):
     ours = export_tensors(WEIGHTS["siglip2"], config, tensors)
     assert {f"vision_model.{name}" for name in theirs} == ours.keys()
     assert all(np.array_equal(ours[f"vision_model.{name}"], theirs[name]) for name in theirs)
-    for change in ({"resample": 1}, {"do_normalize": False}, {"rescale_factor": 1.0}):
+    for change in ({"resample": 4}, {"do_rescale": False}, {"rescale_factor": 1.0}):
         (tmp_path / "preprocessor_config.json").write_text(json.dumps(processor | change))
-        with pytest.raises(EncoderError, match=r"not 2 or 3|does not normalize|not 1/255"):
+        with pytest.raises(EncoderError, match=r"expected 0, 1, 2 or 3|does not rescale|expected 1/255"):
             read_published(tmp_path)
+    (tmp_path / "preprocessor_config.json").write_text(json.dumps({"size": 3}))
+    with pytest.raises(EncoderError, match="lacks `resample`, `image_mean`, `image_std`"):
+        read_published(tmp_path)
     (tmp_path / "preprocessor_config.json").unlink()
-    with pytest.raises(EncoderError, match="lacks image_mean, lacks image_std, lacks resample"):
+    with pytest.raises(EncoderError, match="how images must be prepared is not known"):
         read_published(tmp_path)
 
 

@@ -1,5 +1,6 @@
 """Published layouts of model directories; `WEIGHTS` is the table."""
 
+import os
 from pathlib import Path
 from typing import Any
 
@@ -54,12 +55,17 @@ def read_published(
     path = Path(path)
     known = matching(path)
     for name, layout in WEIGHTS.items():
-        if layout in known and layout.has_tensors(path):
+        if layout in known and layout.stored(os.listdir(path)):
             return name, *import_model(layout, path, size, stride)
     if known:
         raise no_tensors(path)
+    said = "there is neither `config.json` nor `open_clip_config.json`"
+    if (path / "config.json").exists():
+        described, keys = described_by(path / "config.json"), ("model_type", "architecture", "architectures")
+        told = ", ".join(f"{key} {described[key]!r}" for key in keys if key in described)
+        said = f"its `config.json` has {told or 'no model_type and no architecture'}"
     raise EncoderError(
-        f"`{path}` is in no layout that is known: {_said(path)}.",
+        f"`{path}` is in no layout that is known: {said}.",
         hint=f"layouts: {', '.join(WEIGHTS)}; docs/reference/towers.md says more",
     )
 
@@ -77,12 +83,3 @@ def holding(
             if described := described_in(layout, theirs):
                 return layout, described, theirs, changed
     return None
-
-
-def _said(path: Path) -> str:
-    """What its config says it is."""
-    if not (path / "config.json").exists():
-        return "there is neither `config.json` nor `open_clip_config.json`"
-    described = described_by(path / "config.json")
-    told = [f"{key} {described[key]!r}" for key in ("model_type", "architecture", "architectures") if key in described]
-    return f"its `config.json` has {', '.join(told) or 'no model_type and no architecture'}"

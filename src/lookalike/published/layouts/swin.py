@@ -128,13 +128,22 @@ def _read(path: Path, described: dict[str, Any], shapes: Found) -> tuple[SwinCon
     version: Literal[1, 2] = 2 if described["architecture"].startswith("swinv2_") else 1
     trained: tuple[int, ...] = ()
     if version == 1:
-        tables = [shape_of(shapes, f"{name}.relative_position_bias_table", 2, path) for name in attention]
+        tables = [shape_of(shapes, f"{at}.relative_position_bias_table", 2, path) for at in attention]
         heads = tuple(table[1] for table in tables)
         windows = tuple((isqrt(table[0]) + 1) // 2 for table in tables)
         shifts = tuple(window // 2 for window in windows)
     else:
-        heads = tuple(shape_of(shapes, f"{name}.logit_scale", 3, path)[0] for name in attention)
-        window, published = _named_windows(path, described["architecture"], told, len(depths))
+        heads = tuple(shape_of(shapes, f"{at}.logit_scale", 3, path)[0] for at in attention)
+        name = described["architecture"]  # which alone has the windows of most
+        named = re.search(r"_window(?:(\d+)to)?(\d+)_(\d+)", name)
+        window = told.get("window_size") or (int(named[2]) if named else None)
+        if not isinstance(window, int):
+            raise EncoderError(
+                f"`{path}` does not say the size of its windows: architecture `{name}`, `window_size` {window}."
+            )
+        published = told.get("pretrained_window_sizes")
+        if published is None and named and named[1]:  # window12to16_192to256: on images of 192 px, patches of 4
+            published, _ = _fitted(int(named[3]) // 4, len(depths), int(named[1]))
         windows, shifts = _fitted(size // patch, len(depths), window)
         trained = _trained(published, windows)
     tower = SwinConfig(version, width, depths, heads, windows, shifts, trained, patch, hidden / width)
@@ -147,20 +156,6 @@ def _read(path: Path, described: dict[str, Any], shapes: Found) -> tuple[SwinCon
                 hint="take the image size of the published model",
             )
     return tower, "mean"
-
-
-def _named_windows(path: Path, name: str, told: dict[str, Any], stages: int) -> tuple[int, Sequence[int] | None]:
-    """Window of a second version, and the windows it was trained in; the name of the architecture alone has them."""
-    named = re.search(r"_window(?:(\d+)to)?(\d+)_(\d+)", name)
-    window = told.get("window_size") or (int(named[2]) if named else None)
-    if not isinstance(window, int):
-        raise EncoderError(
-            f"`{path}` does not say the size of its windows: architecture `{name}`, `window_size` {window}."
-        )
-    trained = told.get("pretrained_window_sizes")
-    if trained is None and named and named[1]:  # e.g. window12to16_192to256: on images of 192 px, patches of 4
-        trained, _ = _fitted(int(named[3]) // 4, stages, int(named[1]))
-    return window, trained
 
 
 def _with_middles(config: EncoderConfig, tensors: Tensors) -> Parts:

@@ -4,6 +4,7 @@
 CustomTextCLIP, whose names begin with `text.`.
 """
 
+import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -29,7 +30,7 @@ class TextLayout(TowerFiles):
     """A published form of a text tower."""
 
     read: Callable[[Path, dict[str, Any], Found], TextConfig]
-    """Our config from the directory, its config and the shapes of its tensors (prefix removed)."""
+    """Our config from the directory, its config and the shapes of its tensors."""
     clean: Callable[[Path, dict[str, Any]], Clean] = lambda _path, _described: "none"
     """What the checkpoint does to a text before its tokenizer."""
     side: str | None = None
@@ -39,17 +40,11 @@ class TextLayout(TowerFiles):
 def read_text_of(
     path: Path, published: EncoderConfig, config: EncoderConfig, tensors: Mapping[str, np.ndarray]
 ) -> TextSide | None:
-    """The text side of the published directory `path`, for `config` with `tensors`, which were made of its image side
-    `published`; None if it has none.
+    """The text side of the directory `path`, for `config` with `tensors`, made of its image side `published`.
 
-    Raises:
-        NoTextError: There is one that can't be taken along: no tokenizer, another architecture, or features that are
-            not in the space of the image features.
-        EncoderError: A tensor is missing, left over or of a wrong shape; the message names them.
-        UsageError: The `tokenizers` library is not installed.
+    None if it has none; NoTextError if its features are not in the space of the image's; else as below.
     """
-    found = read_published_text(path)
-    if found is None:
+    if (found := read_published_text(path)) is None:
         return None
     text, weights, tokenizer = found
     if text.features != config.tower.features or not meets(published, config):
@@ -63,20 +58,21 @@ def read_text_of(
 def read_published_text(path: Path) -> tuple[TextConfig, Tensors, str] | None:
     """Config, tensors and the content of `tokenizer.json` of the text tower in `path`; None if there is none.
 
-    Raises: as `read_text_of`.
+    NoTextError: it can't be taken along (no tokenizer, another architecture). EncoderError names tensors that are
+    missing, left over or of a wrong shape. UsageError: the `tokenizers` library is not installed.
     """
-    found = ((layout, layout.described(path)) for layout in TEXTS.values() if layout.has_tensors(path))
+    found = ((layout, layout.described(path)) for layout in TEXTS.values() if layout.stored(os.listdir(path)))
     layout, described = next((pair for pair in found if pair[1] is not None), (None, None))
     if layout is None or described is None:
         return None
-    with Published(path, layout.files[1]) as published:
-        if (place := layout.place(published)) is None:
-            return None
-        with understood(path, layout.files[0]):
-            config = layout.read(path, described, place[1])
-            tokenizer = read_tokenizer(path, config, layout.clean(path, described), layout.side)
-            shapes = shapes_of(config)
-        tensors = layout.tensors(published, config, place[0])
+    published = Published(path, layout.files[1])
+    if (place := layout.place(published)) is None:
+        return None
+    with understood(path, layout.files[0]):
+        config = layout.read(path, described, place[1])
+        tokenizer = read_tokenizer(path, config, layout.clean(path, described), layout.side)
+        shapes = shapes_of(config)
+    tensors = layout.tensors(published, config, place[0])
     check_tensors(shapes, tensors, str(path))
     return config, tensors, tokenizer
 

@@ -82,7 +82,6 @@ FAMILIES: tuple[Family, ...] = (
 )
 """In the order in which a name is tried."""
 
-
 _QUICK = (
     r"vit_\w+\.(openai|metaclip_400m|metaclip_2pt5b)",
     r"vit_base_patch32_clip_224\.laion400m_e32",
@@ -90,14 +89,8 @@ _QUICK = (
     r"vit_huge_patch14_clip_(224|378)\.dfn5b",
     r"vit_huge_patch14_clip_224\.metaclip2_worldwide",
 )
-
-
-def learned_with_quick_gelu(architecture: str, tag: str) -> bool:
-    """Whether timm's note on these weights says so, though their architecture has the exact GELU.
-
-    It advises the `quickgelu` architecture for original results, and so we take that activation.
-    """
-    return any(re.fullmatch(names, f"{architecture}.{tag}") for names in _QUICK)
+"""Weights of which timm notes that they learned with the quick GELU, though their architecture has the exact one; it
+advises another architecture for original results, and so we take that activation."""
 
 
 def family_of(architecture: object) -> Family | None:
@@ -186,14 +179,11 @@ def forms(config: ViTConfig) -> dict[str, Form]:
     turned = (np.arange(config.heads)[:, None] * 2 * half + head).reshape(-1)
     whole = np.concatenate([turned, turned + width, (np.arange(width) if counted else turned) + 2 * width])
 
-    def order(numbers: int) -> np.ndarray:
-        return whole[:numbers] if numbers in (width, 3 * width) else np.arange(numbers)  # a wrong shape is told later
-
     def turn(a: np.ndarray) -> np.ndarray:
-        return a[order(len(a))]
+        return a[whole[: len(a)]] if len(a) in (width, 3 * width) else a  # a wrong shape is told later
 
     def back(a: np.ndarray) -> np.ndarray:
-        return a[np.argsort(order(len(a)))]
+        return a[np.argsort(whole[: len(a)])]
 
     vector = Form(turn, back, axes=1)
     found = {"qkv.weight": Form(lambda a: turn(a).T, lambda a: back(a.T), axes=2), "qkv.bias": vector}
@@ -268,7 +258,7 @@ def _read(path: Path, described: dict[str, Any], shapes: Found) -> tuple[ViTConf
     name, published = described["architecture"], described.get("pretrained_cfg") or {}
     tag = str(published.get("tag") or "")
     arguments = dict(described.get("model_args") or {})
-    if learned_with_quick_gelu(name, tag):
+    if any(re.fullmatch(weights, f"{name}.{tag}") for weights in _QUICK):
         arguments.setdefault("act_layer", "quick_gelu")
     pooling = arguments.get("global_pool") or described.get("global_pool")
     if pooling not in POOLINGS:

@@ -4,17 +4,15 @@ Classes of transformers with or without what stands behind the tower, of which C
 """
 
 from math import isqrt
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from lookalike.core.errors import EncoderError
 from lookalike.encoders.config import Tensors
-from lookalike.imaging.preprocess import Preprocess
 from lookalike.published.layout import Found, Layout, transformers
-from lookalike.published.processors import square, three
-from lookalike.published.stored import described_by, part
+from lookalike.published.processors import from_transformers, square
+from lookalike.published.stored import part
 from lookalike.published.table import BARE, MATRIX, TOKENS, Field, Form, Names, block, pool
 from lookalike.towers import ViTConfig
 
@@ -134,24 +132,6 @@ def _siglip(kind: str, name: str, size: Field, **facts: Any) -> Layout:
     )
 
 
-def _prepare_naflex(path: Path, _: dict[str, Any], tower: ViTConfig) -> Preprocess:
-    """The published processor keeps the image's shape and cuts as many patches from it as fit; here the image is
-    brought to a square first, so for a square image the two agree.
-    """
-    file = path / "preprocessor_config.json"
-    data = described_by(file) if file.exists() else {}
-    faults = [f"lacks {key}" for key in ("image_mean", "image_std", "resample") if key not in data]
-    faults += [f"does not {key}" for key in ("resize", "rescale", "normalize") if not data.get(f"do_{key}", True)]
-    if data.get("resample", 2) not in (2, 3):
-        faults.append(f"has filter {data['resample']}, not 2 or 3")
-    if abs(data.get("rescale_factor", 1 / 255) * 255 - 1) > 1e-6:
-        faults.append(f"rescales by {data['rescale_factor']}, not 1/255")
-    if faults:
-        raise EncoderError(f"The preprocessing of `{path}` (`preprocessor_config.json`) {', '.join(faults)}.")
-    mean, std = three(data["image_mean"], path), three(data["image_std"], path)
-    return Preprocess(tower.size, "squash", tower.size, "bilinear" if data["resample"] == 2 else "bicubic", mean, std)
-
-
 # The checkpoints of SigLIP 2 with a fixed resolution are in the first form too; the second is for squares here, with as
 # many patches as there are positions.
 SIGLIP = _siglip("siglip", "Siglip", *usual(size=224), forms=BARE)
@@ -159,7 +139,7 @@ NAFLEX = _siglip(
     *("siglip2", "Siglip2"),
     Field("size", "num_patches", 256, back=lambda data: isqrt(data["num_patches"]) * data["patch_size"]),
     forms=BARE | {"patch.weight": MATRIX},
-    prepare=_prepare_naflex,
+    prepare=lambda path, _, tower: from_transformers(path, tower.size),
     describe=lambda _: None,  # such a tower is written as the other
     note="takes images in their own shape (NaFlex); here they are squashed to a square",
 )
