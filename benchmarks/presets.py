@@ -34,8 +34,7 @@ from lookalike.core.journal import note, table
 from lookalike.encoders.config import EncoderConfig, ProjectionConfig, Tensors, tensor_shapes
 from lookalike.imaging.preprocess import Preprocess
 from lookalike.published.presets import PRESETS, SPEEDS, Preset
-from lookalike.vectors.cache import LEAST_COSINE, lowest_cosine, write_graph
-from lookalike.vectors.engines import OnnxEngine
+from lookalike.vectors.engines import LEAST_COSINE, OnnxEngine, lowest_cosine, write_graph
 
 
 def encoder(preset: Preset) -> tuple[EncoderConfig, Tensors]:

@@ -7,7 +7,7 @@ Every contender has the same random weights and gets the same normalised or raw 
 interleaved, and each measures a float32 matrix product that stands for the machine's peak. `cosine` is the lowest of
 the features against torch in float32. Goals: 2.4 times torch eager float32 at a cosine of 0.999, not behind any other,
 and JAX float32 not behind torch float32. Random weights say little about what eight bits do to trained ones: `load`
-measures that for each model before it uses them (`lookalike.vectors.cache`). Needs the group `reference`, and a
+measures that for each model before it uses them (`lookalike.vectors.engines`). Needs the group `reference`, and a
 C++ compiler for torch.compile, which is left out without one.
 """
 
@@ -43,7 +43,7 @@ import transformers
 from lookalike.core.journal import note, table
 from lookalike.encoders.directory import read_model, write_model
 from lookalike.published.layouts import read_published
-from lookalike.vectors.cache import write_graph
+from lookalike.vectors.engines import write_graph
 from lookalike.vectors.runtime import load
 
 torch.set_num_threads(arguments.threads)

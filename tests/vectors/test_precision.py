@@ -12,7 +12,7 @@ from lookalike.encoders.config import EncoderConfig, ProjectionConfig, tensor_sh
 from lookalike.encoders.directory import write_model
 from lookalike.imaging.preprocess import Preprocess
 from lookalike.towers import ViTConfig
-from lookalike.vectors import cache
+from lookalike.vectors import engines
 from lookalike.vectors.column import ensure_embeddings, ensure_features, precision_of
 from lookalike.vectors.runtime import load
 
@@ -40,7 +40,7 @@ def test_auto_takes_eight_bits_and_says_how_close_they_are(vit: str) -> None:
     a, b = exact.features(images), fast.features(images)
     assert exact.cosine is None
     assert fast.cosine is not None
-    assert cache.LEAST_COSINE <= fast.cosine == again.cosine < 1
+    assert engines.LEAST_COSINE <= fast.cosine == again.cosine < 1
     assert not np.array_equal(a, b)
     cosines = np.sum(a * b, axis=1) / np.linalg.norm(a, axis=1) / np.linalg.norm(b, axis=1)
     assert cosines.min() > 0.998
@@ -99,7 +99,7 @@ def test_without_a_cache_eight_bits_are_eight_bits(vit: str, tmp_path: Path, mon
 
 
 def test_a_tower_that_eight_bits_can_not_hold_stays_in_float32(vit: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(cache, "LEAST_COSINE", 1.1)
+    monkeypatch.setattr(engines, "LEAST_COSINE", 1.1)
     images = np.random.default_rng(1).integers(0, 256, (5, 32, 32, 3), dtype=np.uint8)
     refused = load(vit)
     assert refused.cosine is None
@@ -136,10 +136,10 @@ def test_a_mac_is_known_by_its_name(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_drawn_images_differ_and_are_the_same_every_time() -> None:
-    images = cache.drawn(48)
-    assert images.shape == (cache.COUNT, 48, 48, 3)
-    np.testing.assert_array_equal(images, cache.drawn(48))
-    assert len({image.tobytes() for image in images}) == cache.COUNT
+    images = engines.drawn(48)
+    assert images.shape == (engines.COUNT, 48, 48, 3)
+    np.testing.assert_array_equal(images, engines.drawn(48))
+    assert len({image.tobytes() for image in images}) == engines.COUNT
     assert images.std(axis=(1, 2)).min() > 5
 
 
@@ -147,6 +147,6 @@ def test_the_lowest_cosine_is_that_of_the_worst_image(parts: Callable, tmp_path:
     graphs = []
     for seed in range(2):
         (tmp_path / str(seed)).mkdir()
-        graphs.append(cache.write_graph(tmp_path / str(seed), *parts(seed=seed)))
-    assert cache.lowest_cosine(graphs[0], graphs[0], 24, 16) == pytest.approx(1)
-    assert cache.lowest_cosine(*graphs, 24, 16) < 0.9
+        graphs.append(engines.write_graph(tmp_path / str(seed), *parts(seed=seed)))
+    assert engines.lowest_cosine(graphs[0], graphs[0], 24, 16) == pytest.approx(1)
+    assert engines.lowest_cosine(*graphs, 24, 16) < 0.9

@@ -259,12 +259,12 @@ def test_a_user_without_a_home_has_no_cache(
 
 KILLED = """
 import os, signal, sys
-from lookalike.vectors import cache, runtime
-write = cache.write_graph
+from lookalike.vectors import engines, runtime
+write = engines.write_graph
 def dying(*arguments, **named):
     write(*arguments, **named)
     os.kill(os.getpid(), signal.SIGKILL)
-cache.write_graph = dying
+engines.write_graph = dying
 runtime.load(sys.argv[1], "onnx")
 """
 
@@ -303,12 +303,12 @@ def test_the_cache_stays_small(
     sizes = [sum(f.stat().st_size for f in entry.iterdir()) for entry in (cache_home / "lookalike").iterdir()]
     assert len(sizes) == 3
     load(tmp_path / "0", "onnx")  # now 1 is the one that was used least recently
-    monkeypatch.setattr("lookalike.vectors.cache.MOST_BYTES", int(2.5 * max(sizes)))
+    monkeypatch.setattr("lookalike.vectors.engines.MOST_BYTES", int(2.5 * max(sizes)))
     write_model(tmp_path / "3", *parts(seed=3), {})
     load(tmp_path / "3", "onnx")
-    from lookalike.vectors import cache
+    from lookalike.vectors import engines
 
-    assert [cache.find(tmp_path / name, int8=False) is not None for name in "0123"] == [True, False, True, True]
+    assert [engines.find(tmp_path / name, int8=False) is not None for name in "0123"] == [True, False, True, True]
 
 
 def test_prepares_in_order_and_a_little_ahead() -> None:

@@ -13,7 +13,7 @@ import pytest
 from lookalike.core.errors import EncoderError, UsageError
 from lookalike.encoders.directory import read_model, read_text
 from lookalike.encoders.tokenizer import Tokenizer
-from lookalike.vectors import cache
+from lookalike.vectors import engines
 from lookalike.vectors.runtime import load
 from lookalike.vectors.text import load_text
 
@@ -93,9 +93,9 @@ def test_jax_gives_the_same(tmp_path, write_text_model):
 
 def test_the_graph_is_kept(tmp_path, write_text_model, monkeypatch):
     model = write_text_model(tmp_path / "m")
-    assert cache.find(Path(model) / "text") is None
+    assert engines.find(Path(model) / "text") is None
     first = load_text(model).embed(TEXTS)
-    assert cache.find(Path(model) / "text") is not None
+    assert engines.find(Path(model) / "text") is not None
     monkeypatch.setattr("lookalike.encoders.directory.read_safetensors", lambda _: pytest.fail("read again"))
     assert np.array_equal(load_text(model).embed(TEXTS), first)
 

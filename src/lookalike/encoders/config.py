@@ -16,8 +16,7 @@ from lookalike.towers.text import TextConfig
 
 T = TypeVar("T")
 
-Tensors = dict[str, np.ndarray]
-"""Tensor name -> float32 array."""
+Tensors = dict[str, np.ndarray]  # float32
 
 
 @dataclass(frozen=True)
@@ -25,12 +24,9 @@ class ProjectionConfig:
     """Features to embedding: `l2_normalize(x @ weight [F D] + bias [D])`, or `l2_normalize(x)` for identity."""
 
     kind: Literal["identity", "linear"]
-    features: int
-    """Numbers that come in (F)."""
-    dimension: int
-    """Numbers that go out (D)."""
-    l2_normalize_input: bool = option(default=True, was="unit_input")
-    """Whether the features are brought to length 1 first."""
+    features: int  # F
+    dimension: int  # D
+    l2_normalize_input: bool = option(default=True, was="unit_input")  # whether x is brought to length 1 first
 
     def __post_init__(self) -> None:
         if self.kind == "identity" and self.features != self.dimension:
@@ -47,8 +43,7 @@ class EncoderConfig:
     (convolutional towers, whose tokens aren't negative), or a learned probe's attention (ViT with such a head)."""
     preprocess: Preprocess
     projection: ProjectionConfig
-    mirror: bool = False
-    """Whether the features are the mean of those of the image and of its mirror image."""
+    mirror: bool = False  # whether the features are the mean of those of the image and of its mirror image
 
     def __post_init__(self) -> None:
         tower, size, taken = self.tower, self.preprocess.size, self.projection.features
@@ -69,12 +64,9 @@ class TextSide:
     """All that turns a text into features, but for the projection, which is the encoder's."""
 
     config: TextConfig
-    tensors: Tensors
-    """Those of `shapes_of(config)`; empty where they were not asked for."""
-    tokenizer: str
-    """The content of `tokenizer.json`."""
-    image: str
-    """Fingerprint of the image features that the texts belong to, 64 hex digits."""
+    tensors: Tensors  # those of `shapes_of(config)`; empty where they were not asked for
+    tokenizer: str  # the content of `tokenizer.json`
+    image: str  # fingerprint of the image features that the texts belong to, 64 hex digits
 
 
 def tensor_shapes(config: EncoderConfig) -> Shapes:

@@ -30,11 +30,8 @@ from lookalike.encoders.readme import readme, table
 from lookalike.towers.programs.declare import Shapes, shapes_of
 from lookalike.towers.text import TextConfig
 
-FORMAT = 1
-"""Version of either side's form, written to its `config.json`."""
-
-FOLDER = "text"
-"""The text side's name inside a model directory."""
+FORMAT = 1  # version of either side's form, written to its `config.json`
+FOLDER = "text"  # the text side's name inside a model directory
 
 
 def read_model(path: str | Path) -> tuple[EncoderConfig, Tensors]:

@@ -26,10 +26,8 @@ class Encoder:
     """All that turns images into embeddings: a config and its named tensors, float32. Nothing here is jitted."""
 
     config: EncoderConfig
-    tensors: Mapping[str, Any]  # arrays, or what JAX puts in their place while it traces
-    """By their names on disk: those of `declared(config)`."""
-    dtype: Dtype = "float32"
-    """What the tower computes in; norms, softmax and the projection stay float32."""
+    tensors: Mapping[str, Any]  # those of `declared(config)`: arrays, or what JAX puts in their place while it traces
+    dtype: Dtype = "float32"  # what the tower computes in; norms, softmax and the projection stay float32
     remat: bool = False
     """Whether a gradient computes the stacked blocks of a tower twice instead of keeping what is inside them: memory
     then grows with the tokens between blocks alone, for about a third more time. Other towers: no effect."""

@@ -25,9 +25,7 @@ from lookalike.training.step import State
 
 KEPT = 2
 _AROUND = 128 << 10  # bytes that Orbax writes beside the numbers, and more
-
-Facts = dict[str, int | str]
-"""What the data and the model were, by which a checkpoint tells that they still are."""
+Facts = dict[str, int | str]  # what the data and the model were, by which a checkpoint tells that they still are
 
 
 @contextmanager

@@ -24,8 +24,7 @@ from lookalike.training.config import HeadConfig, PcaConfig, PixelsConfig, Train
 from lookalike.training.step import Metrics, first_state, make_optimizer, make_step
 from lookalike.training.tasks import closed_form, make_task
 
-Evaluate = Callable[[Encoder], Mapping[str, float]]
-"""Scores an encoder, by name; given by the command, as training knows no evaluation."""
+Evaluate = Callable[[Encoder], Mapping[str, float]]  # given by the command, as training knows no evaluation
 
 
 def train(config: TrainConfig, evaluate: Evaluate | None = None, *, mesh: Mesh | None = None) -> Encoder:
@@ -51,7 +50,6 @@ def train(config: TrainConfig, evaluate: Evaluate | None = None, *, mesh: Mesh |
 
 
 def _fit(config: HeadConfig | PixelsConfig, run: Path, evaluate: Evaluate | None, mesh: Mesh) -> Encoder:
-    """Step by step."""
     if config.batch % mesh.size:
         raise UsageError(
             f"`--batch` is {config.batch}; expected a multiple of {mesh.size}, as many as there are devices.",

@@ -19,17 +19,15 @@ _EQUAL = 1e-12  # a sum of variances that is rounding: rows of unit length are e
 Features = Float32[np.ndarray, "N F"]
 Labels = Int[np.ndarray, "N"]
 Matrix = Float64[np.ndarray, "F F"]
-Projection = tuple[Float32[np.ndarray, "F D"], Float32[np.ndarray, "D"]]
-"""Weight and bias."""
+Projection = tuple[Float32[np.ndarray, "F D"], Float32[np.ndarray, "D"]]  # weight and bias
 
 
 def pca(features: Features, dimension: int, power: float = 0.0, metric: Matrix | None = None) -> Projection:
     """The D directions of greatest variance, the greatest first; RunError if there are fewer, or all images are equal.
 
-    Each direction is multiplied by its variance to the `power`: 0 leaves distances as they are, -1/2 gives all equal
-    weight (whitening), -1/8 a little more weight to the lesser ones. Directions in which the features don't differ, as
-    where images are repeated, count as the least in which they do. Features of length 1 are multiplied by `metric`,
-    which is symmetric, first; see `within_classes`.
+    Each direction is multiplied by its variance to the `power`; one in which the features don't differ, as where images
+    are repeated, counts as the least in which they do. Features of length 1 are multiplied by `metric`, which is
+    symmetric, first; see `within_classes`.
     """
     rows, width = features.shape
     found = f"{rows} images of {width} features"

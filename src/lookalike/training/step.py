@@ -22,19 +22,15 @@ Metrics = dict[str, Float32[Array, ""]]
 class Learner(NamedTuple):
     """All that is trained; the encoder's tensors leave training, the centers stay behind."""
 
-    tower: Tensors
-    """By their names in the encoder, without what stays fixed; empty where features are cached."""
-    projection: Tensors
-    """`weight` [F D] and `bias` [D]."""
-    centers: Tensors
-    """`weight` [C K D]."""
+    tower: Tensors  # by their names in the encoder, without what stays fixed; empty where features are cached
+    projection: Tensors  # `weight` [F D] and `bias` [D]
+    centers: Tensors  # `weight` [C K D]
 
 
 class State(NamedTuple):
     """A run at one moment. Random numbers follow from the config's seed and the step, so no key is kept."""
 
-    step: Int32[Array, ""]
-    """Steps done."""
+    step: Int32[Array, ""]  # how many are done
     learner: Learner
     optimizer: optax.OptState
 
@@ -93,11 +89,7 @@ def make_optimizer(config: AdamW, steps: int, decays: Set[str]) -> optax.Gradien
 
     `decays` names the tensors that weight decay is for, as encoders name them: centers have none.
     """
-    peaks = {
-        "tower": config.tower_learning_rate,
-        "projection": config.learning_rate,
-        "centers": config.centers_learning_rate,
-    }
+    rates = config.tower_learning_rate, config.learning_rate, config.centers_learning_rate
 
     def decaying(path: tuple[Any, ...], _leaf: object) -> bool:
         part, name = path[0].name, path[-1].key
@@ -106,7 +98,7 @@ def make_optimizer(config: AdamW, steps: int, decays: Set[str]) -> optax.Gradien
     mask = partial(jax.tree_util.tree_map_with_path, decaying)
     parts = {
         part: optax.adamw(schedule(peak, config.warmup, steps), weight_decay=config.weight_decay, mask=mask)
-        for part, peak in peaks.items()
+        for part, peak in zip(Learner._fields, rates, strict=True)
     }
     part_of = partial(jax.tree_util.tree_map_with_path, lambda path, _leaf: path[0].name)
     clip = [optax.clip_by_global_norm(config.clip)] if config.clip else []

@@ -38,19 +38,14 @@ Labels = Int32[np.ndarray, "N"]
 class Task:
     """All that the loop needs to know of what it trains."""
 
-    untouched: Encoder
-    """The encoder before anything was done to it: what training is measured against."""
-    learner: Learner
-    """First values."""
+    untouched: Encoder  # before anything was done to it: what training is measured against
+    learner: Learner  # first values
     objective: Objective
-    batches: Callable[[int], Generator[Batch, None, None]]
-    """The endless stream of batches behind a number of steps; a function of config and step."""
+    batches: Callable[[int], Generator[Batch, None, None]]  # endless, from behind a number of steps
     steps: int
     facts: Facts
-    decays: frozenset[str]
-    """Names of the tensors that weight decay is for."""
-    encoder: Callable[[Learner], Encoder]
-    """The encoder that a learner is."""
+    decays: frozenset[str]  # names of the tensors that weight decay is for
+    encoder: Callable[[Learner], Encoder]  # the one that a learner is
 
 
 def training_rows(collection: Collection, where: str, *, labelled: bool) -> tuple[Ids, Labels, list[str]]:

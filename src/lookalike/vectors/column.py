@@ -25,11 +25,8 @@ from lookalike.data.card import note_small
 from lookalike.data.collection import Collection
 from lookalike.vectors.runtime import Embedder, Kind, Precision, prepared
 
-COMMIT_BYTES = 2**28
-"""Vectors that wait for one commit, at most (and one batch); memory holds them three times while they are written."""
-
-SAMPLE = 4
-"""Rows of a column without a precision that are embedded again to see which one it has."""
+COMMIT_BYTES = 2**28  # of vectors for one commit, and one batch more; while written, memory holds them three times
+SAMPLE = 4  # rows of a column without a precision that are embedded again to see which one it has
 
 
 class Embedded(NamedTuple):
@@ -140,10 +137,9 @@ class Work:
     """What was computed for one column and is not in it yet."""
 
     def __init__(self, embedder: Embedder, collection: Collection, column: str) -> None:
-        """What is to be done for `column`, and what a killed process has done of it."""
+        """Goes on with what a killed process has done."""
         self._embedder, self._collection, self._column = embedder, collection, column
-        self.missing = collection.missing(column)
-        """Rows without a value when this began, in order."""
+        self.missing = collection.missing(column)  # in order
         hashes = collection.take(self.missing, ["sha256"])["sha256"].to_pylist()
         self._sha256 = np.frombuffer(b"".join(hashes), np.uint8).reshape(-1, 32)
         width = embedder.config.tower.features
@@ -153,8 +149,7 @@ class Work:
             self._file.parent.mkdir(exist_ok=True)
             self._file.touch()
             os.truncate(self._file, self._file.stat().st_size // self._record.itemsize * self._record.itemsize)
-        self.lacking = np.delete(self.missing, self._read()[0])
-        """Those of them that the file did not have either."""
+        self.lacking = np.delete(self.missing, self._read()[0])  # in the file as well
 
     def add(self, ids: Ids, images: UInt8[np.ndarray, "B S S 3"]) -> None:
         """Keep the vectors of the rows `ids`, in order, that are lacking; commits if much has come together."""

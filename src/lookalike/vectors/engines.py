@@ -1,21 +1,44 @@
-"""What computes features, of images or of texts: ONNX Runtime on the CPU, or JAX. Any number in, NumPy out."""
+"""What computes features: ONNX Runtime on the CPU, by graphs of model directories that are kept, or JAX.
 
+    $XDG_CACHE_HOME/lookalike/<key>/known.json    the two fingerprints of the directory, and the precision of the graph
+                                   tower.onnx    its graph
+                                   tower.bin     its weights, which the runtime maps into memory
+
+A second start neither builds nor hashes anything. The key changes with the model's files (place, size, times) and with
+the code that builds graphs. Nothing here is needed: what is deleted is made again.
+"""
+
+import contextlib
+import json
+import os
 import shutil
+import tempfile
 import weakref
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict, dataclass, replace
 from functools import cache, partial
 from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
-from jaxtyping import Float32
+from jaxtyping import Float32, UInt8
 
+from lookalike.core.errors import StorageError
+from lookalike.core.files import clear_partial, fingerprint, new_directory
+from lookalike.core.journal import note
 from lookalike.core.machine import cores, onnx_session
+from lookalike.encoders.config import EncoderConfig, below
+from lookalike.encoders.directory import features_fingerprint_of, fingerprint_of
+from lookalike.towers.text import TextConfig
+
+MOST_BYTES = 4 * 2**30  # of graphs besides the newest; beyond that the least recently used go
+LEAST_COSINE = 0.999  # of features of an eight-bit graph with those in float32, on every drawn image
+COUNT = 8  # images that are compared: enough to meet a tower that eight bits can't hold, few enough for a large one
+_BUILDER = Path(__file__).parents[1] / "towers"
 
 Dtype = Literal["float32", "bfloat16"]
-Items = Sequence[np.ndarray] | np.ndarray
-"""Images that `Preprocess` made, or the ids of texts."""
+Items = Sequence[np.ndarray] | np.ndarray  # images that `Preprocess` made, or the ids of texts
 Features = Float32[np.ndarray, "B F"]
 
 
@@ -27,10 +50,8 @@ class OnnxEngine:
     """
 
     name: Literal["onnx", "jax"] = "onnx"
-    dtype: Dtype = "float32"
-    """What the tower computes in; a graph may round it to eight bits further."""
-    compiles = 0
-    """How often a program was compiled; stays the same from batch to batch."""
+    dtype: Dtype = "float32"  # a graph may round to eight bits further
+    compiles = 0  # programs, so far; stays the same from batch to batch
 
     def __init__(self, graph: Path, width: int, *, batch: int, temporary: bool = False) -> None:
         """A graph file and the width F of its features; a `temporary` graph's directory goes with the engine."""
@@ -91,4 +112,152 @@ class JaxEngine:
 
 
 Engine = OnnxEngine | JaxEngine
-"""What an embedder runs on."""
+
+
+@dataclass(frozen=True)
+class Known:
+    """The fingerprints of an encoder, and the lowest cosine of an eight-bit graph's features with those in float32."""
+
+    fingerprint: str
+    features_fingerprint: str
+    cosine: float | None = None  # it runs in float32
+
+
+def find(model: str | Path, int8: bool = False) -> tuple[Known, Path] | None:
+    """What is known of a model directory, and its graph (see `opened`); None: nothing, or the files have changed."""
+    try:
+        entry = _entry(Path(model), int8)
+        known = Known(**json.loads((entry / "known.json").read_text()))
+    except OSError:
+        return None
+    except (ValueError, TypeError):  # damaged by the disk, and so perhaps its graph
+        shutil.rmtree(entry, ignore_errors=True)
+        return None
+    with contextlib.suppress(OSError):  # a cache that can't be written serves as well
+        os.utime(entry)  # pruning goes by the last use
+    return known, entry / "tower.onnx"
+
+
+def opened(
+    model: str | Path | None, width: int, make: Callable[[Path], Known], *, batch: int, int8: bool = False
+) -> tuple[Known, OnnxEngine]:
+    """What is known of a model directory, or of its text side, and its graph, ready to run: kept, or made now and kept.
+
+    `make` writes the graph, in eight bits only if `int8`, into a directory, and says what is known of it then. That
+    directory is temporary, and goes with the engine, if `model` is None or the cache can't be written (which is said).
+    """
+    refused: OSError | StorageError | None = None
+    if model is not None:
+        try:
+            if (kept := find(model, int8)) is None:
+                entry = _entry(Path(model), int8)
+                if entry.exists() and not (entry / "known.json").exists():  # half deleted
+                    shutil.rmtree(entry, ignore_errors=True)
+                with new_directory(entry, "graph") as directory:
+                    known = make(directory)
+                    (directory / "known.json").write_text(json.dumps(asdict(known)))
+                _prune(entry)
+                kept = known, entry / "tower.onnx"
+        except (OSError, StorageError) as error:
+            kept, refused = find(model, int8), error  # another process was quicker, with the same content
+        if kept is not None:
+            return kept[0], OnnxEngine(kept[1], width, batch=batch)
+    directory = Path(tempfile.mkdtemp(prefix="lookalike-"))
+    known = make(directory)  # what is wrong with the model is said by this, and first
+    if refused is not None:
+        note(f"the graph of `{model}` is not kept for the next time: {getattr(refused, 'message', refused)}")
+    return known, OnnxEngine(directory / "tower.onnx", width, batch=batch, temporary=True)
+
+
+def fill(directory: Path, config: EncoderConfig, tensors: Mapping[str, np.ndarray], int8: bool) -> Known:
+    """Write the tower's graph into `directory`, in eight bits if `int8` and close enough; what is known of it then."""
+    known = Known(fingerprint_of(config, tensors), features_fingerprint_of(config, tensors))
+    exact = write_graph(directory, config, tensors)
+    if not int8:
+        return known
+    with tempfile.TemporaryDirectory(dir=directory) as other:
+        graph = write_graph(Path(other), config, tensors, int8=True)
+        if b"MatMulInteger" not in graph.read_bytes():  # no product of this tower is large
+            return known
+        cosine = lowest_cosine(exact, graph, config.preprocess.size, config.tower.features)
+        if cosine < LEAST_COSINE:
+            return known
+        for file in Path(other).iterdir():
+            file.replace(directory / file.name)
+    return replace(known, cosine=cosine)
+
+
+def write_graph(
+    directory: Path, config: EncoderConfig | TextConfig, tensors: Mapping[str, np.ndarray], int8: bool = False
+) -> Path:
+    """Write the graph of an encoder's tower, or of a text tower, into `directory`; returns the path of `tower.onnx`.
+
+    Its weights are in a file of their own: a message of the format holds 2 GB at most.
+    """
+    # This brings the onnx library: a third of a second that a later start does not spend.
+    from lookalike.towers.programs.graph import move_weights
+    from lookalike.towers.programs.onnx import build, build_text
+
+    if isinstance(config, TextConfig):
+        model = build_text(config, tensors)
+    else:
+        model = build(config.tower, config.pooling, config.preprocess, below("tower", tensors), int8)
+    move_weights(model, directory / "tower.bin")
+    (directory / "tower.onnx").write_bytes(model.SerializeToString())
+    return directory / "tower.onnx"
+
+
+def lowest_cosine(one: Path, other: Path, size: int, width: int) -> float:
+    """How far apart the features [B `width`] of two graphs are, at worst, on images of `size` pixels drawn for it."""
+    images = drawn(size)
+    a, b = (OnnxEngine(path, width, batch=COUNT).features(images).astype(np.float64) for path in (one, other))
+    lengths = np.linalg.norm(a, axis=1) * np.linalg.norm(b, axis=1)
+    return float((np.sum(a * b, axis=1) / np.maximum(lengths, np.finfo(np.float64).tiny)).min())
+
+
+def drawn(size: int) -> UInt8[np.ndarray, "B S S 3"]:
+    """Images that hold what photographs hold: detail that falls with frequency, edges, flat parts, and few colors."""
+    rng = np.random.default_rng(0)
+    frequency = np.hypot(*np.meshgrid(np.fft.fftfreq(size), np.fft.rfftfreq(size), indexing="ij"))
+    falling = 1 / np.maximum(frequency, 1 / size)
+    images = np.empty((COUNT, size, size, 3), np.uint8)
+    for image in images:
+        noise = np.fft.irfft2(np.fft.rfft2(rng.standard_normal((3, size, size))) * falling, (size, size))
+        noise /= noise.std()
+        field = noise[:1] + 0.3 * noise[1:].mean(axis=0)  # the three colors of a photograph go together
+        pixels = 128 + rng.uniform(10, 60) * (field + 0.3 * noise) + rng.uniform(-60, 60, (3, 1, 1))
+        for _ in range(4):
+            top, left = rng.integers(0, size, 2)
+            side = rng.integers(size // 8 + 1, size // 2 + 2)
+            pixels[:, top : top + side, left : left + side] = rng.uniform(0, 255, (3, 1, 1))
+        image[:] = pixels.clip(0, 255).astype(np.uint8).transpose(1, 2, 0)
+    return images
+
+
+def _entry(model: Path, int8: bool) -> Path:
+    """Where the graph of the directory `model` is kept; OSError if it has no model files."""
+    stamps = [os.fspath(model.resolve()), "int8" if int8 else "float32"]
+    for name in ("config.json", "model.safetensors"):
+        stat = (model / name).stat()
+        stamps.append(f"{stat.st_ino} {stat.st_size} {stat.st_mtime_ns} {stat.st_ctime_ns}")
+    try:
+        home = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+    except RuntimeError as error:  # a user without an entry in passwd, as in containers
+        raise FileNotFoundError("this user has no home directory, and XDG_CACHE_HOME is not set") from error
+    code = (file.read_bytes() for file in sorted(_BUILDER.rglob("*.py")))
+    return Path(home) / "lookalike" / fingerprint(*code, *stamps)[:32]
+
+
+def _prune(newest: Path) -> None:
+    """Delete what killed writers left, and the least recently used entries beyond `MOST_BYTES`.
+
+    Programs that have mapped a deleted file keep it. What another process deletes meanwhile is no concern.
+    """
+    held = 0
+    with contextlib.suppress(OSError):
+        clear_partial(newest.parent)
+        entries = [e for e in newest.parent.iterdir() if e != newest and not e.name.startswith(".")]
+        for entry in sorted(entries, key=lambda e: e.stat().st_mtime, reverse=True):
+            held += sum(file.stat().st_size for file in entry.iterdir())
+            if held > MOST_BYTES:
+                shutil.rmtree(entry, ignore_errors=True)

@@ -17,23 +17,18 @@ from lookalike.core.shapes import Image, l2_normalize
 from lookalike.encoders.config import EncoderConfig
 from lookalike.encoders.directory import read_config, read_model, read_safetensors
 from lookalike.imaging.decode import decode
-from lookalike.vectors import cache
-from lookalike.vectors.engines import Engine, JaxEngine
+from lookalike.vectors.engines import Engine, JaxEngine, Known, fill, opened
 
 if TYPE_CHECKING:
     from lookalike.encoders.encoder import Encoder
 
 Runtime = Literal["auto", "jax", "onnx"]
-Precision = Literal["float32", "bfloat16", "int8"]
-"""What the tower computes in; vectors of two precisions are not mixed."""
-Kind = Literal["features", "mirrored", "embedding"]
-"""What vectors are: the tower's output, that of the mirror image, or what a search compares."""
+Precision = Literal["float32", "bfloat16", "int8"]  # of the tower; vectors of two precisions are not mixed
+Kind = Literal["features", "mirrored", "embedding"]  # the tower's, those of the mirror image, what a search compares
 Images = UInt8[np.ndarray, "B S S 3"]
 Features = Float32[np.ndarray, "N F"]
 T = TypeVar("T")
-
 BATCH = 64
-"""Images that go through the encoder at once."""
 
 
 def load(
@@ -41,14 +36,10 @@ def load(
 ) -> "Embedder":
     """The encoder in the model directory `path`, ready to embed; EncoderError if there is none, or it is incomplete.
 
-    Args:
-        path: A model directory.
-        runtime: onnx: ONNX Runtime on the CPU in float32, without importing JAX. jax: on JAX's devices in float32.
-            auto: jax where an accelerator and JAX's plug-in for it are there, its tower in bfloat16; else onnx, with
-            matrix products of eight bits where the processor is made for them and the tower's features keep a cosine
-            of 0.999, which is measured.
-        batch: Images that go through the encoder at once.
-        precision: What the tower computes in, instead of what `runtime` would choose: that of vectors to compare with.
+    `runtime` onnx is ONNX Runtime on the CPU in float32, without importing JAX; jax is JAX's devices in float32. auto
+    is jax where an accelerator and JAX's plug-in for it are there, its tower in bfloat16; else onnx, in matrix products
+    of eight bits where the processor is made for them and the tower's features keep a cosine of 0.999, as measured.
+    `batch` images go through at once. `precision` overrides that of `runtime`: it is that of vectors to compare with.
     """
     jax = precision == "bfloat16" or (precision != "int8" and _chosen(runtime) == "jax")
     if precision is None and runtime == "auto":
@@ -58,8 +49,8 @@ def load(
 
         return Embedder.of(Encoder.load(path, "bfloat16" if precision == "bfloat16" else "float32"), "jax", batch)
     config, int8 = read_config(path), precision == "int8"
-    known, engine = cache.opened(
-        path, config.tower.features, lambda folder: cache.fill(folder, *read_model(path), int8), batch=batch, int8=int8
+    known, engine = opened(
+        path, config.tower.features, lambda folder: fill(folder, *read_model(path), int8), batch=batch, int8=int8
     )
     projection = read_safetensors(Path(path) / "model.safetensors", "projection.")  # of a file that was checked before
     return Embedder(config, known, projection, engine)
@@ -68,18 +59,14 @@ def load(
 class Embedder:
     """An encoder that is ready: images to features, features to embeddings of unit length."""
 
-    def __init__(
-        self, config: EncoderConfig, known: cache.Known, tensors: Mapping[str, np.ndarray], engine: Engine
-    ) -> None:
+    def __init__(self, config: EncoderConfig, known: Known, tensors: Mapping[str, np.ndarray], engine: Engine) -> None:
         self.config = config
         self.fingerprint = known.fingerprint
         self.features_fingerprint = known.features_fingerprint
         self.cosine = known.cosine
-        """How close features are to float32, at worst, where the engine runs in eight bits; else None."""
         self.engine = engine
         self.precision: Precision = engine.dtype if known.cosine is None else "int8"
         self.dimension = config.projection.dimension
-        """Numbers in an embedding (D)."""
         self._weight, self._bias = (tensors.get(f"projection.{part}") for part in ("weight", "bias"))
         # The shorter side in pixels above which more detail can't be seen; without antialiasing single pixels are.
         self._enough = 2 * config.preprocess.resize if config.preprocess.antialias else None
@@ -92,11 +79,9 @@ class Embedder:
         config, tensors = encoder.config, encoder.on_host()
         width, side = config.tower.features, config.preprocess.size
         if _chosen(runtime) == "onnx":
-            known, graph = cache.opened(
-                path, width, lambda folder: cache.fill(folder, config, tensors, int8=False), batch=batch
-            )
+            known, graph = opened(path, width, lambda folder: fill(folder, config, tensors, int8=False), batch=batch)
             return cls(config, known, tensors, graph)
-        known = cache.Known(encoder.fingerprint, encoder.features_fingerprint)
+        known = Known(encoder.fingerprint, encoder.features_fingerprint)
         blank, run = np.zeros((side, side, 3), np.uint8), type(encoder).features
         engine = JaxEngine(run, encoder, blank, width, batch, encoder.dtype)
         return cls(config, known, tensors, engine)
@@ -177,12 +162,8 @@ def prepared(
         pool.shutdown(cancel_futures=True)
 
 
-_DEVICES = {
-    "cuda": ("/dev/nvidiactl", "/dev/dxg"),
-    "rocm": ("/dev/kfd",),
-    "libtpu": ("/dev/accel0", "/dev/vfio/0"),
-}
-"""What a plug-in's name holds, and the paths of which one is there where it finds a device."""
+# What a plug-in's name holds, and the paths of which one is there where it finds a device.
+_DEVICES = {"cuda": ("/dev/nvidiactl", "/dev/dxg"), "rocm": ("/dev/kfd",), "libtpu": ("/dev/accel0", "/dev/vfio/0")}
 
 
 def accelerated(platforms: str, plugins: Iterable[str], exists: Callable[[str], bool]) -> bool:

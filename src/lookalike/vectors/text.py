@@ -10,8 +10,7 @@ from jaxtyping import Float32
 from lookalike.core.errors import EncoderError, UsageError
 from lookalike.encoders.directory import FOLDER, read_config, read_text
 from lookalike.encoders.tokenizer import Tokenizer
-from lookalike.vectors import cache
-from lookalike.vectors.engines import Engine, JaxEngine
+from lookalike.vectors.engines import Engine, JaxEngine, Known, opened, write_graph
 from lookalike.vectors.runtime import BATCH, Embedder, load
 
 
@@ -46,11 +45,11 @@ def load_text(path: str | Path, image: Embedder | None = None) -> "TextEmbedder"
         engine = JaxEngine(run, _tensors(path), blank, config.features, BATCH, "float32")
         return TextEmbedder(tokenizer, image, engine)
 
-    def make(directory: Path) -> cache.Known:
-        cache.write_graph(directory, config, _tensors(path))
-        return cache.Known("", belongs)  # nothing asks for the fingerprint of a text side
+    def make(directory: Path) -> Known:
+        write_graph(directory, config, _tensors(path))
+        return Known("", belongs)  # nothing asks for the fingerprint of a text side
 
-    return TextEmbedder(tokenizer, image, cache.opened(folder, config.features, make, batch=BATCH)[1])
+    return TextEmbedder(tokenizer, image, opened(folder, config.features, make, batch=BATCH)[1])
 
 
 def _tensors(path: str | Path) -> Mapping[str, np.ndarray]:
@@ -65,7 +64,6 @@ class TextEmbedder:
     def __init__(self, tokenizer: Tokenizer, image: Embedder, engine: Engine) -> None:
         self._tokenizer, self._image, self._engine = tokenizer, image, engine
         self.dimension = image.dimension
-        """Numbers in an embedding (D)."""
 
     def embed(self, texts: Sequence[str]) -> Float32[np.ndarray, "N D"]:
         """Embeddings of unit length, through the same projection as those of images; UsageError: it is one text."""
