@@ -5,7 +5,7 @@
 
 All have the same random weights, and the same images of 224 px lie in the device's memory before the clock starts;
 features stay there. Rounds are interleaved, and each measures a square matrix product of the same kind, in torch and in
-JAX: the faster of them stands for the peak. `of the peak` counts the operations of `lookalike.towers.programs.declare`.
+JAX: the faster of them stands for the peak. `of the peak` counts the operations of `lookalike.towers.ops`.
 `cosine` is the lowest of the features against torch in float32. Goals: 0.6 of the peak, and 1.1 times torch.compile.
 Needs `lookalike[gpu]`, and torch with CUDA and transformers beside it.
 """
@@ -48,7 +48,7 @@ import jax.numpy as jnp
 
 from lookalike.encoders.encoder import Encoder
 from lookalike.published.layouts import read_published
-from lookalike.towers.programs.declare import operations
+from lookalike.towers.ops import operations
 
 transformers.logging.set_verbosity_error()
 transformers.logging.disable_progress_bar()

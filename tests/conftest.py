@@ -138,7 +138,7 @@ def write_text_model(
     from lookalike.imaging.preprocess import Preprocess
     from lookalike.published.tokenizers import read_tokenizer
     from lookalike.towers import ViTConfig
-    from lookalike.towers.programs.declare import shapes_of
+    from lookalike.towers.ops import shapes_of
     from lookalike.towers.text import TextConfig
 
     files = tmp_path_factory.mktemp("tokenizer")

@@ -25,7 +25,6 @@ JAX = (
     "lookalike.losses",
     "lookalike.encoders.encoder",
     "lookalike.towers.programs.jax",
-    "lookalike.towers.programs.layers",
     "lookalike.recipes",  # a loss is its own config, and its file is JAX
     "lookalike.training",
 )

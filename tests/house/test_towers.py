@@ -11,8 +11,7 @@ import onnxruntime
 import lookalike
 from lookalike.imaging.preprocess import Preprocess
 from lookalike.towers import Tower
-from lookalike.towers.ops import Attention, Conv, Ops, Pooling, Value
-from lookalike.towers.programs.declare import declare, operations, parameters
+from lookalike.towers.ops import Attention, Conv, Ops, Pooling, Value, declare, operations, parameters
 from lookalike.towers.programs.jax import features
 from lookalike.towers.programs.onnx import build
 

@@ -8,7 +8,7 @@ import re
 from pathlib import Path
 
 from lookalike.published.presets import LICENSES, PRESETS, images_per_second, rows
-from lookalike.towers.programs.declare import operations
+from lookalike.towers.ops import operations
 
 PAGE = Path(__file__).resolve().parents[2] / "docs" / "reference" / "towers.md"
 

@@ -16,7 +16,7 @@ from PIL import Image
 
 from lookalike.encoders.config import EncoderConfig, Tensors, below
 from lookalike.encoders.encoder import Encoder
-from lookalike.towers.programs.declare import shapes_of
+from lookalike.towers.ops import shapes_of
 from lookalike.towers.programs.jax import features, seen
 
 Blocks = Callable[[Any], tuple[list[Any], Any]]

@@ -11,7 +11,7 @@ import pytest
 from lookalike.published import presets
 from lookalike.published.layouts import WEIGHTS
 from lookalike.published.presets import ALIASES, LICENSES, PRESETS, overview, preset_of, rows
-from lookalike.towers.programs.declare import operations, parameters
+from lookalike.towers.ops import operations, parameters
 
 
 def test_names_repositories_and_licences():

@@ -8,7 +8,7 @@ import numpy as np
 
 from lookalike.encoders.encoder import init_tensors
 from lookalike.towers import ConvNeXtConfig
-from lookalike.towers.programs.declare import declare
+from lookalike.towers.ops import declare
 from lookalike.towers.programs.jax import features
 
 SMALL = ConvNeXtConfig(widths=(8, 12), depths=(2, 3), kernel=3)

@@ -11,8 +11,7 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
 from lookalike.towers.ops import Activation, Conv, Padding, Pooling, Value, pads
-from lookalike.towers.programs.jax import Jax
-from lookalike.towers.programs.layers import convolution, group_norm, l2_normalize
+from lookalike.towers.programs.jax import Jax, convolution, group_norm, l2_normalize
 
 
 def program(**tensors: jax.Array) -> Jax:

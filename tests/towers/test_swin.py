@@ -14,9 +14,9 @@ from lookalike.encoders.config import EncoderConfig, ProjectionConfig, Tensors, 
 from lookalike.encoders.encoder import Encoder, init_tensors
 from lookalike.imaging.preprocess import Preprocess
 from lookalike.towers import SwinConfig
-from lookalike.towers.programs.declare import declare, shapes_of
+from lookalike.towers.ops import declare, shapes_of
 from lookalike.towers.programs.jax import features
-from lookalike.towers.programs.tables import log_offsets, pairs, regions
+from lookalike.towers.swin import log_offsets, pairs, regions
 
 SMALL = SwinConfig(1, width=8, depths=(3, 2), heads=(2, 2), windows=(4, 4), shifts=(2, 2))
 SECOND = dataclasses.replace(SMALL, version=2)

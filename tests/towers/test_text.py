@@ -5,8 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from lookalike.towers.ops import Value
-from lookalike.towers.programs.declare import shapes_of
+from lookalike.towers.ops import Value, shapes_of
 from lookalike.towers.programs.jax import Jax
 from lookalike.towers.programs.jax import features as features_of
 from lookalike.towers.text import TextConfig

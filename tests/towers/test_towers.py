@@ -9,9 +9,8 @@ from lookalike.core.errors import EncoderError
 from lookalike.published.layouts.timm import CONVNEXTS
 from lookalike.towers import ConvNetConfig, MobileNetV2Config, Tower, ViTConfig
 from lookalike.towers.inverted import EFFICIENTNETS, MOBILENETS_V4
-from lookalike.towers.ops import pads
+from lookalike.towers.ops import pads, shapes_of
 from lookalike.towers.plans import RESNETS
-from lookalike.towers.programs.declare import shapes_of
 
 # (expansion, channels, repeats, stride): table 2 of Sandler et al., 2018.
 PAPER = [(1, 16, 1, 1), (6, 24, 2, 2), (6, 32, 3, 2), (6, 64, 4, 2), (6, 96, 3, 1), (6, 160, 3, 2), (6, 320, 1, 1)]

@@ -6,7 +6,7 @@ import pytest
 
 from lookalike.encoders.encoder import init_tensors
 from lookalike.towers import ConvNetConfig, ConvNeXtConfig, SwinConfig, ViTConfig
-from lookalike.towers.programs.declare import declare
+from lookalike.towers.ops import declare
 from lookalike.training.config import AdamW
 from lookalike.training.step import Learner, make_optimizer, schedule
 

@@ -2,15 +2,12 @@
 
 import os
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 from lookalike.core.config import in_range, option
 from lookalike.core.files import read_card, refuse_unless
 from lookalike.core.journal import note
+from lookalike.core.shapes import Vectors
 from lookalike.export import TARGETS
-
-if TYPE_CHECKING:
-    from lookalike.core.shapes import Vectors
 
 
 @dataclass(frozen=True)
@@ -63,7 +60,7 @@ def main(config: Config) -> None:
     )
 
 
-def vectors(model: str) -> "Vectors":
+def vectors(model: str) -> Vectors:
     """What the encoder gives for the images of the check, by JAX: the graph must not be its own witness."""
     import jax
 

@@ -10,8 +10,7 @@ from lookalike.core.config import option
 from lookalike.core.errors import EncoderError
 from lookalike.imaging.preprocess import Preprocess
 from lookalike.towers import Pooling, Tower, ViTConfig
-from lookalike.towers.ops import Tensor
-from lookalike.towers.programs.declare import Shapes, declare
+from lookalike.towers.ops import Shapes, Tensor, declare
 from lookalike.towers.text import TextConfig
 
 T = TypeVar("T")

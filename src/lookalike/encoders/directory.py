@@ -27,7 +27,7 @@ from lookalike.core.errors import EncoderError, LookalikeError
 from lookalike.core.files import fingerprint, kind_of, new_directory, read_json, write_json
 from lookalike.encoders.config import EncoderConfig, Tensors, TextSide, check_tensors, tensor_shapes
 from lookalike.encoders.readme import readme, table
-from lookalike.towers.programs.declare import Shapes, shapes_of
+from lookalike.towers.ops import Shapes, shapes_of
 from lookalike.towers.text import TextConfig
 
 FORMAT = 1  # version of either side's form, written to its `config.json`

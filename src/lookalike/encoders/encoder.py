@@ -16,8 +16,7 @@ from lookalike.encoders.config import EncoderConfig, Tensors, TextSide, below, c
 from lookalike.encoders.directory import features_fingerprint_of, fingerprint_of, read_model, write_model
 from lookalike.towers.ops import Tensor
 from lookalike.towers.programs.jax import Dtype as Dtype
-from lookalike.towers.programs.jax import features
-from lookalike.towers.programs.layers import l2_normalize
+from lookalike.towers.programs.jax import features, l2_normalize
 
 
 @partial(jax.tree_util.register_dataclass, data_fields=["tensors"], meta_fields=["config", "dtype", "remat"])

@@ -15,7 +15,7 @@ from lookalike.export.published import in_transformers
 from lookalike.published.layout import write_layout, write_tensors
 from lookalike.published.processors import write_processor
 from lookalike.towers import ViTConfig
-from lookalike.towers.programs.declare import shapes_of
+from lookalike.towers.ops import shapes_of
 
 _MODULES = "sentence_transformers.base.modules"
 _KEYS = {"module_input_name": "sentence_embedding", "module_output_name": "sentence_embedding"}

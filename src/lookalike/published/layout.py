@@ -20,7 +20,7 @@ from lookalike.published.processors import from_transformers
 from lookalike.published.stored import INDEX, Published, described_by, understood
 from lookalike.published.table import Field, Form, Key, Names, gather, keys_of, read_fields, scatter, write_fields
 from lookalike.towers import Tower, ViTConfig
-from lookalike.towers.programs.declare import shapes_of
+from lookalike.towers.ops import shapes_of
 
 Found = Mapping[str, tuple[int, ...]]
 """Shapes of the tensors that a file holds, by their names without the prefix."""

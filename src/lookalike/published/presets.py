@@ -7,7 +7,7 @@ from lookalike.core.config import from_json
 from lookalike.core.files import read_json
 from lookalike.core.journal import table
 from lookalike.towers import Pooling, Tower
-from lookalike.towers.programs.declare import operations, parameters
+from lookalike.towers.ops import operations, parameters
 
 
 @dataclass(frozen=True)

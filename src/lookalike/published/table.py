@@ -19,7 +19,7 @@ from lookalike.core.errors import EncoderError
 from lookalike.encoders.config import Tensors
 from lookalike.published.stored import Published
 from lookalike.towers import Tower
-from lookalike.towers.programs.declare import Shapes, declare
+from lookalike.towers.ops import Shapes, declare
 from lookalike.towers.text import TextConfig
 
 

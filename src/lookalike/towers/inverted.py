@@ -40,11 +40,8 @@ class Universal:
     kernel: int
     """Side of the kernel behind the widening, or of the only one, in taps; 0: there is none."""
     stride: int
-    """Step of the first block."""
     expansion: int
-    """Channels inside a block, as a multiple of those that enter."""
     channels: int
-    """Channels that leave."""
 
 
 def divisible(channels: float | int, divisor: int = 8, minimum: int | None = None) -> int:
@@ -56,7 +53,6 @@ def divisible(channels: float | int, divisor: int = 8, minimum: int | None = Non
 def _convs(
     name: str, stage: Stage | Universal, inputs: int, inside: int, stride: int, padding: Padding = "symmetric"
 ) -> tuple[Conv, ...]:
-    """The convolutions of one block."""
     outputs, kernel, start = stage.channels, stage.kernel, stage.start if isinstance(stage, Universal) else 0
     if stage.kind == "plain":
         return (Conv(f"{name}.expand", inputs, outputs, kernel, stride, padding=padding),)
@@ -157,15 +153,10 @@ class EfficientNetConfig(Plan):
         good = len(self.stages) > 0 and min(counts) > 0
         demand(good, "An EfficientNet needs stages with blocks, channels, and kernels of an odd side.")
 
-    def places(self) -> tuple[tuple[int, int], ...]:
-        """Stage of each block, and its place there, both counted from 0."""
-        return tuple((i, j) for i, stage in enumerate(self.stages) for j in range(stage.repeats))
-
     def plan(self) -> tuple[Bottleneck, ...]:
         """All convolutions in order: `stem`, `blocks.0` and so on through all stages, `last`."""
         blocks, inputs = [Bottleneck((Conv("stem", 3, self.stem, 3, 2, padding=self.padding),))], self.stem
-        for number, (i, j) in enumerate(self.places()):
-            stage = self.stages[i]
+        for number, (stage, j) in enumerate((s, j) for s in self.stages for j in range(s.repeats)):
             stride = 1 if j else stage.stride
             padding: Padding = "symmetric" if stride == 1 or number in self.symmetric else self.padding
             convs = _convs(f"blocks.{number}", stage, inputs, inputs * stage.expansion, stride, padding)

@@ -11,12 +11,17 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from copy import copy
 from dataclasses import dataclass
+from functools import cache
 from math import isqrt, log, prod, sqrt
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
 from lookalike.core.errors import EncoderError
+
+if TYPE_CHECKING:
+    from lookalike.towers import Tower
+    from lookalike.towers.text import TextConfig
 
 Pooling = Literal["class", "mean", "gem", "attention"]  # see `EncoderConfig.pooling`
 Padding = Literal["symmetric", "same", "late"]  # see `pads`
@@ -27,10 +32,12 @@ Activation = Literal["gelu", "gelu_tanh", "quick_gelu", "relu", "relu6", "silu",
 """gelu: the exact one, x * Phi(x). gelu_tanh: its approximation by tanh (SigLIP). quick_gelu: x * sigmoid(1.702 x)
 (OpenAI's CLIP). silu: x * sigmoid(x). relu6: between 0 and 6."""
 
-
 Kind = Literal["matrix", "kernel", "norm", "bias", "scale", "position", "statistic"]
 """What a tensor is. norm: the factors of a norm. scale: other learned factors. position: learned positions and tokens.
 statistic: a mean or variance that was measured, and does not learn."""
+
+Shapes = dict[str, tuple[int, ...]]
+"""Tensor name -> shape."""
 
 NORM_PARTS = ("weight", "bias", "mean", "variance")  # of a batch norm
 POSITION_WIDTH = 512  # inside the MLP that makes Swin's second position bias; the same in every published model
@@ -132,7 +139,6 @@ class Ops:
     """
 
     def __init__(self, tensors: Mapping[str, Any] | None = None) -> None:
-        """`tensors` by name, for a program."""
         self.tensors = tensors or {}
         self.declared: dict[str, Tensor] = {}
         self.operations = 0
@@ -305,6 +311,37 @@ class Ops:
     def read(self, x: Value, ids: Value, where: Where, end: int | None) -> Value:
         """The one token that a text is read from; see `TextConfig.read`."""
         return Value(None, 1, x.width)
+
+
+def declare(tower: "Tower | TextConfig") -> dict[str, Tensor]:
+    """Every tensor by its name, in the order in which the forward meets them."""
+    return dict(_run(tower, 0).declared)
+
+
+def shapes_of(tower: "Tower | TextConfig") -> Shapes:
+    """Every tensor's shape by its name."""
+    return {name: tensor.shape for name, tensor in declare(tower).items()}
+
+
+def parameters(tower: "Tower | TextConfig") -> int:
+    """How many numbers are trained: all but the statistics of batch norms."""
+    return sum(prod(tensor.shape) for tensor in declare(tower).values() if tensor.trained)
+
+
+def operations(tower: "Tower", size: int) -> int:
+    """Additions and multiplications of matrix products, convolutions and attention for one image of `size` pixels.
+
+    A multiplication and an addition count as two; papers that speak of FLOPs often count them as one. Norms,
+    activations and additions of whole maps are left out: they are about a hundredth.
+    """
+    return _run(tower, size).operations
+
+
+@cache  # a forward of a large tower takes a hundredth of a second, and a command asks for it many times
+def _run(tower: "Tower | TextConfig", size: int) -> Ops:
+    ops, side = Ops(), tower.only_size or size or 64
+    tower.forward(ops, Value(None, side**2, 3), tower.poolings[-1])  # the one that uses every tensor
+    return ops
 
 
 def pads(length: int, kernel: int, stride: int, dilation: int, padding: Padding) -> tuple[int, int]:

@@ -1,8 +1,11 @@
-"""Both versions of the Swin transformer."""
+"""Both versions of the Swin transformer, and the constants of attention in windows that depend on sizes alone."""
 
 from dataclasses import dataclass
 from functools import partial
-from typing import Literal
+from typing import Any, Literal
+
+import numpy as np
+from jaxtyping import Float32, Int
 
 from lookalike.towers.ops import Ops, Pooling, Value, Windows, demand
 from lookalike.towers.plans import AnySize
@@ -42,7 +45,7 @@ class SwinConfig(AnySize):
 
     def __post_init__(self) -> None:
         lengths = {len(self.depths), len(self.heads), len(self.windows), len(self.shifts)}
-        whole = lengths == {self.stages} and self.stages > 0 and len(self.trained_windows) in (0, self.stages)
+        whole = len(lengths) == 1 and len(self.depths) > 0 and len(self.trained_windows) in {0, *lengths}
         demand(whole, "A Swin transformer needs a depth, heads, a window and a shift for every stage.")
         split = not any(width % heads for width, heads in zip(self.widths, self.heads, strict=True))
         demand(split, f"Swin widths {self.widths} can't be split among {self.heads} heads.")
@@ -50,14 +53,9 @@ class SwinConfig(AnySize):
         demand(small, f"Swin shifts {self.shifts} must be smaller than the windows {self.windows}.")
 
     @property
-    def stages(self) -> int:
-        """How many there are."""
-        return len(self.depths)
-
-    @property
     def widths(self) -> tuple[int, ...]:
         """Numbers in a token of each stage."""
-        return tuple(self.width * 2**i for i in range(self.stages))
+        return tuple(self.width * 2**i for i in range(len(self.depths)))
 
     @property
     def features(self) -> int:
@@ -67,7 +65,7 @@ class SwinConfig(AnySize):
     def sides(self, size: int) -> tuple[int, ...]:
         """Side of the map in each stage, in tokens, for images of `size` pixels; what is missing is padded."""
         sides = [-(-size // self.patch)]
-        for _ in range(self.stages - 1):
+        for _ in range(len(self.depths) - 1):
             sides.append(-(-sides[-1] // 2))
         return tuple(sides)
 
@@ -90,7 +88,7 @@ class SwinConfig(AnySize):
             blocks = [partial(self._block, stage=i, side=side, shift=by) for by in (0, shift)]
             with ops.scope(f"stages.{i}"):
                 x = ops.repeat("blocks", depth, blocks, ops.see(x))
-                x = self._merge(ops, x) if i < self.stages - 1 else x
+                x = self._merge(ops, x) if i < len(self.depths) - 1 else x
         return ops.pool(ops.norm("norm_post", x, self.eps), pooling)
 
     def _block(self, ops: Ops, x: Value, stage: int, side: int, shift: int) -> Value:
@@ -111,3 +109,46 @@ class SwinConfig(AnySize):
         if self.version == 1:
             return ops.linear("merge.reduction", ops.norm("merge.norm", x, EPS_BETWEEN), x.width // 2, bias=False)
         return ops.norm("merge.norm", ops.linear("merge.reduction", x, x.width // 2, bias=False), EPS_BETWEEN)
+
+
+def pairs(window: int, reach: int) -> Int[np.ndarray, "T T"]:
+    """For each two tokens of a window, where their offset stands in a table of all offsets below `reach`."""
+    down, right = np.divmod(np.arange(window**2), window)
+    rows = down[:, None] - down[None] + reach - 1
+    return rows * (2 * reach - 1) + right[:, None] - right[None] + reach - 1
+
+
+def log_offsets(window: int, trained: int) -> Float32[np.ndarray, "O 2"]:
+    """All offsets (down, right) in a window, in the logarithmic scale of the second version's paper, section 3.3; the
+    largest in the windows in which the position MLP was trained, of side `trained`, counts 1.
+    """
+    steps = np.arange(1 - window, window) * 8 / max(trained - 1, 1)
+    steps = np.sign(steps) * np.log2(np.abs(steps) + 1) / 3
+    return np.stack(np.meshgrid(steps, steps, indexing="ij"), axis=-1).reshape(-1, 2).astype(np.float32)
+
+
+def offset_table(ops: Ops, name: str, windows: Windows, xp: Any) -> Any:
+    """What is added to the scores for each offset in a window, [O h], in NumPy or JAX (`xp`)."""
+    if windows.table:
+        return ops[f"{name}.table"]
+    offsets = xp.asarray(log_offsets(windows.side, windows.trained))
+    hidden = offsets @ ops[f"{name}.position.up.weight"] + ops[f"{name}.position.up.bias"][None]
+    return 16 / (1 + xp.exp(-(xp.where(hidden > 0, hidden, 0) @ ops[f"{name}.position.down.weight"])))
+
+
+def regions(side: int, window: int, shift: int) -> Int[np.ndarray, "M T"]:
+    """Number of the part of a map that each token of each window comes from; only tokens of one part may attend. The
+    padded map, of so many tokens a side, was rolled by `shift`, so that the last windows hold what was at both ends.
+    """
+    place = np.arange(side)
+    part = (place >= side - window).astype(np.int64) + (place >= side - shift)
+    cells = (3 * part[:, None] + part[None]).reshape(side // window, window, side // window, window)
+    return cells.swapaxes(1, 2).reshape(-1, window**2)
+
+
+def order(side: int, windows: Windows) -> Int[np.ndarray, " N"]:
+    """The tokens of a map, window by window; a number behind the last token stands for padding."""
+    map_ = np.pad(np.arange(side**2).reshape(side, side), (0, -side % windows.side), constant_values=side**2)
+    down = len(map_) // windows.side
+    rolled = np.roll(map_, (-windows.shift, -windows.shift), axis=(0, 1))
+    return rolled.reshape(down, windows.side, down, windows.side).swapaxes(1, 2).ravel()

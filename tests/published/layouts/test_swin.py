@@ -21,7 +21,6 @@ from lookalike.published.layout import export_tensors
 from lookalike.published.layouts import WEIGHTS, read_published
 from lookalike.towers import swin
 from lookalike.towers.programs import jax as program
-from lookalike.towers.programs import layers
 from lookalike.towers.programs.jax import features as features_of
 from lookalike.towers.programs.jax import seen
 
@@ -173,7 +172,7 @@ MUTATIONS: dict[str, Mutation] = {
     ),
 }
 OF_VERSION_2: dict[str, Mutation] = {
-    "no cosine": lambda patch, c, t: patch.setattr(layers, "l2_normalize", lambda x: x) or (c, t),
+    "no cosine": lambda patch, c, t: patch.setattr(program, "l2_normalize", lambda x: x) or (c, t),
     "no scale": lambda _, c, t: (c, t | {n: 0 * a for n, a in t.items() if n.endswith("logit_scale")}),
     "position MLP": lambda _, c, t: (
         dataclasses.replace(c, tower=dataclasses.replace(c.tower, trained_windows=(6, 6))),

@@ -15,8 +15,8 @@ from lookalike.published.layout import described_in, export_tensors, write_layou
 from lookalike.published.layouts import WEIGHTS, read_published
 from lookalike.published.layouts.timm import MOBILENETS as TOWERS
 from lookalike.towers import Tower
+from lookalike.towers.ops import shapes_of
 from lookalike.towers.plans import RESNETS
-from lookalike.towers.programs.declare import shapes_of
 
 PREPROCESS = Preprocess(64, "squash", 64, "bicubic", (0.5, 0.5, 0.5), (0.5, 0.5, 0.5))
 

@@ -178,7 +178,7 @@ def _with_middles(config: EncoderConfig, tensors: Tensors) -> Parts:
 def _describe(config: EncoderConfig) -> dict[str, Any] | None:
     """None: timm would give its maps other windows, or cut them elsewhere."""
     tower, size = config.tower, config.preprocess.size
-    if not isinstance(tower, SwinConfig) or size % (tower.patch * 2 ** (tower.stages - 1)):
+    if not isinstance(tower, SwinConfig) or size % (tower.patch * 2 ** (len(tower.depths) - 1)):
         return None
     if tower.windows != tuple(min(side, max(tower.windows)) for side in tower.sides(size)):
         return None

@@ -21,7 +21,7 @@ from lookalike.published.layouts.vit import CLIP_BLOCKS, usual
 from lookalike.published.stored import Published, part, understood
 from lookalike.published.table import BARE, Field, read_fields, scatter, write_fields
 from lookalike.published.tokenizers import GEMMA, Clean, NoTextError, read_tokenizer, tokenizer_class
-from lookalike.towers.programs.declare import shapes_of
+from lookalike.towers.ops import shapes_of
 from lookalike.towers.text import TextConfig
 
 

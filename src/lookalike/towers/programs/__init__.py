@@ -1,1 +1,1 @@
-"""What reads a tower's forward, once for all towers: `declare`, `jax`, `onnx`."""
+"""What computes a tower's forward, once for all towers: `jax`, `onnx`."""

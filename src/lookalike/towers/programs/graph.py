@@ -104,15 +104,10 @@ class Graph:
     ) -> onnx.ModelProto:
         """The whole, with one input (name and kind `given`, of `shape`) and one output, `name`, of shape `features`."""
         self._nodes.append(helper.make_node("Identity", [output], [name]))
-        graph = helper.make_graph(
-            self._nodes,
-            "tower",
-            [helper.make_tensor_value_info(*given, shape)],
-            [helper.make_tensor_value_info(name, TensorProto.FLOAT, features)],
-        )
-        model = helper.make_model(
-            graph, opset_imports=[helper.make_opsetid("", OPSET)], ir_version=11, producer_name="lookalike"
-        )
+        info, opset = helper.make_tensor_value_info, helper.make_opsetid("", OPSET)
+        inputs, outputs = [info(*given, shape)], [info(name, TensorProto.FLOAT, features)]
+        graph = helper.make_graph(self._nodes, "tower", inputs, outputs)
+        model = helper.make_model(graph, opset_imports=[opset], ir_version=11, producer_name="lookalike")
         # One after the other, and last: the helpers above copy what they are given, and weights may be gigabytes.
         for i, value in enumerate(self._constants):
             # ascontiguousarray makes a scalar an array of one; an operator may then keep an axis too many.

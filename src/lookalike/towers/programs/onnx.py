@@ -21,7 +21,7 @@ from lookalike.imaging.preprocess import Preprocess
 from lookalike.towers import ops
 from lookalike.towers.ops import NORM_PARTS, Block, Ops, Pooling, Value, convolved, cuts, pads
 from lookalike.towers.programs.graph import Form, Graph, Node
-from lookalike.towers.programs.tables import offset_table, order, pairs, regions
+from lookalike.towers.swin import offset_table, order, pairs, regions
 from lookalike.towers.text import TextConfig
 
 if TYPE_CHECKING:
@@ -246,12 +246,10 @@ class Onnx(Ops):
         taken = self.form(x, "tokens")
         if len(places) > x.tokens:
             taken = g.op("Pad", taken, [0, 0, 0, 0, 1, 0])
-        taken = taken if _in_order(places, x.tokens) else g.op("Gather", taken, places, axis=1)
+        taken = taken if np.array_equal(places, np.arange(x.tokens)) else g.op("Gather", taken, places, axis=1)
         rows = Value(Node(g.op("Reshape", taken, [-1, width]), "rows"), len(places), width)
-        parts = [
-            g.op("Reshape", self._product(rows, layer).data.name, [-1, tokens, heads, width // heads])
-            for layer in self._qkv(name)
-        ]
+        made = (self._product(rows, layer).data.name for layer in self._qkv(name))
+        parts = [g.op("Reshape", part, [-1, tokens, heads, width // heads]) for part in made]
         if not windows.table:
             scale = np.exp(np.minimum(self[f"{name}.logit_scale"], np.float32(math.log(100))))
             parts[0] = g.op("Mul", g.op("LpNormalization", parts[0], axis=-1, p=2), scale[:, None])
@@ -270,7 +268,7 @@ class Onnx(Ops):
         y = g.op("Attention", q, k, v, bias, scale=(width // heads) ** -0.5 if windows.table else 1.0)
         y = g.op("Reshape", exchanged(y, heads, tokens), [-1, len(places), width])
         back = np.argsort(places, kind="stable")[: x.tokens]
-        y = y if _in_order(back, len(places)) else g.op("Gather", y, back, axis=1)
+        y = y if np.array_equal(back, np.arange(len(places))) else g.op("Gather", y, back, axis=1)
         return Value(Node(y, "tokens"), x.tokens, width)
 
     def _window_bias(self, name: str, windows: ops.Windows, side: int) -> str:
@@ -324,7 +322,3 @@ class Onnx(Ops):
             found = "ids" if where == "highest" else g.op("Equal", "ids", np.array(end, np.int64))
             at = g.op("ArgMax", g.op("Cast", found, to=TensorProto.INT32), axis=1, keepdims=1)
         return Value(Node(g.op("GatherND", self.form(x, "tokens"), at, batch_dims=1), "rows"), 1, x.width)
-
-
-def _in_order(order: np.ndarray, length: int) -> bool:
-    return np.array_equal(order, np.arange(length))
