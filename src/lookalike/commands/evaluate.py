@@ -65,12 +65,9 @@ def main(config: Config) -> None:
         fingerprint = embedder.fingerprint if embedder else None
         report = evaluate(vectors, collection, config.split, config.protocol, model=fingerprint)
         document, words = report.to_json(), report.table()
-    if config.json == "-":
-        print(json_text(document))
-        return
-    if config.json is not None:
+    if config.json is not None and config.json != "-":
         write_json(config.json, document)
-    print(words)
+    print(json_text(document) if config.json == "-" else words)
 
 
 def _by_text(template: str, config: Config, model: str | None, collection: "Collection") -> tuple[dict[str, Any], str]:

@@ -15,8 +15,6 @@ if TYPE_CHECKING:
 
     Parts = tuple[EncoderConfig, Tensors]
 
-Card = dict[str, Any]
-
 
 @dataclass(frozen=True)
 class Config:
@@ -106,7 +104,7 @@ def _pull(config: Config) -> None:
     )
 
 
-def _found(source: str, revision: str | None) -> tuple[Path, Card]:
+def _found(source: str, revision: str | None) -> tuple[Path, dict[str, Any]]:
     """Where the model lies on this disk, and what is known about it; size and licence are said before a download."""
     from lookalike.published.hub import fetch, license_of, look
     from lookalike.published.presets import ALIASES, LICENSES, PRESETS, preset_of
@@ -143,11 +141,11 @@ def _found(source: str, revision: str | None) -> tuple[Path, Card]:
     return fetch(remote), _card(name, repository, licence) | {"revision": commit}
 
 
-def _card(name: str, source: str, licence: str | None) -> Card:
+def _card(name: str, source: str, licence: str | None) -> dict[str, Any]:
     return {"name": name, "source": source} | ({"license": licence} if licence else {})
 
 
-def _read(path: Path, size: int | None, stride: int | None) -> "tuple[EncoderConfig, Tensors, Card]":
+def _read(path: Path, size: int | None, stride: int | None) -> "tuple[EncoderConfig, Tensors, dict[str, Any]]":
     """The encoder at `path`, ours or published, and what its own card says.
 
     A published one is brought to `size` and `stride` as it is read: some interpolate stored positions in any case.
@@ -168,7 +166,7 @@ def _is_ours(path: Path) -> bool:
     return isinstance(described, dict) and described.get("type") == "EncoderConfig"
 
 
-def _prepared(wanted: str, encoder: "EncoderConfig", card: Card, path: Path) -> "EncoderConfig":
+def _prepared(wanted: str, encoder: "EncoderConfig", card: dict[str, Any], path: Path) -> "EncoderConfig":
     """The encoder with the preprocessing that was asked for; `card` is told of another."""
     from lookalike.published.layouts import WEIGHTS
     from lookalike.published.processors import IMAGENET, as_the_seed, has_imagenet_statistics

@@ -33,8 +33,7 @@ class Graph:
     """Collects nodes and constants; a value is known by its name."""
 
     def __init__(self, int8: bool = False) -> None:
-        """With `int8`, large matrix products go by whole numbers of eight bits; see `linear`."""
-        self._int8 = int8
+        self._int8 = int8  # see `linear`
         self._whole: dict[tuple[str, float | None], tuple[str, str]] = {}
         self._nodes: list[onnx.NodeProto] = []
         self._constants: list[np.ndarray] = []

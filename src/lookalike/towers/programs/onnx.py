@@ -213,7 +213,6 @@ class Onnx(Ops):
         return Value(Node(y, "rows"), x.tokens + class_token + registers, x.width)
 
     def _qkv(self, name: str) -> list[Layer]:
-        """What makes queries, keys and values."""
         weights, bias = np.split(self[f"{name}.qkv.weight"], 3, axis=1), self.get(f"{name}.qkv.bias")
         if bias is None:
             return [(weight, None) for weight in weights]
