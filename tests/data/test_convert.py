@@ -1,11 +1,14 @@
+import gc
 import hashlib
 import io
 import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from concurrent.futures import Future
+from multiprocessing.connection import Connection
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +16,7 @@ import PIL.Image
 import pytest
 
 from lookalike.data import convert as module
-from lookalike.data.convert import CHUNK, WORTH, Converted, Failed, Same, Task, convert, convert_all
+from lookalike.data.convert import CHUNK, WORTH, Converted, Failed, Outcome, Same, Task, convert, convert_all
 from lookalike.data.sources import Place
 
 
@@ -66,21 +69,21 @@ def test_several_processes_give_the_same_in_the_same_order(tmp_path: Path) -> No
 
 
 def test_few_images_start_no_process(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "_Workers", None)
+    monkeypatch.setattr(module, "_Worker", None)
     assert len(list(convert_all(tasks(tmp_path, WORTH), 16, workers=8))) == WORTH
 
 
 def test_few_chunks_are_in_flight_however_slow_the_reader(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     submitted = 0
 
-    def submit(self: object, chunk: list[Task], size: int) -> "Future[list[Same]]":
+    def submit(self: object, function: object, chunk: list[Task]) -> "Future[list[Same]]":
         nonlocal submitted
         submitted += 1
         done: Future[list[Same]] = Future()
         done.set_result([Same()] * CHUNK)
         return done
 
-    monkeypatch.setattr(module._Workers, "submit", submit)
+    monkeypatch.setattr(module.ThreadPoolExecutor, "submit", submit)
     outcomes = convert_all([Task(Place("x", "s"))] * CHUNK * 50, 16, workers=3)
     for seen in range(CHUNK * 20):
         next(outcomes)
@@ -162,6 +165,27 @@ def test_a_worker_that_the_system_ends_costs_no_image(tmp_path: Path) -> None:
     found.extend(outcomes)
     assert len(found) == CHUNK * 40
     assert set(found) == {convert(good, 16)}
+
+
+class Torn(Place):
+    """Bytes whose reader is killed in the middle of what it writes."""
+
+    def read(self) -> bytes:
+        for pipe in [thing for thing in gc.get_objects() if isinstance(thing, Connection) and thing.writable]:
+            os.write(pipe.fileno(), (10_000).to_bytes(4) + b"half of it")
+        os.kill(os.getpid(), signal.SIGKILL)
+        return b""
+
+
+def test_half_a_message_is_not_waited_for(tmp_path: Path) -> None:
+    todo = tasks(tmp_path, WORTH + CHUNK)
+    todo[7] = Task(Torn("x", "s"))
+    found: list[Outcome] = []
+    thread = threading.Thread(target=lambda: found.extend(convert_all(todo, 16, workers=2)), daemon=True)
+    thread.start()
+    thread.join(30)
+    assert not thread.is_alive()
+    assert [isinstance(outcome, Failed) for outcome in found] == [i == 7 for i in range(len(todo))]
 
 
 class Deadly(Place):

@@ -1,8 +1,8 @@
 """From places to stored images, in several processes, in order, with few in flight.
 
 Whatever one image does to its decoder costs that image alone: an exception of any type, and also the death of the
-process (a crash in C, the system short of memory). Then the images in flight are tried again one by one, each in a
-process that it can end.
+process (a crash in C, the system short of memory). Then the images that it was given are tried again one by one, each
+in a process that it can end.
 
 Imports neither Arrow nor Lance, so that a worker starts in a tenth of a second. Workers are spawned, since neither
 Lance nor threads survive a fork; they ignore Ctrl-C, and end when the parent does, even if it was killed.
@@ -14,12 +14,13 @@ import signal
 import threading
 from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
-from concurrent.futures import Future, ProcessPoolExecutor
-from concurrent.futures.process import BrokenProcessPool
-from contextlib import closing
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass
 from itertools import chain, islice
-from multiprocessing import connection, get_context, parent_process
+from multiprocessing import connection, get_context, parent_process, resource_tracker
+from multiprocessing.connection import Connection
+from typing import Any
 
 from lookalike.core.errors import ImageError
 from lookalike.core.machine import cores
@@ -87,60 +88,82 @@ def convert_all(tasks: Iterable[Task], size: int, workers: int = 0) -> Iterator[
     if workers <= 1:
         yield from (convert(task, size) for task in tasks)
         return
-    with closing(_Workers(workers)) as many, closing(_Workers(1)) as careful:
-        waiting: deque[tuple[Sequence[Task], Future[list[Outcome]]]] = deque()
+    started: list[_Worker] = []
+    mine = threading.local()
+
+    def begin() -> None:
+        """In a thread: its worker, whose processes never hear Ctrl-C; the main thread does."""
+        resource_tracker.ensure_running()  # it unblocks when it starts, which would be with the first process
+        signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+        mine.worker = _Worker(size)
+        started.append(mine.worker)
+
+    def outcomes(chunk: Sequence[Task]) -> list[Outcome]:
+        return list(mine.worker.convert(chunk))
+
+    threads, waiting = ThreadPoolExecutor(workers, initializer=begin), deque[Future[list[Outcome]]]()
+    try:
         while (chunk := list(islice(tasks, CHUNK))) or waiting:
             if chunk:
-                waiting.append((chunk, many.submit(chunk, size)))
+                waiting.append(threads.submit(outcomes, chunk))
             if not chunk or len(waiting) >= 2 * workers + 2:
-                oldest, future = waiting.popleft()
-                try:
-                    yield from future.result()
-                except BrokenProcessPool:
-                    yield from (careful.one(task, size) for task in oldest)
+                yield from waiting.popleft().result()
+    finally:
+        threads.shutdown(cancel_futures=True)
+        for worker in started:
+            worker.close()
 
 
-def _convert_chunk(tasks: Sequence[Task], size: int) -> list[Outcome]:
-    return [convert(task, size) for task in tasks]
+class _Worker:
+    """A process that is started with the first work, and again when it has died.
 
+    It has a pipe to itself: the executors of the standard library share one, and a process that is killed while it
+    writes there leaves its lock held and half a message, for which everyone waits for ever.
+    """
 
-class _Workers:
-    """Processes that are started with the first work, and again when one of them has died."""
+    def __init__(self, size: int) -> None:
+        self._size = size
+        self._process: Any = None
 
-    def __init__(self, count: int) -> None:
-        self._count = count
-        self._pool: ProcessPoolExecutor | None = None
+    def convert(self, tasks: Sequence[Task]) -> list[Outcome]:
+        """Outcomes of `tasks`; where the process dies, each is tried again in a process that it can end."""
+        if (found := self._ask(tasks)) is not None:
+            return found
+        died = Failed("It ended the process that decoded it (a crash of the decoder, or too little memory).")
+        return [(self._ask([task]) or [died])[0] for task in tasks]
 
-    def submit(self, tasks: Sequence[Task], size: int) -> "Future[list[Outcome]]":
-        """Outcomes of `tasks`, or BrokenProcessPool if a process dies before they are there."""
-        if self._pool is None:
-            self._pool = ProcessPoolExecutor(self._count, mp_context=get_context("spawn"), initializer=_end_with_parent)
-        # A process started meanwhile never hears Ctrl-C; this one hears it afterwards.
-        before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    def _ask(self, tasks: Sequence[Task]) -> list[Outcome] | None:
+        """Outcomes from the process, or None if it died."""
+        if self._process is None:
+            context = get_context("spawn")
+            self._pipe, theirs = context.Pipe()
+            self._process = context.Process(target=_serve, args=(theirs, self._size), daemon=True)
+            self._process.start()
+            theirs.close()
         try:
-            return self._pool.submit(_convert_chunk, tasks, size)
-        except BrokenProcessPool:
-            self._pool.shutdown()
-            self._pool = None
-        finally:
-            signal.pthread_sigmask(signal.SIG_SETMASK, before)
-        return self.submit(tasks, size)
-
-    def one(self, task: Task, size: int) -> Outcome:
-        try:
-            return self.submit([task], size).result()[0]
-        except BrokenProcessPool:
-            return Failed("It ended the process that decoded it (a crash of the decoder, or too little memory).")
+            self._pipe.send(tasks)
+            return list(self._pipe.recv())
+        except (EOFError, OSError):  # nobody is at the other end, before a message or within it
+            self.close()
+            return None
 
     def close(self) -> None:
-        if self._pool is not None:
-            self._pool.shutdown(cancel_futures=True)
+        """End the process, if there is one; it reads the end of its pipe."""
+        if self._process is not None:
+            self._pipe.close()
+            self._process.join()
+            self._process = None
+
+
+def _serve(pipe: Connection, size: int) -> None:
+    """In a worker: outcomes of what comes, until the pipe ends or the parent does."""
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+    with suppress(EOFError, OSError):
+        while True:
+            pipe.send([convert(task, size) for task in pipe.recv()])
 
 
 def _end_with_parent() -> None:
-    def wait() -> None:
-        if (parent := parent_process()) is not None:
-            connection.wait([parent.sentinel])
-            os._exit(1)
-
-    threading.Thread(target=wait, daemon=True).start()
+    if (parent := parent_process()) is not None:
+        connection.wait([parent.sentinel])
+        os._exit(1)
