@@ -60,7 +60,7 @@ runtime, index = lookalike.vectors.runtime, lookalike.search.index
 timed(runtime, "load", "open the model directory")
 timed(index.Index, "open", "read 64 numbers of every row")
 timed(runtime.Embedder, "features", "the graph: open it and run it")
-timed(runtime.Embedder, "preprocess", "preprocess the image")
+timed(lookalike.imaging.preprocess.Preprocess, "__call__", "preprocess the image")
 timed(index.Index, "query", "compare with every row")
 timed(index.Matches, "rows", "read the matches' rows")
 from lookalike.commands import search

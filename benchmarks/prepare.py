@@ -120,7 +120,8 @@ def comparison(data: Path) -> Callable[[list[np.ndarray], list[np.ndarray]], str
 
     def compared(one: list[np.ndarray], other: list[np.ndarray]) -> str:
         a, b = (
-            embedder.features(np.stack([embedder.preprocess(image) for image in images])) for images in (one, other)
+            embedder.features(np.stack([embedder.config.preprocess(image) for image in images]))
+            for images in (one, other)
         )
         cosine = np.sum(a * b, axis=1) / np.linalg.norm(a, axis=1) / np.linalg.norm(b, axis=1)
         return f"{cosine.mean():.5f} ({cosine.min():.5f})"

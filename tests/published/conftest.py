@@ -198,3 +198,24 @@ def map_parity() -> MapParity:
 @pytest.fixture(scope="session")
 def parity() -> Parity:
     return Parity()
+
+
+@pytest.fixture(scope="session")
+def save_drawn() -> Callable[[Any, Path], None]:
+    """Draws batch norms that show in the features for a model of timm, and saves it as on the Hub."""
+
+    def save(model: Any, path: Path) -> None:
+        import timm
+        import torch
+
+        generator = torch.Generator().manual_seed(5)
+        for key, tensor in model.state_dict().items():
+            if key.endswith("running_var"):
+                tensor.copy_(0.3 + torch.rand(tensor.shape, generator=generator))
+            elif key.endswith("running_mean"):
+                tensor.copy_(0.2 * torch.randn(tensor.shape, generator=generator))
+            elif tensor.ndim == 1 and key.endswith("weight"):  # small, or maps grow with every block
+                tensor.copy_(0.2 + 0.3 * torch.rand(tensor.shape, generator=generator))
+        timm.models.save_for_hf(model, path, safe_serialization=True)
+
+    return save

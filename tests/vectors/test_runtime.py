@@ -126,7 +126,7 @@ def test_embeds_files_and_arrays_of_any_shape(model: str, tmp_path: Path) -> Non
     from_arrays = embedder.embed(images)
     assert from_arrays.shape == (5, 5)
     np.testing.assert_array_equal(embedder.embed([paths[0], str(paths[1]), *images[2:]]), from_arrays)
-    expected = embedder.project(embedder.features(np.stack([embedder.preprocess(image) for image in images])))
+    expected = embedder.project(embedder.features(np.stack([embedder.config.preprocess(image) for image in images])))
     np.testing.assert_allclose(from_arrays, expected, atol=1e-5)  # BLAS may add two rows in another order than five
     assert embedder.embed([]).shape == (0, 5)
 

@@ -96,9 +96,9 @@ def _pull(config: Config) -> None:
     write_model(config.out, encoder, tensors, card, text)
     if kind_of(path) == "export":
         note(f"`{config.source}` is an export: its tower was read, and not what the encoder had behind it")
-    tower, count = type(encoder.tower).__name__.removesuffix("Config"), parameters(encoder.tower)
+    count = parameters(encoder.tower)
     note(
-        f"`{config.out}`: {tower}, {count / 1e6:.{1 if count >= 1e5 else 3}f} M parameters, "
+        f"`{config.out}`: {encoder.kind}, {count / 1e6:.{1 if count >= 1e5 else 3}f} M parameters, "
         f"{encoder.preprocess.size} px, {encoder.tower.features} features, embedding of {encoder.projection.dimension}"
         + (f", texts of up to {text.config.context} tokens" if text else "")
     )

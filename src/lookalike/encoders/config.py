@@ -1,6 +1,6 @@
 """An encoder as a value: its config, the names and shapes of its tensors, and its text side. No JAX here."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal, TypeVar
 
@@ -47,15 +47,19 @@ class EncoderConfig:
     def __post_init__(self) -> None:
         tower, size, taken = self.tower, self.preprocess.size, self.projection.features
         if self.pooling not in tower.poolings:
-            kind = type(tower).__name__.removesuffix("Config")
             raise EncoderError(
-                f"Pooling {self.pooling!r} does not go with the tower ({kind}).",
+                f"Pooling {self.pooling!r} does not go with the tower ({self.kind}).",
                 hint=f"for this one: {', '.join(tower.poolings)}",
             )
         if tower.only_size not in (None, size):
             raise EncoderError(f"Images of {size} px can't enter a tower for {tower.only_size} px.")
         if taken != tower.features:
             raise EncoderError(f"The projection takes {taken} numbers, the tower gives {tower.features}.")
+
+    @property
+    def kind(self) -> str:
+        """The tower's family: "ViT"."""
+        return type(self.tower).__name__.removesuffix("Config")
 
 
 @dataclass(frozen=True)
@@ -98,12 +102,13 @@ def check_tensors(shapes: Shapes, tensors: Mapping[str, np.ndarray], where: str)
         elif not np.isfinite(found.sum(dtype=np.float64)):
             faults.append(f"`{name}` holds values that are not finite")
     if faults:
-        faults.sort()
-        more = f"; and {len(faults) - 8} more" if len(faults) > 8 else ""
-        raise EncoderError(
-            f"The tensors of `{where}` do not fit its config: {'; '.join(faults[:8])}{more}.",
-            hint="get or make the model directory again: `lookalike pull ... --out MODEL`",
-        )
+        raise misfit(where, sorted(faults), "get or make the model directory again: `lookalike pull ... --out MODEL`")
+
+
+def misfit(where: object, faults: Sequence[str], hint: str = "") -> EncoderError:
+    """What is said of tensors that a config does not describe: the first eight faults, and how many more."""
+    more = f"; and {len(faults) - 8} more" if len(faults) > 8 else ""
+    return EncoderError(f"The tensors of `{where}` do not fit its config: {'; '.join(faults[:8])}{more}.", hint=hint)
 
 
 def meets(published: EncoderConfig, config: EncoderConfig) -> bool:

@@ -206,7 +206,7 @@ def _digests(tensors: Mapping[str, np.ndarray]) -> list[str]:
 
 def _readme(config: EncoderConfig, card: dict[str, Any], whole: str, name: str) -> str:
     facts = {
-        "tower": type(config.tower).__name__.removesuffix("Config"),
+        "tower": config.kind,
         "input": f"{config.preprocess.size} x {config.preprocess.size} px ({config.preprocess.mode})",
         "features": f"{config.tower.features} ({config.pooling} pooling)",
         "embedding": f"{config.projection.dimension} numbers of unit length ({config.projection.kind} projection)",

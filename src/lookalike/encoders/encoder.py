@@ -28,8 +28,7 @@ class Encoder:
     tensors: Mapping[str, Any]  # those of `declared(config)`: arrays, or what JAX puts in their place while it traces
     dtype: Dtype = "float32"  # what the tower computes in; norms, softmax and the projection stay float32
     remat: bool = False
-    """Whether a gradient computes the stacked blocks of a tower twice instead of keeping what is inside them: memory
-    then grows with the tokens between blocks alone, for about a third more time. Other towers: no effect."""
+    """Whether a gradient computes stacked blocks twice to save memory; see `features`."""
 
     @classmethod
     def load(cls, path: str | Path, dtype: Dtype = "float32", remat: bool = False) -> "Encoder":
@@ -54,7 +53,7 @@ class Encoder:
         """Pooled output of the tower for images that `config.preprocess` made; the images alone, not mirrored."""
         x, config = self.normalise(images), self.config
         tower = below("tower", self.tensors)
-        return features(config.tower, config.pooling, tower, x, self.dtype, self.remat).astype(jnp.float32)
+        return features(config.tower, config.pooling, tower, x, self.dtype, self.remat)
 
     def project(self, features: Float[Array | np.ndarray, "B F"]) -> Float32[Array, "B D"]:
         """Embeddings of unit length from features, through the projection; always float32."""

@@ -78,10 +78,8 @@ def assemble(export: Export) -> ModelProto:
         x = g.linear(x, tensors["projection.weight"], tensors["projection.bias"], exact=True)
     model = g.model(_normalized(g, x), shape, ["B", config.projection.dimension], name="vectors")
     if export.int8 and not any(node.op_type == "MatMulInteger" for node in model.graph.node):
-        kind = type(config.tower).__name__.removesuffix("Config")
-        raise refused(
-            f"A {kind} of this size has no matrices that 8 bits would make smaller or faster.", "leave out `--int8`"
-        )
+        words = f"A {config.kind} of this size has no matrices that 8 bits would make smaller or faster."
+        raise refused(words, "leave out `--int8`")
     return model
 
 

@@ -40,10 +40,8 @@ def adapt(
     tower, tensors = config.tower, dict(tensors)
     if not isinstance(tower, ViTConfig):
         if any(change is not None for change in (stride, layer, projected)):
-            name = type(tower).__name__.removesuffix("Config")
-            raise EncoderError(
-                f"Patches, layers and projections are a ViT's to choose; this tower is of another kind ({name})."
-            )
+            words = f"a ViT's to choose; this tower is of another kind ({config.kind})"
+            raise EncoderError(f"Patches, layers and projections are {words}.")
         if size is not None and size < LEAST:
             raise EncoderError(
                 f"`--size` is {size}; a tower that halves its map five times sees nothing below {LEAST} px.",

@@ -234,8 +234,8 @@ def write_layout(
     write_tensors(path / layout.files[1], export_tensors(layout, config, tensors))
     read, found = import_model(layout, path)
     if not same_tower(read.tower, config.tower) or any(not np.array_equal(found[n], tensors[n]) for n in found):
-        kind = type(config.tower).__name__.removesuffix("Config")
-        raise EncoderError(f"A layout of {layout.library} has no place for this {kind}: another one would come back.")
+        words = f"A layout of {layout.library} has no place for this {config.kind}: another one would come back."
+        raise EncoderError(words)
     return read, found
 
 

@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 
 from lookalike.core.errors import EncoderError
-from lookalike.encoders.config import Tensors
+from lookalike.encoders.config import Tensors, misfit
 from lookalike.published.stored import Published
 from lookalike.towers import Tower
 from lookalike.towers.ops import Shapes, declare
@@ -159,8 +159,7 @@ def gather(published: Published, keys: Sequence[Key], shapes: Shapes, prefix: st
         if 0 not in names[name] and not any(fnmatchcase(name, pattern) for pattern in spare)
     ]
     if faults:
-        more = f"; and {len(faults) - 8} more" if len(faults) > 8 else ""
-        raise EncoderError(f"The tensors of `{path}` do not fit its config: {'; '.join(faults[:8])}{more}.")
+        raise misfit(path, faults)
     return {key.ours: _gather(key, rows, published) for key, rows in where.items()}
 
 

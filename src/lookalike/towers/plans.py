@@ -1,5 +1,6 @@
 """Towers of convolutions: plans and the one forward of all of them, plain and residual blocks, ConvNeXt."""
 
+from abc import ABC, abstractmethod
 from dataclasses import dataclass
 
 from lookalike.towers.ops import Activation, Conv, Ops, Pooling, Value, demand
@@ -41,7 +42,7 @@ class Bottleneck:
     active: bool = False  # whether the tower's activation follows the sum
 
 
-class Plan(AnySize):
+class Plan(AnySize, ABC):
     """A tower that is a plan of convolutions, with batch norms or group norms."""
 
     poolings = ("mean", "gem")
@@ -52,9 +53,9 @@ class Plan(AnySize):
     max_pool: bool = False  # whether a maximum behind the first block halves the map
     behind: int = 0  # how many blocks stand behind the pooling
 
+    @abstractmethod
     def plan(self) -> tuple[Bottleneck, ...]:
         """All blocks in order."""
-        raise NotImplementedError
 
     def forward(self, ops: Ops, image: Value, pooling: Pooling) -> Value:
         """The features of one normalised image."""

@@ -107,26 +107,22 @@ class Embedder:
             raise UsageError(f"`embed` takes a list of images, and was given {alone}.", hint="embed([image, ...])")
         vectors = [np.empty((0, self.dimension), np.float32)]
         batches = (items[i : i + self.engine.batch] for i in range(0, len(items), self.engine.batch))
-        for images in prepared(batches, lambda item: self.preprocess(_pixels(item, self._enough))):
+        for images in prepared(batches, lambda item: self.config.preprocess(_pixels(item, self._enough))):
             vectors.append(self.vectors(images, "embedding"))
         return np.concatenate(vectors)
 
     def vectors(self, images: Images, kind: Kind) -> Features:
-        """What `kind` says of images that `preprocess` made, any number."""
+        """What `kind` says of images that `config.preprocess` made, any number."""
         if kind != "embedding":
             return self.features(images[:, :, ::-1] if kind == "mirrored" else images)
         return self.project(self.features(images), self.vectors(images, "mirrored") if self.config.mirror else None)
 
-    def preprocess(self, image: Image) -> UInt8[np.ndarray, "S S 3"]:
-        """One image as the tower takes it."""
-        return self.config.preprocess(image)
-
     def decode(self, data: bytes) -> UInt8[np.ndarray, "S S 3"]:
         """One image file as the tower takes it."""
-        return self.preprocess(decode(data, self._enough))
+        return self.config.preprocess(decode(data, self._enough))
 
     def features(self, images: Images) -> Float32[np.ndarray, "B F"]:
-        """Pooled features of images that `preprocess` made, any number; the images alone, not mirrored."""
+        """Pooled features of images that `config.preprocess` made, any number; the images alone, not mirrored."""
         return self.engine.features(images)
 
     def project(self, features: Features, mirrored: Features | None = None) -> Float32[np.ndarray, "N D"]:
