@@ -22,9 +22,9 @@ from lookalike.towers import (
     SwinConfig,
     Tower,
     ViTConfig,
-    operations,
 )
 from lookalike.towers.inverted import Stage, Universal
+from lookalike.towers.ops import operations
 
 TOWERS: list[Tower] = [
     ViTConfig(size=16, patch=8, width=12, layers=2, heads=3, hidden=20, activation="gelu", head=10),
