@@ -6,9 +6,10 @@ from typing import Any
 import pytest
 
 from lookalike.towers import ConvNetConfig, MobileNetV2Config, SwinConfig, Tower, ViTConfig
+from lookalike.towers.convnext import ConvNeXtConfig
 from lookalike.towers.inverted import EFFICIENTNETS, MOBILENETS_V4
 from lookalike.towers.ops import operations, parameters
-from lookalike.towers.plans import RESNETS, ConvNeXtConfig
+from lookalike.towers.plans import RESNETS
 
 
 def swin_1(width: int, depths: tuple[int, ...], heads: tuple[int, ...]) -> SwinConfig:

@@ -88,8 +88,7 @@ def convert_all(tasks: Iterable[Task], size: int, workers: int = 0) -> Iterator[
     if workers <= 1:
         yield from (convert(task, size) for task in tasks)
         return
-    started: list[_Worker] = []
-    mine = threading.local()
+    started, mine = list[_Worker](), threading.local()
 
     def begin() -> None:
         """In a thread: its worker, whose processes never hear Ctrl-C; the main thread does."""
