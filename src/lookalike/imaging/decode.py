@@ -120,8 +120,8 @@ def store(data: bytes, size: int) -> Stored:
             pixels = reduce(pixels, new_height, new_width, (height / scale, width / scale))
         small = to_srgb(pixels, color)
         unchanged = small is pixels and turned == 1 and min(width, height) <= size
-        if kept and unchanged and len(kept) <= 3 * width * height + 4096:
-            return Stored(kept, *upright)
+        if kept and unchanged and len(plain := kept()) <= 3 * width * height + 4096:
+            return Stored(plain, *upright)
         return Stored(encode_jpeg(_turned(small, turned)), *upright)
 
 

@@ -11,7 +11,7 @@ import tempfile
 import threading
 import warnings
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from typing import cast
 
@@ -45,7 +45,7 @@ class Raster:
     orientation: int = 1  # as EXIF counts: 1 is upright
     scale: int = 1  # by what the decoder reduced the rows already
     whole: bool = False  # whether all rows are in memory as they are, and cost nothing
-    kept: bytes | None = None  # a whole JPEG of these pixels, without metadata, where the file holds one
+    kept: Callable[[], bytes] | None = None  # a whole JPEG of these pixels, without metadata, where the file holds one
 
 
 def check_size(width: int, height: int, depth: int) -> None:
@@ -161,7 +161,7 @@ def load(image: PIL.Image.Image) -> PIL.Image.Image:
         if image.format == "JPEG":  # the usual one, and its library is silent
             image.load()
         else:
-            with _quiet(), _stderr_of_c(said):
+            with _quiet(), _stderr_of_c(said) if image.format == "TIFF" else nullcontext():
                 image.load()
         words = next((line.decode("ascii", "replace") for line in said if _TORN.match(line)), "")
     except Exception as error:  # noqa: BLE001  whatever it is, the image is refused
@@ -169,6 +169,11 @@ def load(image: PIL.Image.Image) -> PIL.Image.Image:
     if words:
         raise incomplete(image.format, width, height, f" ({words[:120]})")
     return image
+
+
+def rows_of(image: PIL.Image.Image, start: int, stop: int) -> PIL.Image.Image:
+    """From one row to before another; all of them are the image itself, which a copy would take a tenth longer."""
+    return image if stop - start == image.height else image.crop((0, start, image.width, stop))
 
 
 def from_pillow(image: PIL.Image.Image, color: Color | None = None, orientation: int = 1) -> Raster:
@@ -179,7 +184,7 @@ def from_pillow(image: PIL.Image.Image, color: Color | None = None, orientation:
     key = image.info.get("transparency")
 
     def rows(start: int, stop: int) -> Rows:
-        part = image.crop((0, start, image.width, stop))
+        part = rows_of(image, start, stop)
         if deep:
             values = np.asarray(part)
             alpha = None if key is None else np.where(values == key, 0, 255).astype(np.uint8)

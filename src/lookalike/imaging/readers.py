@@ -33,33 +33,30 @@ _MARKER = re.compile(rb"\xff[^\x00\x01\xd0-\xd7\xff]")
 
 def read_jpeg(data: bytes, at_least: int | None) -> Raster:
     """The first image, at 1, 1/2, 1/4 or 1/8 of its size: leaving out high frequencies spares most of the time."""
-    head, color, turned, scan = _jpeg_head(data)
+    head, (width, height, channels), color, turned, scan = _jpeg_head(data)
+    check_size(width, height, 4)
     data = head + data[scan:]
-    image = open_as("JPEG", data)
-    width, height = image.size
     scale = max(s for s in (1, 2, 4, 8) if s == 1 or (at_least and min(width, height) // s >= at_least))
-    pixels = _turbo(image, data, scale)
-    if pixels is None:
+    if (pixels := _turbo(data, -(-width // scale), -(-height // scale), channels)) is None:
+        image = open_as("JPEG", data)
         if scale > 1:
             image.draft(None, (width // scale, height // scale))
-        pixels = np.asarray(load(image))
-        pixels = pixels[:, :, None] if pixels.ndim == 2 else pixels
-    # Phones put films and other images behind the first one.
-    end = next((place + 2 for marker, place, _ in _segments(data, len(head)) if marker == _EOI), len(data))
-    kept = data[:end] if pixels.shape[2] < 4 else None
-    return Raster(width, height, lambda a, b: (pixels[a:b], None), color, turned, scale, whole=True, kept=kept)
+        pixels = np.asarray(load(image)).reshape(image.height, image.width, -1)
+
+    def kept() -> bytes:  # phones put films and other images behind the first one
+        ends = (place + 2 for marker, place, _ in _segments(data, len(head)) if marker == _EOI)
+        return data[: next(ends, len(data))]
+
+    plain = kept if pixels.shape[2] < 4 else None
+    return Raster(width, height, lambda a, b: (pixels[a:b], None), color, turned, scale, whole=True, kept=plain)
 
 
-def _turbo(image: PIL.Image.Image, data: bytes, scale: int) -> UInt8[np.ndarray, "H W C"] | None:
-    """The same pixels from simplejpeg, which spares a copy and Pillow's four bytes a pixel; None: Pillow has to."""
-    if image.mode not in ("L", "RGB"):
-        return None
-    space, height, width = image.mode.replace("L", "GRAY"), -(-image.height // scale), -(-image.width // scale)
+def _turbo(data: bytes, width: int, height: int, channels: int) -> UInt8[np.ndarray, "H W C"] | None:
+    """The pixels from simplejpeg, which spares a copy and Pillow's four bytes a pixel; None: Pillow has to."""
+    least: dict[str, Any] = {"min_height": height, "min_width": width, "min_factor": 1}
     try:  # strict: what libjpeg would only warn of goes to Pillow, so that both ways accept the same images
-        pixels: np.ndarray = simplejpeg.decode_jpeg(
-            data, space, min_height=height, min_width=width, min_factor=1, strict=True
-        )
-    except ValueError:
+        pixels: np.ndarray = simplejpeg.decode_jpeg(data, {1: "GRAY", 3: "RGB"}[channels], strict=True, **least)
+    except (KeyError, ValueError):
         return None
     return pixels if pixels.shape[:2] == (height, width) else None
 
@@ -72,15 +69,17 @@ def _segments(data: bytes, place: int) -> Iterator[tuple[int, int, bytes]]:
         yield found[0][1], found.start(), data[found.end() + 2 : place]
 
 
-def _jpeg_head(data: bytes) -> tuple[bytes, Color | None, int, int]:
-    """The segments before the first scan that pixels need, the colour space, orientation, and where the scan starts."""
-    parts, chapters = [b"\xff\xd8"], dict[int, bytes]()
+def _jpeg_head(data: bytes) -> tuple[bytes, tuple[int, int, int], Color | None, int, int]:
+    """What precedes the first scan: the segments that pixels need, width, height and channels, the colour space,
+    orientation, and where the scan starts.
+    """
+    parts, chapters, size = [b"\xff\xd8"], dict[int, bytes](), (0, 0, 0)
     told: tuple[int, Color | None] = (1, None)
     for marker, place, body in _segments(data, 2):
         if marker == _EOI:
             break
         if marker == _SOS:
-            return b"".join(parts), b"".join(chapters[i] for i in sorted(chapters)) or told[1], told[0], place
+            return b"".join(parts), size, b"".join(chapters[i] for i in sorted(chapters)) or told[1], told[0], place
         if marker == 0xE0 and body[:5] == b"JFIF\0" and len(body) >= 14 and _JFIF not in parts:
             parts.insert(1, _JFIF)
         elif marker in _PIXELS or (marker == 0xEE and body[:5] == b"Adobe" and len(body) >= 12):
@@ -89,8 +88,11 @@ def _jpeg_head(data: bytes) -> tuple[bytes, Color | None, int, int]:
             told = exif(body)
         elif marker == 0xE2 and body[:12] == b"ICC_PROFILE\0" and len(body) > 14:
             chapters.setdefault(body[12], body[14:])
-        if marker in _FRAMES and body[:1] not in (b"\x08", b""):
-            raise ImageError(f"The JPEG has {body[0]} bits a sample, which is not read: convert it to 8 bits.")
+        if marker in _FRAMES and len(body) >= 6:
+            bits, height, width, channels = struct.unpack_from(">BHHB", body)
+            if bits != 8:
+                raise ImageError(f"The JPEG has {bits} bits a sample, which is not read: convert it to 8 bits.")
+            size = width, height, channels
     raise ImageError("The head of the JPEG image is damaged or truncated: no pixels follow it.")
 
 

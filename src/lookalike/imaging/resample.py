@@ -175,11 +175,10 @@ def reduce(
 def _filter(lines: Float32[np.ndarray, "A n"], blocks: _Blocks, out: Float32[np.ndarray, "B n"]) -> None:
     _, made, taken = blocks[1].shape
     chunk = max(1, _SINGLE_THREAD // (taken * made))
-    for block, (start, weights) in enumerate(zip(*blocks, strict=True)):
-        window, result = lines[start : start + taken], out[block * made : (block + 1) * made]
-        for left in range(0, lines.shape[1], chunk):
-            part = np.s_[:, left : left + chunk]
-            np.matmul(weights, window[part], out=result[part])
+    for left in range(0, lines.shape[1], chunk):
+        part, filtered = lines[:, left : left + chunk], out[:, left : left + chunk]
+        for block, (start, weights) in enumerate(zip(*blocks, strict=True)):
+            np.matmul(weights, part[start : start + taken], out=filtered[block * made : (block + 1) * made])
 
 
 def _bytes(values: Float32[np.ndarray, "..."]) -> UInt8[np.ndarray, "..."]:

@@ -159,14 +159,14 @@ class Jax(Ops):
 
     def conv(self, conv: ops.Conv, x: Value, eps: float | None = None) -> Value:
         y = convolution(_map(x), self[f"{conv.name}.conv.weight"], conv.stride, conv.dilation, conv.padding)
-        y = y.reshape(-1, conv.outputs)
-        y = y + self[f"{conv.name}.bias"].astype(y.dtype)[None] if conv.bias else y
+        y = y + self[f"{conv.name}.bias"].astype(y.dtype)[None, None] if conv.bias else y
         if eps is None:
             return _value(y)
         weight, bias, mean, variance = (self[f"{conv.name}.norm.{part}"] for part in NORM_PARTS)
         mean, variance = lax.stop_gradient((mean, variance))
         scale = weight * lax.rsqrt(variance + eps)
-        return _value((y.astype(jnp.float32) * scale[None] + (bias - mean * scale)[None]).astype(y.dtype))
+        normed = y.astype(jnp.float32) * scale[None, None] + (bias - mean * scale)[None, None]
+        return _value(normed.astype(y.dtype))
 
     def max_pool(self, x: Value, kernel: int, stride: int) -> Value:
         around = ((kernel // 2,) * 2, (kernel // 2,) * 2, (0, 0))
