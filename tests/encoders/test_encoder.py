@@ -81,7 +81,7 @@ def test_features_and_embeddings():
 
 
 def test_mirror_is_the_mean_of_both_ways_to_look():
-    encoder = new(TOWERS[2], mirror=True)
+    encoder = new(TOWERS[3], mirror=True)
     images = np.random.default_rng(0).integers(0, 256, (2, 16, 16, 3), dtype=np.uint8)
     features, embedding = both(encoder, jnp.asarray(images))
     mirrored, same = both(encoder, jnp.asarray(images[:, :, ::-1].copy()))
@@ -91,7 +91,7 @@ def test_mirror_is_the_mean_of_both_ways_to_look():
 
 
 def test_it_compiles_once_per_shape_and_gives_an_image_the_same_vector_in_any_batch():
-    encoder, compiled = new(TOWERS[2]), []
+    encoder, compiled = new(TOWERS[3]), []
 
     @jax.jit
     def embed(encoder: Encoder, images: jax.Array) -> jax.Array:

@@ -90,15 +90,17 @@ def test_slopes_of_depthwise_convolutions(side: int, stride: int, dilation: int,
     def ours(weight: jax.Array, x: jax.Array) -> jax.Array:
         return jnp.sin(convolution(x, weight, stride, dilation, padding)).sum()
 
-    for a, b in zip(jax.grad(ours, (0, 1))(weight, x), jax.grad(theirs, (0, 1))(weight, x), strict=True):
+    found, wanted = (jax.jit(jax.grad(one, (0, 1)))(weight, x) for one in (ours, theirs))
+    for a, b in zip(found, wanted, strict=True):
         np.testing.assert_allclose(a, b, atol=2e-5)
 
 
 def test_a_depthwise_convolution_in_16_bits_sums_in_32():
     x, weight = jnp.ones((9, 9, 2), jnp.bfloat16), jnp.full((7, 7, 1, 2), 1.0)
-    assert float(convolution(x, weight)[4, 4, 0]) == 49
+    convolve = jax.jit(convolution)
+    assert float(convolve(x, weight)[4, 4, 0]) == 49
     x = x.at[0, 0].set(256)  # 256 + 1 is 256 in 16 bits
-    assert float(convolution(x, weight)[3, 3, 0]) == 304
+    assert float(convolve(x, weight)[3, 3, 0]) == 304
 
 
 def test_norms():
@@ -110,17 +112,18 @@ def test_norms():
 
     rows = x[0].astype(np.float64)
     wanted = (rows - rows.mean(1, keepdims=True)) / np.sqrt(rows.var(1, keepdims=True) + 1e-3) * weight + bias
-    found = program(weight=w, bias=b).norm("x", value(jnp.asarray(x[0])), 1e-3).data
+    found = jax.jit(lambda x: program(weight=w, bias=b).norm("x", value(x), 1e-3).data)(jnp.asarray(x[0]))
     np.testing.assert_allclose(found, wanted, rtol=1e-4, atol=1e-5)
 
     grouped = x.astype(np.float64).reshape(20, 3, 2)
     centred = grouped - grouped.mean((0, 2), keepdims=True)
     wanted = (centred / np.sqrt((centred**2).mean((0, 2), keepdims=True) + 1e-3)).reshape(20, 6) * weight + bias
-    found = program(weight=w, bias=b).norm("x", value(jnp.asarray(x.reshape(20, 6))), 1e-3, groups=3).data
+    by_groups = jax.jit(lambda x: program(weight=w, bias=b).norm("x", value(x), 1e-3, groups=3).data)
+    found = by_groups(jnp.asarray(x.reshape(20, 6)))
     np.testing.assert_allclose(found, wanted, rtol=1e-4, atol=1e-5)
 
     wanted = (x - mean) / np.sqrt(variance + 1e-3) * weight + bias
-    found = batch_norm(jnp.asarray(x.reshape(20, 6)[:16]), w, b, jnp.asarray(mean), jnp.asarray(variance))
+    found = jax.jit(batch_norm)(jnp.asarray(x.reshape(20, 6)[:16]), w, b, jnp.asarray(mean), jnp.asarray(variance))
     np.testing.assert_allclose(found, wanted.reshape(20, 6)[:16], rtol=1e-4, atol=1e-5)
 
 
@@ -168,10 +171,10 @@ def test_gradients_of_group_norm(level: float, groups: int):
     def loss(norm, x: jax.Array, weight: jax.Array, bias: jax.Array) -> jax.Array:
         return jnp.sin(jax.vmap(lambda one: norm(one, weight, bias, groups, 1e-3))(x)).sum()
 
-    ours = jax.grad(partial(loss, group_norm), (0, 1, 2))(*map(jnp.asarray, (x, weight, bias)))
+    ours = jax.jit(jax.grad(partial(loss, group_norm), (0, 1, 2)))(*map(jnp.asarray, (x, weight, bias)))
     with jax.enable_x64(True):
         exact = [jnp.asarray(part, jnp.float64) for part in (x, weight, bias)]
-        wanted = jax.grad(partial(loss, plain_group_norm), (0, 1, 2))(*exact)
+        wanted = jax.jit(jax.grad(partial(loss, plain_group_norm), (0, 1, 2)))(*exact)
         assert {part.dtype for part in wanted} == {jnp.dtype("float64")}
     for found, right in zip(ours, wanted, strict=True):
         np.testing.assert_allclose(found, right, rtol=1e-4, atol=1e-4)
