@@ -23,18 +23,14 @@ Blocks = Callable[[Any], tuple[list[Any], Any]]
 """Torch pixels [B 3 S S] to (tokens before the first block and behind each, features)."""
 
 
-# Most of the time goes into compiling, and what is compiled runs once.
-_quick = partial(jax.jit, compiler_options={"xla_backend_optimization_level": 0})
-
-
-@_quick
+@jax.jit
 def _ours(encoder: Encoder, images: jax.Array) -> tuple[list[jax.Array], jax.Array]:
     config = encoder.config
     shown = jax.vmap(lambda image: seen(config.tower, config.pooling, below("tower", encoder.tensors), image))
     return shown(encoder.normalise(images)), encoder.features(images)
 
 
-@partial(_quick, static_argnums=0)
+@partial(jax.jit, static_argnums=0)
 def _gradients(
     config: EncoderConfig, tensors: dict[str, jax.Array], images: jax.Array, along: jax.Array
 ) -> tuple[dict[str, jax.Array], jax.Array]:

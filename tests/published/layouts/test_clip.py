@@ -73,8 +73,7 @@ def our_blocks(config: EncoderConfig, tensors: Tensors, images: np.ndarray) -> l
         shown = jax.vmap(lambda image: seen(config.tower, config.pooling, below("tower", encoder.tensors), image))
         return [*shown(encoder.normalise(images)), encoder.features(images)]
 
-    quick = jax.jit(run, compiler_options={"xla_backend_optimization_level": 0})  # what is compiled runs once
-    return [np.asarray(b) for b in quick(Encoder.from_parts(config, tensors), jax.numpy.asarray(images))]
+    return [np.asarray(b) for b in jax.jit(run)(Encoder.from_parts(config, tensors), jax.numpy.asarray(images))]
 
 
 def worst(ours: list[np.ndarray], theirs: list[np.ndarray]) -> float:

@@ -107,7 +107,7 @@ def our_maps(config: EncoderConfig, tensors: Tensors, images: np.ndarray) -> lis
 
 def quickly_compiled(function: Callable[..., Any], *arguments: Any) -> Any:
     """`jax.jit` without optimisation, which takes most of its time; `function` anew each time."""
-    options = {"xla_backend_optimization_level": 0, "xla_cpu_use_fusion_emitters": False}
+    options = {"xla_cpu_use_fusion_emitters": False}
     return jax.jit(function).lower(*arguments).compile(compiler_options=options)(*arguments)
 
 

@@ -6,7 +6,6 @@ The slow forward is written from the papers: one image, one head, one token's ro
 import dataclasses
 import json
 import math
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -34,7 +33,6 @@ WIDTH, HEADS, LAYERS, PATCH, GRID, HIDDEN = 48, 4, 2, 6, 4, 80
 SIDE = PATCH * GRID
 
 # Most of the time goes into compiling, and what is compiled runs once.
-quick = partial(jax.jit, compiler_options={"xla_backend_optimization_level": 0})
 
 
 @dataclasses.dataclass(frozen=True)
@@ -330,7 +328,7 @@ def slowly(case: Case, tensors: dict[str, np.ndarray], images: np.ndarray) -> tu
 def ours(config: EncoderConfig, tensors: Tensors, images: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """The same of our tower."""
 
-    @quick
+    @jax.jit
     def run(tensors: dict[str, jax.Array], pixels: jax.Array) -> tuple[jax.Array, jax.Array]:
         states = jax.vmap(lambda x: jnp.stack(seen(config.tower, config.pooling, tensors, x)))(pixels)
         return states, features_of(config.tower, config.pooling, tensors, pixels)
@@ -458,7 +456,7 @@ def test_slopes_equal_those_of_the_slow_forward(tmp_path: Path, name: str):
         return jnp.vdot(found, jnp.asarray(along, jnp.float32))
 
     named = {n.removeprefix("tower."): jnp.asarray(a) for n, a in imported.items()}
-    found, of_image = quick(jax.grad(loss, argnums=(0, 1)))(named, jnp.asarray(image))
+    found, of_image = jax.jit(jax.grad(loss, argnums=(0, 1)))(named, jnp.asarray(image))
     pairs = [(np.asarray(found[n]), expected[f"tower.{n}"]) for n in named]
     pairs.append((np.asarray(of_image), pixels.grad.permute(1, 2, 0).numpy()))
     largest = max(np.abs(b).max() for _, b in pairs)
@@ -473,7 +471,7 @@ def test_bfloat16_is_close(tmp_path: Path, name: str):
     _, theirs = slowly(case, saved(tmp_path, case), images)
     _, config, imported = read_published(tmp_path)
     encoder = Encoder.from_parts(config, imported, dtype="bfloat16")
-    half = np.asarray(quick(lambda x: encoder.features(x).astype(jnp.float32))(jnp.asarray(images)))
+    half = np.asarray(jax.jit(lambda x: encoder.features(x).astype(jnp.float32))(jnp.asarray(images)))
     assert cosine(half, theirs) >= 0.999
 
 
