@@ -27,9 +27,10 @@ os.environ |= {
     "LANG": "C.UTF-8",
     "TZ": "UTC",
     "JAX_PLATFORMS": "cpu",
-    # Most programs run once, so what LLVM would do to make them quick takes longer than they do without.
+    # Most programs run once, and what a compiler does to make them quick takes longer than they do without. A user's
+    # settings are those of the tutorials, of the demonstration and of the benchmarks.
     "XLA_FLAGS": "--xla_force_host_platform_device_count=8 --xla_backend_optimization_level=0"
-    " --xla_llvm_disable_expensive_passes=true",
+    " --xla_llvm_disable_expensive_passes=true --xla_cpu_use_fusion_emitters=false",
     "JAX_NUMPY_DTYPE_PROMOTION": "strict",
     "JAX_NUMPY_RANK_PROMOTION": "raise",
     "ORT_DISABLE_TELEMETRY": "1",  # tests import ONNX Runtime themselves, and its sockets are not Python's

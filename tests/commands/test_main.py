@@ -217,9 +217,8 @@ def test_a_terminal_without_the_letters_gets_backslashes_and_no_command() -> Non
     code = PIPED.replace("commands.main", "commands.run() or commands.main").format(
         action="lambda _: [print('\\U0001f98a'), note('`\\x1b[2J`')]"
     )
-    code = "from lookalike.core.journal import note; " + code.replace(
-        "commands.import_module", "sys.argv = ['lookalike', 'doctor']\ncommands.import_module"
-    )
+    code = "from lookalike.core.journal import note\n" + code
+    code = code.replace("commands.import_module", "sys.argv = ['lookalike', 'doctor']\ncommands.import_module")
     environment = {**os.environ, "PYTHONIOENCODING": "ascii", "LC_ALL": "C"}
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, env=environment, check=False)
     assert (done.returncode, done.stdout, done.stderr) == (0, b"\\U0001f98a\n", b"`\\x1b[2J`\n")

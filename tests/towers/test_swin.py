@@ -29,12 +29,6 @@ def parts(tower: SwinConfig, size: int) -> tuple[EncoderConfig, Tensors]:
     return config, {n: (rng.normal(size=s) * 0.5).astype(np.float32) for n, s in tensor_shapes(config).items()}
 
 
-def quick(function: Any) -> Any:
-    """Compiled without optimisation, which takes most of the time."""
-    options = {"xla_backend_optimization_level": 0, "xla_cpu_use_fusion_emitters": False}
-    return jax.jit(function, compiler_options=options)
-
-
 @pytest.mark.parametrize(("window", "reach"), [(3, 3), (2, 4), (1, 1)])
 def test_pairs_point_to_their_offset(window: int, reach: int):
     offsets = [(down, right) for down in range(1 - reach, reach) for right in range(1 - reach, reach)]
@@ -97,7 +91,7 @@ def test_a_smaller_map_uses_the_middle_of_the_table():
     smaller = dataclasses.replace(config, tower=dataclasses.replace(large, windows=(3,), shifts=(0,)))
     cut = tensors | {"tower.stages.0.blocks.attention.table": table[:, 1:6, 1:6].reshape(2, 25, 2)}
     images = jnp.asarray(np.random.default_rng(1).integers(0, 256, (2, 12, 12, 3), dtype=np.uint8))
-    run = quick(lambda encoder, images: encoder.features(images))
+    run = jax.jit(lambda encoder, images: encoder.features(images))
     found = run(Encoder.from_parts(config, tensors), images)
     np.testing.assert_allclose(found, run(Encoder.from_parts(smaller, cut), images), rtol=1e-5, atol=1e-6)
 
@@ -121,7 +115,7 @@ def test_computing_blocks_again_changes_no_gradient_and_takes_less_memory():
     found, bytes_ = [], []
     for remat in (False, True):
         slopes = jax.grad(lambda own, remat=remat: features(tower, "mean", own, image, remat=remat)[0, 0])
-        program = quick(slopes).lower(own).compile()
+        program = jax.jit(slopes).lower(own).compile()
         bytes_.append(program.memory_analysis().temp_size_in_bytes)
         found.append(program(own))
     assert bytes_[1] < 0.6 * bytes_[0]

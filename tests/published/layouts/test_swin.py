@@ -102,13 +102,7 @@ def our_maps(config: EncoderConfig, tensors: Tensors, images: np.ndarray) -> lis
         maps = (x.reshape(len(x), isqrt(x.shape[1]), -1, x.shape[2]) for x in shown(encoder.normalise(images)))
         return [*maps, encoder.features(images)]
 
-    return [np.asarray(x) for x in quickly_compiled(run, Encoder.from_parts(config, tensors), jnp.asarray(images))]
-
-
-def quickly_compiled(function: Callable[..., Any], *arguments: Any) -> Any:
-    """`jax.jit` without optimisation, which takes most of its time; `function` anew each time."""
-    options = {"xla_cpu_use_fusion_emitters": False}
-    return jax.jit(function).lower(*arguments).compile(compiler_options=options)(*arguments)
+    return [np.asarray(x) for x in jax.jit(run)(Encoder.from_parts(config, tensors), jnp.asarray(images))]
 
 
 def cosines(a: np.ndarray, b: np.ndarray) -> np.ndarray:
@@ -215,7 +209,7 @@ def test_features_and_gradients_equal_transformers(tmp_path: Path, version: int)
 
     prepared = jnp.asarray(entered.detach().permute(0, 2, 3, 1).numpy())
     arrays = {name: jnp.asarray(tensor) for name, tensor in tensors.items()}
-    (slopes, by_pixel), features = quickly_compiled(jax.grad(value, argnums=(0, 1), has_aux=True), arrays, prepared)
+    (slopes, by_pixel), features = jax.jit(jax.grad(value, argnums=(0, 1), has_aux=True))(arrays, prepared)
     assert worst([np.asarray(features)], [theirs.detach().numpy()]) <= 1e-5
     ours = export_tensors(WEIGHTS[layout], config, {name: np.asarray(slope) for name, slope in slopes.items()})
     prefix = WEIGHTS[layout].prefixes[0]
@@ -251,7 +245,7 @@ def test_bfloat16_stays_near(tmp_path: Path, version: int):
     with torch.no_grad():
         theirs = model(pixels(pictures(32))).pooler_output.numpy()
     encoder = Encoder.from_parts(config, tensors, "bfloat16")
-    ours = np.asarray(quickly_compiled(lambda e, x: e.features(x), encoder, jnp.asarray(pictures(32))))
+    ours = np.asarray(jax.jit(lambda e, x: e.features(x))(encoder, jnp.asarray(pictures(32))))
     assert cosines(ours, theirs).min() >= 0.999
 
 

@@ -27,7 +27,7 @@ def pictures(size: int) -> np.ndarray:
 
 def features(config: EncoderConfig, tensors: Tensors, images: np.ndarray) -> np.ndarray:
     encoder = Encoder.from_parts(config, tensors)
-    run = jax.jit(lambda e, x: e.features(x), compiler_options={"xla_cpu_use_fusion_emitters": False})
+    run = jax.jit(lambda e, x: e.features(x))
     return np.asarray(run(encoder, jnp.asarray(images)))
 
 

@@ -32,8 +32,6 @@ MEAN, STD = [0.5, 0.4, 0.45], [0.25, 0.3, 0.2]
 WIDTH, HEADS, LAYERS, PATCH, GRID, HIDDEN = 48, 4, 2, 6, 4, 80
 SIDE = PATCH * GRID
 
-# Most of the time goes into compiling, and what is compiled runs once.
-
 
 @dataclasses.dataclass(frozen=True)
 class Case:
