@@ -27,8 +27,8 @@ os.environ |= {
     "LANG": "C.UTF-8",
     "TZ": "UTC",
     "JAX_PLATFORMS": "cpu",
-    # Most programs run once, and what a compiler does to make them quick takes longer than they do without. A user's
-    # settings are those of the tutorials, of the demonstration and of the benchmarks.
+    # Most programs run once, and what a compiler does to make them quick takes longer than they do without. The
+    # demonstration and the benchmarks have a user's settings.
     "XLA_FLAGS": "--xla_force_host_platform_device_count=8 --xla_backend_optimization_level=0"
     " --xla_llvm_disable_expensive_passes=true --xla_cpu_use_fusion_emitters=false",
     "JAX_NUMPY_DTYPE_PROMOTION": "strict",

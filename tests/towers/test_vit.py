@@ -2,7 +2,6 @@
 
 import dataclasses
 import math
-from functools import partial
 from typing import Any
 
 import jax
@@ -16,7 +15,6 @@ from lookalike.imaging.preprocess import Preprocess
 from lookalike.towers import ViTConfig
 
 # Most of the time goes into compiling, and what is compiled runs once.
-quick = partial(jax.jit, compiler_options={"xla_backend_optimization_level": 0})
 SMALL = ViTConfig(size=24, patch=8, width=12, layers=2, heads=3, hidden=20, activation="gelu", eps=1e-3)
 SIGLIP = {"class_token": False, "positions": "patches", "activation": "gelu_tanh", "norm_pre": False}
 ROPE = {"positions": "none", "norm_pre": False}
@@ -137,11 +135,11 @@ def test_features_equal_the_slow_transcription(change: dict[str, Any], pooling: 
     config, tensors = parts(dataclasses.replace(SMALL, **change), pooling)
     size = config.preprocess.size
     images = np.random.default_rng(1).integers(0, 256, (2, size, size, 3), dtype=np.uint8)
-    found = quick(Encoder.features)(Encoder.from_parts(config, tensors), jnp.asarray(images))
+    found = jax.jit(Encoder.features)(Encoder.from_parts(config, tensors), jnp.asarray(images))
     np.testing.assert_allclose(found, [slow(config, tensors, image) for image in images], rtol=2e-4, atol=2e-5)
 
 
-@quick
+@jax.jit
 def slopes(encoder: Encoder, images: jax.Array) -> Encoder:
     return jax.grad(lambda e: (e.features(images) ** 2).sum())(encoder)
 
@@ -153,7 +151,7 @@ def test_a_program_does_not_grow_with_the_blocks(remat: bool):
     for layers in (2, 12):
         config, tensors = parts(dataclasses.replace(SMALL, layers=layers))
         encoder, images = Encoder.from_parts(config, tensors, remat=remat), jnp.zeros((1, 24, 24, 3), jnp.uint8)
-        for run in (quick(Encoder.features), slopes):
+        for run in (jax.jit(Encoder.features), slopes):
             lines.append(len(run.lower(encoder, images).as_text().splitlines()))
     assert lines[0] == lines[2]
     assert lines[1] == lines[3]
@@ -187,7 +185,7 @@ def test_half_precision_computes_over_float32_parameters():
 def test_bfloat16_stays_near_and_gives_float32():
     config, tensors = parts(dataclasses.replace(SMALL, head=16))
     images = jnp.asarray(np.random.default_rng(1).integers(0, 256, (2, 24, 24, 3), dtype=np.uint8))
-    run = quick(Encoder.__call__)
+    run = jax.jit(Encoder.__call__)
     whole, half = (run(Encoder.from_parts(config, tensors, dtype), images) for dtype in ("float32", "bfloat16"))
     assert whole.dtype == half.dtype == jnp.float32
     assert 0.99 < float((whole * half).sum(axis=1).min()) < 0.999999
