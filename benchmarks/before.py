@@ -250,7 +250,8 @@ def commands(directory: Path) -> None:
         places, (arguments.before / "src", Path(__file__).resolve().parents[1] / "src"), strict=True
     ):
         place.mkdir()
-        environments.append({**os.environ, "PYTHONDONTWRITEBYTECODE": "", "PYTHONPATH": str(source), "XDG_CACHE_HOME": str(place / "cache")})
+        own = {"PYTHONDONTWRITEBYTECODE": "", "PYTHONPATH": str(source), "XDG_CACHE_HOME": str(place / "cache")}
+        environments.append({**os.environ, **own})
     draw = "from pathlib import Path; from {}.demo.draw import draw; draw(Path('shop'), products=120, views=8)"
     for name, place, environment in zip(names, places, environments, strict=True):
         subprocess.run([sys.executable, "-c", draw.format(name)], cwd=place, env=environment, check=True)

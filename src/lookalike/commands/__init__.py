@@ -73,7 +73,9 @@ def main(argv: list[str]) -> int:
             sys.stdout.flush()
         return 0
     except LookalikeError as error:
-        _say(str(error))
+        from lookalike.core.journal import note  # not above: `--help` does without
+
+        note(f"error: {error}")
         return 2
     except SystemExit as end:  # the help was printed
         return end.code if isinstance(end.code, int) else 0
@@ -87,7 +89,9 @@ def main(argv: list[str]) -> int:
             raise
         if error.errno == errno.ENOSPC:
             _drop_stdout()
-        _say(_MENDABLE[error.errno].format(error.filename))
+        from lookalike.core.journal import note
+
+        note(f"error: {_MENDABLE[error.errno].format(error.filename)}")
         return 2
     except (KeyboardInterrupt, Exception) as error:
         if not told and not isinstance(error, KeyboardInterrupt):
@@ -154,12 +158,6 @@ def _interruptible(told: list[int]) -> Iterator[None]:
         sys.unraisablehook = hook
         for number, handler in before.items():
             signal.signal(number, handler)
-
-
-def _say(error: str) -> None:
-    from lookalike.core.journal import note  # `--help` does without
-
-    note(f"error: {error}")
 
 
 def _reader_is_gone() -> bool:

@@ -21,8 +21,7 @@ def check_request(name: str, preprocess: bool, int8: bool) -> Target:
     """The target; UsageError unless it is there, can do what is wanted, and has the libraries that it writes with."""
     if name not in TARGETS:
         raise UsageError(
-            f"There is no export target `{name}`.{did_you_mean(name, TARGETS)}",
-            hint=f"targets: {', '.join(TARGETS)}",
+            f"There is no export target `{name}`.{did_you_mean(name, TARGETS)}", hint=f"targets: {', '.join(TARGETS)}"
         )
     target = target_of(name)
     for option, field, wanted in (("--no-preprocess", "graph", not preprocess), ("--int8", "int8", int8)):

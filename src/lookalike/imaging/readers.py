@@ -9,6 +9,7 @@ import re
 import struct
 import zlib
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import replace
 from typing import Any
 
@@ -37,7 +38,12 @@ def read_jpeg(data: bytes, at_least: int | None) -> Raster:
     check_size(width, height, 4)
     data = head + data[scan:]
     scale = max(s for s in (1, 2, 4, 8) if s == 1 or (at_least and min(width, height) // s >= at_least))
-    if (pixels := _turbo(data, -(-width // scale), -(-height // scale), channels)) is None:
+    high, wide = -(-height // scale), -(-width // scale)
+    pixels: np.ndarray = np.empty(0, np.uint8)
+    with suppress(KeyError, ValueError):  # strict: what libjpeg would only warn of goes to Pillow, as what it refuses
+        space, least = {1: "GRAY", 3: "RGB"}[channels], {"min_height": high, "min_width": wide, "min_factor": 1}
+        pixels = simplejpeg.decode_jpeg(data, space, strict=True, **least)  # spares Pillow's four bytes a pixel
+    if pixels.shape[:2] != (high, wide):
         image = open_as("JPEG", data)
         if scale > 1:
             image.draft(None, (width // scale, height // scale))
@@ -49,16 +55,6 @@ def read_jpeg(data: bytes, at_least: int | None) -> Raster:
 
     plain = kept if pixels.shape[2] < 4 else None
     return Raster(width, height, lambda a, b: (pixels[a:b], None), color, turned, scale, whole=True, kept=plain)
-
-
-def _turbo(data: bytes, width: int, height: int, channels: int) -> UInt8[np.ndarray, "H W C"] | None:
-    """The pixels from simplejpeg, which spares a copy and Pillow's four bytes a pixel; None: Pillow has to."""
-    least: dict[str, Any] = {"min_height": height, "min_width": width, "min_factor": 1}
-    try:  # strict: what libjpeg would only warn of goes to Pillow, so that both ways accept the same images
-        pixels: np.ndarray = simplejpeg.decode_jpeg(data, {1: "GRAY", 3: "RGB"}[channels], strict=True, **least)
-    except (KeyError, ValueError):
-        return None
-    return pixels if pixels.shape[:2] == (height, width) else None
 
 
 def _segments(data: bytes, place: int) -> Iterator[tuple[int, int, bytes]]:

@@ -20,18 +20,7 @@ from PIL import ImageCms
 
 from lookalike.core.errors import ImageError
 from lookalike.imaging.color import ADOBE_RGB, Color, Light
-from lookalike.imaging.raster import (
-    Raster,
-    Rows,
-    check_size,
-    from_pillow,
-    incomplete,
-    load,
-    measured,
-    open_as,
-    rows_of,
-    shaded,
-)
+from lookalike.imaging.raster import Raster, Rows, check_size, from_pillow, incomplete, load, measured, open_as, shaded
 
 _PLAIN = (1, 5, 8, 32773, 32946, 34925, 50000)  # compression: none, LZW, deflate, PackBits, deflate, LZMA, Zstandard
 _BY_PILLOW = (2, 3, 4, 6, 7, 32771, 50001)  # fax, of three kinds; JPEG, of two; fax, WebP
@@ -205,7 +194,12 @@ def _lines_of(page: Directory, plane: int, each: int, bits: int) -> _Lines:
     parts = [data[start:end] for start, end in zip(starts, ends, strict=True)]
     file = _file(tags, [part.translate(_TURNED) for part in parts] if mirrored else parts)
     image = load(PIL.TiffImagePlugin.TiffImageFile(io.BytesIO(file)))
-    return lambda start, stop: np.asarray(rows_of(image, start, stop)).reshape(-1, across, length)
+
+    def rows(start: int, stop: int) -> UInt8[np.ndarray, "n across bytes"]:
+        part = image if stop - start == height else image.crop((0, start, image.width, stop))
+        return np.asarray(part).reshape(-1, across, length)
+
+    return rows
 
 
 def _file(tags: dict[int, int], parts: list[bytes]) -> bytes:

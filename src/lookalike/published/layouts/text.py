@@ -124,11 +124,6 @@ def _read_siglip(path: Path, described: dict[str, Any], shapes: Found) -> TextCo
     return _tower(_SIGLIP, data, path, causal=False, read="last", **heads)
 
 
-def _siglip_clean(path: Path, _: dict[str, Any]) -> Clean:
-    """SigLIP 2 has Gemma's tokenizer and was trained on lower case; SigLIP on lower case without punctuation."""
-    return "lower" if tokenizer_class(path) in GEMMA else "canonical"
-
-
 # --------------------------------------------------------------------------------------------- OpenCLIP
 
 _OPEN_CLIP = (  # the defaults are those of CLIPTextCfg
@@ -207,7 +202,8 @@ TEXTS: dict[str, TextLayout] = {
         matches=lambda d: d.get("model_type") in ("siglip", "siglip2", "siglip_text_model", "siglip2_text_model"),
         names=_NAMES | {"head": "head"},
         read=_read_siglip,
-        clean=_siglip_clean,
+        # SigLIP 2 has Gemma's tokenizer and was trained on lower case; SigLIP on lower case without punctuation.
+        clean=lambda path, _: "lower" if tokenizer_class(path) in GEMMA else "canonical",
         **_FACTS,
     ),
     "open_clip": TextLayout(

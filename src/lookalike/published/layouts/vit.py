@@ -274,11 +274,6 @@ def _tips_told(described: dict[str, Any], shapes: Found) -> dict[str, Any]:
     }
 
 
-def _tips_seen(shapes: Found) -> dict[str, Any]:
-    down = shapes.get("blocks.0.mlp.w3.weight") or shapes.get("blocks.0.mlp.fc2.weight") or (0,)
-    return {"hidden": down[-1]}
-
-
 # A DINOv2 with one register, which is a second class token that was taught by longer captions. Images enter as values
 # of 0 to 1, without a mean or a deviation.
 TIPS = transformers(
@@ -286,7 +281,7 @@ TIPS = transformers(
     {"tipsv2": "Tipsv2Model", "tipsv2_vision_model": "Tipsv2VisionModel"},
     _DINOV2_FIELDS,
     fixed=_DINO_FIXED | {"resampling": "bilinear_antialias"},
-    seen=_tips_seen,
+    seen=lambda s: {"hidden": (s.get("blocks.0.mlp.w3.weight") or s.get("blocks.0.mlp.fc2.weight") or (0,))[-1]},
     told=_tips_told,
     names=_tips,
     prefixes=("vision_encoder.", ""),
