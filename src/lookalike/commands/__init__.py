@@ -67,16 +67,12 @@ def run() -> None:
 def main(argv: list[str]) -> int:
     """Do what `argv` says and return the exit code; a bug of ours keeps its traceback, which makes it 1."""
     told: list[int] = []
+    os.environ.setdefault("ARROW_DEFAULT_MEMORY_POOL", "system")  # the others keep 40 MB more of a million rows
     try:
         with _interruptible(told):
             dispatch(argv)
             sys.stdout.flush()
         return 0
-    except LookalikeError as error:
-        from lookalike.core.journal import note  # not above: `--help` does without
-
-        note(f"error: {error}")
-        return 2
     except SystemExit as end:  # the help was printed
         return end.code if isinstance(end.code, int) else 0
     except BrokenPipeError:
@@ -84,14 +80,15 @@ def main(argv: list[str]) -> int:
             raise
         _drop_stdout()
         return 0
-    except OSError as error:  # rooms tell what they write; this is what they read, and stdout
-        if error.errno not in _MENDABLE:
+    except (LookalikeError, OSError) as error:  # rooms tell what they write; this is what they read, and stdout
+        if isinstance(error, OSError) and error.errno not in _MENDABLE:
             raise
-        if error.errno == errno.ENOSPC:
+        if isinstance(error, OSError) and error.errno == errno.ENOSPC:
             _drop_stdout()
-        from lookalike.core.journal import note
+        from lookalike.core.journal import note  # not above: `--help` does without
 
-        note(f"error: {_MENDABLE[error.errno].format(error.filename)}")
+        words = _MENDABLE[error.errno or 0].format(error.filename) if isinstance(error, OSError) else error
+        note(f"error: {words}")
         return 2
     except (KeyboardInterrupt, Exception) as error:
         if not told and not isinstance(error, KeyboardInterrupt):
