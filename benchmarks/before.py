@@ -250,6 +250,7 @@ def commands(directory: Path) -> None:
         places, (arguments.before / "src", Path(__file__).resolve().parents[1] / "src"), strict=True
     ):
         place.mkdir()
+        # With bytecode on the disk, as a person has it: reading the sources again would be half of a short command.
         own = {"PYTHONDONTWRITEBYTECODE": "", "PYTHONPATH": str(source), "XDG_CACHE_HOME": str(place / "cache")}
         environments.append({**os.environ, **own})
     draw = "from pathlib import Path; from {}.demo.draw import draw; draw(Path('shop'), products=120, views=8)"

@@ -135,6 +135,8 @@ def test_eight_bits_stay_close_and_do_not_depend_on_the_other_images(monkeypatch
             # A number between two steps of eight bits may be rounded to either, which moves all that follows from it.
             near = np.abs(found[int8] - together).max(1) < 1e-3
             assert near.all() if not int8 else near.sum() >= 3
+            alike = np.sum(found[int8] * together, 1) / np.linalg.norm(found[int8], axis=1)
+            assert (alike / np.linalg.norm(together, axis=1)).min() > 0.9999
     cosine = np.sum(found[True] * found[False], 1) / np.prod([np.linalg.norm(v, axis=1) for v in found.values()], 0)
     assert cosine.min() > 0.9995
     assert not np.allclose(found[True], found[False], rtol=1e-4)

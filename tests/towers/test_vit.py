@@ -14,7 +14,6 @@ from lookalike.encoders.encoder import Encoder
 from lookalike.imaging.preprocess import Preprocess
 from lookalike.towers import ViTConfig
 
-# Most of the time goes into compiling, and what is compiled runs once.
 SMALL = ViTConfig(size=24, patch=8, width=12, layers=2, heads=3, hidden=20, activation="gelu", eps=1e-3)
 SIGLIP = {"class_token": False, "positions": "patches", "activation": "gelu_tanh", "norm_pre": False}
 ROPE = {"positions": "none", "norm_pre": False}

@@ -80,22 +80,27 @@ def main(argv: list[str]) -> int:
             raise
         _drop_stdout()
         return 0
-    except (LookalikeError, OSError) as error:  # rooms tell what they write; this is what they read, and stdout
-        if isinstance(error, OSError) and error.errno not in _MENDABLE:
+    except OSError as error:  # rooms tell what they write; this is what they read, and stdout
+        if error.errno not in _MENDABLE:
             raise
-        if isinstance(error, OSError) and error.errno == errno.ENOSPC:
+        if error.errno == errno.ENOSPC:
             _drop_stdout()
-        from lookalike.core.journal import note  # not above: `--help` does without
-
-        words = _MENDABLE[error.errno or 0].format(error.filename) if isinstance(error, OSError) else error
-        note(f"error: {words}")
-        return 2
+        return _told(_MENDABLE[error.errno].format(error.filename))
+    except LookalikeError as error:
+        return _told(str(error))
     except (KeyboardInterrupt, Exception) as error:
         if not told and not isinstance(error, KeyboardInterrupt):
             raise  # else a lock that was left by an interrupt complains, or an import that it broke off
         more = "; the same command goes on where it stopped" if argv[0] in _GO_ON else ""
         print(f"\ninterrupted{more}", file=sys.stderr)
         return 130
+
+
+def _told(error: str) -> int:
+    from lookalike.core.journal import note  # not above: `--help` does without
+
+    note(f"error: {error}")
+    return 2
 
 
 def dispatch(argv: list[str]) -> None:

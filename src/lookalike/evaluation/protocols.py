@@ -141,7 +141,7 @@ class Protocol:
 
     def trials(self, queries: Rows, gallery: Rows) -> Iterator[tuple[Bool[np.ndarray, "Q"], Trial]]:
         """Which of the queries are in it, and the trial, one after the other."""
-        for part in sorted(set(self.part(queries).tolist())):
+        for part in sorted(set(self.part(queries).tolist())):  # np.unique would import numpy.ma
             mine = self.part(queries) == part
             q, g = queries.take(mine), gallery.take(self.part(gallery) == part)
             excluded = (Same(q.id, g.id), Same(q.group, g.group))

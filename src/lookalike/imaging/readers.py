@@ -40,9 +40,10 @@ def read_jpeg(data: bytes, at_least: int | None) -> Raster:
     scale = max(s for s in (1, 2, 4, 8) if s == 1 or (at_least and min(width, height) // s >= at_least))
     high, wide = -(-height // scale), -(-width // scale)
     pixels: np.ndarray = np.empty(0, np.uint8)
-    with suppress(KeyError, ValueError):  # strict: what libjpeg would only warn of goes to Pillow, as what it refuses
-        space, least = {1: "GRAY", 3: "RGB"}[channels], {"min_height": high, "min_width": wide, "min_factor": 1}
-        pixels = simplejpeg.decode_jpeg(data, space, strict=True, **least)  # spares Pillow's four bytes a pixel
+    if channels in (1, 3):  # simplejpeg spares a copy and Pillow's four bytes a pixel
+        space, least = "GRAY" if channels == 1 else "RGB", {"min_height": high, "min_width": wide, "min_factor": 1}
+        with suppress(ValueError):  # strict: what libjpeg would only warn of goes to Pillow, which decides
+            pixels = simplejpeg.decode_jpeg(data, space, strict=True, **least)
     if pixels.shape[:2] != (high, wide):
         image = open_as("JPEG", data)
         if scale > 1:
@@ -72,7 +73,7 @@ def _jpeg_head(data: bytes) -> tuple[bytes, tuple[int, int, int], Color | None, 
     parts, chapters, size = [b"\xff\xd8"], dict[int, bytes](), (0, 0, 0)
     told: tuple[int, Color | None] = (1, None)
     for marker, place, body in _segments(data, 2):
-        if marker == _EOI:
+        if marker == _EOI or (marker == _SOS and not size[2]):
             break
         if marker == _SOS:
             return b"".join(parts), size, b"".join(chapters[i] for i in sorted(chapters)) or told[1], told[0], place

@@ -193,13 +193,8 @@ def _lines_of(page: Directory, plane: int, each: int, bits: int) -> _Lines:
     tags |= {322: length // inks, 323: high} if tiled else {278: high}
     parts = [data[start:end] for start, end in zip(starts, ends, strict=True)]
     file = _file(tags, [part.translate(_TURNED) for part in parts] if mirrored else parts)
-    image = load(PIL.TiffImagePlugin.TiffImageFile(io.BytesIO(file)))
-
-    def rows(start: int, stop: int) -> UInt8[np.ndarray, "n across bytes"]:
-        part = image if stop - start == height else image.crop((0, start, image.width, stop))
-        return np.asarray(part).reshape(-1, across, length)
-
-    return rows
+    rows = from_pillow(load(PIL.TiffImagePlugin.TiffImageFile(io.BytesIO(file)))).rows
+    return lambda start, stop: rows(start, stop)[0].reshape(-1, across, length)
 
 
 def _file(tags: dict[int, int], parts: list[bytes]) -> bytes:

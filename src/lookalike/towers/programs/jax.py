@@ -136,7 +136,7 @@ class Jax(Ops):
     def norm(self, name: str, x: Value, eps: float, groups: int = 0) -> Value:
         weight, bias = self[f"{name}.weight"], self[f"{name}.bias"]
         if groups:
-            return _value(group_norm(x.data, weight, bias, groups, eps))
+            return _value(group_norm(_map(x), weight, bias, groups, eps))
         x32 = x.data.astype(jnp.float32)
         centred = x32 - x32.mean(axis=-1, keepdims=True)
         variance = jnp.square(centred).mean(axis=-1, keepdims=True)
@@ -158,6 +158,7 @@ class Jax(Ops):
         return _value(tiles.reshape(count**2, -1))
 
     def conv(self, conv: ops.Conv, x: Value, eps: float | None = None) -> Value:
+        # All of it on the map: behind a reshape XLA computes depthwise kernels again for the gradient.
         y = convolution(_map(x), self[f"{conv.name}.conv.weight"], conv.stride, conv.dilation, conv.padding)
         y = y + self[f"{conv.name}.bias"].astype(y.dtype)[None, None] if conv.bias else y
         if eps is None:
@@ -252,8 +253,8 @@ class Jax(Ops):
 
 
 def group_norm(
-    x: Float[Array, "P C"], weight: Float[Array, " C"], bias: Float[Array, " C"], groups: int, eps: float
-) -> Float[Array, "P C"]:
+    x: Float[Array, "H W C"], weight: Float[Array, " C"], bias: Float[Array, " C"], groups: int, eps: float
+) -> Float[Array, "H W C"]:
     """Mean 0 and variance 1 over all places and a group of channels, then scale and shift (Wu and He, 2018).
 
     The sums are of distances from the mean of a few numbers of each group: of flat maps the difference of two mean
@@ -261,13 +262,14 @@ def group_norm(
     """
 
     def norm(x: Array, weight: Array, bias: Array) -> Array:
-        x32, size = x.astype(jnp.float32), x.shape[1] // groups
-        near = lax.stop_gradient(jnp.repeat(x32[:: max(len(x) // 16, 1), ::size].mean(axis=0), size))
-        far = x32 - near[None]
-        means = (part.mean(axis=0).reshape(groups, size).mean(axis=1) for part in (far, far * far))
+        x32, size = x.astype(jnp.float32), x.shape[2] // groups
+        few = x32[:: max(x.shape[0] // 4, 1), :: max(x.shape[1] // 4, 1), ::size]
+        near = lax.stop_gradient(jnp.repeat(few.mean(axis=(0, 1)), size))
+        far = x32 - near[None, None]
+        means = (part.mean(axis=(0, 1)).reshape(groups, size).mean(axis=1) for part in (far, far * far))
         level, square = (jnp.repeat(mean, size) for mean in means)
         mean, inverse = near + level, lax.rsqrt(jnp.maximum(square - level * level, 0) + eps)
-        return ((x32 - mean[None]) * (weight * inverse)[None] + bias[None]).astype(x.dtype)
+        return ((x32 - mean[None, None]) * (weight * inverse)[None, None] + bias[None, None]).astype(x.dtype)
 
     return jax.checkpoint(norm, prevent_cse=False)(x, weight, bias)
 
