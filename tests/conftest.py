@@ -30,7 +30,8 @@ os.environ |= {
     # Most programs run once, and what a compiler does to make them quick takes longer than they do without. The
     # demonstration and the benchmarks have a user's settings.
     "XLA_FLAGS": "--xla_force_host_platform_device_count=8 --xla_backend_optimization_level=0"
-    " --xla_llvm_disable_expensive_passes=true --xla_cpu_use_fusion_emitters=false",
+    " --xla_llvm_disable_expensive_passes=true --xla_cpu_use_fusion_emitters=false --xla_cpu_use_xnnpack=false"
+    " --xla_cpu_parallel_codegen_split_count=1",
     "JAX_NUMPY_DTYPE_PROMOTION": "strict",
     "JAX_NUMPY_RANK_PROMOTION": "raise",
     "ORT_DISABLE_TELEMETRY": "1",  # tests import ONNX Runtime themselves, and its sockets are not Python's
