@@ -50,6 +50,8 @@ class Tensor:
     shape: tuple[int, ...]  # with the axis of blocks first, where blocks are stacked
     kind: Kind
     start: float = 0.0  # the mean of a new one
+    place: int = 0  # how many places a forward has passed when it meets this, or the first of its blocks; see `Ops.see`
+    blocks: int = 0  # how many are stacked; 0: it is not
 
     @property
     def deviation(self) -> float:
@@ -142,6 +144,7 @@ class Ops:
         self.tensors = tensors or {}
         self.declared: dict[str, Tensor] = {}
         self.operations = 0
+        self.places = 0  # passed so far
         self._below = ""
         self._stacked: tuple[int, ...] = ()
 
@@ -168,13 +171,18 @@ class Ops:
         return other
 
     def _add(self, name: str, kind: Kind, *shape: int, start: float = 0.0) -> None:
-        self.declared[self._below + name] = Tensor((*self._stacked, *shape), kind, start)
+        blocks = self._stacked[0] if self._stacked else 0
+        self.declared[self._below + name] = Tensor((*self._stacked, *shape), kind, start, self.places, blocks)
 
     def _count(self, times: int, *sizes: int) -> None:
         self.operations += 2 * times * prod(sizes) * prod(self._stacked)
 
     def see(self, x: Value) -> Value:
-        """`x`, of which tests may ask here."""
+        """`x`, at a place of the tower: of which tests may ask, and at which training cuts it in two.
+
+        Every block of a `repeat` ends in a place, whether it says so or not.
+        """
+        self.places += 1
         return x
 
     def cast(self, x: Value, full: bool) -> Value:
@@ -188,9 +196,9 @@ class Ops:
         looked at.
         """
         with self.scope(name):
-            self._stacked = (times,)
+            self._stacked, before = (times,), self.places
             x = blocks[0](self, x)
-            self._stacked = ()
+            self._stacked, self.places = (), before + times
         return x
 
     def linear(self, name: str, x: Value, out: int, bias: bool = True, scale: str = "") -> Value:
@@ -321,6 +329,25 @@ def declare(tower: "Tower | TextConfig") -> dict[str, Tensor]:
 def shapes_of(tower: "Tower | TextConfig") -> Shapes:
     """Every tensor's shape by its name."""
     return {name: tensor.shape for name, tensor in declare(tower).items()}
+
+
+def places(tower: "Tower | TextConfig") -> int:
+    """How many places the tower has at which it can be cut; behind the last one are at most a norm and a projection."""
+    return _run(tower, 0).places
+
+
+def halves(tower: "Tower | TextConfig", place: int) -> tuple[Shapes, Shapes]:
+    """The tensors before and behind a place, the first of which is 1; of stacked ones each half has its blocks."""
+    front: Shapes = {}
+    back: Shapes = {}
+    for name, tensor in declare(tower).items():
+        if tensor.blocks:
+            early = min(max(place - tensor.place, 0), tensor.blocks)
+            for half, blocks in ((front, early), (back, tensor.blocks - early)):
+                half |= {name: (blocks, *tensor.shape[1:])} if blocks else {}
+        else:
+            (front if tensor.place < place else back)[name] = tensor.shape
+    return front, back
 
 
 def parameters(tower: "Tower | TextConfig") -> int:

@@ -10,8 +10,9 @@ given, norms and softmax always in float32.
 import math
 import operator
 from collections.abc import Callable, Mapping, Sequence
+from copy import copy
 from functools import partial
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -47,6 +48,54 @@ def features(
     program = Jax(tensors, dtype, remat)
     x = x if jnp.issubdtype(x.dtype, jnp.integer) else x.astype(dtype)
     return jax.vmap(lambda one: tower.forward(program, _value(one), pooling).data[0])(x).astype(jnp.float32)
+
+
+def front(
+    tower: "Tower", tensors: Mapping[str, Array], x: Float[Array, "B S S 3"], place: int, dtype: Dtype = "float32"
+) -> Float[Array, "B P F"]:
+    """What normalised images have become at a place of the tower; `tensors` are those before it, see `halves`."""
+    cut = Cut(place, _blank(tower, place, 1))
+
+    def one(image: Array) -> Array:
+        program = Jax(tensors, dtype, cut=cut)
+        tower.forward(program, _value(image), tower.poolings[-1])  # the compiler leaves out what is behind the place
+        return program.left
+
+    return jax.vmap(one)(x.astype(dtype))
+
+
+def behind(
+    tower: "Tower",
+    pooling: Pooling,
+    tensors: Mapping[str, Array],
+    x: Float[Array, "B P F"],
+    place: int,
+    size: int,
+    dtype: Dtype = "float32",
+    remat: bool = False,
+) -> Float[Array, "B F"]:
+    """The features of images of `size` pixels from what `front` says; `tensors` are those behind the place."""
+    blank = _blank(tower, place, 0)
+
+    def one(entering: Array) -> Array:
+        program = Jax(blank, dtype, remat, cut=Cut(place, tensors, entering))
+        image = jnp.zeros((size, size, 3), dtype)  # the compiler leaves out what is before the place
+        return tower.forward(program, _value(image), pooling).data[0]
+
+    return jax.vmap(one)(x.astype(dtype)).astype(jnp.float32)
+
+
+def _blank(tower: "Tower", place: int, half: int) -> dict[str, Array]:
+    """Zeros for the half of a tower that is traced, as its forward is one, and not computed."""
+    return {name: jnp.zeros(shape, jnp.float32) for name, shape in ops.halves(tower, place)[half].items()}
+
+
+class Cut(NamedTuple):
+    """Where a forward changes over to other tensors, and maybe to another map."""
+
+    place: int
+    tensors: Mapping[str, Array]
+    entering: Array | None = None  # [P F]; None: what it has by then
 
 
 def seen(tower: "Tower | TextConfig", pooling: Pooling, tensors: Mapping[str, Array], x: Array) -> list[Array]:
@@ -85,16 +134,30 @@ class Jax(Ops):
     """A value is an array [P F]."""
 
     def __init__(
-        self, tensors: Mapping[str, Array], dtype: Any, remat: bool = False, shown: list[Array] | None = None
+        self,
+        tensors: Mapping[str, Array],
+        dtype: Any,
+        remat: bool = False,
+        shown: list[Array] | None = None,
+        cut: Cut | None = None,
     ) -> None:
         """With a list, `shown` gets what the tower shows, and blocks run one by one: a scan keeps all to itself."""
         super().__init__(tensors)
-        self.dtype, self.remat, self.shown = dtype, remat, shown
+        self.dtype, self.remat, self.shown, self.divided = dtype, remat, shown, cut
+        self.left: Array  # what the map was at the cut
 
     def see(self, x: Value) -> Value:
         if self.shown is not None:
             self.shown.append(x.data)
-        return x
+        return self._passed(x, 1)
+
+    def _passed(self, x: Value, count: int) -> Value:
+        """`x` behind so many more places, the last of which may be the cut."""
+        self.places += count
+        if self.divided is None or self.places != self.divided.place:
+            return x
+        self.tensors, self.left = self.divided.tensors, x.data
+        return x if self.divided.entering is None else _value(self.divided.entering)
 
     def cast(self, x: Value, full: bool) -> Value:
         return _value(x.data.astype("float32" if full else self.dtype))
@@ -105,14 +168,24 @@ class Jax(Ops):
         The last block computes all that the others do: apart from the scan it would need a copy of all the others'
         weights, and a second program.
         """
-        with self.scope(name) as stacked:
-            turns = len(blocks)
+        early = 0 if self.divided is None else min(max(self.divided.place - self.places, 0), times)
+        for start, end in ((0, early), (early, times)):
+            if end > start:
+                turn = start % len(blocks)
+                x = self._repeat(name, end - start, [*blocks[turn:], *blocks[:turn]], x)
+                x = self._passed(x, end - start)
+        return x
+
+    def _repeat(self, name: str, times: int, blocks: Sequence[Block], x: Value) -> Value:
+        inner, turns = copy(self), len(blocks)
+        inner.divided = None
+        with inner.scope(name) as stacked:
             scanned = times - times % turns if self.shown is None else 0
 
             def run(data: Array, own: dict[str, Array]) -> tuple[Array, None]:
                 for i, block in enumerate(blocks):
                     part = {n: t[i] for n, t in own.items()} if turns > 1 else own
-                    data = block(self.given(part), _value(data)).data
+                    data = block(inner.given(part), _value(data)).data
                 return data, None
 
             if scanned:
@@ -121,7 +194,7 @@ class Jax(Ops):
                     whole = {n: t[:scanned].reshape(-1, turns, *t.shape[1:]) for n, t in stacked.items()}
                 x = _value(lax.scan(jax.checkpoint(run, prevent_cse=False) if self.remat else run, x.data, whole)[0])
             for i in range(scanned, times):
-                x = blocks[i % turns](self.given({n: t[i] for n, t in stacked.items()}), x)
+                x = blocks[i % turns](inner.given({n: t[i] for n, t in stacked.items()}), x)
         return x
 
     def linear(self, name: str, x: Value, out: int, bias: bool = True, scale: str = "") -> Value:
