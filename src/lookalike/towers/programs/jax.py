@@ -73,7 +73,7 @@ def behind(
     size: int,
     dtype: Dtype = "float32",
     remat: bool = False,
-) -> Float[Array, "B F"]:
+) -> Float[Array, "B D"]:
     """The features of images of `size` pixels from what `front` says; `tensors` are those behind the place."""
     blank = _blank(tower, place, 0)
 
