@@ -10,7 +10,7 @@ import pytest
 from lookalike.core.errors import ImageError
 from lookalike.data.batches import batches
 from lookalike.data.collection import Collection
-from lookalike.data.sampling import generator, group, positions
+from lookalike.data.sampling import Mixture, generator, sampler
 from lookalike.imaging.augment import Color, Crop, Erase, Flip
 from lookalike.imaging.decode import decode, encode_jpeg
 
@@ -52,7 +52,7 @@ def stream(collection, threads=2, **changes):
 
 
 def uniform(rows, step):
-    return positions("uniform", group(np.zeros(rows, int)), 5, 3, step)
+    return sampler(Mixture(classes="uniform"), np.zeros(rows, int), np.zeros(rows, int), 5, 3)(step)
 
 
 def first(count, **changes):

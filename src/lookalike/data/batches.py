@@ -42,10 +42,10 @@ def batches(
     Of the rows `ids`, whose classes `labels` are 0 to C - 1. Images have a side of `size` pixels: what `augments`, in
     this order, leave at another size is cut square and resized. ImageError and CollectionError come at their step.
     """
-    groups = sampling.group(labels)
+    draw = sampling.sampler(sampling.Mixture(classes=sample), labels, np.zeros_like(labels), batch, seed)
 
     def make(step: int) -> Batch:
-        rows = sampling.positions(sample, groups, batch, seed, step)
+        rows = draw(step)
         data = collection.take(ids[rows], ["image"]).column("image").to_pylist()
         images = np.empty((batch, size, size, 3), np.uint8)
         for item, jpeg in enumerate(data):

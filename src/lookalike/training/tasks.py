@@ -17,7 +17,7 @@ from lookalike.core.files import fingerprint
 from lookalike.core.shapes import Ids, l2_normalize
 from lookalike.data.batches import batches
 from lookalike.data.collection import Collection
-from lookalike.data.sampling import group, positions
+from lookalike.data.sampling import Mixture, sampler
 from lookalike.encoders.config import EncoderConfig, ProjectionConfig, below, declared
 from lookalike.encoders.encoder import Encoder
 from lookalike.imaging.augment import Crop
@@ -195,9 +195,9 @@ def _with(encoder: Encoder, learned: Tensors) -> Encoder:
 def _feature_batches(
     config: HeadConfig, features: Features, mirrored: Features | None, label: Labels, start: int
 ) -> Generator[Batch, None, None]:
-    groups = group(label)
+    draw = sampler(Mixture(classes=config.sample), label, np.zeros_like(label), config.batch, config.seed)
     for step in count(start):
-        at = positions(config.sample, groups, config.batch, config.seed, step)
+        at = draw(step)
         yield Batch(features[at], None if mirrored is None else mirrored[at], label[at])
 
 
