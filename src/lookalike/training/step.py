@@ -12,7 +12,7 @@ import jax.numpy as jnp
 import optax
 from jaxtyping import Array, Float32, Int32, Key, UInt8
 
-from lookalike.losses import class_cosines, l2_normalize, margin_loss
+from lookalike.losses import class_loss, l2_normalize
 from lookalike.training.config import AdamW, HeadConfig, PixelsConfig
 
 Tensors = dict[str, Float32[Array, "..."]]
@@ -72,10 +72,10 @@ def make_objective(config: HeadConfig | PixelsConfig, tower_features: TowerFeatu
         if config.dropout:
             stay = jax.random.bernoulli(key, 1.0 - config.dropout, features.shape)
             kept = jnp.where(stay, features / (1.0 - config.dropout), 0.0)
-        embedding = l2_normalize(kept @ learner.projection["weight"] + learner.projection["bias"][None, :])
-        cos_BC = class_cosines(embedding, learner.centers["weight"])
-        loss = margin_loss(config.loss, cos_BC, batch.label).mean()
-        metrics = {"cosine": jnp.take_along_axis(cos_BC, batch.label[:, None], axis=1).mean()}
+        projected = kept @ learner.projection["weight"] + learner.projection["bias"][None, :]
+        embedding, lengths = l2_normalize(projected), jnp.linalg.norm(projected, axis=1)
+        loss_B, cosine_B, _ = class_loss(config.loss, embedding, lengths, learner.centers["weight"], batch.label)
+        loss, metrics = loss_B.mean(), {"cosine": cosine_B.mean()}
         if config.distill.weight:
             metrics["distill"] = config.distill(features, embedding)
             loss = loss + config.distill.weight * metrics["distill"]

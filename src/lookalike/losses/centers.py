@@ -1,0 +1,52 @@
+"""Class centers [C K D] and cosines to them: K directions for each of C classes, whose lengths carry no meaning."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float, Float32, Int32
+
+_LEAST_SQUARE = 1e-12  # squared lengths are not taken below this: the zero vector is then its own unit form
+_OPPOSED = 1e-6  # sums of unit vectors below this length a vector are rounding, and tell no direction
+_SPREAD = 0.3  # how far further centers of a class start from its mean: the length of the noise beside a unit vector
+
+
+def l2_normalize(x: Float[Array, "*shape D"]) -> Float[Array, "*shape D"]:
+    """`x` divided by its length along the last axis; finite in value and gradient at zero."""
+    square = jnp.sum(x * x, axis=-1, keepdims=True)
+    return x * jax.lax.rsqrt(jnp.maximum(square, _LEAST_SQUARE))
+
+
+def class_cosines(embedding_BD: Float[Array, "B D"], centers_CKD: Float32[Array, "C K D"]) -> Float32[Array, "B C"]:
+    """Cosine of each embedding (unit length) to the nearest of the K centers of every class (Deng et al., 2020).
+
+    The product is taken in the embedding's dtype and summed in float32.
+    """
+    unit_KCD = l2_normalize(centers_CKD).astype(embedding_BD.dtype).swapaxes(0, 1)
+    cos_BKC = jax.lax.dot_general(embedding_BD, unit_KCD, (((1,), (2,)), ((), ())), preferred_element_type=jnp.float32)
+    return cos_BKC.max(axis=1)
+
+
+def own_cosines(
+    embedding_BD: Float[Array, "B D"], centers_CKD: Float32[Array, "C K D"], label_B: Int32[Array, "B"]
+) -> Float32[Array, "B"]:
+    """Cosine of each embedding (unit length) to the nearest center of its own class."""
+    own_BKD = l2_normalize(centers_CKD[label_B])
+    return jnp.einsum("bd,bkd->bk", embedding_BD.astype(jnp.float32), own_BKD).max(axis=1)
+
+
+def centers_at_means(
+    embedding: Float32[np.ndarray, "N D"], label: Int32[np.ndarray, "N"], count: int, seed: int
+) -> Float32[Array, "C K D"]:
+    """K = `count` centers a class, which start around its mean embedding, the first of them at it; around a random
+    direction where its images take each other away. Embeddings have unit length, and every class has an image.
+    """
+    classes, dimension = int(label.max()) + 1, embedding.shape[1]
+    total = np.zeros((classes, dimension), np.float64)
+    np.add.at(total, label, embedding)
+    lengths = np.linalg.norm(total, axis=1, keepdims=True)
+    opposed = lengths < _OPPOSED * np.bincount(label, minlength=classes)[:, None]
+    drawn = np.random.default_rng((seed, classes)).standard_normal((classes, dimension)) / dimension**0.5
+    mean = np.where(opposed, drawn, total / np.where(opposed, 1.0, lengths))
+    noise = np.random.default_rng(seed).standard_normal((classes, count, dimension)) * (_SPREAD / dimension**0.5)
+    noise[:, 0] = 0.0
+    return jnp.asarray(mean[:, None, :] + noise, jnp.float32)
