@@ -22,8 +22,33 @@ def class_cosines(embedding_BD: Float[Array, "B D"], centers_CKD: Float32[Array,
     The product is taken in the embedding's dtype and summed in float32.
     """
     unit_KCD = l2_normalize(centers_CKD).astype(embedding_BD.dtype).swapaxes(0, 1)
-    cos_BKC = jax.lax.dot_general(embedding_BD, unit_KCD, (((1,), (2,)), ((), ())), preferred_element_type=jnp.float32)
-    return cos_BKC.max(axis=1)
+    classes, count, dimension = centers_CKD.shape
+    cos_BX = _products(embedding_BD, unit_KCD.reshape(count * classes, dimension))
+    return cos_BX.reshape(-1, count, classes).max(axis=1)
+
+
+@jax.custom_vjp
+def _products(a_XD: Float[Array, "X D"], b_YD: Float[Array, "Y D"]) -> Float32[Array, "X Y"]:
+    """Dot products of all rows, in the rows' dtype and summed in float32."""
+    return jnp.matmul(a_XD, b_YD.T, preferred_element_type=jnp.float32)
+
+
+def _forward(a_XD, b_YD):  # type: ignore[no-untyped-def]
+    return _products(a_XD, b_YD), (a_XD, b_YD)
+
+
+def _backward(kept, gradient_XY):  # type: ignore[no-untyped-def]
+    """The barrier keeps XLA from turning the large gradient's sides instead of the small result's: on a CPU that takes
+    twice as long (benchmarks/softmax.py).
+    """
+    a_XD, b_YD = kept
+    gradient_XY = gradient_XY.astype(a_XD.dtype)
+    to_b_DY = jax.lax.optimization_barrier(jnp.matmul(a_XD.T, gradient_XY, preferred_element_type=jnp.float32))
+    to_a_XD = jnp.matmul(gradient_XY, b_YD, preferred_element_type=jnp.float32)
+    return to_a_XD.astype(a_XD.dtype), to_b_DY.T.astype(b_YD.dtype)
+
+
+_products.defvjp(_forward, _backward)
 
 
 def own_cosines(

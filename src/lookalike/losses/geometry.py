@@ -278,7 +278,7 @@ def _distances(rows: Float32[Array, "B X"], pairs: Array) -> Float32[Array, "B B
     product = rows @ rows.T
     square = jnp.diag(product)
     far = jnp.sqrt(jnp.maximum(square[:, None] + square[None, :] - 2.0 * product, _LEAST_SQUARE))
-    return far / (jnp.sum(far, where=pairs) / jnp.maximum(pairs.sum(), 1))
+    return far / jnp.maximum(_mean(far, pairs), _LEAST_SQUARE)  # a row alone has no pairs
 
 
 def _angles(product: Float32[Array, "B B"], middle: Array) -> Float32[Array, "B B"]:
@@ -293,4 +293,8 @@ def _huber(errors: Float32[Array, "B B"], counted: Array) -> Term:
     """Mean over what is counted: half the square up to 1, the size less a half beyond; 0 if nothing is."""
     size = jnp.abs(errors)
     loss = jnp.where(size <= 1.0, 0.5 * jnp.square(errors), size - 0.5)
-    return jnp.sum(loss, where=counted) / jnp.maximum(counted.sum(), 1)
+    return _mean(loss, counted)
+
+
+def _mean(x: Float32[Array, "B B"], counted: Array) -> Term:
+    return jnp.sum(x, where=counted) / jnp.maximum(counted.sum(dtype=jnp.float32), 1.0)

@@ -26,7 +26,7 @@ Cosines = Float32[Array, "*B"]
 
 @dataclass(frozen=True)
 class ArcFace:
-    """Additive angular margin (Deng et al., 2019, arXiv:1801.07698)."""
+    """Additive angular margin (Deng et al., 2019, arXiv:1801.07698); with margin 0 it is NormFace."""
 
     margin: float = 0.3
     """Radians added to the angle between an image and the center of its class; 0 to pi / 2."""

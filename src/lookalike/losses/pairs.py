@@ -28,7 +28,8 @@ class SupCon:
         self_BB = jnp.eye(len(cos_BB), dtype=bool)
         log_share_BB = jax.nn.log_softmax(jnp.where(self_BB, _FAR, cos_BB / self.temperature), axis=1)
         positive_BB = same_BB & ~self_BB
-        return -jnp.sum(log_share_BB, axis=1, where=positive_BB) / jnp.maximum(positive_BB.sum(axis=1), 1)
+        count_B = positive_BB.sum(axis=1, dtype=jnp.float32)
+        return -jnp.sum(log_share_BB, axis=1, where=positive_BB) / jnp.maximum(count_B, 1.0)
 
 
 @dataclass(frozen=True)

@@ -39,7 +39,7 @@ class Projecting:
     """Round embeddings to codes of eight bits, as a search does; gradients pass as if they were not."""
 
     def __post_init__(self) -> None:
-        in_range(self, 1, 64, "samples")
+        in_range(self, 1.0, 64.0, "samples")
         if not 0 <= self.dropout < 1:
             raise UsageError(f"`dropout` of Projecting is {self.dropout}; expected 0 or more, and less than 1.")
         if self.samples > 1 and not self.dropout:
