@@ -1,62 +1,84 @@
-"""Collection + sampling + augmentation -> batches of pixels, prepared ahead on all cores, from any step on.
+"""Collection + mixture + views -> batches of pixels, prepared ahead on all cores, from any step on.
 
-What a batch holds depends on (seed, step) alone. Threads suffice: decoding and resizing leave Python's lock.
+What a batch holds depends on (seed, step) alone: not on threads, processes, hosts or where the stream began.
 """
 
+import signal
+import threading
 from collections import deque
 from collections.abc import Generator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from itertools import count, islice
+from multiprocessing import resource_tracker
+from typing import NamedTuple
 
 import numpy as np
-from jaxtyping import Int, Int32, Int64, UInt8
+from jaxtyping import Int, Int32, Int64, Shaped, UInt8
 
 from lookalike.core.machine import cores
-from lookalike.core.shapes import Image
-from lookalike.data import sampling
 from lookalike.data.collection import Collection
-from lookalike.imaging.augment import Augment
-from lookalike.imaging.decode import decode
-from lookalike.imaging.resample import resize
+from lookalike.data.pixels import Images, Worker, render, veiled
+from lookalike.data.sampling import Mixture, generator, part, sampler
+from lookalike.imaging.augment import View
 
 _AHEAD = 3  # batches ready or under way for each thread
+_THREADS = 4  # cores that threads keep busy, in spite of Python's lock
 
 
-Batch = tuple[UInt8[np.ndarray, "B S S 3"], Int32[np.ndarray, "B"]]  # images and labels of one step
+class Batch(NamedTuple):
+    """Images of one step, or a host's part of them."""
+
+    images: tuple[UInt8[np.ndarray, "B S S 3"], ...]  # of each view, which has a size of its own
+    labels: Int32[np.ndarray, "B"]
+    rows: Int64[np.ndarray, "B"]  # their positions in the caller's arrays
 
 
 def batches(
     collection: Collection,
     ids: Int64[np.ndarray, "N"],
     labels: Int[np.ndarray, "N"],
+    domains: Shaped[np.ndarray, "N"],
     *,
     batch: int,
     seed: int,
     start: int,
-    sample: sampling.Sample,
-    size: int,
-    augments: Sequence[Augment],
+    mixture: Mixture,
+    views: Sequence[View],
+    host: int = 0,
+    hosts: int = 1,
+    processes: bool | None = None,
 ) -> Generator[Batch, None, None]:
-    """Batches of step `start`, `start` + 1 and so on, without end; closing the iterator stops its threads.
+    """Batches of step `start`, `start` + 1 and so on, without end; closing the iterator stops threads and processes.
 
-    Of the rows `ids`, whose classes `labels` are 0 to C - 1. Images have a side of `size` pixels: what `augments`, in
-    this order, leave at another size is cut square and resized. ImageError and CollectionError come at their step.
+    Of the rows `ids`, whose classes `labels` are 0 to C - 1, as `sampler` draws them; of `hosts` hosts each gets the
+    images of its `part`. An image is decoded once for all `views`, each of which draws numbers of its own. There is a
+    thread a core, and if `processes` (None: where there are many cores) one behind each, for a script that spawned
+    processes may import (`if __name__ == "__main__"`). ImageError and CollectionError come at their step.
     """
-    draw = sampling.sampler(sampling.Mixture(classes=sample), labels, np.zeros_like(labels), batch, seed)
+    draw, mine = sampler(mixture, labels, domains, batch, seed), part(batch, host, hosts)
+    started, own = list[Worker](), threading.local()
+
+    def begin() -> None:
+        """In a thread: its process, which never hears Ctrl-C; the main thread does."""
+        resource_tracker.ensure_running()  # it unblocks when it starts, which would be with the first process
+        signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+        own.worker = Worker(views)
+        started.append(own.worker)
 
     def make(step: int) -> Batch:
-        rows = draw(step)
-        data = collection.take(ids[rows], ["image"]).column("image").to_pylist()
-        images = np.empty((batch, size, size, 3), np.uint8)
-        for item, jpeg in enumerate(data):
-            image = decode(jpeg, at_least=2 * size)  # a crop of a quarter of the image still has `size` pixels
-            rng = sampling.generator(seed, step, item)
-            for augment in augments:
-                image = augment(rng, image)
-            images[item] = _square(image, size)
-        return images, labels[rows].astype(np.int32)
+        every = draw(step)
+        rows = every[mine]
+        taken = rows
+        if veiled(views):
+            others = [every[generator(seed, step, item, len(views)).integers(batch)] for item in range(batch)[mine]]
+            taken = np.concatenate([rows, others])
+        files = collection.take(ids[taken], ["image"]).column("image").to_pylist()
+        images = Images(files[: len(rows)], files[len(rows) :], seed, step, mine.start)
+        pixels = own.worker.render(images) if spawned else render(images, views)
+        return Batch(pixels, labels[rows].astype(np.int32), rows)
 
-    pool = ThreadPoolExecutor(cores())
+    spawned = cores() > _THREADS if processes is None else processes
+    pool = ThreadPoolExecutor(cores(), initializer=begin if spawned else None)
     try:
         steps = (pool.submit(make, step) for step in count(start))
         ahead = deque(islice(steps, _AHEAD * cores()))
@@ -65,13 +87,16 @@ def batches(
             ahead.append(next(steps))
     finally:
         pool.shutdown(cancel_futures=True)
+        for worker in started:
+            worker.close()
 
 
-def _square(image: Image, size: int) -> UInt8[np.ndarray, "S S 3"]:
-    """The middle square of `image`, resized to `size`."""
-    height, width = image.shape[:2]
-    if height == width == size:
-        return image
-    side = min(height, width)
-    left, top = (width - side) / 2, (height - side) / 2
-    return resize(image, size, size, (left, top, left + side, top + side))
+def stored_smaller(collection: Collection, ids: Int64[np.ndarray, "N"], size: int) -> int:
+    """How many of the rows `ids` are stored with a shorter side below `size` pixels, so that they are enlarged.
+
+    `width` and `height` are those of the original, which is stored at `size` of the collection's card at most.
+    """
+    if collection.card.get("options", {}).get("size", size) < size:
+        return len(ids)
+    sides = collection.take(ids, ["width", "height"])
+    return int((np.minimum(sides["width"].to_numpy(), sides["height"].to_numpy()) < size).sum())

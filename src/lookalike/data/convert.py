@@ -156,13 +156,18 @@ class _Worker:
 
 def _serve(pipe: Connection, size: int) -> None:
     """In a worker: outcomes of what comes, until the pipe ends or the parent does."""
-    threading.Thread(target=_end_with_parent, daemon=True).start()
+    end_with_parent()
     with suppress(EOFError, OSError):
         while True:
             pipe.send([convert(task, size) for task in pipe.recv()])
 
 
-def _end_with_parent() -> None:
-    if (parent := parent_process()) is not None:
-        connection.wait([parent.sentinel])
-        os._exit(1)
+def end_with_parent() -> None:
+    """In a worker: from now on it ends when its parent does."""
+
+    def wait() -> None:
+        if (parent := parent_process()) is not None:
+            connection.wait([parent.sentinel])
+            os._exit(1)
+
+    threading.Thread(target=wait, daemon=True).start()

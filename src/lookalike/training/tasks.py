@@ -20,7 +20,7 @@ from lookalike.data.collection import Collection
 from lookalike.data.sampling import Mixture, sampler
 from lookalike.encoders.config import EncoderConfig, ProjectionConfig, below, declared
 from lookalike.encoders.encoder import Encoder
-from lookalike.imaging.augment import Crop
+from lookalike.imaging.augment import Crop, View
 from lookalike.imaging.preprocess import Preprocess
 from lookalike.losses import centers_at_means
 from lookalike.training.checkpoint import Facts
@@ -205,17 +205,18 @@ def _image_batches(
     config: PixelsConfig, collection: Collection, ids: Ids, label: Labels, size: int, start: int
 ) -> Generator[Batch, None, None]:
     augment = config.augment
+    view = View(size, (Crop(size, augment.area), augment.flip, augment.color, augment.erase))
     source = batches(
         collection,
         ids,
         label,
+        np.zeros_like(label),
         batch=config.batch,
         seed=config.seed,
         start=start,
-        sample=config.sample,
-        size=size,
-        augments=(Crop(size, augment.area), augment.flip, augment.color, augment.erase),
+        mixture=Mixture(classes=config.sample),
+        views=[view],
     )
     with closing(source):
-        for images, labels in source:
-            yield Batch(images, None, labels)
+        for images, labels, _ in source:
+            yield Batch(images[0], None, labels)
