@@ -39,7 +39,7 @@ from lookalike.data.batches import batches
 from lookalike.data.collection import Collection
 from lookalike.data.pixels import opened
 from lookalike.data.prepare import prepare
-from lookalike.data.sampling import Mixture
+from lookalike.data.sampling import Mixture, sampler
 from lookalike.imaging.augment import Color, Crop, Flip, View
 from prepare import sources
 
@@ -117,8 +117,8 @@ def ours(collection: Collection, processes: bool, cores: int) -> Iterator[Any]:
     ids = collection.table(["id"])["id"].to_numpy()
     view = View(SIZE, (Crop(SIZE, AREA), Flip(), Color(COLOR, COLOR, COLOR)))
     labels = np.arange(len(ids)) % 100
-    options = {"batch": BATCH, "seed": 0, "start": 0, "mixture": Mixture(classes="uniform"), "views": [view]}
-    return batches(collection, ids, labels, labels * 0, **options, processes=processes)
+    draw = sampler(Mixture(classes="uniform"), labels, labels * 0, BATCH, 0)
+    return batches(collection, ids, draw, batch=BATCH, seed=0, start=0, views=[view], processes=processes)
 
 
 def peer(paths: list[str], workers: int, floats: bool) -> Iterator[Any]:

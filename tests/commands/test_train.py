@@ -61,7 +61,7 @@ def test_on_cached_features(shelf, tmp_path, capsys, recipe):
 def test_from_nothing(shelf, tmp_path, capsys):
     run = tmp_path / "run"
     argv = ["train", "tiny", "--data", str(shelf / "collection"), "--out", str(run), "--steps", "2", "--batch", "8"]
-    small = ["--tower.widths", "8", "16", "--tower.depths", "0", "0", "--size", "16", "--dimension", "4"]
+    small = ["--new.tower.widths", "8", "16", "--new.tower.depths", "0", "0", "--new.size", "16", "--dimension", "4"]
     assert main([*argv, *small]) == 0
     found = scores(run)
     assert list(found) == ["untouched", "start", "trained"]

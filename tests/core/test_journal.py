@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from lookalike.core import journal
-from lookalike.core.journal import Journal, Progress, note, shown, table
+from lookalike.core.journal import Progress, note, record, rewind, shown, table
 
 
 class Terminal(io.StringIO):
@@ -38,30 +38,19 @@ def test_words_go_to_stderr(capsys: pytest.CaptureFixture[str]) -> None:
 
 
 def test_metrics_are_lines_of_json(tmp_path: Path) -> None:
-    with Journal(tmp_path / "run") as journal:
-        journal.metrics(0, {"mp@5": 0.5})
-        assert lines(tmp_path / "run") == [{"step": 0, "mp@5": 0.5}]  # there at once, not at the end
-        journal.metrics(10, {"loss": 2.0, "phase": "warm"})
-    assert lines(tmp_path / "run") == [{"step": 0, "mp@5": 0.5}, {"step": 10, "loss": 2.0, "phase": "warm"}]
+    record(tmp_path, 0, {"mp@5": 0.5})
+    record(tmp_path, 10, {"loss": 2.0, "phase": "warm"})
+    assert lines(tmp_path) == [{"step": 0, "mp@5": 0.5}, {"step": 10, "loss": 2.0, "phase": "warm"}]
 
 
 def test_going_on_drops_later_steps_and_half_a_line(tmp_path: Path) -> None:
-    with Journal(tmp_path) as journal:
-        for step in (0, 10, 20, 30):
-            journal.metrics(step, {"loss": float(step)})
+    for step in (0, 10, 20, 30):
+        record(tmp_path, step, {"loss": float(step)})
     with (tmp_path / "metrics.jsonl").open("a") as file:
         file.write('{"step": 40, "lo')  # killed while writing
-    with Journal(tmp_path, start=20) as journal:
-        journal.metrics(30, {"loss": -1.0})
+    rewind(tmp_path, 20)
+    record(tmp_path, 30, {"loss": -1.0})
     assert lines(tmp_path) == [{"step": s, "loss": v} for s, v in [(0, 0.0), (10, 10.0), (20, 20.0), (30, -1.0)]]
-
-
-def test_a_new_run_starts_an_empty_journal(tmp_path: Path) -> None:
-    with Journal(tmp_path) as journal:
-        journal.metrics(10, {"loss": 1.0})
-    with Journal(tmp_path):
-        pass
-    assert lines(tmp_path) == []
 
 
 def test_progress_tells_rate_and_time_left_five_times_a_second(clock: Clock, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -113,9 +102,8 @@ def test_words_stand_left_and_numbers_right() -> None:
 
 
 def test_an_interrupt_while_it_is_opened_again_loses_no_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    with Journal(tmp_path) as opened:
-        opened.metrics(0, {"mp": 0.5})
-        opened.metrics(10, {"loss": 1.0})
+    record(tmp_path, 0, {"mp": 0.5})
+    record(tmp_path, 10, {"loss": 1.0})
     before = (tmp_path / "metrics.jsonl").read_text()
 
     def interrupt(*_: object) -> None:
@@ -125,13 +113,12 @@ def test_an_interrupt_while_it_is_opened_again_loses_no_line(tmp_path: Path, mon
         with monkeypatch.context() as patch:
             patch.setattr(journal, step, interrupt)
             with pytest.raises(KeyboardInterrupt):
-                Journal(tmp_path, start=10)
+                rewind(tmp_path, 10)
         assert (tmp_path / "metrics.jsonl").read_text() == before
 
 
 def test_a_loss_that_is_no_number_is_json_too(tmp_path: Path) -> None:
-    with Journal(tmp_path) as opened:
-        opened.metrics(1, {"loss": float("nan"), "length": float("inf")})
+    record(tmp_path, 1, {"loss": float("nan"), "length": float("inf")})
     assert lines(tmp_path) == [{"step": 1, "loss": None, "length": None}]
 
 

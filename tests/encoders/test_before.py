@@ -4,10 +4,7 @@ import json
 from pathlib import Path
 
 from lookalike.commands import main
-from lookalike.core.config import from_json
 from lookalike.export.model_card import licences
-from lookalike.losses import SimilarityDistillation
-from lookalike.training.config import PixelsConfig, TrainConfig
 
 RUN = Path(__file__).parents[1] / "golden" / "before" / "run"
 
@@ -24,13 +21,6 @@ def test_a_model_keeps_its_fingerprint() -> None:
 def test_a_model_is_shown(capsys) -> None:
     assert main(["info", str(RUN / "model")]) == 0
     assert "ConvNet" in capsys.readouterr().out
-
-
-def test_a_run_is_read_in_its_own_words() -> None:
-    config = from_json(TrainConfig, json.loads((RUN / "config.json").read_text()))
-    assert isinstance(config, PixelsConfig)
-    assert isinstance(config.distill, SimilarityDistillation)
-    assert (config.optimizer.learning_rate, config.optimizer.weight_decay) == (0.002, 0.05)
 
 
 def test_licences_of_its_images_still_count() -> None:

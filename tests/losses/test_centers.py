@@ -29,7 +29,7 @@ def test_the_length_of_a_center_carries_no_meaning():
 def test_centers_start_at_the_class_means(count):
     rng = np.random.default_rng(2)
     rows, label = rng.normal(size=(50, 8)).astype(np.float32), rng.permutation(np.arange(50) % 4).astype(np.int32)
-    weight = np.asarray(centers_at_means(rows, label, count, seed=3))
+    weight = np.asarray(centers_at_means(rows, label, int(label.max()) + 1, count, seed=3))
     assert weight.shape == (4, count, 8)
     for c in range(4):
         mean = rows[label == c].mean(axis=0)
@@ -37,14 +37,14 @@ def test_centers_start_at_the_class_means(count):
         cosines = weight[c] @ weight[c, 0] / np.linalg.norm(weight[c], axis=1)
         assert (cosines > 0.8).all()
         assert len(np.unique(cosines)) == count
-    np.testing.assert_array_equal(weight, centers_at_means(rows, label, count, seed=3))
+    np.testing.assert_array_equal(weight, centers_at_means(rows, label, int(label.max()) + 1, count, seed=3))
 
 
 def test_a_class_whose_images_take_each_other_away_has_a_center_all_the_same():
     rows = np.random.default_rng(3).normal(size=(8, 5)).astype(np.float32)
     rows /= np.linalg.norm(rows, axis=1, keepdims=True)
     rows, label = np.concatenate([rows, -rows[:4]]), np.array([0, 1, 2, 3, 4, 4, 4, 4, 0, 1, 2, 3], np.int32)
-    weight = np.asarray(centers_at_means(rows, label, 1, seed=0))
+    weight = np.asarray(centers_at_means(rows, label, int(label.max()) + 1, 1, seed=0))
     lengths = np.linalg.norm(weight[:, 0], axis=1)
     assert (lengths > 0.2).all()
     assert np.isfinite(weight).all()

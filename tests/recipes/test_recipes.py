@@ -8,18 +8,19 @@ from lookalike.core.config import from_json, to_json
 from lookalike.core.errors import UsageError
 from lookalike.losses import ArcFace
 from lookalike.recipes import ABOUT, RECIPES
-from lookalike.training.config import HeadConfig, Pca, PcaConfig, PixelsConfig, TrainConfig
+from lookalike.training.config import Pca, TrainConfig
 
 
 def test_the_names():
-    kinds = {name: type(config) for name, config in RECIPES.items()}
+    kinds = {name: config.names for name, config in RECIPES.items()}
     assert list(ABOUT) == list(RECIPES)
     assert kinds == {
-        "pca": PcaConfig,
-        "lda": PcaConfig,
-        "head": HeadConfig,
-        "arcface": HeadConfig,
-        "tiny": PixelsConfig,
+        "pca": ("fit",),
+        "lda": ("fit",),
+        "head": ("head",),
+        "arcface": ("head",),
+        "tune": ("tune",),
+        "tiny": ("new", "tune"),
     }
 
 
@@ -28,6 +29,7 @@ def test_a_recipe_is_whole_and_survives_json(name):
     config = RECIPES[name]
     assert config.dimension == 64
     assert config.data == config.out == config.model == ""
+    assert config.recipe == name
     assert from_json(TrainConfig, json.loads(json.dumps(to_json(config)))) == config
 
 
@@ -35,8 +37,10 @@ def test_a_recipe_is_whole_and_survives_json(name):
 def test_flags_override_leaves_and_keep_the_rest(name):
     from lookalike.commands.train import configure
 
-    config = configure([name, "--data", "c", "--model", "m", "--out", "r", "--dimension", "32"])
-    expected = to_json(RECIPES[name]) | {"data": "c", "model": "m", "out": "r", "dimension": 32}
+    places = {"data": "c", "out": "r"} | ({} if "new" in RECIPES[name].names else {"model": "m"})
+    flags = [text for flag, value in places.items() for text in (f"--{flag}", value)]
+    config = configure([name, *flags, "--dimension", "32"])
+    expected = to_json(RECIPES[name]) | places | {"dimension": 32}
     assert to_json(config) == expected
 
 
@@ -44,19 +48,14 @@ def test_the_field_s_recipe_can_be_said_in_flags():
     from lookalike.commands.train import configure
 
     places = ["--data", "c", "--model", "m", "--out", "r"]
-    flags = "--loss.margin 0.3 --loss.scale 30 --start.power 0 --start.within 0 --dropout 0 --epochs 30"
-    plain = "--no-mirror --distill.weight 0"
+    flags = "--loss.margin 0.3 --loss.scale 30 --start.power 0 --start.within 0 --projecting.dropout 0 --epochs 30"
+    plain = "--no-mirror --geometry.similarity.weight 0"
     rates = "--optimizer.learning-rate 1e-3 --optimizer.centers-learning-rate 1e-3"
     said = configure(["head", *places, *flags.split(), *plain.split(), *rates.split()])
-    assert said.loss == ArcFace(0.3, 30.0)
-    assert said.start == Pca(0.0, 0.0)
+    assert said.stages[0].loss == ArcFace(0.3, 30.0)
+    assert said.stages[0].start == Pca(0.0, 0.0)
     assert not said.mirror
-    named = configure(["arcface", *places])
-    assert (said.loss, said.start, said.optimizer.learning_rate) == (
-        named.loss,
-        named.start,
-        named.optimizer.learning_rate,
-    )
+    assert said.stages == configure(["arcface", *places]).stages
 
 
 @pytest.mark.parametrize(
@@ -68,14 +67,25 @@ def test_the_field_s_recipe_can_be_said_in_flags():
         (["tiny", "--data", "c"], "Missing: `--out`."),
         (["head", "--log-every", "0"], "`--log-every` is 0; expected 1 or more."),
         (["pca", "--dimension", "-3"], "`--dimension` is -3; expected 1 or more."),
-        (["tiny", "--dropout", "1"], "`--dropout` is 1.0; expected 0 or more, and less than 1."),
+        (
+            ["tiny", "--projecting.dropout", "1"],
+            "`dropout` of Projecting is 1.0; expected 0 or more, and less than 1.",
+        ),
+        (
+            ["tiny", "--data", "c", "--model", "m", "--out", "r"],
+            "`tiny` makes a new tower, and `--model` gives one.",
+        ),
+        (
+            ["tune", "--trained.rules", "x"],
+            "`x` is no rule; expected PATTERN=FACTOR, the factor 0 or more: tower.position=0",
+        ),
         (["head", "--loss.margin", "9"], "`margin` of ArcFace is 9.0; expected 0 to 1.5708."),
         (["arcface", "--loss.scale", "-1"], "`scale` of ArcFace is -1.0; expected 0.001 to 10000."),
-        (["tiny", "--optimizer.learning-rate", "nan"], "`learning_rate` of AdamW is nan; expected 0 or more."),
-        (["head", "--optimizer.warmup", "3"], "`warmup` of AdamW is 3.0; expected 0 to 1."),
+        (["tiny", "--optimizer.learning-rate", "nan"], "`learning_rate` of Optimizer is nan; expected 0 or more."),
+        (["head", "--optimizer.warmup", "3"], "`warmup` of Optimizer is 3.0; expected 0 to 1."),
         (["head", "--start.within", "7"], "`within` of Pca is 7.0; expected 0 to 1."),
         (
-            ["head", "--distill.temperature", "0"],
+            ["head", "--geometry.similarity.temperature", "0"],
             "`temperature` of SimilarityDistillation is 0.0; expected 0.001 or more.",
         ),
         (["lda", "--fit.shrinkage", "2"], "`shrinkage` of Lda is 2.0; expected 0 to 1."),

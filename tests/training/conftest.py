@@ -1,7 +1,7 @@
 """A made-up collection with cached features, and the encoder that they are said to come from."""
 
 import io
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 
 import jax
@@ -14,8 +14,9 @@ from lookalike.data.collection import SCHEMA, Collection
 from lookalike.encoders.config import EncoderConfig, ProjectionConfig
 from lookalike.encoders.encoder import Encoder
 from lookalike.imaging.preprocess import Preprocess
+from lookalike.losses import Projecting
 from lookalike.towers import ConvNetConfig
-from lookalike.training.config import HeadConfig, Pca
+from lookalike.training.config import HeadStage, Pca, Stage, TrainConfig
 from lookalike.vectors.runtime import load
 
 FEATURES, CLASSES, EACH = 16, 12, 8
@@ -30,18 +31,15 @@ class Made:
     label: np.ndarray
     split: np.ndarray
 
-    def head(self, out: Path | str, **changes: object) -> HeadConfig:
-        config = HeadConfig(
-            data=self.collection,
-            model=self.model,
-            out=str(out),
-            dimension=4,
-            start=Pca(-0.125),
-            dropout=0.1,
-            batch=16,
-            steps=12,
-        )
+    def run(self, out: Path | str, *stages: Stage, **changes: object) -> TrainConfig:
+        config = TrainConfig(data=self.collection, model=self.model, out=str(out), dimension=4, stages=stages)
         return replace(config, **changes)
+
+    def head(self, out: Path | str, **changes: object) -> TrainConfig:
+        """A head, with what is changed of its stage or of the run."""
+        stage = HeadStage(start=Pca(-0.125), projecting=Projecting(dropout=0.1), batch=16, steps=12)
+        own = {name: changes.pop(name) for name in list(changes) if name in {f.name for f in fields(HeadStage)}}
+        return self.run(out, replace(stage, **own), **({"mirror": True} | changes))
 
 
 @pytest.fixture(scope="session", autouse=True)

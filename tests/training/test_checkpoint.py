@@ -13,8 +13,9 @@ from lookalike.core.errors import RunError, StorageError
 from lookalike.core.files import storage_errors
 from lookalike.losses import ArcFace, CosFace
 from lookalike.training.checkpoint import Checkpoints, opened_run
-from lookalike.training.config import AdamW, HeadConfig, PcaConfig
-from lookalike.training.step import Learner, first_state, make_optimizer
+from lookalike.training.config import FitStage, HeadStage, Optimizer, TrainConfig
+from lookalike.training.optimizer import make_optimizer
+from lookalike.training.step import Learner, Running, first_state
 
 FACTS = {"classes": 3, "model": "ab"}
 
@@ -23,17 +24,21 @@ def state(step=0, seed=0):
     rng = np.random.default_rng(seed)
     weight, centers = (jnp.asarray(rng.normal(size=s), jnp.float32) for s in [(4, 2), (3, 1, 2)])
     learner = Learner({}, {"weight": weight, "bias": jnp.zeros(2)}, {"weight": centers})
-    return first_state(learner, make_optimizer(AdamW(), 10, {"projection.weight"}))._replace(
-        step=jnp.asarray(step, jnp.int32)
-    )
+    optimizer = make_optimizer(Optimizer(), 10, {"projection.weight"})
+    begun = first_state(learner, optimizer, Running({}, {}), averaged=True)
+    return begun._replace(step=jnp.asarray(step, jnp.int32))
+
+
+def head(**changes):
+    return TrainConfig(data="a", model="b", stages=(HeadStage(**changes),))
 
 
 def test_saved_and_restored_bit_for_bit(tmp_path):
-    with closing(Checkpoints(tmp_path, FACTS)) as checkpoints:
+    with closing(Checkpoints(tmp_path, "head", FACTS)) as checkpoints:
         assert checkpoints.latest(state()) is None
         checkpoints.save(state(5, seed=1))
         checkpoints.save(state(5, seed=2))  # the same step: there already
-    with closing(Checkpoints(tmp_path, FACTS)) as checkpoints:
+    with closing(Checkpoints(tmp_path, "head", FACTS)) as checkpoints:
         found = checkpoints.latest(state())
     assert jax.tree.structure(found) == jax.tree.structure(state())
     for a, b in zip(jax.tree.leaves(found), jax.tree.leaves(state(5, seed=1)), strict=True):
@@ -42,54 +47,54 @@ def test_saved_and_restored_bit_for_bit(tmp_path):
 
 
 def test_the_last_two_are_kept_and_scraps_do_no_harm(tmp_path):
-    with closing(Checkpoints(tmp_path, FACTS)) as checkpoints:
+    with closing(Checkpoints(tmp_path, "head", FACTS)) as checkpoints:
         for step in (1, 2, 3):
             checkpoints.save(state(step, seed=step))
-    kept = {path.name for path in (tmp_path / "checkpoints").iterdir()}
+    kept = {path.name for path in (tmp_path / "checkpoints" / "head").iterdir()}
     assert kept == {"2", "3"}
-    scrap = tmp_path / "checkpoints" / "4.orbax-checkpoint-tmp-1"  # what a killed write leaves
+    scrap = tmp_path / "checkpoints" / "head" / "4.orbax-checkpoint-tmp-1"  # what a killed write leaves
     scrap.mkdir()
     (scrap / "half").write_text("x")
-    with closing(Checkpoints(tmp_path, FACTS)) as checkpoints:
+    with closing(Checkpoints(tmp_path, "head", FACTS)) as checkpoints:
         assert int(checkpoints.latest(state()).step) == 3
 
 
 def test_what_is_not_finite_is_neither_saved_nor_taken_up(tmp_path, monkeypatch):
     bad = state(9)
     bad.learner.projection["weight"] = bad.learner.projection["weight"].at[1, 0].set(jnp.inf)
-    with closing(Checkpoints(tmp_path, FACTS)) as checkpoints:
+    with closing(Checkpoints(tmp_path, "head", FACTS)) as checkpoints:
         checkpoints.save(state(5))
         with pytest.raises(RunError, match="diverged: behind step 9"):
             checkpoints.save(bad)
         with monkeypatch.context() as patch:  # as versions before did
             patch.setattr("lookalike.training.checkpoint._finite", lambda state: True)
             checkpoints.save(bad)
-    with closing(Checkpoints(tmp_path, FACTS)) as checkpoints:
+    with closing(Checkpoints(tmp_path, "head", FACTS)) as checkpoints:
         assert int(checkpoints.latest(state()).step) == 5
         checkpoints.save(state(9))
         assert int(checkpoints.latest(state()).step) == 9
 
 
 def test_other_data_is_refused(tmp_path):
-    with closing(Checkpoints(tmp_path, FACTS)) as checkpoints:
+    with closing(Checkpoints(tmp_path, "head", FACTS)) as checkpoints:
         checkpoints.save(state(1))
-    with closing(Checkpoints(tmp_path, {**FACTS, "classes": 4})) as checkpoints:
+    with closing(Checkpoints(tmp_path, "head", {**FACTS, "classes": 4})) as checkpoints:
         with pytest.raises(RunError, match="saved with classes 3, and now it is 4"):
             checkpoints.latest(state())
 
 
 def test_another_config_is_refused_by_field(tmp_path):
-    config = HeadConfig(data="a", model="b", out=str(tmp_path / "run"))
+    config = replace(head(), out=str(tmp_path / "run"))
     with opened_run(config) as run:
-        assert json.loads((run / "config.json").read_text())["loss"]["margin"] == 0.1
+        assert json.loads((run / "config.json").read_text())["stages"][0]["loss"]["margin"] == 0.1
         (run / "metrics.jsonl").write_text('{"step": 0}\n')
     with opened_run(config):
         pass  # the same again is fine
-    with pytest.raises(RunError, match=r"started with loss\.margin 0\.1, and this command says 0\.5"):
-        with opened_run(replace(config, loss=ArcFace(0.5, 16.0))):
+    with pytest.raises(RunError, match=r"started with head\.loss\.margin 0\.1, and this command says 0\.5"):
+        with opened_run(replace(config, stages=head(loss=ArcFace(0.5, 16.0)).stages)):
             pass
-    with pytest.raises(RunError, match=r"loss\.type 'ArcFace'"):
-        with opened_run(replace(config, loss=CosFace(0.1, 16.0))):
+    with pytest.raises(RunError, match=r"head\.loss\.type 'ArcFace'"):
+        with opened_run(replace(config, stages=head(loss=CosFace(0.1, 16.0)).stages)):
             pass
     (tmp_path / "run").rename(tmp_path / "moved")
     with opened_run(replace(config, out=str(tmp_path / "moved"))):
@@ -99,7 +104,7 @@ def test_another_config_is_refused_by_field(tmp_path):
 def test_another_spelling_of_the_same_place_is_the_same(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "c").mkdir()
-    config = HeadConfig(data="c", model="m", out="run")
+    config = TrainConfig(data="c", model="m", out="run", stages=(HeadStage(),))
     with opened_run(config) as run:
         (run / "metrics.jsonl").write_text('{"step": 0}\n')
     for data in ("./c", str(tmp_path / "c"), "c/../c/"):
@@ -108,7 +113,7 @@ def test_another_spelling_of_the_same_place_is_the_same(tmp_path, monkeypatch):
     with pytest.raises(RunError, match="started with data 'c', and this command says 'd'"):
         with opened_run(replace(config, data="d")):
             pass
-    (run / "checkpoints" / "12").mkdir(parents=True)  # its facts tell what lies in `d`
+    (run / "checkpoints" / "head" / "12").mkdir(parents=True)  # its facts tell what lies in `d`
     with opened_run(replace(config, data="d", model="n")):
         pass
     (run / "model").mkdir()
@@ -116,28 +121,20 @@ def test_another_spelling_of_the_same_place_is_the_same(tmp_path, monkeypatch):
         pass
 
 
-def test_a_config_of_the_version_before_is_the_same_by_its_values(tmp_path):
-    config = HeadConfig(data="a", model="b", out=str(tmp_path / "run"))
+def test_other_stages_are_another_run(tmp_path):
+    config = replace(head(), out=str(tmp_path / "run"))
     with opened_run(config) as run:
-        saved = json.loads((run / "config.json").read_text())
-        saved["keep"] = {**saved.pop("distill"), "type": "Neighbours"}
-        saved["optimizer"]["rate"] = saved["optimizer"].pop("learning_rate")
-        (run / "config.json").write_text(json.dumps(saved))
         (run / "metrics.jsonl").write_text('{"step": 0}\n')
-    with opened_run(config):
-        pass
-    with pytest.raises(RunError, match=r"optimizer\.learning_rate 0\.0001, and this command says 0\.5"):
-        with opened_run(replace(config, optimizer=replace(config.optimizer, learning_rate=0.5))):
+    with pytest.raises(RunError, match="was started with stages head, and this command says fit, head"):
+        with opened_run(replace(config, stages=(FitStage(), *config.stages))):
             pass
-    with pytest.raises(RunError, match="type 'HeadConfig'"), opened_run(PcaConfig(out=str(tmp_path / "run"))):
-        pass
 
 
 def test_a_run_that_never_began_takes_another_config(tmp_path):
-    config = HeadConfig(data="a", model="b", out=str(tmp_path / "run"))
+    config = replace(head(), out=str(tmp_path / "run"))
     with pytest.raises(RunError, match="too few"), opened_run(config):
         raise RunError("too few images")
-    for begun in ("checkpoints/5", "model"):
+    for begun in ("checkpoints/head/5", "stages/0", "model"):
         with opened_run(replace(config, dimension=8)) as run:
             assert json.loads((run / "config.json").read_text())["dimension"] == 8
             (run / begun).mkdir(parents=True)
@@ -150,13 +147,13 @@ def test_something_else_is_not_overwritten(tmp_path):
     (tmp_path / "photos").mkdir()
     (tmp_path / "photos" / "me.jpg").write_bytes(b"x")
     with pytest.raises(StorageError, match="exists and is something else"):
-        with opened_run(HeadConfig(out=str(tmp_path / "photos"))):
+        with opened_run(TrainConfig(out=str(tmp_path / "photos"))):
             pass
     assert (tmp_path / "photos" / "me.jpg").read_bytes() == b"x"
 
 
 def test_two_at_once(tmp_path):
-    config = HeadConfig(out=str(tmp_path / "run"))
+    config = TrainConfig(out=str(tmp_path / "run"))
     with opened_run(config), pytest.raises(StorageError, match="Another process"):
         with opened_run(config):
             pass
@@ -174,13 +171,13 @@ def small_disk(tmp_path):
 
 
 def test_a_full_disk_leaves_the_last_checkpoint(small_disk):
-    with closing(Checkpoints(small_disk, FACTS)) as checkpoints:
+    with closing(Checkpoints(small_disk, "head", FACTS)) as checkpoints:
         checkpoints.save(state(1))
         (small_disk / "ballast").write_bytes(bytes(shutil.disk_usage(small_disk).free - 65536))
         with pytest.raises(StorageError, match="the disk is full"), storage_errors(small_disk):
             checkpoints.save(state(2))
     (small_disk / "ballast").unlink()
-    with closing(Checkpoints(small_disk, FACTS)) as checkpoints:
+    with closing(Checkpoints(small_disk, "head", FACTS)) as checkpoints:
         assert int(checkpoints.latest(state()).step) == 1
         checkpoints.save(state(2))
         assert int(checkpoints.latest(state()).step) == 2

@@ -3,7 +3,7 @@
 import pytest
 
 from lookalike.core.errors import UsageError
-from lookalike.training.config import HeadConfig, PcaConfig
+from lookalike.training.config import HeadStage, TrainConfig, Trained, TuneStage
 
 
 @pytest.mark.parametrize(
@@ -21,12 +21,28 @@ from lookalike.training.config import HeadConfig, PcaConfig
 )
 def test_too_small_a_number_is_told_with_its_flag(flag: str, value: int, least: int) -> None:
     with pytest.raises(UsageError) as caught:
-        HeadConfig(**{flag: value})
+        (TrainConfig if hasattr(TrainConfig(), flag) else HeadStage)(**{flag: value})
     option = f"--{flag.replace('_', '-')}"
     assert caught.value.message == f"`{option}` is {value}; expected {least} or more."
     assert caught.value.hint == f"{option} {least}"
 
 
-def test_a_closed_form_is_asked_for_its_dimension_too() -> None:
-    with pytest.raises(UsageError, match="--dimension"):
-        PcaConfig(dimension=0)
+def test_stages_have_names_of_their_own() -> None:
+    assert TrainConfig(stages=(HeadStage(), TuneStage(), TuneStage())).names == ("head", "tune", "tune2")
+
+
+@pytest.mark.parametrize("rule", ["tower.position", "=0", "tower.*=fast", "tower.*=-1", "tower.*=inf"])
+def test_a_rule_is_a_pattern_and_a_factor(rule: str) -> None:
+    with pytest.raises(UsageError, match="is no rule; expected PATTERN=FACTOR"):
+        Trained(rules=(rule,))
+
+
+def test_a_batch_is_cut_into_equal_parts() -> None:
+    with pytest.raises(UsageError, match="`--accumulate` is 3; expected a divisor of the batch, 16"):
+        TuneStage(batch=16, accumulate=3)
+
+
+def test_copies_need_blocks_that_stay() -> None:
+    with pytest.raises(UsageError, match="here all blocks learn"):
+        TuneStage(copies=2)
+    TuneStage(copies=2, trained=Trained(blocks=1))

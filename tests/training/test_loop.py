@@ -14,13 +14,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from lookalike.commands.train import configure
 from lookalike.core.errors import CollectionError, RunError, UsageError
 from lookalike.core.files import kind_of, read_card, write_json
 from lookalike.core.mesh import make_mesh
+from lookalike.data.sampling import Mixture
 from lookalike.encoders.encoder import Encoder
-from lookalike.recipes import RECIPES
 from lookalike.training import loop
-from lookalike.training.config import Lda, Pca, PcaConfig, Random
+from lookalike.training.config import FitStage, Lda, Optimizer, Pca, Random
 from lookalike.training.loop import train
 from lookalike.training.pca import lda, pca
 from lookalike.training.tasks import make_task
@@ -46,7 +47,7 @@ def dimension_of(encoder):
 
 
 def test_pca_is_written_as_an_encoder(made, tmp_path):
-    config = PcaConfig(data=made.collection, model=made.model, out=str(tmp_path / "run"), dimension=4, fit=Pca(-0.125))
+    config = made.run(tmp_path / "run", FitStage(Pca(-0.125)))
     encoder = train(config, dimension_of)
     weight, bias = pca(made.features[made.split == "train"], 4, -0.125)
     found = Encoder.load(tmp_path / "run" / "model")
@@ -61,9 +62,7 @@ def test_pca_is_written_as_an_encoder(made, tmp_path):
 
 
 def test_lda_and_the_mean_with_mirror_images(made, tmp_path):
-    config = PcaConfig(
-        data=made.collection, model=made.model, out=str(tmp_path / "run"), dimension=4, fit=Lda(0.5), mirror=True
-    )
+    config = made.run(tmp_path / "run", FitStage(Lda(0.5)), mirror=True)
     encoder = train(config)
     rows = made.split == "train"
     pairs = [("toys", "tools")[c % 2] + str(c) for c in made.label[rows]]
@@ -78,18 +77,16 @@ def test_the_card_carries_what_was_said_of_the_model(made, tmp_path):
     shutil.copytree(made.model, model)
     card = {**read_card(model), "license": "mit", "source": "a fair"}
     write_json(model / "card.json", card)
-    train(PcaConfig(data=made.collection, model=str(model), out=str(tmp_path / "run"), dimension=4))
+    train(made.run(tmp_path / "run", FitStage(), model=str(model), recipe="pca"))
     found = read_card(tmp_path / "run" / "model")
     assert found["began_from"] == card
     assert found["license"] == "mit"
-    assert found["recipe"] == "Pca"
+    assert found["recipe"] == "pca"
     assert "license: mit" in (tmp_path / "run" / "model" / "README.md").read_text()
 
 
 def test_only_the_rows_asked_for(made, tmp_path):
-    config = PcaConfig(
-        data=made.collection, model=made.model, out=str(tmp_path / "run"), dimension=4, where="domain = 'toys'"
-    )
+    config = made.run(tmp_path / "run", FitStage(), where="domain = 'toys'")
     encoder = train(config)
     weight, _ = pca(made.features[(made.split == "train") & (made.label % 2 == 0)], 4)
     np.testing.assert_allclose(encoder.tensors["projection.weight"], weight, atol=1e-5)
@@ -118,7 +115,7 @@ def test_head_learns_measures_and_finishes(made, tmp_path, capsys):
 
 
 def test_two_runs_write_the_same_bytes(made, tmp_path):
-    changes = {"sample": "uniform", "start": Random(), "centers": 2, "mirror": False}
+    changes = {"mixture": Mixture(classes="uniform"), "start": Random(), "centers": 2, "mirror": False}
     train(made.head(tmp_path / "a", **changes))
     train(made.head(tmp_path / "b", **changes))
     assert weights(tmp_path / "a") == weights(tmp_path / "b")
@@ -147,10 +144,11 @@ def test_stopped_by_hand_it_goes_on_bit_for_bit(made, tmp_path, monkeypatch):
         patch.setattr(Progress, "advance", interrupt)
         with pytest.raises(KeyboardInterrupt):
             train(config)
-    assert (tmp_path / "stopped" / "checkpoints" / "11").exists()
+    assert (tmp_path / "stopped" / "checkpoints" / "head" / "11").exists()
     assert not (tmp_path / "stopped" / "model").exists()
+    faster = made.head(config.out, steps=20, save_every=7, log_every=1, optimizer=Optimizer(learning_rate=0.1))
     with pytest.raises(RunError, match=r"optimizer\.learning_rate 0\.0001, and this command says 0\.1"):
-        train(replace(config, optimizer=replace(config.optimizer, learning_rate=0.1)))
+        train(faster)
     train(config)
     train(replace(config, out=str(tmp_path / "whole")))
     assert weights(tmp_path / "stopped") == weights(tmp_path / "whole")
@@ -160,8 +158,8 @@ def test_stopped_by_hand_it_goes_on_bit_for_bit(made, tmp_path, monkeypatch):
 def nan_at(step):
     """`make_task`, with features that are not finite in the batch of this step."""
 
-    def task(config):
-        made = make_task(config)
+    def task(*given):
+        made = make_task(*given)
 
         def batches(start):
             for at, batch in enumerate(made.batches(start), start + 1):
@@ -188,7 +186,7 @@ def test_a_run_that_diverges_stops_and_its_last_good_state_stays(made, tmp_path,
         for _ in range(2):
             with pytest.raises(RunError, match=f"diverged: behind step {at} the loss"):
                 train(config)
-            saved = {path.name for path in (tmp_path / "run" / "checkpoints").iterdir()}
+            saved = {path.name for path in (tmp_path / "run" / "checkpoints" / "head").iterdir()}
             assert saved == {str(step) for step in (7, 14) if step < at}
     assert not (tmp_path / "run" / "model").exists()
     assert "NaN" not in (tmp_path / "run" / "metrics.jsonl").read_text()
@@ -197,10 +195,10 @@ def test_a_run_that_diverges_stops_and_its_last_good_state_stays(made, tmp_path,
 
 
 def test_learning_rates_beyond_reason_end_in_a_sentence_or_a_finite_model(made, tmp_path):
-    config = made.head(tmp_path / "run", steps=30, save_every=10, start=Random())
-    rates = replace(config.optimizer, learning_rate=1e38, centers_learning_rate=1e38, warmup=0.0)
+    rates = Optimizer(learning_rate=1e38, centers_learning_rate=1e38, warmup=0.0)
+    config = made.head(tmp_path / "run", steps=30, save_every=10, start=Random(), optimizer=rates)
     with contextlib.suppress(RunError):
-        encoder = train(replace(config, optimizer=rates))
+        encoder = train(config)
         assert all(np.isfinite(tensor).all() for tensor in encoder.tensors.values())
 
 
@@ -211,13 +209,13 @@ def test_killed_while_it_measures_it_measures_again_and_not_twice(made, tmp_path
     train(config, dimension_of)
     stopped, real = replace(config, out=str(tmp_path / "stopped")), loop._measure
 
-    def killed(journal, evaluate, step, which, encoder):
+    def killed(run, evaluate, step, which, encoder):
         if moment == "behind":
-            real(journal, evaluate, step, which, encoder)
+            real(run, evaluate, step, which, encoder)
         if (step, which) == (4 if moment == "before" else 6, "trained"):
             raise InterruptedError
         if moment == "before":
-            real(journal, evaluate, step, which, encoder)
+            real(run, evaluate, step, which, encoder)
 
     with monkeypatch.context() as patch:
         patch.setattr(loop, "_measure", killed)
@@ -243,8 +241,8 @@ def test_seeds_that_there_are(made, tmp_path, seed):
 
 
 def test_features_that_are_zero_are_no_reason_to_fail(made, tmp_path, monkeypatch):
-    nothing = np.zeros((72, 16), np.float32)
-    monkeypatch.setattr("lookalike.training.tasks.cached_features", lambda *_: (nothing, nothing))
+    nothing = np.zeros((72, 2, 16), np.float32)
+    monkeypatch.setattr("lookalike.training.tasks.features_of", lambda *_: nothing)
     encoder = train(made.head(tmp_path / "random", start=Random(), steps=2))
     assert all(np.isfinite(tensor).all() for tensor in encoder.tensors.values())
     with pytest.raises(RunError, match="point the same way"):
@@ -264,8 +262,8 @@ def undisturbed(made, tmp_path_factory):
 
 
 def in_python(made, out):
-    values = {name.replace("-", "_"): value for name, value in FLAGS.items()}
-    return replace(RECIPES["head"], data=made.collection, model=made.model, out=str(out), **values)
+    flags = {"data": made.collection, "model": made.model, "out": str(out), **FLAGS}
+    return configure(["head", *(text for name, value in flags.items() for text in (f"--{name}", str(value)))])
 
 
 @pytest.mark.parametrize("blow", [signal.SIGTERM, signal.SIGKILL])
@@ -283,10 +281,10 @@ def test_killed_it_goes_on_bit_for_bit(made, tmp_path, undisturbed, blow):
     _, words = child.communicate(timeout=60)
     assert child.returncode == (130 if blow == signal.SIGTERM else -signal.SIGKILL), words
     assert not (run / "model").exists()
-    saved = max(int(path.name) for path in (run / "checkpoints").iterdir() if path.name.isdigit())
+    saved = max(int(path.name) for path in (run / "checkpoints" / "head").iterdir() if path.name.isdigit())
     assert 20 <= saved < 150
     if blow == signal.SIGTERM:
-        assert f"saved after step {saved} of 150" in words
+        assert f"saved after step {saved} (head: {saved} of 150)" in words
         assert "the same command goes on where it stopped" in words
     train(in_python(made, run))
     assert weights(run) == undisturbed

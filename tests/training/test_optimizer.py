@@ -6,8 +6,9 @@ import pytest
 
 from lookalike.towers import ConvNetConfig, ConvNeXtConfig, SwinConfig, ViTConfig
 from lookalike.towers.ops import declare
-from lookalike.training.config import AdamW
-from lookalike.training.step import Learner, make_optimizer, schedule
+from lookalike.training.config import Optimizer
+from lookalike.training.optimizer import make_optimizer, schedule
+from lookalike.training.step import Learner
 
 
 @pytest.fixture(autouse=True)
@@ -17,7 +18,7 @@ def as_in_a_step():
 
 
 def test_the_schedule():
-    rate = schedule(0.5, warmup=0.1, steps=100)
+    rate = schedule(Optimizer(warmup=0.1), 0.5, steps=100)
     values = np.array([float(rate(step)) for step in range(101)])
     assert values[0] == pytest.approx(0.5 / 11)  # the first step already moves
     assert values[10] == pytest.approx(0.5)
@@ -25,8 +26,17 @@ def test_the_schedule():
     assert (np.diff(values[10:]) < 0).all()
     assert values[55] == pytest.approx(0.25)
     assert values[100] == pytest.approx(0.0, abs=1e-7)
-    assert float(schedule(0.5, warmup=0.0, steps=100)(0)) == pytest.approx(0.5)
-    assert float(schedule(0.5, warmup=1.0, steps=1)(0)) > 0
+    assert float(schedule(Optimizer(warmup=0.0), 0.5, steps=100)(0)) == pytest.approx(0.5)
+    assert float(schedule(Optimizer(warmup=1.0), 0.5, steps=1)(0)) > 0
+
+
+def test_the_schedule_of_the_seed():
+    """2e-7 up to 2e-6 in four of ten parts, and down again in straight lines."""
+    rate = schedule(Optimizer(schedule="linear", warmup=0.4, floor=0.1), 2e-6, steps=100)
+    for step, expected in ((0, 2e-7), (20, 1.1e-6), (40, 2e-6), (70, 1.1e-6), (100, 2e-7)):
+        assert float(rate(step)) == pytest.approx(expected, rel=1e-5)
+    still = schedule(Optimizer(schedule="constant", warmup=0.1), 0.5, steps=100)
+    assert [float(still(step)) for step in (10, 50, 100)] == pytest.approx([0.5] * 3)
 
 
 def parts():
@@ -54,7 +64,7 @@ def step(optimizer, gradient, learner):
 
 
 def test_each_part_at_its_own_rate():
-    config = AdamW(
+    config = Optimizer(
         learning_rate=0.01, centers_learning_rate=0.02, tower_learning_rate=0.03, weight_decay=0.0, warmup=0.0
     )
     after = moved(config, parts())
@@ -64,7 +74,7 @@ def test_each_part_at_its_own_rate():
 
 
 def test_decay_takes_kernels_and_weights_alone():
-    config = AdamW(
+    config = Optimizer(
         learning_rate=0.01, centers_learning_rate=0.01, tower_learning_rate=0.01, weight_decay=0.5, warmup=0.0
     )
     zero = Learner(*({k: 0 * v for k, v in p.items()} for p in parts()))
@@ -125,7 +135,7 @@ def test_decay_of_real_towers(name):
     rng = np.random.default_rng(0)
     start = {f"tower.{n}": jnp.asarray(rng.uniform(0.5, 2, t.shape), jnp.float32) for n, t in declared.items()}
     learner = parts()._replace(tower=start)
-    config = AdamW(tower_learning_rate=0.01, weight_decay=0.5, warmup=0.0)
+    config = Optimizer(tower_learning_rate=0.01, weight_decay=0.5, warmup=0.0)
     optimizer = make_optimizer(config, 100, {f"tower.{n}" for n, tensor in declared.items() if tensor.decays})
     updates, _ = step(optimizer, jax.tree.map(jnp.zeros_like, learner), learner)
     moved = {n for n, update in updates.tower.items() if float(jnp.abs(update).max()) > 0}
@@ -139,7 +149,7 @@ def test_a_gradient_is_cut_before_adam_sees_it():
 
     Cut behind Adam the steps would be the same and the states not, as Adam divides lengths out.
     """
-    config = AdamW(learning_rate=0.01, centers_learning_rate=0.01, tower_learning_rate=0.01, clip=1.0, warmup=0.0)
+    config = Optimizer(learning_rate=0.01, centers_learning_rate=0.01, tower_learning_rate=0.01, clip=1.0, warmup=0.0)
     optimizer, learner = make_optimizer(config, 100, DECAYS), parts()
     rng = np.random.default_rng(0)
     short = jax.tree.map(lambda leaf: jnp.asarray(rng.normal(size=leaf.shape), jnp.float32), learner)
@@ -153,6 +163,6 @@ def test_a_gradient_is_cut_before_adam_sees_it():
 
 
 def test_a_long_gradient_is_cut():
-    config = AdamW(learning_rate=0.01, centers_learning_rate=0.01, tower_learning_rate=0.01, clip=1e-12, warmup=0.0)
+    config = Optimizer(learning_rate=0.01, centers_learning_rate=0.01, tower_learning_rate=0.01, clip=1e-12, warmup=0.0)
     after = moved(config, parts())  # so short that Adam's epsilon outweighs it
     assert float(jnp.abs(after.projection["weight"] - 1).max()) < 1e-4

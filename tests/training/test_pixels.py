@@ -2,7 +2,8 @@
 
 import json
 import shutil
-from dataclasses import replace
+from dataclasses import fields, replace
+from pathlib import Path
 
 import jax
 import jax.numpy as jnp
@@ -20,27 +21,29 @@ from lookalike.imaging.decode import decode
 from lookalike.imaging.preprocess import Preprocess
 from lookalike.losses import ArcFace
 from lookalike.towers import ConvNetConfig, MobileNetV2Config, ViTConfig
-from lookalike.training.config import AdamW, Augments, PixelsConfig
+from lookalike.training.config import Augments, NewStage, Optimizer, TuneStage
 from lookalike.training.loop import train
-from lookalike.training.tasks import make_task
+from lookalike.training.tasks import begun, make_task, rows_of
 from lookalike.vectors.runtime import load
 
 
-def pixels(made, out, **changes):
-    config = PixelsConfig(
-        data=made.collection,
-        out=str(out),
-        dimension=4,
-        tower=ConvNetConfig(widths=(8, 16), depths=(0, 0)),
-        size=16,
+def pixels(made, out, *, model="", **changes):
+    """A tower from scratch, or `model` tuned, with what is changed of the stage or of the run."""
+    stage = TuneStage(
         augment=Augments(area=(0.6, 1.0), flip=Flip(0.5), color=Color(0.0, 0.0, 0.0), erase=Erase(0.0)),
         loss=ArcFace(0.1, 16.0),
-        optimizer=AdamW(learning_rate=1e-2, centers_learning_rate=1e-2, tower_learning_rate=1e-2),
+        optimizer=Optimizer(learning_rate=1e-2, centers_learning_rate=1e-2, tower_learning_rate=1e-2),
         batch=16,
         steps=40,
-        log_every=1,
     )
-    return replace(config, **changes)
+    own = {name: changes.pop(name) for name in list(changes) if name in {f.name for f in fields(TuneStage)}}
+    stages = [] if model else [NewStage(ConvNetConfig(widths=(8, 16), depths=(0, 0)), 16)]
+    return made.run(out, *stages, replace(stage, **own), **({"model": model, "log_every": 1} | changes))
+
+
+def task_of(config):
+    before = begun(config)
+    return before, make_task(config, config.stages[-1], rows_of(config), before, before, Path(config.out))
 
 
 def nearest_is_alike(encoder, made):
@@ -93,13 +96,13 @@ def mobile_net(path):
 
 def test_statistics_of_batch_norms_do_not_learn(made, tmp_path):
     model = mobile_net(tmp_path / "model")
-    task = make_task(pixels(made, tmp_path / "run", model=model))
+    _, task = task_of(pixels(made, tmp_path / "run", model=model))
     config, tensors = read_model(model)
     still = {name for name in tensors if name.endswith((".norm.mean", ".norm.variance"))}
     assert len(still) == 104
     assert set(task.learner.tower) == set(tensors) - still
     moved = task.learner._replace(tower={name: tensor + 1 for name, tensor in task.learner.tower.items()})
-    after = task.encoder(moved)
+    after = task.made(moved, task.running).encoder
     assert after.config == replace(config, projection=ProjectionConfig("linear", 1280, 4))
     for name, tensor in tensors.items():
         assert np.array_equal(after.tensors[name], tensor) == (name in still), name
@@ -116,18 +119,18 @@ def test_a_model_is_read_and_checked_once(made, tmp_path, monkeypatch):
     monkeypatch.setattr(directory, "read_safetensors", lambda path: read.append(path) or real(path))
     model = tmp_path / "model"
     shutil.copytree(made.model, model)  # at a new place, so that no graph of it is kept
-    task = make_task(pixels(made, tmp_path / "run", model=str(model)))
+    before, _ = task_of(pixels(made, tmp_path / "run", model=str(model)))
     assert read == [model / "model.safetensors"]
-    assert task.untouched.fingerprint == read_card(model)["fingerprint"]
+    assert before.encoder.fingerprint == read_card(model)["fingerprint"]
     read.clear()
-    assert load(model, "onnx").features_fingerprint == task.untouched.features_fingerprint
+    assert load(model, "onnx").features_fingerprint == before.encoder.features_fingerprint
     assert not read  # the graph was kept
 
 
 def test_a_given_tower_starts_at_pca_with_centers_at_the_means(made, tmp_path):
     config = pixels(made, tmp_path / "run", model=made.model)
-    task = make_task(config)
-    first = task.encoder(task.learner)
+    _, task = task_of(config)
+    first = task.made(task.learner, task.running).encoder
     rows = made.split == "train"
     embedding = np.asarray(first.project(jnp.asarray(made.features[rows])))
     assert np.abs(embedding.mean(axis=0)).max() < 0.2

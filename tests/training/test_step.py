@@ -9,9 +9,11 @@ import numpy as np
 import pytest
 
 from lookalike.core.mesh import make_mesh, place, put_batch
-from lookalike.losses import ArcFace, CosFace, SimilarityDistillation
-from lookalike.training.config import AdamW, HeadConfig
-from lookalike.training.step import Batch, Learner, first_state, make_objective, make_optimizer, make_step
+from lookalike.losses import ArcFace, CosFace, Geometry, Projecting, SimilarityDistillation
+from lookalike.training.config import HeadStage, Optimizer
+from lookalike.training.learner import Fixed
+from lookalike.training.optimizer import make_optimizer
+from lookalike.training.step import Batch, Learner, Running, first_state, make_objective, make_step
 
 GOLDEN = Path(__file__).parents[1] / "golden" / "losses" / "head.json"
 STEPS = 20
@@ -21,11 +23,11 @@ def config(**changes):
     values = {
         "loss": ArcFace(0.3, 16.0),
         "centers": 2,
-        "distill": SimilarityDistillation(0.5, 0.2),
-        "dropout": 0.1,
-        "optimizer": AdamW(learning_rate=1e-2, centers_learning_rate=2e-2, weight_decay=0.1, warmup=0.2, clip=1.0),
+        "geometry": Geometry(SimilarityDistillation(0.5, 0.2)),
+        "projecting": Projecting(dropout=0.1),
+        "optimizer": Optimizer(learning_rate=1e-2, centers_learning_rate=2e-2, weight_decay=0.1, warmup=0.2, clip=1.0),
     }
-    return HeadConfig(**(values | changes))
+    return HeadStage(**(values | changes))
 
 
 def learner(count=2, seed=0):
@@ -38,16 +40,30 @@ def learner(count=2, seed=0):
 def batch(step, rows=16):
     rng = np.random.default_rng((5, step))
     features = np.abs(rng.normal(size=(2, rows, 12))).astype(np.float32)
-    return Batch(features[0], features[1], rng.integers(0, 6, rows).astype(np.int32))
+    label = rng.integers(0, 6, rows).astype(np.int32)
+    return Batch(features.swapaxes(0, 1), label, np.ones(rows, np.float32))
+
+
+FIXED = Fixed({}, {})
+NONE = Running({}, {})
+
+
+def objective(values):
+    return make_objective(values, lambda _tower, _fixed, inputs: inputs, np.full(6, 8), {})
+
+
+def made_step(values, steps=STEPS, seed=3):
+    optimizer = make_optimizer(values.optimizer, steps, {"projection.weight"})
+    step = make_step(objective(values), optimizer, values, seed, epoch_steps=4.0)
+    return step, lambda learner: first_state(learner, optimizer, NONE, values.ema > 0)
 
 
 def run(steps, mesh, **changes):
     values = config(**changes)
-    optimizer = make_optimizer(values.optimizer, STEPS, {"projection.weight"})
-    step = make_step(make_objective(values), optimizer, seed=3)
-    state, losses = place(first_state(learner(values.centers), optimizer), mesh), []
+    step, first = made_step(values)
+    state, losses = place(first(learner(values.centers)), mesh), []
     for i in range(steps):
-        state, metrics = step(state, put_batch(batch(i), mesh))
+        state, metrics = step(state, FIXED, put_batch(batch(i), mesh))
         losses.append(float(metrics["loss"]))
     assert step._cache_size() == 1
     return state, losses
@@ -77,11 +93,9 @@ def test_one_device_and_eight(devices):
 
 
 def test_the_old_state_is_given_up():
-    values = config()
-    optimizer = make_optimizer(values.optimizer, STEPS, {"projection.weight"})
-    step = make_step(make_objective(values), optimizer, seed=3)
-    before = first_state(learner(), optimizer)
-    after, _ = step(before, batch(0))
+    step, first = made_step(config())
+    before = first(learner())
+    after, _ = step(before, FIXED, batch(0))
     assert before.learner.projection["weight"].is_deleted()
     assert int(after.step) == 1
 
@@ -90,12 +104,13 @@ def test_each_part_of_the_loss_counts():
     def loss(**changes):
         values = config(**changes)
         given = jax.tree.map(jnp.asarray, batch(0))
-        return float(make_objective(values)(learner(values.centers), given, jax.random.key(0))[0])
+        key, epoch = jax.random.key(0), jnp.float32(0)
+        return float(jax.jit(objective(values))(learner(values.centers), FIXED, given, NONE, key, epoch)[0])
 
     losses = {
         "all": loss(),
-        "no dropout": loss(dropout=0.0),
-        "no geometry": loss(distill=SimilarityDistillation(0.0)),
+        "no dropout": loss(projecting=Projecting()),
+        "no geometry": loss(geometry=Geometry()),
         "other margin": loss(loss=CosFace(0.3, 16.0)),
         "one center": loss(centers=1),
     }
@@ -109,25 +124,25 @@ def test_one_step_as_torch_would_take_it():
     import torch
 
     values = config(
-        dropout=0.0,
-        distill=SimilarityDistillation(0.0),
+        projecting=Projecting(),
+        geometry=Geometry(),
         centers=1,
-        optimizer=AdamW(learning_rate=1e-2, centers_learning_rate=1e-2, weight_decay=0.0, warmup=0.0),
+        optimizer=Optimizer(learning_rate=1e-2, centers_learning_rate=1e-2, weight_decay=0.0, warmup=0.0),
     )
-    optimizer = make_optimizer(values.optimizer, 10**6, {"projection.weight"})
-    step = make_step(make_objective(values), optimizer, seed=0)
-    start, given = learner(1), batch(0)._replace(mirrored=None)
+    step, first = made_step(values, steps=10**6)
+    start, given = learner(1), batch(0)
+    given = given._replace(inputs=given.inputs[:, :1])
     weight, centers = (np.asarray(x) for x in (start.projection["weight"], start.centers["weight"][:, 0]))
-    state = first_state(start, optimizer)
+    state = first(start)
     for _ in range(3):
-        state, metrics = step(state, given)
+        state, metrics = step(state, FIXED, given)
 
     w, b, c = (torch.nn.Parameter(torch.tensor(x)) for x in (weight, np.zeros(4, np.float32), centers))
     adam = torch.optim.AdamW([w, b, c], lr=1e-2, weight_decay=0.0)
     label = torch.tensor(given.label, dtype=torch.int64)
     l2_normalize = torch.nn.functional.normalize
     for _ in range(3):
-        cosine = l2_normalize(l2_normalize(torch.tensor(given.inputs)) @ w + b) @ l2_normalize(c).T
+        cosine = l2_normalize(l2_normalize(torch.tensor(given.inputs[:, 0])) @ w + b) @ l2_normalize(c).T
         angle = torch.arccos(cosine.gather(1, label[:, None]))
         logits = 16.0 * cosine.scatter(1, label[:, None], torch.cos(angle + 0.3))
         loss = torch.nn.functional.cross_entropy(logits, label)

@@ -79,7 +79,7 @@ def main(config: Config) -> None:
 
 def _pull(config: Config) -> None:
     from lookalike.encoders.directory import write_model
-    from lookalike.published.fit import adapt
+    from lookalike.encoders.fit import adapt
     from lookalike.towers.ops import parameters
 
     path, card = _found(config.source, config.revision)

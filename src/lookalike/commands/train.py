@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from dataclasses import make_dataclass, replace
 from functools import cache
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from lookalike.core.config import did_you_mean, parse
+from lookalike.core.config import did_you_mean, option, parse
 from lookalike.core.errors import UsageError
 from lookalike.core.shapes import Ids, Vectors
 
@@ -17,8 +18,9 @@ if TYPE_CHECKING:
     from lookalike.encoders.encoder import Encoder
     from lookalike.training.config import TrainConfig
     from lookalike.training.loop import Evaluate
+    from lookalike.vectors.runtime import Embedder
 
-_USAGE = """usage: lookalike train RECIPE --data COLL [--model MODEL] --out RUN [options]
+_USAGE = """usage: lookalike train RECIPE --data COLL --model MODEL --out RUN [options]
 
 Make an encoder from a collection, following a recipe.
 
@@ -31,7 +33,6 @@ A run that was stopped goes on with the same command."""
 def configure(argv: list[str]) -> TrainConfig:
     """The recipe that `argv` names, with its flags applied; UsageError if one is unknown, or missing."""
     from lookalike.recipes import ABOUT, RECIPES
-    from lookalike.training.config import PixelsConfig
 
     name = argv[0] if argv else "--help"
     if name in ("-h", "--help"):
@@ -43,11 +44,34 @@ def configure(argv: list[str]) -> TrainConfig:
         raise UsageError(
             f"There is no recipe `{name}`.{did_you_mean(name, RECIPES)}", hint=f"recipes: {', '.join(RECIPES)}"
         )
-    recipe, prog = RECIPES[name], f"lookalike train {name}"
-    config = parse(type(recipe), argv[1:], prog=prog, description=f"Make {ABOUT[name]}.", default=recipe)
-    needed = ["data", "out"] if isinstance(config, PixelsConfig) else ["data", "model", "out"]
+    prog = f"lookalike train {name}"
+    config = _parsed(RECIPES[name], argv[1:], prog, f"Make {ABOUT[name]}.")
+    new = "new" in config.names
+    if new and config.model:
+        raise UsageError(
+            f"`{name}` makes a new tower, and `--model` gives one.",
+            hint=f"`lookalike train tune --model {config.model} ...` tunes a given one",
+        )
+    needed = ["data", "out"] if new else ["data", "model", "out"]
     if missing := [f"`--{field}`" for field in needed if not getattr(config, field)]:
         raise UsageError(f"Missing: {', '.join(missing)}.", hint=f"`{prog} --help` lists the options")
+    return config
+
+
+def _parsed(recipe: TrainConfig, argv: list[str], prog: str, description: str) -> TrainConfig:
+    """`recipe` with flags applied: those of a stage begin with its name, unless it is the only one that learns."""
+    alone = len({*recipe.names} - {"new"}) == 1
+    stages = zip(recipe.names, recipe.stages, strict=True)
+    flags = make_dataclass(
+        "Flags",
+        [
+            ("run", type(recipe), option(default=recipe, flat=True)),
+            *((name, type(stage), option(default=stage, flat=alone and name != "new")) for name, stage in stages),
+        ],
+        frozen=True,
+    )
+    found: Any = parse(flags, argv, prog=prog, description=description, default=flags())
+    config: TrainConfig = replace(found.run, stages=tuple(getattr(found, name) for name in recipe.names))
     return config
 
 
@@ -60,10 +84,13 @@ def main(config: TrainConfig) -> None:
 
 
 def evaluation(config: TrainConfig) -> Evaluate | None:
-    """How an encoder does on the classes of split "test", which training never sees; None if there are none."""
+    """How an encoder does on the classes of split "test", which training never sees; None if there are none.
+
+    Encoders on the tower as it was given share its cached features.
+    """
     from lookalike.data.collection import Collection
     from lookalike.evaluation.protocols import COLUMNS, evaluate
-    from lookalike.training.config import PixelsConfig
+    from lookalike.vectors.runtime import load
 
     collection = Collection.open(config.data)
     rows = collection.table(COLUMNS)
@@ -71,20 +98,27 @@ def evaluation(config: TrainConfig) -> Evaluate | None:
     if not len(rows):
         return None
     ids = rows["id"].to_numpy()
-    vectors_of = _from_images(collection, ids) if isinstance(config, PixelsConfig) else _from_features(config, ids)
-    return lambda encoder: evaluate(vectors_of(encoder), rows, split="test").metrics
+    given = load(config.model, precision="float32") if config.model else None
+    cached, from_images = _from_features(config, given, ids), _from_images(collection, ids)
+
+    def scores(encoder: Encoder) -> Mapping[str, float]:
+        known = given is not None and encoder.features_fingerprint == given.features_fingerprint
+        return evaluate((cached if known else from_images)(encoder), rows, split="test").metrics
+
+    return scores
 
 
-def _from_features(config: TrainConfig, ids: Ids) -> Callable[[Encoder], Vectors]:
+def _from_features(config: TrainConfig, given: Embedder | None, ids: Ids) -> Callable[[Encoder], Vectors]:
     """Embeddings of the rows `ids` from cached features, which encoders that differ in their projection share."""
     from lookalike.data.collection import Collection
-    from lookalike.training.tasks import cached_features
-    from lookalike.vectors.runtime import combine, load
+    from lookalike.training.rows import cached_features
+    from lookalike.vectors.runtime import combine
 
     @cache
     def features(mirror: bool) -> Vectors:
+        assert given is not None
         collection = Collection.open(config.data)  # as training left it, which may have added the column
-        return combine(*cached_features(load(config.model, precision="float32"), collection, ids, mirror))
+        return combine(*cached_features(given, collection, ids, mirror))
 
     return lambda encoder: np.asarray(encoder.project(features(encoder.config.mirror)))
 
@@ -94,18 +128,12 @@ def _from_images(collection: Collection, ids: Ids) -> Callable[[Encoder], Vector
     import jax
 
     from lookalike.encoders.encoder import Encoder
-    from lookalike.imaging.decode import decode
-    from lookalike.vectors.runtime import BATCH, prepared
+    from lookalike.training.rows import filled, stored_images
 
     embed = jax.jit(Encoder.__call__)
 
     def vectors_of(encoder: Encoder) -> Vectors:
-        places = range(0, len(ids), BATCH)
-        data = (collection.take(ids[i : i + BATCH], ["image"])["image"].to_pylist() for i in places)
-        parts = []
-        for images in prepared(data, lambda image: encoder.config.preprocess(decode(image))):
-            full = np.concatenate([images, np.zeros((BATCH - len(images), *images.shape[1:]), np.uint8)])
-            parts.append(np.asarray(embed(encoder, full))[: len(images)])
-        return np.concatenate(parts)
+        images = stored_images(encoder, collection, ids)
+        return np.concatenate([np.asarray(embed(encoder, filled(batch)))[: len(batch)] for batch in images])
 
     return vectors_of

@@ -21,14 +21,23 @@ T = TypeVar("T")
 
 
 def option(
-    *, positional: bool = False, short: str = "", metavar: str = "", was: str = "", added: bool = False, **default: Any
+    *,
+    positional: bool = False,
+    short: str = "",
+    metavar: str = "",
+    was: str = "",
+    added: bool = False,
+    fixed: bool = False,
+    flat: bool = False,
+    **default: Any,
 ) -> Any:
     """A dataclass field that says how it looks on the command line, and in files written by earlier versions.
 
     `was` is the name that those have for it; `added` says that they lack it: it is then written only where it is not
-    the default, so that what has a fingerprint keeps it.
+    the default, so that what has a fingerprint keeps it. `fixed` is no flag; the flags of a `flat` one lack its name.
     """
     metadata = {"positional": positional, "short": short, "metavar": metavar, "was": was, "added": added}
+    metadata |= {"fixed": fixed, "flat": flat}
     return dataclasses.field(metadata=metadata, **default)
 
 
@@ -65,7 +74,7 @@ def parse(kind: type[T], argv: Sequence[str], *, prog: str, description: str, de
                 args=list(argv),
                 prog=prog,
                 description=description,
-                config=(tyro.conf.AvoidSubcommands, tyro.conf.DisallowNone),
+                config=(tyro.conf.AvoidSubcommands, tyro.conf.DisallowNone, tyro.conf.SuppressFixed),
                 registry=_registry(),
                 default=tyro.MISSING_NONPROP if default is None else default,
             )
@@ -118,8 +127,14 @@ def _told(field: Any, metadata: Any) -> Any:
     if positional and get_origin(field.type) is tuple:
         metavar += "..."
         hint = hint if field.default == () else "(required)"
-    mark = tyro.conf.arg(metavar=metavar or None, aliases=(f"-{short}",) if short else None, help_behavior_hint=hint)
-    marked = Annotated[(field.type, mark, *((tyro.conf.Positional,) if positional else ()))]
+    mark = tyro.conf.arg(
+        name="" if metadata.get("flat") else None,
+        metavar=metavar or None,
+        aliases=(f"-{short}",) if short else None,
+        help_behavior_hint=hint,
+    )
+    marks = [tyro.conf.Positional] * bool(positional) + [tyro.conf.Fixed] * bool(metadata.get("fixed"))
+    marked = Annotated[(field.type, mark, *marks)]
     return dataclasses.replace(field, type=marked, helptext=_flowing(field.helptext))
 
 
@@ -128,8 +143,10 @@ def _flags(kind: Any, default: Any, before: str = "") -> Iterator[str]:
     for field in dataclasses.fields(kind):
         made = field.default if field.default_factory is dataclasses.MISSING else field.default_factory()
         value, name = getattr(default, field.name, made), field.name.replace("_", "-")
+        if field.metadata.get("fixed"):
+            continue
         if dataclasses.is_dataclass(value):
-            yield from _flags(type(value), value, f"{before}{name}.")
+            yield from _flags(type(value), value, before if field.metadata.get("flat") else f"{before}{name}.")
         elif not field.metadata.get("positional"):
             yield f"--{before}{name}"
         if isinstance(value, bool):

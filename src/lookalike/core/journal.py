@@ -44,28 +44,19 @@ def read_metrics(directory: str | Path) -> list[dict[str, Any]]:
         raise RunError(f"`{path}` is damaged: {error}.") from error
 
 
-class Journal(AbstractContextManager["Journal"]):
-    """Appends metrics to `metrics.jsonl` in `directory` and says them on stderr.
+def record(directory: str | Path, step: int, values: Mapping[str, float | int | str]) -> None:
+    """Append one line to `metrics.jsonl` in `directory`; the values are as of `step`."""
+    with (Path(directory) / "metrics.jsonl").open("a", encoding="utf-8") as file:
+        file.write(json_text({"step": step, **values}, None) + "\n")
+        file.flush()
+        os.fsync(file.fileno())
 
-    With `start` set, lines of later steps are dropped first: a run that was killed after its last checkpoint
-    writes those steps again.
-    """
 
-    def __init__(self, directory: str | Path, start: int = 0) -> None:
-        self.path = Path(directory) / "metrics.jsonl"
-        self.path.parent.mkdir(parents=True, exist_ok=True)
-        kept = [line for line in read_metrics(directory) if line["step"] <= start] if start else []
-        write_bytes(self.path, "".join(json_text(line, None) + "\n" for line in kept).encode())  # whole, or as it was
-        self._file = self.path.open("a", encoding="utf-8")
-
-    def metrics(self, step: int, values: Mapping[str, float | int | str]) -> None:
-        """Record `values` as of `step`."""
-        self._file.write(json_text({"step": step, **values}, None) + "\n")
-        self._file.flush()
-        os.fsync(self._file.fileno())
-
-    def __exit__(self, *_: object) -> None:
-        self._file.close()
+def rewind(directory: str | Path, step: int) -> None:
+    """Drop the lines of later steps: a run that was killed behind its last checkpoint writes those again."""
+    path = Path(directory) / "metrics.jsonl"
+    kept = [line for line in read_metrics(directory) if line["step"] <= step]
+    write_bytes(path, "".join(json_text(line, None) + "\n" for line in kept).encode())  # whole, or as it was
 
 
 class Progress(AbstractContextManager["Progress"]):

@@ -6,19 +6,19 @@ What a batch holds depends on (seed, step) alone: not on threads, processes, hos
 import signal
 import threading
 from collections import deque
-from collections.abc import Generator, Sequence
+from collections.abc import Callable, Generator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from itertools import count, islice
 from multiprocessing import resource_tracker
 from typing import NamedTuple
 
 import numpy as np
-from jaxtyping import Int, Int32, Int64, Shaped, UInt8
+from jaxtyping import Int64, UInt8
 
 from lookalike.core.machine import cores
 from lookalike.data.collection import Collection
 from lookalike.data.pixels import Images, Worker, render, veiled
-from lookalike.data.sampling import Mixture, generator, part, sampler
+from lookalike.data.sampling import generator, part
 from lookalike.imaging.augment import View
 
 _AHEAD = 3  # batches ready or under way for each thread
@@ -29,20 +29,17 @@ class Batch(NamedTuple):
     """Images of one step, or a host's part of them."""
 
     images: tuple[UInt8[np.ndarray, "B S S 3"], ...]  # of each view, which has a size of its own
-    labels: Int32[np.ndarray, "B"]
     rows: Int64[np.ndarray, "B"]  # their positions in the caller's arrays
 
 
 def batches(
     collection: Collection,
     ids: Int64[np.ndarray, "N"],
-    labels: Int[np.ndarray, "N"],
-    domains: Shaped[np.ndarray, "N"],
+    draw: Callable[[int], Int64[np.ndarray, "B"]],
     *,
     batch: int,
     seed: int,
     start: int,
-    mixture: Mixture,
     views: Sequence[View],
     host: int = 0,
     hosts: int = 1,
@@ -50,13 +47,12 @@ def batches(
 ) -> Generator[Batch, None, None]:
     """Batches of step `start`, `start` + 1 and so on, without end; closing the iterator stops threads and processes.
 
-    Of the rows `ids`, whose classes `labels` are 0 to C - 1, as `sampler` draws them; of `hosts` hosts each gets the
+    Of the rows `ids`, those at the positions that `draw` gives for a step; of `hosts` hosts each gets the
     images of its `part`. An image is decoded once for all `views`, each of which draws numbers of its own. There is a
     thread a core, and if `processes` (None: where there are many cores) one behind each, for a script that spawned
     processes may import (`if __name__ == "__main__"`). ImageError and CollectionError come at their step.
     """
-    draw, mine = sampler(mixture, labels, domains, batch, seed), part(batch, host, hosts)
-    started, own = list[Worker](), threading.local()
+    mine, started, own = part(batch, host, hosts), list[Worker](), threading.local()
 
     def begin() -> None:
         """In a thread: its process, which never hears Ctrl-C; the main thread does."""
@@ -75,7 +71,7 @@ def batches(
         files = collection.take(ids[taken], ["image"]).column("image").to_pylist()
         images = Images(files[: len(rows)], files[len(rows) :], seed, step, mine.start)
         pixels = own.worker.render(images) if spawned else render(images, views)
-        return Batch(pixels, labels[rows].astype(np.int32), rows)
+        return Batch(pixels, rows)
 
     spawned = cores() > _THREADS if processes is None else processes
     pool = ThreadPoolExecutor(cores(), initializer=begin if spawned else None)

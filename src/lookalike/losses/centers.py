@@ -60,16 +60,16 @@ def own_cosines(
 
 
 def centers_at_means(
-    embedding: Float32[np.ndarray, "N D"], label: Int32[np.ndarray, "N"], count: int, seed: int
+    embedding: Float32[np.ndarray, "N D"], label: Int32[np.ndarray, "N"], classes: int, count: int, seed: int
 ) -> Float32[Array, "C K D"]:
     """K = `count` centers a class, which start around its mean embedding, the first of them at it; around a random
-    direction where its images take each other away. Embeddings have unit length, and every class has an image.
+    direction where its images take each other away, or where it has none. Embeddings have unit length.
     """
-    classes, dimension = int(label.max()) + 1, embedding.shape[1]
+    dimension = embedding.shape[1]
     total = np.zeros((classes, dimension), np.float64)
     np.add.at(total, label, embedding)
     lengths = np.linalg.norm(total, axis=1, keepdims=True)
-    opposed = lengths < _OPPOSED * np.bincount(label, minlength=classes)[:, None]
+    opposed = lengths <= _OPPOSED * np.bincount(label, minlength=classes)[:, None]
     drawn = np.random.default_rng((seed, classes)).standard_normal((classes, dimension)) / dimension**0.5
     mean = np.where(opposed, drawn, total / np.where(opposed, 1.0, lengths))
     noise = np.random.default_rng(seed).standard_normal((classes, count, dimension)) * (_SPREAD / dimension**0.5)

@@ -229,10 +229,13 @@ class Geometry:
     ) -> tuple[Term, dict[str, Term]]:
         """The sum of the terms that count, each times its weight; and each of them, unweighed, by its name.
 
+        Embeddings are held to the untouched features where these are given, else to the features as they are.
+
         UsageError if one counts and what it looks at is not given.
         """
+        held = features if untouched is None else untouched
         inputs: dict[str, dict[str, Any]] = {
-            **{name: {"features": features, "embedding": embedding} for name in _OF_FEATURES},
+            **{name: {"features": held, "embedding": embedding} for name in _OF_FEATURES},
             "anchor": {"features": features, "untouched": untouched},
             "weights": {"weights": weights, "untouched_weights": untouched_weights},
             "vectors": {"teacher": teacher, "embedding": embedding},

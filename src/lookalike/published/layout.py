@@ -14,8 +14,8 @@ import numpy as np
 from lookalike.core.errors import EncoderError
 from lookalike.core.files import write_json
 from lookalike.encoders.config import EncoderConfig, ProjectionConfig, Tensors, below, check_tensors, tensor_shapes
+from lookalike.encoders.fit import adapt, resized
 from lookalike.imaging.preprocess import Preprocess
-from lookalike.published.fit import adapt, resized
 from lookalike.published.processors import from_transformers
 from lookalike.published.stored import INDEX, Published, described_by, understood
 from lookalike.published.table import Field, Form, Key, Names, gather, keys_of, read_fields, scatter, write_fields

@@ -1,9 +1,11 @@
 """A run's directory: opened once, locked while it is written, its checkpoints whole or absent.
 
-RUN/config.json     the resolved config, which a later command must repeat
-RUN/metrics.jsonl   the journal
-RUN/checkpoints/    the last two states (Orbax)
-RUN/model/          the finished encoder
+RUN/config.json         the resolved config, which a later command must repeat
+RUN/metrics.jsonl       the journal
+RUN/checkpoints/NAME/   the last two states of the stage that is running (Orbax)
+RUN/stages/             what the last finished stage left, until the run is: an encoder, centers
+RUN/copies/             features or maps of augmented copies, until the run is finished
+RUN/model/              the finished encoder
 """
 
 import errno
@@ -15,11 +17,15 @@ from pathlib import Path
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
+from jaxtyping import Array
+from safetensors.numpy import load_file, save_file
 
 from lookalike.core.config import from_json, to_json
 from lookalike.core.errors import RunError
 from lookalike.core.files import locked, new_directory, read_json, refuse_unless, write_json
+from lookalike.encoders.encoder import Encoder
 from lookalike.training.config import TrainConfig
 from lookalike.training.step import State
 
@@ -41,7 +47,8 @@ def opened_run(config: TrainConfig) -> Iterator[Path]:
             (directory / "metrics.jsonl").touch()
     with locked(out, "train"):
         finished = (out / "model").exists()
-        saved = any(path.name.isdigit() for path in (out / "checkpoints").glob("*"))  # scraps of a killed write are not
+        places = [*(out / "checkpoints").glob("*/*"), *(out / "stages").glob("*")]
+        saved = any(path.name.isdigit() for path in places)  # scraps of a killed write are not
         if finished or saved or (out / "metrics.jsonl").stat().st_size > 0:
             _same(config, out, resumed=saved and not finished)
         else:  # what was refused before its first step may be asked again in other words
@@ -56,15 +63,31 @@ def _same(config: TrainConfig, out: Path, resumed: bool) -> None:
     to the same place, or if the run is `resumed` from a checkpoint, whose facts tell that what lies there is the same.
     """
     saved = read_json(out / "config.json")
-    if saved.get("type") == type(config).__name__:
-        saved = to_json(from_json(type(config), saved))
-    for name, was, asked in _changes(saved, to_json(config)):
+    if saved.get("type") != type(config).__name__:
+        raise RunError(
+            f"Run `{out}` was started by a version whose recipes had no stages.",
+            hint="`--out ANOTHER` starts a new run",
+        )
+    begun: TrainConfig = from_json(type(config), saved)
+    if begun.names != config.names:
+        names = (", ".join(each.names) or "none" for each in (begun, config))
+        raise RunError(
+            "Run `{}` was started with stages {}, and this command says {}.".format(out, *names),
+            hint="`--out ANOTHER` starts a new run",
+        )
+    for name, was, asked in _changes(_named(begun), _named(config)):
         moved = name in ("data", "model") and was and asked and (resumed or realpath(was) == realpath(asked))
         if name != "out" and not moved:
             raise RunError(
                 f"Run `{out}` was started with {name} {was!r}, and this command says {asked!r}.",
                 hint="`--out ANOTHER` starts a new run; the first command given again goes on with this one",
             )
+
+
+def _named(config: TrainConfig) -> dict[str, Any]:
+    """As JSON, each stage below its name."""
+    found = to_json(config)
+    return found | dict(zip(config.names, found.pop("stages"), strict=True))
 
 
 def _changes(was: Any, asked: Any, name: str = "") -> Iterator[tuple[str, Any, Any]]:
@@ -77,14 +100,14 @@ def _changes(was: Any, asked: Any, name: str = "") -> Iterator[tuple[str, Any, A
 
 
 class Checkpoints:
-    """Saves and restores states below `directory`; the last two are kept."""
+    """Saves and restores states of a stage of the run in `directory`; the last two are kept."""
 
-    def __init__(self, directory: Path, facts: Facts) -> None:
+    def __init__(self, directory: Path, stage: str, facts: Facts) -> None:
         import orbax.checkpoint as ocp  # takes a second; a closed form does not need it
 
         self._args, self._run, self._facts = ocp.args, directory, facts
         options = ocp.CheckpointManagerOptions(max_to_keep=KEPT, enable_async_checkpointing=False)
-        self._manager = ocp.CheckpointManager((directory / "checkpoints").absolute(), options=options)
+        self._manager = ocp.CheckpointManager((directory / "checkpoints" / stage).absolute(), options=options)
         self.close = self._manager.close
 
     def save(self, state: State) -> None:
@@ -119,6 +142,28 @@ class Checkpoints:
 
     def _restore(self, step: int, **item: Any) -> Any:
         return self._manager.restore(step, args=self._args.Composite(**item))[next(iter(item))]
+
+
+def save_stage(run: Path, number: int, step: int, encoder: Encoder, centers: Array | None, path: str) -> None:
+    """Keep what stage `number` left, in place of what the one before it left; `path` as in `Made`."""
+    with new_directory(run / "stages" / str(number), "stage") as directory:
+        encoder.save(directory / "model")
+        if centers is not None:
+            save_file({"centers.weight": np.asarray(centers)}, directory / "centers.safetensors")
+        write_json(directory / "stage.json", {"step": step, "path": path})
+    shutil.rmtree(run / "stages" / str(number - 1), ignore_errors=True)
+    shutil.rmtree(run / "checkpoints", ignore_errors=True)
+
+
+def last_stage(run: Path) -> tuple[int, int, Encoder, Array | None, str] | None:
+    """Number of the last finished stage, and what was kept of it; None if none is finished."""
+    numbers = [int(found.name) for found in (run / "stages").glob("*") if found.name.isdigit()]
+    if not numbers:
+        return None
+    directory = run / "stages" / str(max(numbers))
+    kept, file = read_json(directory / "stage.json"), directory / "centers.safetensors"
+    centers = jnp.asarray(load_file(file)["centers.weight"]) if file.exists() else None
+    return max(numbers), kept["step"], Encoder.load(directory / "model"), centers, kept["path"]
 
 
 def _finite(state: State) -> bool:

@@ -3,19 +3,21 @@
 What is trained are plain named tensors, so that a checkpoint is readable without our code.
 """
 
-from collections.abc import Callable, Set
+from collections.abc import Callable
+from dataclasses import fields
 from functools import partial
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import optax
-from jaxtyping import Array, Float32, Int32, Key, UInt8
+from jaxtyping import Array, Float32, Int32, Int64, Key, UInt8
 
-from lookalike.losses import class_loss, l2_normalize
-from lookalike.training.config import AdamW, HeadConfig, PixelsConfig
+from lookalike.losses import Memory, Pairs, class_loss, embeddings, l2_normalize, pair_loss
+from lookalike.losses.projection import Memory as Statistics
+from lookalike.training.config import StepStage
+from lookalike.training.learner import Fixed, Tensors
 
-Tensors = dict[str, Float32[Array, "..."]]
 Metrics = dict[str, Float32[Array, ""]]
 
 
@@ -27,106 +29,172 @@ class Learner(NamedTuple):
     centers: Tensors  # `weight` [C K D]
 
 
+class Running(NamedTuple):
+    """Values that follow the steps without a gradient."""
+
+    margin: Memory
+    projection: Statistics
+
+
 class State(NamedTuple):
     """A run at one moment. Random numbers follow from the config's seed and the step, so no key is kept."""
 
     step: Int32[Array, ""]  # how many are done
     learner: Learner
     optimizer: optax.OptState
+    running: Running
+    average: Learner | None  # the running mean of the learner, where the stage asks for one
 
 
 class Batch(NamedTuple):
-    """B images as the tower takes them; or their cached features, and those of their mirror images if these count."""
+    """B rows of a collection as a stage looks at them: arrays of NumPy, until they are placed.
 
-    inputs: UInt8[Any, "B S S 3"] | Float32[Any, "B F"]  # arrays of NumPy, until they are placed
-    mirrored: Float32[Any, "B F"] | None
-    label: Int32[Any, "B"]
-
-
-Objective = Callable[[Learner, Batch, Key[Array, ""]], tuple[Float32[Array, ""], Metrics]]
-TowerFeatures = Callable[[Tensors, UInt8[Array, "B S S 3"]], Float32[Array, "B F"]]
-
-
-def first_state(learner: Learner, optimizer: optax.GradientTransformation) -> State:
-    """The state before the first step: a copy, as a step takes over its state's memory."""
-    return State(jnp.zeros((), jnp.int32), jax.tree.map(jnp.copy, learner), optimizer.init(learner))
-
-
-def make_objective(config: HeadConfig | PixelsConfig, tower_features: TowerFeatures | None = None) -> Objective:
-    """The loss of cached features; or of images, from which `tower_features` makes them with the tensors it is given.
-
-    Features, each a random mix of the image's and its mirror image's if both are there, to unit length, dropout,
-    projection, unit length, cosines to the centers, margin; and geometry.
+    `inputs` are images as the tower takes them, V views of each where a stage looks at several; or maps; or V cached
+    features of each.
     """
 
-    def objective(learner: Learner, batch: Batch, key: Key[Array, ""]) -> tuple[Float32[Array, ""], Metrics]:
-        features = batch.inputs
-        if tower_features is not None:
-            features = tower_features(learner.tower, features)
-        else:
-            mix_key, key = jax.random.split(key)
-            if batch.mirrored is not None:
-                share = jax.random.uniform(mix_key, (features.shape[0], 1))
-                features = share * features + (1.0 - share) * batch.mirrored
-        kept = features = l2_normalize(features)
-        if config.dropout:
-            stay = jax.random.bernoulli(key, 1.0 - config.dropout, features.shape)
-            kept = jnp.where(stay, features / (1.0 - config.dropout), 0.0)
-        projected = kept @ learner.projection["weight"] + learner.projection["bias"][None, :]
-        embedding, lengths = l2_normalize(projected), jnp.linalg.norm(projected, axis=1)
-        loss_B, cosine_B, _ = class_loss(config.loss, embedding, lengths, learner.centers["weight"], batch.label)
-        loss, metrics = loss_B.mean(), {"cosine": cosine_B.mean()}
-        if config.distill.weight:
-            metrics["distill"] = config.distill(features, embedding)
-            loss = loss + config.distill.weight * metrics["distill"]
-        return loss, metrics
+    inputs: UInt8[Any, "B S S 3"] | UInt8[Any, "B V S S 3"] | Float32[Any, "B V F"] | Any
+    label: Int32[Any, "B"]
+    counts: Float32[Any, "B"]  # 0 where a row only fills the batch up, else 1
+    untouched: Float32[Any, "B F"] | None = None  # features of the tower before training
+    teacher: Float32[Any, "B X"] | None = None  # stored vectors of another encoder
+
+
+Objective = Callable[
+    [Learner, Fixed, Batch, Running, Key[Array, ""], Float32[Array, ""]],
+    tuple[Float32[Array, ""], tuple[Metrics, Running]],
+]
+Features = Callable[[Tensors, Fixed, Any], Float32[Array, "B F"]]
+
+
+def first_state(learner: Learner, optimizer: optax.GradientTransformation, running: Running, averaged: bool) -> State:
+    """The state before the first step: a copy, as a step takes over its state's memory."""
+    learner, average = jax.tree.map(jnp.copy, learner), jax.tree.map(jnp.copy, learner) if averaged else None
+    return State(jnp.zeros((), jnp.int32), learner, optimizer.init(learner), running, average)
+
+
+def mixed(inputs: Float32[Array, "B V F"], key: Key[Array, ""]) -> Float32[Array, "B F"]:
+    """A random mix of two of each row's features, drawn anew; of one there is nothing to mix."""
+    count = inputs.shape[1]
+    if count == 1:
+        return inputs[:, 0]
+    which, share = jax.random.split(key)
+    first = jax.random.randint(which, (len(inputs),), 0, count)
+    second = (first + jax.random.randint(jax.random.fold_in(which, 1), (len(inputs),), 1, count)) % count
+    pick = partial(jnp.take_along_axis, inputs, axis=1)
+    one, other = (pick(at[:, None, None])[:, 0] for at in (first, second))
+    part = jax.random.uniform(share, (len(inputs), 1))
+    return part * one + (1.0 - part) * other
+
+
+def make_objective(config: StepStage, features: Features, class_sizes: Int64[Any, "C"], first: Tensors) -> Objective:
+    """The loss of a batch: features to unit length, projection, unit length, the class loss, and geometry.
+
+    `features` makes them of a batch's inputs; `first` are the tower's learned tensors as they were, to hold them to.
+    """
+    sizes, two = jnp.asarray(class_sizes, jnp.int32), bool(config.geometry.views.weight)
+
+    def objective(learner, fixed, batch, running, key, epoch):  # type: ignore[no-untyped-def]
+        mix_key, key = jax.random.split(key)
+        inputs = mixed(batch.inputs, mix_key) if batch.inputs.ndim == 3 and not learner.tower else batch.inputs
+        views = [inputs[:, 0], inputs[:, 1]] if two else [inputs]
+        found = [l2_normalize(features(learner.tower, fixed, view)) for view in views]
+        projection, centers = learner.projection, learner.centers["weight"]
+        made, statistics = embeddings(
+            config.projecting, projection["weight"], projection["bias"], found[0], key, running.projection
+        )
+        total, cosine, margin = jnp.zeros((), jnp.float32), jnp.zeros((), jnp.float32), running.margin
+        for vectors, dimension in made:
+            prefix = centers[..., :dimension]
+            loss, own, margin = _class_loss(config, vectors, prefix, batch, running.margin, epoch, sizes)
+            total, cosine = total + loss / len(made), cosine + own / len(made)
+        term, terms = _geometry(config, learner, batch, found, first)
+        return total + term, ({"cosine": cosine, **terms}, Running(margin, statistics))
 
     return objective
 
 
-def make_optimizer(config: AdamW, steps: int, decays: Set[str]) -> optax.GradientTransformation:
-    """Adam with decoupled decay for a `Learner`, each part at its own learning rate, one schedule over `steps`.
-
-    `decays` names the tensors that weight decay is for, as encoders name them: centers have none.
-    """
-    rates = config.tower_learning_rate, config.learning_rate, config.centers_learning_rate
-
-    def decaying(path: tuple[Any, ...], _leaf: object) -> bool:
-        part, name = path[0].name, path[-1].key
-        return (name if part == "tower" else f"{part}.{name}") in decays
-
-    mask = partial(jax.tree_util.tree_map_with_path, decaying)
-    parts = {
-        part: optax.adamw(schedule(peak, config.warmup, steps), weight_decay=config.weight_decay, mask=mask)
-        for part, peak in zip(Learner._fields, rates, strict=True)
-    }
-    part_of = partial(jax.tree_util.tree_map_with_path, lambda path, _leaf: path[0].name)
-    clip = [optax.clip_by_global_norm(config.clip)] if config.clip else []
-    return optax.chain(*clip, optax.partition(parts, part_of))
+def _geometry(config, learner, batch, found, first):  # type: ignore[no-untyped-def]
+    """The terms of a batch, from the features of its views; embeddings without dropout."""
+    if not any(getattr(config.geometry, each.name).weight for each in fields(config.geometry)):
+        return jnp.zeros((), jnp.float32), {}
+    weight, bias = learner.projection["weight"], learner.projection["bias"]
+    embedding = [l2_normalize(view @ weight + bias[None]) for view in found]
+    known = batch.untouched is not None
+    return config.geometry(
+        found[0],
+        embedding[0],
+        untouched=l2_normalize(batch.untouched) if known else None,
+        teacher=batch.teacher,
+        second_view=embedding[1] if len(found) > 1 else None,
+        weights=learner.tower,
+        untouched_weights=first,
+    )
 
 
-def schedule(peak: float, warmup: float, steps: int) -> optax.Schedule:
-    """The learning rate at each step: up to `peak` in a straight line, then down to zero along half a cosine."""
-    rising = round(warmup * steps)
-    return optax.warmup_cosine_decay_schedule(peak / (rising + 1), peak, rising, max(steps, rising + 1))
+def _class_loss(config, vectors, centers, batch, memory, epoch, sizes):  # type: ignore[no-untyped-def]
+    """The mean loss of the rows that count, their mean cosine to their own center, the next memory."""
+    length = jnp.sqrt(jnp.maximum(jnp.square(vectors).sum(axis=1), 1e-12))
+    unit, counts = l2_normalize(vectors), batch.counts / jnp.maximum(batch.counts.sum(), 1.0)
+    if isinstance(config.loss, Pairs):
+        return (counts * pair_loss(config.loss, unit, batch.label)).sum(), jnp.zeros((), jnp.float32), memory
+    widths = None
+    if hasattr(config.loss, "margin"):
+        margins = config.margin.margins(config.loss.margin, epoch, sizes)
+        widths = margins[batch.label] if margins.ndim else jnp.full(batch.label.shape, margins)
+    loss, cosine, memory = class_loss(
+        config.loss, unit, length, centers, batch.label, margin_B=widths, memory=memory, chunk=config.chunk
+    )
+    return (counts * loss).sum(), (counts * cosine).sum(), memory
 
 
 def make_step(
-    objective: Objective, optimizer: optax.GradientTransformation, seed: int
-) -> Callable[[State, Batch], tuple[State, Metrics]]:
+    objective: Objective, optimizer: optax.GradientTransformation, config: StepStage, seed: int, epoch_steps: float
+) -> Callable[[State, Fixed, Batch], tuple[State, Metrics]]:
     """The compiled step: state and batch to the next state and the metrics of the batch.
 
     The state's memory is taken over, so that it is held once; random numbers are a function of `seed` and the step.
+    `epoch_steps` is how many steps an epoch has.
     """
+    parts, radius = getattr(config, "accumulate", 1), config.optimizer.sam
+
+    def gradient(learner, fixed, batch, running, key, epoch):  # type: ignore[no-untyped-def]
+        """Loss, metrics, running values and gradient of a batch, in parts one after the other."""
+        value = jax.value_and_grad(objective, has_aux=True)
+        if parts == 1:
+            (loss, (metrics, running)), found = value(learner, fixed, batch, running, key, epoch)
+            return {"loss": loss, **metrics}, running, found
+
+        def part(carried, given):  # type: ignore[no-untyped-def]
+            total, running = carried
+            piece, number = given
+            one = jax.random.fold_in(key, number)
+            (loss, (metrics, running)), found = value(learner, fixed, piece, running, one, epoch)
+            return (jax.tree.map(jnp.add, total, found), running), {"loss": loss, **metrics}
+
+        pieces = jax.tree.map(lambda x: x.reshape(parts, -1, *x.shape[1:]), batch)
+        zeros = jax.tree.map(jnp.zeros_like, learner)
+        (found, running), metrics = jax.lax.scan(part, (zeros, running), (pieces, jnp.arange(parts)))
+        return jax.tree.map(jnp.mean, metrics), running, jax.tree.map(lambda x: x / parts, found)
 
     @partial(jax.jit, donate_argnums=0)
-    def step(state: State, batch: Batch) -> tuple[State, Metrics]:
+    def step(state: State, fixed: Fixed, batch: Batch) -> tuple[State, Metrics]:
         key = jax.random.fold_in(jax.random.key(seed), state.step)
-        (loss, metrics), gradient = jax.value_and_grad(objective, has_aux=True)(state.learner, batch, key)
+        epoch = state.step.astype(jnp.float32) / epoch_steps
+        metrics, running, found = gradient(state.learner, fixed, batch, state.running, key, epoch)
+        if radius:  # the gradient at the worst place nearby (Foret et al., 2021, equation 2)
+            far = radius / jnp.maximum(optax.tree.norm(found), 1e-12)
+            worst = jax.tree.map(lambda x, g: x + far * g, state.learner, found)
+            _, _, found = gradient(worst, fixed, batch, state.running, key, epoch)
         with jax.numpy_dtype_promotion("standard"):  # Optax mixes floats with its integer count; all stays float32
-            updates, optimizer_state = optimizer.update(gradient, state.optimizer, state.learner)
+            updates, optimizer_state = optimizer.update(found, state.optimizer, state.learner)
         learner = optax.apply_updates(state.learner, updates)
-        metrics = {"loss": loss, **metrics, "gradient": optax.tree.norm(gradient)}
-        return State(state.step + 1, learner, optimizer_state), metrics
+        metrics = {**metrics, "gradient": optax.tree.norm(found)}
+        average = state.average
+        if average is not None:
+            # From few steps the mean forgets its start sooner, as if it had seen ten times as many.
+            decay = jnp.minimum(config.ema, (1.0 + state.step) / (10.0 + state.step))
+            average = jax.tree.map(lambda a, x: decay * a + (1.0 - decay) * x, average, learner)
+        return State(state.step + 1, learner, optimizer_state, running, average), metrics
 
     return step

@@ -1,222 +1,266 @@
-"""What is trained on what: from a config and a collection to first values, objective and batches."""
+"""What a stage trains on what: from its config and an encoder to first values, objective and batches."""
 
 import math
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Mapping
 from contextlib import closing
 from dataclasses import dataclass, replace
 from functools import partial
-from itertools import count
+from pathlib import Path
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Float32, Int32
+from jaxtyping import Array, Float32
 
 from lookalike.core.errors import CollectionError, RunError
-from lookalike.core.files import fingerprint
-from lookalike.core.shapes import Ids, l2_normalize
-from lookalike.data.batches import batches
+from lookalike.core.shapes import l2_normalize
 from lookalike.data.collection import Collection
-from lookalike.data.sampling import Mixture, sampler
-from lookalike.encoders.config import EncoderConfig, ProjectionConfig, below, declared
+from lookalike.encoders.config import EncoderConfig, ProjectionConfig
 from lookalike.encoders.encoder import Encoder
-from lookalike.imaging.augment import Crop, View
+from lookalike.encoders.fit import adapt
 from lookalike.imaging.preprocess import Preprocess
-from lookalike.losses import centers_at_means
+from lookalike.losses import Margin, centers_at_means, folded, memory_of, unfolded
 from lookalike.training.checkpoint import Facts
-from lookalike.training.config import HeadConfig, Lda, Pca, PcaConfig, PixelsConfig, Random, Start
+from lookalike.training.config import (
+    FitStage,
+    Given,
+    HeadStage,
+    Lda,
+    NewStage,
+    Pca,
+    Start,
+    StepStage,
+    TrainConfig,
+    TuneStage,
+)
+from lookalike.training.learner import Factor, Fixed, Tensors, decays
 from lookalike.training.pca import Projection, lda, pca, within_classes
-from lookalike.training.step import Batch, Learner, Objective, Tensors, make_objective
-from lookalike.vectors.column import ensure_features
-from lookalike.vectors.runtime import Embedder, combine
+from lookalike.training.rows import Features, Labels, Rows, features_of, mean_of, training_rows
+from lookalike.training.sources import Source, first_statistics, head_source, tune_source
+from lookalike.training.step import Batch, Learner, Objective, Running, make_objective
 
-Features = Float32[np.ndarray, "N F"]
-Labels = Int32[np.ndarray, "N"]
+
+@dataclass(frozen=True)
+class Made:
+    """What a stage begins with, and leaves."""
+
+    encoder: Encoder
+    centers: Float32[Array, "C K D"] | None = None  # of all classes of the run; None: there are none yet
+    path: str = ""  # the model directory that the tower is from, if it is still as it was there
+    new: bool = False  # whether nothing was learned yet
 
 
 @dataclass(frozen=True)
 class Task:
-    """All that the loop needs to know of what it trains."""
+    """All that the loop needs to know of a stage that learns step by step."""
 
-    untouched: Encoder  # before anything was done to it: what training is measured against
     learner: Learner  # first values
+    fixed: Fixed
+    running: Running
     objective: Objective
     batches: Callable[[int], Generator[Batch, None, None]]  # endless, from behind a number of steps
     steps: int
+    epoch_steps: float
     facts: Facts
     decays: frozenset[str]  # names of the tensors that weight decay is for
-    encoder: Callable[[Learner], Encoder]  # the one that a learner is
+    factors: Mapping[str, Factor]  # of the tower's learning rates
+    made: Callable[[Learner, Running], Made]  # what a learner is
 
 
-def training_rows(collection: Collection, where: str, *, labelled: bool) -> tuple[Ids, Labels, list[str]]:
-    """The rows of split "train", or all where no row has a split; with a label, if `labelled`.
-
-    Their ids, the class of each (0 to C - 1, one for each pair of domain and label; -1: no label), the classes' names.
-    CollectionError if there are none, or fewer than two classes.
-    """
-    table = collection.table(["id", "label", "domain", "split"], where or None)
-    label, domain, split = (table[name].to_pylist() for name in ("label", "domain", "split"))
-    names = ["" if a is None else f"{b or ''}\t{a}" for a, b in zip(label, domain, strict=True)]
-    wanted = {"train"} if any(collection.table(["split"])["split"].to_pylist()) else set(split)
-    keep = [i for i, name in enumerate(names) if split[i] in wanted and (name or not labelled)]
-    used = sorted({names[i] for i in keep} - {""})
-    if not keep or (labelled and len(used) < 2):
-        raise CollectionError(
-            f"`{collection.path}` has {len(keep)} rows of {len(used)} classes to learn from; "
-            "two classes are the least.",
-            hint=f"`lookalike info {collection.path}` counts rows by split; labels come with `lookalike prepare`",
-        )
-    code = {name: place for place, name in enumerate(used)}
-    return table["id"].to_numpy()[keep], np.array([code.get(names[i], -1) for i in keep], np.int32), used
+def begun(config: TrainConfig) -> Made:
+    """What the first stage begins with: the encoder that is given, or a new one."""
+    if isinstance(first := config.stages[0], NewStage):
+        size, features = first.size, first.tower.features
+        preprocess = Preprocess(size, "squash", size, "bilinear", (0.5, 0.5, 0.5), (0.25, 0.25, 0.25))
+        projection = ProjectionConfig("linear", features, config.dimension, l2_normalize_input=True)
+        made = EncoderConfig(first.tower, "mean", preprocess, projection)
+        return Made(Encoder.init(made, jax.random.key(config.seed)), new=True)
+    return Made(Encoder.load(config.model), path=config.model)
 
 
-def cached_features(
-    embedder: Embedder, collection: Collection, ids: Ids, mirror: bool
-) -> tuple[Features, Features | None]:
-    """Features of the rows `ids`, and of their mirror images if asked for; computed and stored where missing.
-
-    In float32 on every machine, as `embedder` must be: a run must not depend on which one embedded first.
-    """
-
-    def column(name: str) -> Features:
-        every, vectors = collection.vectors(name)
-        return vectors[np.searchsorted(every, ids)]
-
-    features, *mirrored = map(column, ensure_features(embedder, collection, mirror))
-    return features, mirrored[0] if mirror else None
+def rows_of(config: TrainConfig) -> Rows:
+    """The rows that the run may learn from; without labels if every stage can do without."""
+    fits = [stage.fit for stage in config.stages if isinstance(stage, FitStage)]
+    without = len(fits) == len(config.stages) and all(isinstance(f, Pca) and not f.within for f in fits)
+    return training_rows(Collection.open(config.data), config.where, labelled=not without)
 
 
-def closed_form(config: PcaConfig) -> tuple[Encoder, Encoder]:
-    """The untouched encoder, and the one with the projection that `config` asks for."""
-    collection, untouched = Collection.open(config.data), Encoder.load(config.model)
-    labelled = isinstance(config.fit, Lda) or config.fit.within > 0
-    ids, label, _ = training_rows(collection, config.where, labelled=labelled)
-    features = cached_features(Embedder.of(untouched, path=config.model), collection, ids, config.mirror)
-    projection = _start(config.fit, combine(*features), label, config.dimension, seed=0)  # draws nothing
-    return untouched, _projected(untouched, projection, config.mirror)
+def closed_form(config: TrainConfig, stage: FitStage, rows: Rows, before: Made) -> Made:
+    """The encoder with the projection that the stage asks for; the centers of another projection say nothing."""
+    rows = rows.where(stage.only)
+    features = mean_of(features_of(before.encoder, before.path, rows, config.mirror))
+    projection = fitted(stage.fit, features, rows.label, config.dimension, seed=0)  # draws nothing
+    return Made(projected(before.encoder, projection, config.mirror), path=before.path)
 
 
-def make_task(config: HeadConfig | PixelsConfig) -> Task:
-    """A projection on cached features of `config.model`, or a whole encoder on images: new, or `config.model` tuned."""
-    collection = Collection.open(config.data)
-    ids, label, names = training_rows(collection, config.where, labelled=True)
-    steps = config.steps or math.ceil(config.epochs * len(ids) / config.batch)
+def make_task(config: TrainConfig, stage: StepStage, rows: Rows, before: Made, untouched: Made, run: Path) -> Task:
+    """A projection on cached features, or tower and projection on images; what is cached on the way lies in `run`."""
+    rows = rows.where(stage.only)
+    epoch_steps = len(rows.ids) / stage.batch
+    steps = stage.steps or math.ceil(stage.epochs * epoch_steps)
     if steps < 1:
-        raise RunError(f"Training for {config.epochs} epochs is no step at all.", hint="give `--epochs` or `--steps`")
-    if isinstance(config, PixelsConfig) and not config.model:
-        untouched = first = _new_encoder(config)
-        shape = (len(names), config.centers, config.dimension)
-        centers = jax.random.normal(jax.random.key(config.seed + 1), shape) / config.dimension**0.5
+        raise RunError(f"Training for {stage.epochs} epochs is no step at all.", hint="give `--epochs` or `--steps`")
+    at = _resized(before, stage) if isinstance(stage, TuneStage) else before
+    features = None
+    if isinstance(stage, HeadStage) or _looks(config, stage, at):
+        features = features_of(at.encoder, at.path, rows, config.mirror)
+    first = _first(config, stage, at, features, rows)
+    centers = _centers(config, stage, at, first, features, rows)
+    if isinstance(stage, HeadStage):
+        assert features is not None
+        source = head_source(config, stage, rows, first, features, run)
     else:
-        untouched = Encoder.load(config.model)
-        mirror = config.mirror if isinstance(config, HeadConfig) else untouched.config.mirror
-        cached = cached_features(Embedder.of(untouched, path=config.model), collection, ids, mirror)
-        first, embedding = _begun(config, untouched, combine(*cached), label, mirror)
-        centers = centers_at_means(embedding, label, config.centers, config.seed)
-    tensors, known = first.tensors, declared(first.config)
-    tower: Tensors = {}
-    if isinstance(config, HeadConfig):
-        objective, stream = make_objective(config), partial(_feature_batches, config, *cached, label)
-    else:
-        tower = {n: t for n, t in tensors.items() if n.startswith("tower.") and known[n].trained}
-        running = replace(first, dtype=config.dtype, remat=config.remat)
-        objective = make_objective(config, lambda learned, images: _with(running, learned).features(images))
-        stream = partial(_image_batches, config, collection, ids, label, first.config.preprocess.size)
-    facts: Facts = {
-        "steps": steps,
-        "classes": len(names),
-        "rows": len(ids),
-        "content": fingerprint(ids.tobytes(), label.tobytes(), *names),
-        "model": untouched.fingerprint,
-    }
+        source = tune_source(config, stage, rows, first, run)
+    weight, bias = (first.tensors[f"projection.{part}"] for part in ("weight", "bias"))
+    statistics = first_statistics(stage.projecting, weight.shape[0], features)
+    weight, bias = unfolded(stage.projecting, weight, bias, statistics)
+    running = Running(memory_of(stage.loss) if isinstance(stage.loss, Margin) else {}, statistics)
+    beside = Beside.of(config, stage, rows, untouched)
+
+    def made(learner: Learner, running: Running) -> Made:
+        trained = learner.projection["weight"], learner.projection["bias"]
+        weight, bias = folded(stage.projecting, *trained, running.projection)
+        named = {"projection.weight": weight, "projection.bias": bias}
+        encoder = replace(with_tensors(first, source.tower(learner.tower) | named), dtype="float32", remat=False)
+        return Made(encoder, learner.centers["weight"], before.path if isinstance(stage, HeadStage) else "")
+
     return Task(
-        untouched,
-        Learner(tower, below("projection", tensors), {"weight": centers}),
-        objective,
-        stream,
+        Learner(source.learned, {"weight": weight, "bias": bias}, {"weight": centers}),
+        source.fixed,
+        running,
+        make_objective(stage, source.features, rows.sizes, source.learned),
+        partial(_stream, source, beside, rows),
         steps,
-        facts,
-        frozenset(name for name, tensor in known.items() if tensor.decays),
-        lambda learner: _with(first, learner.tower | {f"projection.{n}": t for n, t in learner.projection.items()}),
+        epoch_steps,
+        _facts(rows, steps, before.encoder),
+        decays(first.config),
+        source.factors,
+        made,
     )
 
 
-def _new_encoder(config: PixelsConfig) -> Encoder:
-    size, features = config.size, config.tower.features
-    preprocess = Preprocess(size, "squash", size, "bilinear", (0.5, 0.5, 0.5), (0.25, 0.25, 0.25))
-    projection = ProjectionConfig("linear", features, config.dimension, l2_normalize_input=True)
-    return Encoder.init(EncoderConfig(config.tower, "mean", preprocess, projection), jax.random.key(config.seed))
+def _facts(rows: Rows, steps: int, encoder: Encoder) -> Facts:
+    found: Facts = {"steps": steps, "classes": len(rows.classes), "rows": len(rows.ids)}
+    return found | {"content": rows.content, "model": encoder.fingerprint}
 
 
-def _begun(
-    config: HeadConfig | PixelsConfig, untouched: Encoder, features: Features, label: Labels, mirror: bool
-) -> tuple[Encoder, Float32[np.ndarray, "N D"]]:
-    """A given encoder with the projection that it has before the first step, and the embeddings of `features` then."""
+def _resized(before: Made, stage: TuneStage) -> Made:
+    """The encoder for the stage's input and patches; computing as the stage says."""
+    encoder = replace(before.encoder, dtype=stage.dtype, remat=stage.remat)
+    if not (stage.size or stage.stride):
+        return replace(before, encoder=encoder)
+    size, stride = stage.size or None, stage.stride or None
+    config, tensors = adapt(encoder.config, encoder.on_host(), size=size, stride=stride)
+    if config == encoder.config:
+        return replace(before, encoder=encoder)
+    named = {name: jnp.asarray(tensor) for name, tensor in tensors.items()}
+    return replace(before, encoder=replace(encoder, config=config, tensors=named), path="")
 
-    def project(weight: np.ndarray, bias: np.ndarray) -> Float32[np.ndarray, "N D"]:
-        return l2_normalize(features) @ weight + bias
 
-    own, first = untouched.config.projection, untouched
-    if isinstance(config, HeadConfig):
-        weight, bias = _start(config.start, features, label, config.dimension, config.seed)
-        size = np.sqrt(np.square(project(weight, bias)).sum(axis=1).mean()) or np.float32(1.0)  # all may be zeros
-        # So that a learning rate means the same for each start.
-        first = _projected(untouched, (weight / size, bias / size), mirror)
-    elif (own.kind, own.dimension, own.l2_normalize_input) != ("linear", config.dimension, True):
-        first = _projected(untouched, pca(features, config.dimension, -0.125), mirror)
+def _looks(config: TrainConfig, stage: StepStage, before: Made) -> bool:
+    """Whether first values depend on features of the images."""
+    fits = isinstance(stage.start, Given) and _fits(before.encoder, config.dimension)
+    return not (before.new and fits) and not (fits and _carried(stage, before))
+
+
+def _fits(encoder: Encoder, dimension: int) -> bool:
+    own = encoder.config.projection
+    return (own.kind, own.dimension, own.l2_normalize_input) == ("linear", dimension, True)
+
+
+def _carried(stage: StepStage, before: Made) -> bool:
+    """Whether the centers of the stage before are this stage's."""
+    return before.centers is not None and before.centers.shape[1] == stage.centers and isinstance(stage.start, Given)
+
+
+def _first(config: TrainConfig, stage: StepStage, before: Made, features: Any, rows: Rows) -> Encoder:
+    """The encoder with the projection that it has before the first step."""
+    if isinstance(stage.start, Given) and _fits(before.encoder, config.dimension):
+        return replace(before.encoder, config=replace(before.encoder.config, mirror=config.mirror))
+    start = Pca(power=-0.125) if isinstance(stage.start, Given) else stage.start
+    mean = mean_of(features)
+    weight, bias = fitted(start, mean, rows.label, config.dimension, config.seed)
+    # So that a learning rate means the same for each start; all may be zeros.
+    size = np.sqrt(np.square(l2_normalize(mean) @ weight + bias).sum(axis=1).mean()) or np.float32(1.0)
+    return projected(before.encoder, (weight / size, bias / size), config.mirror)
+
+
+def _centers(
+    config: TrainConfig, stage: StepStage, before: Made, first: Encoder, features: Any, rows: Rows
+) -> Float32[Array, "C K D"]:
+    """Those of the stage before; else each class's mean embedding; random ones for a tower that knows nothing."""
+    if _carried(stage, before):
+        assert before.centers is not None
+        return before.centers
+    if features is None:
+        shape = (len(rows.classes), stage.centers, config.dimension)
+        return jax.random.normal(jax.random.key(config.seed + 1), shape) / config.dimension**0.5
     weight, bias = (np.asarray(first.tensors[f"projection.{part}"]) for part in ("weight", "bias"))
-    return first, l2_normalize(project(weight, bias))
+    embedding = l2_normalize(l2_normalize(mean_of(features)) @ weight + bias)
+    return centers_at_means(embedding, rows.label, len(rows.classes), stage.centers, config.seed)
 
 
-def _start(start: Start, features: Features, label: Labels, dimension: int, seed: int) -> Projection:
+def fitted(start: Start, features: Features, label: Labels, dimension: int, seed: int) -> Projection:
+    """A projection without steps; `start` is not `Given`."""
     match start:
         case Pca():
             metric = within_classes(features, label, start.within, start.shrinkage) if start.within else None
             return pca(features, dimension, start.power, metric)
         case Lda():
             return lda(features, label, dimension, start.shrinkage)
-        case Random():
+        case _:
             noise = np.random.default_rng(seed).standard_normal((features.shape[1], dimension), np.float32)
             return noise / np.float32(dimension**0.5), np.zeros(dimension, np.float32)
 
 
-def _projected(encoder: Encoder, projection: Projection, mirror: bool) -> Encoder:
+def projected(encoder: Encoder, projection: Projection, mirror: bool) -> Encoder:
     """`encoder` with this projection in the place of its own."""
     weight, bias = map(jnp.asarray, projection)
     kind = ProjectionConfig("linear", weight.shape[0], weight.shape[1])
     named = replace(encoder, config=replace(encoder.config, projection=kind, mirror=mirror))
-    return _with(named, {"projection.weight": weight, "projection.bias": bias})
+    return with_tensors(named, {"projection.weight": weight, "projection.bias": bias})
 
 
-def _with(encoder: Encoder, learned: Tensors) -> Encoder:
-    return replace(encoder, tensors={**encoder.tensors, **learned})
+def with_tensors(encoder: Encoder, tensors: Tensors) -> Encoder:
+    """`encoder` with these tensors in the place of its own of the same names."""
+    return replace(encoder, tensors={**encoder.tensors, **tensors})
 
 
-def _feature_batches(
-    config: HeadConfig, features: Features, mirrored: Features | None, label: Labels, start: int
-) -> Generator[Batch, None, None]:
-    draw = sampler(Mixture(classes=config.sample), label, np.zeros_like(label), config.batch, config.seed)
-    for step in count(start):
-        at = draw(step)
-        yield Batch(features[at], None if mirrored is None else mirrored[at], label[at])
+@dataclass(frozen=True)
+class Beside:
+    """What of each row a batch has beside its inputs."""
+
+    untouched: Features | None
+    teacher: Features | None
+
+    @classmethod
+    def of(cls, config: TrainConfig, stage: StepStage, rows: Rows, untouched: Made) -> "Beside":
+        """Features of the untouched tower where a stage on images holds to them; stored vectors where it names them."""
+        terms = stage.geometry
+        held = any(getattr(terms, n).weight for n in ("similarity", "gram", "distance", "angle", "anchor"))
+        features = teacher = None
+        if held and isinstance(stage, TuneStage) and not untouched.new:
+            features = mean_of(features_of(untouched.encoder, untouched.path, rows, config.mirror))
+        if terms.vectors.weight:
+            teacher = _stored(rows, stage.teacher)
+        return cls(features, teacher)
 
 
-def _image_batches(
-    config: PixelsConfig, collection: Collection, ids: Ids, label: Labels, size: int, start: int
-) -> Generator[Batch, None, None]:
-    augment = config.augment
-    view = View(size, (Crop(size, augment.area), augment.flip, augment.color, augment.erase))
-    source = batches(
-        collection,
-        ids,
-        label,
-        np.zeros_like(label),
-        batch=config.batch,
-        seed=config.seed,
-        start=start,
-        mixture=Mixture(classes=config.sample),
-        views=[view],
-    )
-    with closing(source):
-        for images, labels, _ in source:
-            yield Batch(images[0], None, labels)
+def _stored(rows: Rows, column: str) -> Features:
+    if column not in rows.collection.columns:
+        raise CollectionError(
+            f"`{rows.collection.path}` has no column `{column}` for `geometry.vectors` to look at.",
+            hint=f"`lookalike embed LARGER {rows.collection.path}` makes one, and says its name: `--teacher NAME`",
+        )
+    ids, vectors = rows.collection.vectors(column)
+    found = np.searchsorted(ids, rows.ids)
+    return vectors[found]
+
+
+def _stream(source: Source, beside: Beside, rows: Rows, start: int) -> Generator[Batch, None, None]:
+    with closing(source.inputs(start)) as stream:
+        for inputs, at in stream:
+            counts = np.ones(len(at), np.float32)
+            parts = (None if each is None else each[at] for each in (beside.untouched, beside.teacher))
+            yield Batch(inputs, rows.label[at], counts, *parts)

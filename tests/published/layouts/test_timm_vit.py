@@ -19,8 +19,8 @@ from safetensors.numpy import load_file, save_file
 from lookalike.core.errors import EncoderError
 from lookalike.encoders.config import EncoderConfig, Tensors, below
 from lookalike.encoders.encoder import Encoder
+from lookalike.encoders.fit import adapt
 from lookalike.imaging.preprocess import Preprocess
-from lookalike.published.fit import adapt
 from lookalike.published.layout import export_tensors
 from lookalike.published.layouts import WEIGHTS, read_published
 from lookalike.published.layouts.timm_vit import family_of

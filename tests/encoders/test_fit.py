@@ -9,8 +9,8 @@ import pytest
 
 from lookalike.core.errors import EncoderError
 from lookalike.encoders.config import EncoderConfig, ProjectionConfig, Tensors, check_tensors, tensor_shapes
+from lookalike.encoders.fit import adapt, resampled
 from lookalike.imaging.preprocess import Preprocess
-from lookalike.published.fit import adapt, resampled
 from lookalike.published.layouts import read_published
 from lookalike.towers import MobileNetV2Config, ViTConfig
 

@@ -1,0 +1,134 @@
+"""What there is to learn from: rows of a collection with their classes, and the features of rows."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import jax
+import numpy as np
+from jaxtyping import Float32, Int32, Int64, Shaped
+
+from lookalike.core.errors import CollectionError
+from lookalike.core.files import fingerprint
+from lookalike.core.journal import Progress
+from lookalike.core.shapes import Ids
+from lookalike.data.collection import Collection
+from lookalike.encoders.encoder import Encoder
+from lookalike.imaging.decode import decode
+from lookalike.vectors.column import ensure_features
+from lookalike.vectors.runtime import BATCH, Embedder, combine, prepared
+
+Features = Float32[np.ndarray, "N F"]
+Labels = Int32[np.ndarray, "N"]
+
+
+@dataclass(frozen=True)
+class Rows:
+    """Rows of a collection, in the order of their ids."""
+
+    collection: Collection
+    ids: Ids
+    label: Labels  # of each, 0 to C - 1, one for each pair of domain and label; -1: none
+    domain: Shaped[np.ndarray, "N"]  # its name, "" where there is none
+    classes: tuple[str, ...]  # names: domain and label, with a tab between
+
+    @property
+    def sizes(self) -> Int64[np.ndarray, "C"]:
+        """Rows of each class."""
+        return np.bincount(self.label[self.label >= 0], minlength=len(self.classes))
+
+    @property
+    def content(self) -> str:
+        """A fingerprint of what is learned from, 64 hex digits."""
+        return fingerprint(self.ids.tobytes(), self.label.tobytes(), *self.classes)
+
+    def where(self, condition: str) -> "Rows":
+        """Those for which a Lance filter holds, with the classes of all; CollectionError if there are none."""
+        if not condition:
+            return self
+        held = np.isin(self.ids, self.collection.table(["id"], condition)["id"].to_numpy())
+        if not held.any():
+            raise CollectionError(
+                f"None of the {len(self.ids)} rows to learn from in `{self.collection.path}` meets `{condition}`.",
+                hint=f"`lookalike info {self.collection.path}` counts rows by domain and split",
+            )
+        return self.only(held)
+
+    def only(self, held: Shaped[np.ndarray, "N"]) -> "Rows":
+        """Those at which `held` is true, with the classes of all."""
+        return Rows(self.collection, self.ids[held], self.label[held], self.domain[held], self.classes)
+
+
+def training_rows(collection: Collection, where: str, *, labelled: bool) -> Rows:
+    """The rows of split "train", or all where no row has a split; with a label, if `labelled`.
+
+    CollectionError if there are none, or fewer than two classes.
+    """
+    table = collection.table(["id", "label", "domain", "split"], where or None)
+    label, domain, split = (table[name].to_pylist() for name in ("label", "domain", "split"))
+    names = ["" if a is None else f"{b or ''}\t{a}" for a, b in zip(label, domain, strict=True)]
+    wanted = {"train"} if any(collection.table(["split"])["split"].to_pylist()) else set(split)
+    keep = [i for i, name in enumerate(names) if split[i] in wanted and (name or not labelled)]
+    used = sorted({names[i] for i in keep} - {""})
+    if not keep or (labelled and len(used) < 2):
+        raise CollectionError(
+            f"`{collection.path}` has {len(keep)} rows of {len(used)} classes to learn from; "
+            "two classes are the least.",
+            hint=f"`lookalike info {collection.path}` counts rows by split; labels come with `lookalike prepare`",
+        )
+    code = {name: place for place, name in enumerate(used)}
+    codes = np.array([code.get(names[i], -1) for i in keep], np.int32)
+    return Rows(collection, table["id"].to_numpy()[keep], codes, np.array([domain[i] or "" for i in keep]), tuple(used))
+
+
+def cached_features(
+    embedder: Embedder, collection: Collection, ids: Ids, mirror: bool
+) -> tuple[Features, Features | None]:
+    """Features of the rows `ids`, and of their mirror images if asked for; computed and stored where missing.
+
+    In float32 on every machine, as `embedder` must be: a run must not depend on which one embedded first.
+    """
+
+    def column(name: str) -> Features:
+        every, vectors = collection.vectors(name)
+        return vectors[np.searchsorted(every, ids)]
+
+    features, *mirrored = map(column, ensure_features(embedder, collection, mirror))
+    return features, mirrored[0] if mirror else None
+
+
+def features_of(encoder: Encoder, path: str | Path, rows: Rows, mirror: bool) -> Float32[np.ndarray, "N V F"]:
+    """Features of the rows' images, and of their mirror images if asked for.
+
+    Of an encoder that has a model directory `path` they are columns of the collection; of one that a stage has just
+    made they are computed, and not kept.
+    """
+    if path:
+        collection = Collection.open(rows.collection.path)  # as a measurement left it, which may have added the column
+        parts = cached_features(Embedder.of(encoder, path=path), collection, rows.ids, mirror)
+        return np.stack([part for part in parts if part is not None], axis=1)
+    run, found = jax.jit(Encoder.features), []
+    for images in stored_images(encoder, rows.collection, rows.ids):
+        views = [images, images[:, :, ::-1]] if mirror else [images]
+        found.append(np.stack([np.asarray(run(encoder, filled(view))) for view in views], axis=1)[: len(images)])
+    return np.concatenate(found)
+
+
+def stored_images(encoder: Encoder, collection: Collection, ids: Ids) -> Iterator[np.ndarray]:
+    """Images of the rows `ids` as the encoder takes them, a batch at a time; progress is said."""
+    places = range(0, len(ids), BATCH)
+    data = (collection.take(ids[i : i + BATCH], ["image"])["image"].to_pylist() for i in places)
+    with Progress("embed", "images", len(ids)) as bar:
+        for images in prepared(data, lambda image: encoder.config.preprocess(decode(image))):
+            yield images
+            bar.advance(len(images))
+
+
+def filled(images: np.ndarray, count: int = BATCH) -> np.ndarray:
+    """Images filled up to a whole batch, so that nothing is compiled for the last one."""
+    return np.concatenate([images, np.zeros((count - len(images), *images.shape[1:]), images.dtype)])
+
+
+def mean_of(features: Float32[np.ndarray, "N V F"]) -> Features:
+    """The features of images that count together with their mirror images."""
+    return combine(*features.swapaxes(0, 1)[:2])

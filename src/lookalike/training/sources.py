@@ -1,0 +1,163 @@
+"""What the steps of a stage look at: cached features, images, maps before the first trained block; and what learns."""
+
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
+from contextlib import closing
+from dataclasses import dataclass
+from itertools import count, islice
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Int64
+
+from lookalike.core.files import fingerprint, new_directory
+from lookalike.core.journal import Progress
+from lookalike.data.batches import batches
+from lookalike.data.sampling import generator, sampler
+from lookalike.encoders.encoder import Encoder
+from lookalike.losses import Projecting, first_memory
+from lookalike.losses.projection import Memory as Statistics
+from lookalike.training.config import HeadStage, StepStage, TrainConfig, TuneStage
+from lookalike.training.learner import Factor, Fixed, Tensors, divide
+from lookalike.training.rows import Rows, mean_of
+from lookalike.training.step import Features
+from lookalike.vectors.runtime import BATCH
+
+COPY = "rows.npy"
+Inputs = Generator[tuple[Any, Int64[np.ndarray, "B"]], None, None]  # of each step, and the positions of its rows
+
+
+@dataclass(frozen=True)
+class Source:
+    """What goes into the steps of a stage, and what is made of it."""
+
+    inputs: Callable[[int], Inputs]  # endless, from behind a number of steps
+    features: Features
+    learned: Tensors  # of the tower
+    fixed: Fixed
+    factors: Mapping[str, Factor]  # of learning rates
+    tower: Callable[[Tensors], Tensors]  # the tower's tensors when these are what was learned
+
+
+def head_source(
+    config: TrainConfig, stage: HeadStage, rows: Rows, encoder: Encoder, features: np.ndarray, run: Path
+) -> Source:
+    """Cached features [N V F]: of the images, of their mirror images if these count, and of augmented copies."""
+    make = jax.jit(Encoder.features)
+    columns = [features[:, i] for i in range(features.shape[1])]
+    columns += _copies(config, stage, rows, encoder, run, lambda images: make(encoder, images), np.float32)
+
+    def inputs(start: int) -> Inputs:
+        draw = sampler(stage.mixture, rows.label, rows.domain, stage.batch, config.seed)
+        for step in count(start):
+            at = draw(step)
+            yield np.stack([column[at] for column in columns], axis=1), at
+
+    return Source(inputs, lambda _tower, _fixed, x: x, {}, Fixed({}, {}), {}, lambda _learned: {})
+
+
+def tune_source(config: TrainConfig, stage: TuneStage, rows: Rows, encoder: Encoder, run: Path) -> Source:
+    """Images as they are augmented for each step; or, of cached copies, the maps before the first trained block."""
+    division = divide(encoder, stage.trained, config.seed)
+    before = {name: tensor for name, tensor in encoder.tensors.items() if name.startswith("tower.")}
+
+    def tower(learned: Tensors) -> Tensors:
+        tensors, share = division.merged(learned, division.fixed), stage.interpolate
+        if share == 1.0:
+            return tensors
+        return {name: (1.0 - share) * before[name] + share * tensor for name, tensor in tensors.items()}
+
+    if not stage.copies:
+        images = _images(config, stage, rows, encoder.config.preprocess.size)
+        return Source(images, division.features, division.learned, division.fixed, division.factors, tower)
+    maps = jax.jit(division.maps)
+    columns = _copies(config, stage, rows, encoder, run, lambda x: maps(division.fixed.front, x), np.float16)
+
+    def inputs(start: int) -> Inputs:
+        draw = sampler(stage.mixture, rows.label, rows.domain, stage.batch, config.seed)
+        for step in count(start):
+            at = draw(step)
+            which = generator(config.seed, step, 0, -2).integers(len(columns), size=len(at))
+            yield np.stack([columns[c][i] for c, i in zip(which, at, strict=True)]), at
+
+    fixed = Fixed({}, division.fixed.back)
+    return Source(inputs, division.features_of_maps, division.learned, fixed, division.factors, tower)
+
+
+def first_statistics(config: Projecting, width: int, features: Any) -> Statistics:
+    """Those that a batch norm of features of length 1 begins with: of all rows, where their features are known."""
+    if not config.batch_norm or features is None:
+        return first_memory(config, width)
+    mean = mean_of(features)
+    unit = mean / np.maximum(np.linalg.norm(mean, axis=1, keepdims=True), 1e-12)
+    return {"mean": jnp.asarray(unit.mean(axis=0)), "variance": jnp.asarray(unit.var(axis=0))}
+
+
+def _images(config: TrainConfig, stage: TuneStage, rows: Rows, size: int) -> Callable[[int], Inputs]:
+    views = (stage.augment.view(size),) * (2 if stage.geometry.views.weight else 1)
+
+    def inputs(start: int) -> Inputs:
+        draw = sampler(stage.mixture, rows.label, rows.domain, stage.batch, config.seed)
+        stream = batches(rows.collection, rows.ids, draw, batch=stage.batch, seed=config.seed, start=start, views=views)
+        with closing(stream):
+            for images, at in stream:
+                yield images[0] if len(views) == 1 else np.stack(images, axis=1), at
+
+    return inputs
+
+
+def _copies(
+    config: TrainConfig,
+    stage: StepStage,
+    rows: Rows,
+    encoder: Encoder,
+    run: Path,
+    make: Callable[[Any], Any],
+    dtype: Any,
+) -> Sequence[np.ndarray]:
+    """What `make` says of augmented copies of all rows, each copy in a file below `run`; those that are whole serve."""
+    if not stage.copies:
+        return []
+    key = fingerprint(rows.content, encoder.fingerprint, repr((stage.augment, config.seed, encoder.dtype)), str(dtype))
+    found, size = [], encoder.config.preprocess.size
+    with Progress("copies", "images", stage.copies * len(rows.ids)) as bar:
+        for number in range(stage.copies):
+            path = run / "copies" / key[:16] / str(number)
+            if not path.exists():
+                with new_directory(path, "copy") as directory:
+                    images = _seen(config, stage, rows, size, number)
+                    _write(directory / COPY, (make(batch) for batch in images), len(rows.ids), dtype)
+            found.append(np.load(path / COPY, mmap_mode="r"))
+            bar.advance(len(rows.ids))
+    return found
+
+
+def _seen(
+    config: TrainConfig, stage: HeadStage | TuneStage, rows: Rows, size: int, number: int
+) -> Iterator[np.ndarray]:
+    """All rows' images once, in order, as augmented for copy `number`; the last batch is filled up."""
+    steps = -(-len(rows.ids) // BATCH)
+
+    def draw(step: int) -> Int64[np.ndarray, "B"]:
+        first = (step - number * steps) * BATCH
+        return np.minimum(np.arange(first, first + BATCH), len(rows.ids) - 1)
+
+    views, start = (stage.augment.view(size),), number * steps
+    stream = batches(rows.collection, rows.ids, draw, batch=BATCH, seed=config.seed, start=start, views=views)
+    with closing(stream):
+        for images, _ in islice(stream, steps):
+            yield images[0]
+
+
+def _write(path: Path, parts: Iterable[Any], total: int, dtype: Any) -> None:
+    """One array [N ...] of `total` rows, part by part, so that memory never holds it."""
+    array: np.memmap[Any, Any] | None = None
+    for number, part in enumerate(map(np.asarray, parts)):
+        if array is None:
+            array = np.lib.format.open_memmap(path, "w+", dtype, (total, *part.shape[1:]))
+        place = array[number * len(part) : (number + 1) * len(part)]
+        place[:] = part[: len(place)]
+    assert array is not None
+    array.flush()
