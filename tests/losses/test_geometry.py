@@ -57,14 +57,14 @@ def slow_gram(features, embedding):
 
 
 def slow_distance(features, embedding):
-    """Equations 5 to 8 of RKD: psi = |a - b| / mu, mu the mean over pairs."""
+    """RKD-D: psi = |a - b| / mu, mu the mean over pairs."""
     pairs = list(itertools.permutations(range(len(features)), 2))
     theirs, ours = ([np.linalg.norm(x[i] - x[j]) for i, j in pairs] for x in (centred(features), embedding))
     return np.mean([huber(a / np.mean(ours), b / np.mean(theirs)) for a, b in zip(ours, theirs, strict=True)])
 
 
 def slow_angle(features, embedding):
-    """Equations 9 to 11 of RKD: the cosine at j of i and k."""
+    """RKD-A: the cosine at j of i and k."""
 
     def cosine(x, i, j, k):
         a, b = x[i] - x[j], x[k] - x[j]

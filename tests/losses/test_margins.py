@@ -46,7 +46,7 @@ def true_cosine(margin, cosine, m, quality):
         return cosine
     if isinstance(margin, CosFace):
         return cosine - m
-    if isinstance(margin, AdaFace):  # equations 8 and 9, f(z) = s cos(theta + g_angle) - g_add
+    if isinstance(margin, AdaFace):  # f(z) = s cos(theta + g_angle) - g_add
         return turned(cosine, -m * quality) - (m * quality + m)
     return turned(cosine, m)
 
@@ -72,7 +72,7 @@ def paper(margin, cos_BC, label_B, length_B=None, margin_B=None, memory=None):
         for j, cosine in enumerate(row):
             if j == label:
                 cosine = hard
-            elif isinstance(margin, CurricularFace) and cosine > hard:  # equation 6
+            elif isinstance(margin, CurricularFace) and cosine > hard:
                 cosine = cosine * (memory["t"] + cosine)
             logits.append(scale * cosine)
         top = max(logits)
@@ -81,7 +81,7 @@ def paper(margin, cos_BC, label_B, length_B=None, margin_B=None, memory=None):
 
 
 def qualities(margin, length_B, memory):
-    """AdaFace, equation 6: length to mean and deviation, both running means; sums are divided by their weight."""
+    """AdaFace: length to mean and deviation, both running means; sums are divided by their weight."""
     new = {"mean": length_B.mean(), "deviation": math.sqrt(((length_B - length_B.mean()) ** 2).mean()), "weight": 1.0}
     memory = {n: margin.momentum * memory.get(n, 0.0) + (1 - margin.momentum) * new[n] for n in new}
     mean, deviation = (memory[n] / memory["weight"] for n in ("mean", "deviation"))
@@ -89,7 +89,7 @@ def qualities(margin, length_B, memory):
 
 
 def adacos(margin, cos_BC, label_B, own, memory):
-    """AdaCos, equation 12, and 14 with 15."""
+    """AdaCos, fixed and dynamic."""
     first = max(1.0, math.sqrt(2) * math.log(max(cos_BC.shape[1] - 1, 1)))
     if margin.fixed:
         return first, {}

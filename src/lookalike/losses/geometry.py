@@ -72,7 +72,7 @@ class GramDistillation:
 @dataclass(frozen=True)
 class RkdDistance:
     """Distances between images of the batch, each in units of their mean, as the tower has them: Huber loss, mean over
-    pairs (Park et al., 2019, arXiv:1904.05068, equations 5 to 8).
+    pairs (Park et al., 2019, arXiv:1904.05068, RKD-D).
     """
 
     weight: float = 0.0
@@ -91,7 +91,7 @@ class RkdDistance:
 @dataclass(frozen=True)
 class RkdAngle:
     """Angles between images of the batch as the tower has them: Huber loss of cosines at the middle of three different
-    images, mean over all threes (Park et al., 2019, arXiv:1904.05068, equations 9 to 11). Time grows with B^3.
+    images, mean over all threes (Park et al., 2019, arXiv:1904.05068, RKD-A). Time grows with B^3.
     """
 
     weight: float = 0.0
@@ -118,7 +118,7 @@ class RkdAngle:
 @dataclass(frozen=True)
 class FeatureAnchor:
     """Features as they were before training: mean square of the differences, over batch and width (arXiv:2508.12137,
-    section 3, which takes it with weight 1000 on images of any kind).
+    which takes it with weight 1000 on images of any kind).
     """
 
     weight: float = 0.0

@@ -81,7 +81,7 @@ class NormFace:
 
 @dataclass(frozen=True)
 class AdaCos:
-    """No margin, and a scale that follows the batch (Zhang et al., 2019, arXiv:1905.00292, equations 14 and 15).
+    """No margin, and a scale that follows the batch (Zhang et al., 2019, arXiv:1905.00292).
 
     Memory: `scale`, that of the last step; 0 before the first.
     """
@@ -154,7 +154,7 @@ class AdaFace:
 @dataclass(frozen=True)
 class CurricularFace:
     """ArcFace in which classes nearer than the true one after its margin count more as training goes on
-    (Huang et al., 2020, arXiv:2004.00288, equations 5 to 7).
+    (Huang et al., 2020, arXiv:2004.00288).
 
     Memory: `t`, the running mean of true cosines.
     """

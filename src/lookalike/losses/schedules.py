@@ -45,7 +45,7 @@ class Growing:
 
 @dataclass(frozen=True)
 class BySize:
-    """A margin for each class, wider for smaller ones (Ha et al., 2020, arXiv:2010.05350, section 3.3).
+    """A margin for each class, wider for smaller ones (Ha et al., 2020, arXiv:2010.05350).
 
     Scaled as in the released code of the 4th place of the Google Universal Image Embedding Challenge: the smallest
     class has `high`, the largest `low`.
