@@ -81,7 +81,8 @@ def main() -> None:
             ratio, off = least[form] / least["all at once"], found[0]["loss"] - runs["in chunks"][0]["loss"]
             loss = f"{found[0]['loss']:.4f}" + (f" ({off:+.1e})" if form.endswith("16") else "")
             sizes = f"{found[0]['temporary_mb']:,.0f} | {found[0]['peak_mb']:,.0f}"
-            print(f"| {classes:,} x {count}, {batch} | {form} | {least[form]:.2f} | {ratio:.2f} | {sizes} | {loss} |")
+            line = f"{least[form]:.2f} | {ratio:.2f} | {sizes} | {loss}"
+            print(f"| {classes:,} x {count}, {batch} | {form} | {line} |", flush=True)
 
 
 if __name__ == "__main__":
