@@ -24,6 +24,7 @@ COMMANDS = {
     "prepare": "turn folders and tables of images into a collection",
     "pull": "turn published weights into a model directory",
     "train": "make an encoder from a collection, following a recipe",
+    "blend": "average the weights of models that came from one",
     "embed": "write a model's vectors into a collection",
     "evaluate": "say how good a model's vectors are on a collection",
     "index": "from a folder to a searchable collection in one step",

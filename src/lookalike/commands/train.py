@@ -2,23 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
 from dataclasses import make_dataclass, replace
-from functools import cache
 from typing import TYPE_CHECKING, Any
-
-import numpy as np
 
 from lookalike.core.config import did_you_mean, option, parse
 from lookalike.core.errors import UsageError
-from lookalike.core.shapes import Ids, Vectors
 
 if TYPE_CHECKING:
-    from lookalike.data.collection import Collection
-    from lookalike.encoders.encoder import Encoder
     from lookalike.training.config import TrainConfig
     from lookalike.training.loop import Evaluate
-    from lookalike.vectors.runtime import Embedder
 
 _USAGE = """usage: lookalike train RECIPE --data COLL --model MODEL --out RUN [options]
 
@@ -84,56 +76,11 @@ def main(config: TrainConfig) -> None:
 
 
 def evaluation(config: TrainConfig) -> Evaluate | None:
-    """How an encoder does on the classes of split "test", which training never sees; None if there are none.
-
-    Encoders on the tower as it was given share its cached features.
-    """
+    """How an encoder does on the classes of split "test", which training never sees; None if there are none."""
     from lookalike.data.collection import Collection
-    from lookalike.evaluation.protocols import COLUMNS, evaluate
+    from lookalike.evaluation.encoders import measure_on
     from lookalike.vectors.runtime import load
 
-    collection = Collection.open(config.data)
-    rows = collection.table(COLUMNS)
-    rows = rows.take(np.flatnonzero([split == "test" for split in rows["split"].to_pylist()]))
-    if not len(rows):
-        return None
-    ids = rows["id"].to_numpy()
     given = load(config.model, precision="float32") if config.model else None
-    cached, from_images = _from_features(config, given, ids), _from_images(collection, ids)
-
-    def scores(encoder: Encoder) -> Mapping[str, float]:
-        known = given is not None and encoder.features_fingerprint == given.features_fingerprint
-        return evaluate((cached if known else from_images)(encoder), rows, split="test").metrics
-
-    return scores
-
-
-def _from_features(config: TrainConfig, given: Embedder | None, ids: Ids) -> Callable[[Encoder], Vectors]:
-    """Embeddings of the rows `ids` from cached features, which encoders that differ in their projection share."""
-    from lookalike.data.collection import Collection
-    from lookalike.training.rows import cached_features
-    from lookalike.vectors.runtime import combine
-
-    @cache
-    def features(mirror: bool) -> Vectors:
-        assert given is not None
-        collection = Collection.open(config.data)  # as training left it, which may have added the column
-        return combine(*cached_features(given, collection, ids, mirror))
-
-    return lambda encoder: np.asarray(encoder.project(features(encoder.config.mirror)))
-
-
-def _from_images(collection: Collection, ids: Ids) -> Callable[[Encoder], Vectors]:
-    """Embeddings of the rows `ids` from their images, read a batch at a time; an encoder is compiled once."""
-    import jax
-
-    from lookalike.encoders.encoder import Encoder
-    from lookalike.training.rows import filled, stored_images
-
-    embed = jax.jit(Encoder.__call__)
-
-    def vectors_of(encoder: Encoder) -> Vectors:
-        images = stored_images(encoder, collection, ids)
-        return np.concatenate([np.asarray(embed(encoder, filled(batch)))[: len(batch)] for batch in images])
-
-    return vectors_of
+    measure = measure_on(Collection.open(config.data), "test", given)
+    return None if measure is None else lambda encoder: measure(encoder).metrics

@@ -79,8 +79,10 @@ def licences(card: Card) -> dict[str, str | None]:
     for origin in lineage(card):
         if "data" in origin:
             found |= _of_data(origin)
-    if "data" not in origin or origin.get("license"):  # a tower that was made from scratch has no licence of its own
-        found[f"the weights `{origin.get('source') or origin.get('name') or 'it began from'}`"] = origin.get("license")
+        first = "began_from" not in origin and "blend" not in origin
+        if first and ("data" not in origin or origin.get("license")):  # a tower from scratch has no licence of its own
+            name = origin.get("source") or origin.get("name") or "it began from"
+            found[f"the weights `{name}`"] = origin.get("license")
     return found
 
 
@@ -101,6 +103,9 @@ def public(card: Card) -> dict[str, Any]:
         kept["data"] = Path(kept["data"]).name
     if isinstance(kept.get("began_from"), Mapping):
         kept["began_from"] = public(kept["began_from"])
+    if isinstance(kept.get("blend"), list):
+        parts = (part for part in kept["blend"] if isinstance(part, Mapping))
+        kept["blend"] = [{"share": part.get("share"), "card": public(part.get("card") or {})} for part in parts]
     return kept
 
 

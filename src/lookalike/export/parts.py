@@ -64,4 +64,7 @@ def lineage(card: Any) -> Iterator[Mapping[str, Any]]:
     """A card, and those of what its encoder began from."""
     while isinstance(card, Mapping):
         yield card
+        blend = card.get("blend")
+        for part in blend if isinstance(blend, list) else ():
+            yield from lineage(part.get("card") if isinstance(part, Mapping) else None)
         card = card.get("began_from")

@@ -1,6 +1,5 @@
 """What there is to learn from: rows of a collection with their classes, and the features of rows."""
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -10,13 +9,11 @@ from jaxtyping import Float32, Int32, Int64, Shaped
 
 from lookalike.core.errors import CollectionError
 from lookalike.core.files import fingerprint
-from lookalike.core.journal import Progress
 from lookalike.core.shapes import Ids
 from lookalike.data.collection import Collection
 from lookalike.encoders.encoder import Encoder
-from lookalike.imaging.decode import decode
-from lookalike.vectors.column import ensure_features
-from lookalike.vectors.runtime import BATCH, Embedder, combine, prepared
+from lookalike.vectors.rows import cached_features, filled, stored_images
+from lookalike.vectors.runtime import Embedder, combine
 
 Features = Float32[np.ndarray, "N F"]
 Labels = Int32[np.ndarray, "N"]
@@ -81,22 +78,6 @@ def training_rows(collection: Collection, where: str, *, labelled: bool) -> Rows
     return Rows(collection, table["id"].to_numpy()[keep], codes, np.array([domain[i] or "" for i in keep]), tuple(used))
 
 
-def cached_features(
-    embedder: Embedder, collection: Collection, ids: Ids, mirror: bool
-) -> tuple[Features, Features | None]:
-    """Features of the rows `ids`, and of their mirror images if asked for; computed and stored where missing.
-
-    In float32 on every machine, as `embedder` must be: a run must not depend on which one embedded first.
-    """
-
-    def column(name: str) -> Features:
-        every, vectors = collection.vectors(name)
-        return vectors[np.searchsorted(every, ids)]
-
-    features, *mirrored = map(column, ensure_features(embedder, collection, mirror))
-    return features, mirrored[0] if mirror else None
-
-
 def features_of(encoder: Encoder, path: str | Path, rows: Rows, mirror: bool) -> Float32[np.ndarray, "N V F"]:
     """Features of the rows' images, and of their mirror images if asked for.
 
@@ -108,25 +89,10 @@ def features_of(encoder: Encoder, path: str | Path, rows: Rows, mirror: bool) ->
         parts = cached_features(Embedder.of(encoder, path=path), collection, rows.ids, mirror)
         return np.stack([part for part in parts if part is not None], axis=1)
     run, found = jax.jit(Encoder.features), []
-    for images in stored_images(encoder, rows.collection, rows.ids):
+    for images in stored_images(encoder.config, rows.collection, rows.ids):
         views = [images, images[:, :, ::-1]] if mirror else [images]
         found.append(np.stack([np.asarray(run(encoder, filled(view))) for view in views], axis=1)[: len(images)])
     return np.concatenate(found)
-
-
-def stored_images(encoder: Encoder, collection: Collection, ids: Ids) -> Iterator[np.ndarray]:
-    """Images of the rows `ids` as the encoder takes them, a batch at a time; progress is said."""
-    places = range(0, len(ids), BATCH)
-    data = (collection.take(ids[i : i + BATCH], ["image"])["image"].to_pylist() for i in places)
-    with Progress("embed", "images", len(ids)) as bar:
-        for images in prepared(data, lambda image: encoder.config.preprocess(decode(image))):
-            yield images
-            bar.advance(len(images))
-
-
-def filled(images: np.ndarray, count: int = BATCH) -> np.ndarray:
-    """Images filled up to a whole batch, so that nothing is compiled for the last one."""
-    return np.concatenate([images, np.zeros((count - len(images), *images.shape[1:]), images.dtype)])
 
 
 def mean_of(features: Float32[np.ndarray, "N V F"]) -> Features:
