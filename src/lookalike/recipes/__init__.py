@@ -6,6 +6,7 @@ from lookalike.imaging.augment import Color
 from lookalike.losses import ArcFace, Projecting
 from lookalike.training.config import (
     Augments,
+    Chosen,
     FitStage,
     HeadStage,
     Lda,
@@ -33,7 +34,7 @@ ABOUT: dict[str, str] = {
 # To expect of MobileNetV2's 1280 features, 1,646 images of 177 classes in ten domains: mP@5 on classes never seen .543
 # (raw 1280 numbers .555, PCA-64 .515, the start .538), in 20 seconds of one core once features are cached.
 HEAD = HeadStage(
-    start=Pca(power=-0.25, within=0.5, shrinkage=0.7),
+    start=Chosen(),
     loss=ArcFace(margin=0.1, scale=16.0),
     projecting=Projecting(dropout=0.1),
     optimizer=Optimizer(learning_rate=1e-4, centers_learning_rate=1e-3),

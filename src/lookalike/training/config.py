@@ -55,8 +55,27 @@ class Given:
     """The projection as it is; PCA in a half whitened metric where there is none of this dimension."""
 
 
-ClosedForm = Pca | Lda
-Start = Pca | Lda | Random | Given
+@dataclass(frozen=True)
+class Chosen:
+    """Of several PCAs, the one that does best on classes and domains that were kept back, in folds of what there is to
+    learn from. Few features and many images bear a metric far from the tower's own, many features and few do not.
+    """
+
+    among: tuple[Pca, ...] = option(
+        default=(
+            Pca(power=-0.125),
+            Pca(power=-0.25, within=0.5, shrinkage=0.7),
+            Pca(power=-0.25, within=1.0, shrinkage=0.7),
+            Pca(power=-0.25, within=1.0, shrinkage=0.4),
+            Pca(power=-0.25, within=1.0, shrinkage=0.2),
+        ),
+        fixed=True,
+    )
+    """The candidates; the first is taken where classes are too few for folds."""
+
+
+ClosedForm = Pca | Lda | Chosen
+Start = Pca | Lda | Chosen | Random | Given
 
 
 @dataclass(frozen=True)

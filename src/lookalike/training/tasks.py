@@ -14,6 +14,7 @@ import numpy as np
 from jaxtyping import Array, Float32
 
 from lookalike.core.errors import CollectionError, RunError
+from lookalike.core.journal import note
 from lookalike.core.shapes import l2_normalize
 from lookalike.data.collection import Collection
 from lookalike.encoders.config import EncoderConfig, ProjectionConfig
@@ -23,6 +24,7 @@ from lookalike.imaging.preprocess import Preprocess
 from lookalike.losses import Margin, centers_at_means, folded, memory_of, unfolded
 from lookalike.training.checkpoint import Facts
 from lookalike.training.config import (
+    Chosen,
     FitStage,
     Given,
     HeadStage,
@@ -34,9 +36,10 @@ from lookalike.training.config import (
     TrainConfig,
     TuneStage,
 )
+from lookalike.training.folds import Fold, Score, best_of, folds
 from lookalike.training.learner import Factor, Fixed, Tensors, decays
 from lookalike.training.pca import Projection, lda, pca, within_classes
-from lookalike.training.rows import Features, Labels, Rows, features_of, mean_of, training_rows
+from lookalike.training.rows import Features, Rows, features_of, mean_of, training_rows
 from lookalike.training.sources import Source, first_statistics, head_source, tune_source
 from lookalike.training.step import Batch, Learner, Objective, Running, make_objective
 
@@ -90,7 +93,7 @@ def closed_form(config: TrainConfig, stage: FitStage, rows: Rows, before: Made) 
     """The encoder with the projection that the stage asks for; the centers of another projection say nothing."""
     rows = rows.where(stage.only)
     features = mean_of(features_of(before.encoder, before.path, rows, config.mirror))
-    projection = fitted(stage.fit, features, rows.label, config.dimension, seed=0)  # draws nothing
+    projection = fitted(stage.fit, features, rows, config.dimension, config.seed)
     return Made(projected(before.encoder, projection, config.mirror), path=before.path)
 
 
@@ -180,7 +183,7 @@ def _first(config: TrainConfig, stage: StepStage, before: Made, features: Any, r
         return replace(before.encoder, config=replace(before.encoder.config, mirror=config.mirror))
     start = Pca(power=-0.125) if isinstance(stage.start, Given) else stage.start
     mean = mean_of(features)
-    weight, bias = fitted(start, mean, rows.label, config.dimension, config.seed)
+    weight, bias = fitted(start, mean, rows, config.dimension, config.seed)
     # So that a learning rate means the same for each start; all may be zeros.
     size = np.sqrt(np.square(l2_normalize(mean) @ weight + bias).sum(axis=1).mean()) or np.float32(1.0)
     return projected(before.encoder, (weight / size, bias / size), config.mirror)
@@ -201,9 +204,12 @@ def _centers(
     return centers_at_means(embedding, rows.label, len(rows.classes), stage.centers, config.seed)
 
 
-def fitted(start: Start, features: Features, label: Labels, dimension: int, seed: int) -> Projection:
+def fitted(start: Start, features: Features, rows: Rows, dimension: int, seed: int) -> Projection:
     """A projection without steps; `start` is not `Given`."""
+    label = rows.label
     match start:
+        case Chosen():
+            return fitted(chosen(start, features, rows, dimension, seed), features, rows, dimension, seed)
         case Pca():
             metric = within_classes(features, label, start.within, start.shrinkage) if start.within else None
             return pca(features, dimension, start.power, metric)
@@ -212,6 +218,25 @@ def fitted(start: Start, features: Features, label: Labels, dimension: int, seed
         case _:
             noise = np.random.default_rng(seed).standard_normal((features.shape[1], dimension), np.float32)
             return noise / np.float32(dimension**0.5), np.zeros(dimension, np.float32)
+
+
+def chosen(start: Chosen, features: Features, rows: Rows, dimension: int, seed: int) -> Pca:
+    """The candidate that does best in folds; said with the figures of all."""
+
+    def judge(candidate: Pca, fold: Fold) -> Score:
+        weight, bias = fitted(candidate, features[fold.learned], rows.only(fold.learned), dimension, seed)
+        return fold.score(l2_normalize(l2_normalize(features[fold.held]) @ weight + bias), rows)
+
+    try:
+        found = folds(rows, seed=seed)
+    except RunError:
+        return start.among[0]
+    best, scores = best_of(start.among, judge, found)
+    for candidate, score in zip(start.among, scores, strict=True):
+        mark = " (taken)" if candidate is best else ""
+        words = f"PCA, power {candidate.power:g}, within {candidate.within:g}, shrinkage {candidate.shrinkage:g}"
+        note(f"kept back: classes {score.classes:.4f}, domains {score.domains:.4f}  {words}{mark}")
+    return best
 
 
 def projected(encoder: Encoder, projection: Projection, mirror: bool) -> Encoder:
