@@ -152,3 +152,68 @@ def test_one_step_as_torch_would_take_it():
     assert float(metrics["loss"]) == pytest.approx(loss.item(), rel=1e-5)
     np.testing.assert_allclose(state.learner.projection["weight"], w.detach(), atol=1e-4)
     np.testing.assert_allclose(state.learner.centers["weight"][:, 0], c.detach(), atol=1e-4)
+
+
+def test_parts_of_a_batch_are_the_batch():
+    """Without terms within the batch, the mean over parts is that over the batch; to 1e-5, as sums have an order."""
+    from lookalike.training.config import TuneStage
+
+    def state(parts):
+        values = TuneStage(loss=ArcFace(0.3, 16.0), optimizer=config().optimizer, batch=16, accumulate=parts)
+        step, first = made_step(values)
+        found = first(learner(1))
+        for i in range(3):
+            found, metrics = step(found, FIXED, batch(i)._replace(inputs=batch(i).inputs[:, :1]))
+        return found, metrics
+
+    (whole, one), (parted, four) = state(1), state(4)
+    for a, b in zip(jax.tree.leaves(whole.learner), jax.tree.leaves(parted.learner), strict=True):
+        np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-5)
+    assert float(one["loss"]) == pytest.approx(float(four["loss"]), rel=1e-5)
+
+
+def test_the_running_mean_is_that_of_a_slow_loop():
+    values = config(ema=0.8)
+    step, first = made_step(values)
+    state = first(learner())
+    mean = np.asarray(state.learner.projection["weight"])
+    for i in range(8):
+        state, _ = step(state, FIXED, batch(i))
+        decay = min(0.8, (1 + i) / (10 + i))
+        mean = decay * mean + (1 - decay) * np.asarray(state.learner.projection["weight"])
+    np.testing.assert_allclose(state.average.projection["weight"], mean, rtol=1e-5)
+
+
+def test_sharpness_aware_steps_take_the_gradient_nearby():
+    """Foret et al., 2021: the gradient at w + rho g / |g|, by plain steps of gradient descent."""
+    plain = Optimizer(
+        "sgd", learning_rate=0.1, centers_learning_rate=0.1, momentum=0.0, schedule="constant", warmup=0.0
+    )
+    values = config(optimizer=plain, projecting=Projecting(), geometry=Geometry())
+    key, epoch = jax.random.fold_in(jax.random.key(3), 0), jnp.float32(0)
+    loss = jax.jit(
+        jax.grad(lambda x: objective(values)(x, FIXED, jax.tree.map(jnp.asarray, batch(0)), NONE, key, epoch)[0])
+    )
+    before = learner()
+    here = loss(before)
+    length = np.sqrt(sum(float((g**2).sum()) for g in jax.tree.leaves(here)))
+    there = loss(jax.tree.map(lambda x, g: x + 0.5 * g / length, before, here))
+    expected = jax.tree.map(lambda x, g: x - 0.1 * g, before, there)
+    from dataclasses import replace
+
+    step, first = made_step(replace(values, optimizer=replace(plain, sam=0.5)))
+    after, _ = step(first(before), FIXED, batch(0))
+    for a, b in zip(jax.tree.leaves(after.learner), jax.tree.leaves(expected), strict=True):
+        np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-6)
+
+
+def test_rows_that_fill_a_batch_up_count_nothing():
+    values = config(projecting=Projecting(), geometry=Geometry())
+    key, epoch = jax.random.key(0), jnp.float32(0)
+    value = jax.jit(jax.value_and_grad(lambda x, b: objective(values)(x, FIXED, b, NONE, key, epoch)[0]))
+    small = jax.tree.map(jnp.asarray, batch(0))
+    small = small._replace(inputs=small.inputs[:, :1])
+    more = jax.tree.map(lambda x: jnp.concatenate([x, x[:5]]), small)
+    more = more._replace(counts=more.counts.at[16:].set(0))
+    for a, b in zip(jax.tree.leaves(value(learner(), small)), jax.tree.leaves(value(learner(), more)), strict=True):
+        np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-6)

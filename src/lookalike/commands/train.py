@@ -28,7 +28,7 @@ def configure(argv: list[str]) -> TrainConfig:
 
     name = argv[0] if argv else "--help"
     if name in ("-h", "--help"):
-        print(_USAGE.format(recipes="\n".join(f"  {recipe:<9} {line}" for recipe, line in ABOUT.items())))
+        print(_USAGE.format(recipes="\n".join(f"  {recipe:<18} {line}" for recipe, line in ABOUT.items())))
         raise SystemExit(0)
     if name.startswith("-"):
         raise UsageError("A recipe comes before the options.", hint="lookalike train RECIPE --data COLL --out RUN")
@@ -37,7 +37,7 @@ def configure(argv: list[str]) -> TrainConfig:
             f"There is no recipe `{name}`.{did_you_mean(name, RECIPES)}", hint=f"recipes: {', '.join(RECIPES)}"
         )
     prog = f"lookalike train {name}"
-    config = _parsed(RECIPES[name], argv[1:], prog, f"Make {ABOUT[name]}.")
+    config = _parsed(RECIPES[name], argv[1:], prog, f"{ABOUT[name][0].upper()}{ABOUT[name][1:]}.")
     new = "new" in config.names
     if new and config.model:
         raise UsageError(
@@ -69,9 +69,16 @@ def _parsed(recipe: TrainConfig, argv: list[str], prog: str, description: str) -
 
 def main(config: TrainConfig) -> None:
     """Train, with every encoder measured on split "test" if the collection has one; print where the encoder is."""
-    from lookalike.training.loop import train
+    from lookalike.training.config import BestConfig
 
-    train(config, evaluation(config))
+    if isinstance(config, BestConfig):
+        from lookalike.training.best import best
+
+        best(config, evaluation(config))
+    else:
+        from lookalike.training.loop import train
+
+        train(config, evaluation(config))
     print(f"{config.out}/model")
 
 

@@ -121,7 +121,7 @@ class Augments:
     """How images are changed each time they are seen."""
 
     area: tuple[float, float] = (0.3, 1.0)
-    """Smallest and largest share of the image that a random crop keeps."""
+    """Smallest and largest share of the image that a random crop keeps; 1 and 1: its middle square."""
     flip: Flip = field(default_factory=Flip)
     """Mirrored at random."""
     color: Color = field(default_factory=Color)
@@ -146,7 +146,8 @@ class Augments:
         used |= {id(self.color)} if any(vars(self.color).values()) else set()
         used |= {id(self.rand)} if self.rand.count else set()
         order = self.flip, self.rand, self.color, self.gray, self.blur, self.jpeg, self.background, self.erase
-        return View(size, (Crop(size, self.area), *(augment for augment in order if id(augment) in used)))
+        crop = () if self.area == (1.0, 1.0) else (Crop(size, self.area),)
+        return View(size, (*crop, *(augment for augment in order if id(augment) in used)))
 
 
 @dataclass(frozen=True)
@@ -361,6 +362,27 @@ class TrainConfig:
         return tuple(
             word + (str(words[:i].count(word) + 1) if word in words[:i] else "") for i, word in enumerate(words)
         )
+
+
+@dataclass(frozen=True)
+class BestConfig(TrainConfig):
+    """A run that tries several ways and keeps what does best on classes and domains that it kept back."""
+
+    minutes: float = 60.0
+    """How long it may take, about: tuning is shortened, or left out, to fit."""
+    share: float = 1 / 3
+    """Share of the tower's blocks that `last` tunes."""
+    head: HeadStage = field(default_factory=HeadStage)
+    """A projection on cached features."""
+    last: TuneStage = field(default_factory=TuneStage)
+    """The last blocks tuned, on cached copies; then a projection in closed form."""
+    whole: TuneStage = field(default_factory=TuneStage)
+    """The whole tower tuned; then a projection in closed form."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        in_range(self, 0.0, math.inf, "minutes")
+        in_range(self, 0.0, 1.0, "share")
 
 
 def _at_least(config: object, least: int, *names: str) -> None:

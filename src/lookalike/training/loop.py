@@ -30,17 +30,20 @@ from lookalike.training.tasks import Made, begun, closed_form, make_task, rows_o
 Evaluate = Callable[[Encoder], Mapping[str, float]]  # given by the command, as training knows no evaluation
 
 
-def train(config: TrainConfig, evaluate: Evaluate | None = None, *, mesh: Mesh | None = None) -> Encoder:
+def train(
+    config: TrainConfig, evaluate: Evaluate | None = None, *, mesh: Mesh | None = None, rows: Rows | None = None
+) -> Encoder:
     """Train as `config` says; go on from `config.out` if it holds a checkpoint, do nothing if it is finished.
 
     `evaluate` is asked before training (of the encoder as it was given, and of the first values) and behind each stage.
-    Devices are those of `mesh`, by default of `make_mesh`. Returns the encoder, which is also in `config.out`/model.
+    Devices are those of `mesh`, by default of `make_mesh`; `rows` take the place of those that `config` says. Returns
+    the encoder, which is also in `config.out`/model.
     """
     with storage_errors(config.out), opened_run(config) as run:
         if (run / "model").exists():
             note(f"Run `{run}` is finished; its encoder is `{run / 'model'}`.")
             return Encoder.load(run / "model")
-        rows, untouched = rows_of(config), begun(config)
+        rows, untouched = rows_of(config) if rows is None else rows, begun(config)
         done, step, made = 0, 0, untouched
         if kept := last_stage(run):
             done, step, made = kept[0] + 1, kept[1], Made(*kept[2:])

@@ -1,0 +1,178 @@
+"""`best`: tries and proves. Closed forms, heads and gentle tuning on folds that keep classes and domains back; what
+wins on what it has not seen is trained on everything, and a table tells it beside the untouched tower.
+
+Every trial is an ordinary run below `RUN/trials`, so that a killed command goes on with the trial that it was in.
+"""
+
+import shutil
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import jax
+import numpy as np
+
+from lookalike.core.files import read_card, read_json, storage_errors, write_json
+from lookalike.core.journal import note, record, table
+from lookalike.encoders.encoder import Encoder
+from lookalike.towers.ops import places
+from lookalike.training.checkpoint import opened_run
+from lookalike.training.config import BestConfig, Chosen, FitStage, Pca, Stage, TrainConfig, TuneStage
+from lookalike.training.folds import Fold, Score, folds
+from lookalike.training.loop import Evaluate, train
+from lookalike.training.rows import Rows, features_of, mean_of
+from lookalike.training.tasks import Made, begun, rows_of
+from lookalike.vectors.rows import filled, stored_images
+from lookalike.vectors.runtime import BATCH
+
+GRADIENT = 3.5  # times as long as a forward, what a step takes for the blocks that learn; measured on CPUs
+KEPT = 0.003
+"""What a longer way must be better by: mP@5 that differ by less are one."""
+
+
+@dataclass(frozen=True)
+class Way:
+    """One thing to try."""
+
+    name: str
+    stages: tuple[Stage, ...]  # none: the untouched encoder
+    folds: int  # on how many folds it is tried
+    seconds: float  # what a trial takes, about
+
+
+def best(config: BestConfig, evaluate: Evaluate | None = None) -> Encoder:
+    """Try what the time allows, keep what wins on what it has not seen; the encoder is in `config.out`/model.
+
+    RunError where there are too few classes to keep any back.
+    """
+    with storage_errors(config.out), opened_run(config) as run:
+        if (run / "model").exists():
+            note(f"Run `{run}` is finished; its encoder is `{run / 'model'}`.")
+            return Encoder.load(run / "model")
+        rows, untouched = rows_of(config), begun(config)
+        found = folds(rows, seed=config.seed)
+        ways, scores = _ways(config, rows, untouched, run), {}
+        for way in ways:
+            tried = found[: way.folds]
+            scores[way.name] = [
+                _trial(config, way, number, fold, rows, untouched, run) for number, fold in enumerate(tried)
+            ]
+            _say(way, scores[way.name])
+        won = _winner(ways, scores)
+        _tell(ways, scores, won)
+        final = replace(_plain(config, won), out=str(run / "final"))
+        encoder = train(final, evaluate, rows=rows) if won.stages else untouched.encoder
+        card = read_card(run / "final" / "model") if won.stages else read_card(config.model)
+        trials = {name: [list(score) for score in each] for name, each in scores.items()}
+        encoder.save(run / "model", {**card, "name": run.name, "recipe": f"best: {won.name}", "trials": trials})
+        record(run, 0, {"best": won.name})
+        shutil.rmtree(run / "trials", ignore_errors=True)
+        shutil.rmtree(run / "final", ignore_errors=True)
+        note(f"The encoder is `{run / 'model'}`.")
+    return encoder
+
+
+def _ways(config: BestConfig, rows: Rows, untouched: Made, run: Path) -> list[Way]:
+    """What the minutes allow, the cheap before the dear; decided once, so that a run that goes on does the same."""
+    forward = _forward(untouched.encoder, rows, run)
+    images, tower = len(rows.ids), untouched.encoder.config.tower
+    ways = [
+        Way("untouched", (), 3, 0.0),
+        Way("pca", (FitStage(Pca(power=-0.125)),), 3, 0.0),
+        Way("fit", (FitStage(Chosen()),), 3, 0.0),
+        Way("head", (config.head,), 3, 0.0),
+    ]
+    left = 60 * config.minutes - 2 * images * forward  # features of images and mirror images
+    count = places(tower)
+    blocks = max(1, round(count * config.share))
+    part = blocks / count
+    copies = images * config.last.copies * forward
+    for name, stage, seconds in (
+        ("last", config.last, copies + config.last.epochs * images * GRADIENT * part * forward),
+        ("whole", config.whole, config.whole.epochs * images * GRADIENT * forward),
+    ):
+        trials = 1 if name == "whole" else min(3, int(left / max(seconds, 1e-9)) - 1)
+        epochs = stage.epochs * min(1.0, left / (2 * seconds))
+        if trials < 1 or epochs < 1:
+            note(f"`{name}` is left out: two of it take about {2 * seconds / 60:.0f} minutes. More: `--minutes`")
+            continue
+        stage = replace(stage, epochs=round(epochs, 1))
+        if name == "last":
+            stage = replace(stage, trained=replace(stage.trained, blocks=blocks))
+        ways.append(Way(name, (stage, FitStage(Chosen())), trials, seconds))
+        left -= (trials + 1) * seconds
+    return ways
+
+
+def _forward(encoder: Encoder, rows: Rows, run: Path) -> float:
+    """Seconds that the tower takes for an image here, as it was measured when the run began."""
+    file = run / "machine.json"
+    if not file.exists():
+        features = jax.jit(Encoder.features)
+        images = filled(next(stored_images(encoder.config, rows.collection, rows.ids[:BATCH])))
+        jax.block_until_ready(features(encoder, images))
+        begun = time.monotonic()
+        jax.block_until_ready(features(encoder, images))
+        write_json(file, {"forward": (time.monotonic() - begun) / BATCH})
+    return float(read_json(file)["forward"])
+
+
+def _plain(config: BestConfig, way: Way) -> TrainConfig:
+    """The run that a way is."""
+    shared = {name: getattr(config, name) for name in ("data", "model", "where", "dimension", "mirror", "seed")}
+    return TrainConfig(**shared, recipe=way.name, stages=way.stages)
+
+
+def _trial(config: BestConfig, way: Way, number: int, fold: Fold, rows: Rows, untouched: Made, run: Path) -> Score:
+    """How a way does on what a fold keeps back; of a finished trial only the score is kept."""
+    place = run / "trials" / f"{way.name}-{number}"
+    if (place / "score.json").exists():
+        return Score(*read_json(place / "score.json"))
+    encoder, path = (
+        replace(untouched.encoder, config=replace(untouched.encoder.config, mirror=config.mirror)),
+        config.model,
+    )
+    if way.stages:
+        encoder = train(replace(_plain(config, way), out=str(place)), rows=rows.only(fold.learned))
+        path = config.model if not any(isinstance(stage, TuneStage) for stage in way.stages) else ""
+    held = rows.only(fold.held)
+    features = mean_of(features_of(encoder, path, held, config.mirror))
+    score = fold.score(np.asarray(encoder.project(features)), rows)
+    for left in ("checkpoints", "model"):
+        shutil.rmtree(place / left, ignore_errors=True)
+    write_json(place / "score.json", list(score))
+    return score
+
+
+def _winner(ways: Sequence[Way], scores: Mapping[str, Sequence[Score]]) -> Way:
+    """The way that is best on the folds that it shares with the best before it, by more than chance gives."""
+    won = next(way for way in ways if way.name == "pca")
+    for way in ways:
+        shared = min(len(scores[way.name]), len(scores[won.name]))
+        mine, best = (float(np.mean([s.mean for s in scores[each.name][:shared]])) for each in (way, won))
+        if way.stages and mine > best + KEPT:
+            won = way
+    return won
+
+
+def _say(way: Way, scores: Sequence[Score]) -> None:
+    classes, domains = (float(np.mean(column)) for column in zip(*scores, strict=True))
+    note(f"{way.name}: classes never seen {classes:.4f}, domains never seen {domains:.4f} ({len(scores)} folds)")
+
+
+def _tell(ways: Sequence[Way], scores: Mapping[str, Sequence[Score]], won: Way) -> None:
+    """All that was tried, on the folds that each was tried on, beside the untouched encoder on the same."""
+    lines = []
+    for way in ways:
+        mine = scores[way.name]
+        base = scores["untouched"][: len(mine)]
+        cells = [float(np.mean([score[i] for score in mine])) for i in (0, 1)]
+        differences = [cell - float(np.mean([score[i] for score in base])) for i, cell in enumerate(cells)]
+        marks = [f"{cell:.4f} ({more:+.4f})" for cell, more in zip(cells, differences, strict=True)]
+        lines.append([way.name + (" *" if way is won else ""), *marks, len(mine)])
+    note(table(["way", "classes never seen", "domains never seen", "folds"], lines))
+    shared = len(scores[won.name])
+    kept, raw = (float(np.mean([s.mean for s in scores[name][:shared]])) for name in (won.name, "untouched"))
+    verdict = "better than" if kept > raw else "not as good as"
+    note(f"`{won.name}` is kept; on what it has not seen it is {verdict} the untouched encoder ({kept - raw:+.4f}).")

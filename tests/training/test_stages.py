@@ -1,0 +1,196 @@
+"""Stages that take over from each other: centers, encoders, cached copies; what they share, and killed between them."""
+
+import shutil
+from dataclasses import replace
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from lookalike.core.errors import CollectionError, RunError
+from lookalike.encoders.config import EncoderConfig, ProjectionConfig
+from lookalike.encoders.directory import read_model
+from lookalike.encoders.encoder import Encoder
+from lookalike.imaging.preprocess import Preprocess
+from lookalike.losses import ArcFace, FeatureAnchor, Geometry, SimilarityDistillation, TwoViews, VectorDistillation
+from lookalike.towers import ViTConfig
+from lookalike.training import loop
+from lookalike.training.config import Chosen, FitStage, HeadStage, Optimizer, Pca, Trained, TuneStage
+from lookalike.training.loop import train
+from lookalike.training.step import mixed
+
+RATES = Optimizer(learning_rate=1e-2, centers_learning_rate=1e-2, tower_learning_rate=1e-3)
+
+
+@pytest.fixture(scope="module")
+def vit(tmp_path_factory):
+    tower = ViTConfig(16, 8, 12, 3, 3, 20, "gelu")
+    config = EncoderConfig(
+        tower,
+        "class",
+        Preprocess(16, "squash", 16, "bilinear", (0.5,) * 3, (0.5,) * 3),
+        ProjectionConfig("identity", 12, 12),
+    )
+    path = tmp_path_factory.mktemp("vit") / "model"
+    Encoder.init(config, jax.random.key(0)).save(path)
+    return str(path)
+
+
+def head(**changes):
+    return replace(HeadStage(start=Pca(-0.125), optimizer=RATES, batch=16, steps=6), **changes)
+
+
+def tune(**changes):
+    return replace(TuneStage(optimizer=RATES, loss=ArcFace(0.1, 16.0), batch=16, steps=4), **changes)
+
+
+def weights(run):
+    return (Path(run) / "model" / "model.safetensors").read_bytes()
+
+
+def test_one_after_the_other(made, vit, tmp_path, monkeypatch):
+    """A head, the last block on cached copies, a closed form: each begins where the one before it ended."""
+    last = tune(trained=Trained(blocks=1), copies=2, ema=0.9)
+    stages = (head(copies=1), last, FitStage(Chosen()))
+    whole = made.run(tmp_path / "whole", *stages, model=vit, mirror=True)
+    scores = {}
+    train(whole, lambda encoder: {"mp@5": scores.setdefault(encoder.fingerprint, len(scores))})
+    config, tensors = read_model(tmp_path / "whole" / "model")
+    _, before = read_model(vit)
+    assert config.mirror
+    assert config.projection == ProjectionConfig("linear", 12, 4)
+    up, first = tensors["tower.blocks.mlp.up.weight"], before["tower.blocks.mlp.up.weight"]
+    np.testing.assert_array_equal(up[:2], first[:2])
+    assert np.abs(up[2] - first[2]).max() > 1e-5
+    assert not (tmp_path / "whole" / "stages").exists()
+    assert not (tmp_path / "whole" / "copies").exists()
+
+    stopped, real = replace(whole, out=str(tmp_path / "stopped")), loop._fit
+    for name in ("head", "tune"):  # killed when a stage begins, and again at the next
+
+        def killed(config, stage, at, *others, name=name):
+            if at == name:
+                raise InterruptedError
+            return real(config, stage, at, *others)
+
+        with monkeypatch.context() as patch:
+            patch.setattr(loop, "_fit", killed)
+            with pytest.raises(InterruptedError):
+                train(stopped)
+    train(stopped)
+    assert weights(tmp_path / "stopped") == weights(tmp_path / "whole")
+
+
+def test_centers_are_taken_over(made, tmp_path, monkeypatch):
+    kept, real = [], loop.make_task
+
+    def watched(*given):
+        kept.append((given[3], real(*given)))
+        return kept[-1][1]
+
+    monkeypatch.setattr(loop, "make_task", watched)
+    train(made.run(tmp_path / "run", head(), tune(), mirror=True))
+    (_, first), (before, second) = kept
+    np.testing.assert_array_equal(second.learner.centers["weight"], before.centers)
+    np.testing.assert_array_equal(second.learner.projection["weight"], before.encoder.tensors["projection.weight"])
+    assert np.abs(np.asarray(first.learner.centers["weight"]) - np.asarray(before.centers)).max() > 1e-4
+
+
+def test_a_frozen_head_stays_while_the_tower_moves(made, tmp_path):
+    frozen = replace(RATES, learning_rate=0.0, centers_learning_rate=0.0)
+    train(made.run(tmp_path / "head", head(), mirror=True))
+    train(made.run(tmp_path / "both", head(), tune(optimizer=frozen), mirror=True))
+    (_, a), (_, b) = (read_model(tmp_path / name / "model") for name in ("head", "both"))
+    for part in ("weight", "bias"):
+        np.testing.assert_allclose(a[f"projection.{part}"], b[f"projection.{part}"], atol=1e-6)
+    assert np.abs(a["tower.stages.0.down.conv.weight"] - b["tower.stages.0.down.conv.weight"]).max() > 1e-5
+
+
+def test_another_resolution_from_a_stage_on(made, vit, tmp_path):
+    train(made.run(tmp_path / "run", tune(steps=2), tune(steps=2, size=24, dtype="bfloat16", remat=True), model=vit))
+    config, tensors = read_model(tmp_path / "run" / "model")
+    assert config.preprocess.size == config.tower.size == 24
+    assert tensors["tower.position"].shape == (10, 12)
+
+
+def test_interpolated_weights_lie_between(made, vit, tmp_path):
+    train(made.run(tmp_path / "whole", tune(), model=vit))
+    train(made.run(tmp_path / "half", tune(interpolate=0.25), model=vit))
+    _, before = read_model(vit)
+    (_, whole), (_, half) = (read_model(tmp_path / name / "model") for name in ("whole", "half"))
+    for name, tensor in before.items():
+        np.testing.assert_allclose(half[name], 0.75 * tensor + 0.25 * whole[name], atol=1e-6, err_msg=name)
+
+
+@pytest.mark.parametrize(
+    "geometry",
+    [
+        Geometry(similarity=SimilarityDistillation(1.0)),
+        Geometry(anchor=FeatureAnchor(1.0)),
+        Geometry(views=TwoViews(1.0)),
+    ],
+)
+def test_terms_have_what_they_look_at(made, tmp_path, geometry):
+    encoder = train(made.run(tmp_path / "run", tune(geometry=geometry, steps=2)))
+    assert all(np.isfinite(tensor).all() for tensor in encoder.tensors.values())
+
+
+def test_a_teacher_is_a_column(made, tmp_path):
+    geometry = Geometry(vectors=VectorDistillation(1.0))
+    with pytest.raises(CollectionError, match=r"has no column `nowhere` for `geometry\.vectors` to look at"):
+        train(made.run(tmp_path / "none", head(geometry=geometry, teacher="nowhere")))
+    from lookalike.vectors.runtime import load
+
+    column = load(made.model).column("features", "float32")
+    encoder = train(made.run(tmp_path / "run", head(geometry=geometry, teacher=column)))
+    assert all(np.isfinite(tensor).all() for tensor in encoder.tensors.values())
+
+
+def test_a_stage_learns_from_rows_of_its_own(made, tmp_path):
+    train(made.run(tmp_path / "run", head(), head(only="domain = 'toys'", start=Pca(), steps=2), mirror=True))
+    with pytest.raises(CollectionError, match="None of the 72 rows to learn from"):
+        train(made.run(tmp_path / "none", head(only="domain = 'cars'")))
+
+
+def test_copies_that_are_whole_are_not_made_again(made, vit, tmp_path, monkeypatch):
+    from lookalike.training import sources
+
+    written, real = [], sources._write
+
+    def watched(path, *given):
+        written.append(path.parent.name.partition("-")[0])
+        if len(written) == 2:
+            raise InterruptedError
+        real(path, *given)
+
+    config = made.run(tmp_path / "run", tune(trained=Trained(blocks=1), copies=3), model=vit)
+    monkeypatch.setattr(sources, "_write", watched)
+    with pytest.raises(InterruptedError):
+        train(config)
+    train(config)
+    assert len(written) == 4  # the first once, the second twice, the third once
+    shutil.rmtree(tmp_path / "run")
+
+
+def test_a_stage_without_a_step(made, tmp_path):
+    with pytest.raises(RunError, match="no step at all"):
+        train(made.run(tmp_path / "run", head(steps=0, epochs=0.0)))
+
+
+def test_two_of_a_row_s_features_are_mixed():
+    rng = np.random.default_rng(0)
+    inputs = jnp.asarray(rng.normal(size=(200, 3, 4)), jnp.float32)
+    found = np.asarray(jax.jit(mixed)(inputs, jax.random.key(0)))
+    pairs = set()
+    for row, mix in zip(np.asarray(inputs), found, strict=True):
+        fits = [
+            (a, b)
+            for a, b in ((0, 1), (0, 2), (1, 2))
+            if np.linalg.norm(np.cross((mix - row[b])[:3], (row[a] - row[b])[:3])) < 1e-4
+        ]
+        assert fits, "no mix of two"
+        pairs |= set(fits)
+    assert pairs == {(0, 1), (0, 2), (1, 2)}
+    np.testing.assert_array_equal(mixed(inputs[:, :1], jax.random.key(0)), inputs[:, 0])
