@@ -1,12 +1,10 @@
 """Folds keep classes and domains back; their score against a slow loop."""
 
-from pathlib import Path
-from types import SimpleNamespace
-
 import numpy as np
 import pytest
 
 from lookalike.core.errors import RunError
+from lookalike.data.collection import Collection
 from lookalike.training.folds import Fold, Score, best_of, folds
 from lookalike.training.rows import Rows
 
@@ -15,7 +13,8 @@ def rows(domains=4, classes=6, each=3):
     label = np.repeat(np.arange(domains * classes), each).astype(np.int32)
     domain = np.array([f"d{c // classes}" for c in label])
     names = tuple(f"d{c // classes}\t{c}" for c in range(domains * classes))
-    return Rows(SimpleNamespace(path=Path("c")), np.arange(len(label)), label, domain, names)
+    nowhere = Collection.__new__(Collection)  # which nothing here reads
+    return Rows(nowhere, np.arange(len(label)), label, domain, names)
 
 
 def test_classes_and_domains_are_kept_back():
@@ -76,8 +75,10 @@ def test_the_best_mean_is_taken():
     def judge(name, fold):
         if name == "c":
             raise RunError("too few images")
-        return table[name][fold]
+        return table[name][int(fold.held[0])]
 
-    best, scores = best_of(["a", "b", "c"], judge, [0, 1])
+    none = np.zeros(1, bool)
+    both = [Fold(none, np.array([held]), frozenset()) for held in (False, True)]
+    best, scores = best_of(["a", "b", "c"], judge, both)
     assert best == "b"
     np.testing.assert_allclose(scores, [(0.4, 0.3), (0.4, 0.35), (0.0, 0.0)])

@@ -30,7 +30,7 @@ def vit():
 
 @pytest.fixture(scope="module")
 def images():
-    return np.random.default_rng(0).integers(0, 256, (3, 16, 16, 3)).astype(np.uint8)
+    return jnp.asarray(np.random.default_rng(0).integers(0, 256, (3, 16, 16, 3)).astype(np.uint8))
 
 
 @pytest.mark.parametrize("trained", [Trained(), Trained(blocks=2), Trained(blocks=1, lora=2), Trained(lora=3)])

@@ -1,5 +1,7 @@
 """Recipes for a laptop: minutes on two cores, from a few hundred images on."""
 
+from dataclasses import replace
+
 from lookalike.imaging.augment import Color
 from lookalike.losses import ArcFace, Geometry, Projecting, SimilarityDistillation
 from lookalike.training.config import (
@@ -114,7 +116,5 @@ def best() -> TrainConfig:
     Closed forms, heads and gentle tuning on folds of what there is to learn from; says when none is better than the
     untouched tower. `--minutes` is the time that it may take.
     """
-    from dataclasses import replace
-
-    last = replace(TUNE, copies=3)
+    last = replace(TUNE, trained=replace(TUNE.trained, blocks=4), copies=3)
     return BestConfig(mirror=True, head=HEAD, last=last, whole=TUNE)

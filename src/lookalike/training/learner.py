@@ -82,7 +82,7 @@ def divide(encoder: Encoder, trained: Trained, seed: int = 0) -> Division:
     count = places(config.tower)
     place = 0 if trained.blocks < 0 or trained.blocks >= count else count - trained.blocks
     factors = {name: _factor(name, tensor, trained, count, place) for name, tensor in known.items()}
-    factors = {name: factor for name, factor in factors.items() if np.any(factor)}
+    factors = {name: factor for name, factor in factors.items() if np.any(factor) and trained.blocks}
     _refuse(trained, known, factors)
     early, late = ({f"tower.{n}": shape for n, shape in half.items()} for half in halves(config.tower, place))
     tensors = {name: encoder.tensors[name] for name in known}

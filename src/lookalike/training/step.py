@@ -193,7 +193,8 @@ def make_step(
         average = state.average
         if average is not None:
             # From few steps the mean forgets its start sooner, as if it had seen ten times as many.
-            decay = jnp.minimum(config.ema, (1.0 + state.step) / (10.0 + state.step))
+            done = state.step.astype(jnp.float32)
+            decay = jnp.minimum(config.ema, (1.0 + done) / (10.0 + done))
             average = jax.tree.map(lambda a, x: decay * a + (1.0 - decay) * x, average, learner)
         return State(state.step + 1, learner, optimizer_state, running, average), metrics
 
