@@ -69,6 +69,18 @@ def test_progress_tells_rate_and_time_left_five_times_a_second(clock: Clock, mon
     assert screen.getvalue().count("\r") == 2
 
 
+def test_progress_says_more(clock: Clock, capsys: pytest.CaptureFixture[str]) -> None:
+    with Progress("head", "steps", 100) as bar:
+        for loss in (3.0, 2.0):
+            bar.said = f"loss {loss}"
+            clock.now += 10.0
+            bar.advance(10)
+    assert capsys.readouterr().err.splitlines()[:2] == [
+        "head 10/100 steps, 1.0 steps/s, loss 3.0, 1:30 left",
+        "head 20/100 steps, 1.0 steps/s, loss 2.0, 1:20 left",
+    ]
+
+
 def test_progress_is_rare_where_no_one_looks(clock: Clock, capsys: pytest.CaptureFixture[str]) -> None:
     with Progress("prepare", "images") as bar:
         for _ in range(25):

@@ -1,6 +1,8 @@
+import errno
 import json
 import shutil
 import subprocess
+import threading
 from contextlib import closing
 from dataclasses import replace
 
@@ -11,6 +13,7 @@ import pytest
 
 from lookalike.core.errors import RunError, StorageError
 from lookalike.core.files import storage_errors
+from lookalike.core.mesh import make_mesh, place
 from lookalike.losses import ArcFace, CosFace
 from lookalike.training.checkpoint import Checkpoints, opened_run
 from lookalike.training.config import FitStage, HeadStage, Optimizer, TrainConfig
@@ -27,6 +30,11 @@ def state(step=0, seed=0):
     optimizer = make_optimizer(Optimizer(), 10, {"projection.weight"})
     begun = first_state(learner, optimizer, Running({}, {}), averaged=True)
     return begun._replace(step=jnp.asarray(step, jnp.int32))
+
+
+def save_and_wait(checkpoints, state):
+    checkpoints.save(state)
+    checkpoints.wait()
 
 
 def head(**changes):
@@ -57,6 +65,8 @@ def test_the_last_two_are_kept_and_scraps_do_no_harm(tmp_path):
     (scrap / "half").write_text("x")
     with closing(Checkpoints(tmp_path, "head", FACTS)) as checkpoints:
         assert int(checkpoints.latest(state()).step) == 3
+        checkpoints.save(state(4))
+    assert {path.name for path in (tmp_path / "checkpoints" / "head").iterdir()} == {"3", "4"}
 
 
 def test_what_is_not_finite_is_neither_saved_nor_taken_up(tmp_path, monkeypatch):
@@ -69,10 +79,63 @@ def test_what_is_not_finite_is_neither_saved_nor_taken_up(tmp_path, monkeypatch)
         with monkeypatch.context() as patch:  # as versions before did
             patch.setattr("lookalike.training.checkpoint._finite", lambda state: True)
             checkpoints.save(bad)
+            checkpoints.wait()
     with closing(Checkpoints(tmp_path, "head", FACTS)) as checkpoints:
         assert int(checkpoints.latest(state()).step) == 5
         checkpoints.save(state(9))
         assert int(checkpoints.latest(state()).step) == 9
+
+
+def test_the_next_step_does_not_wait_for_a_save_and_does_not_spoil_it(tmp_path, monkeypatch):
+    import orbax.checkpoint as ocp
+
+    finalize, written, handed = ocp.CheckpointManager._finalize, threading.Event(), []
+
+    def late(self, *given):
+        assert written.wait(60), "the save was waited for"
+        finalize(self, *given)
+
+    monkeypatch.setattr(ocp.CheckpointManager, "_finalize", late)
+    saved = ocp.args.StandardSave
+    monkeypatch.setattr(ocp.args, "StandardSave", lambda state: handed.append(state) or saved(state))
+    begun = state(3, seed=1)
+    with closing(Checkpoints(tmp_path, "head", FACTS)) as checkpoints:
+        checkpoints.save(begun)
+        for mine, its in zip(jax.tree.leaves(begun), jax.tree.leaves(handed), strict=True):
+            assert not np.shares_memory(np.asarray(mine), its)
+            mine.delete()  # as the next step does
+        written.set()
+    with closing(Checkpoints(tmp_path, "head", FACTS)) as checkpoints:
+        found = checkpoints.latest(state())
+    for a, b in zip(jax.tree.leaves(found), jax.tree.leaves(state(3, seed=1)), strict=True):
+        np.testing.assert_array_equal(a, b)
+
+
+def test_what_goes_wrong_behind_the_steps_is_said_once(tmp_path, monkeypatch, capfd):
+    import orbax.checkpoint as ocp
+
+    def full(self, *given):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with closing(Checkpoints(tmp_path, "head", FACTS)) as checkpoints:
+        with monkeypatch.context() as patch:
+            patch.setattr(ocp.CheckpointManager, "_finalize", full)
+            checkpoints.save(state(1))
+            with pytest.raises(StorageError, match="the disk is full"), storage_errors(tmp_path):
+                checkpoints.wait()
+    assert capfd.readouterr().err == ""
+
+
+@pytest.mark.parametrize(("before", "behind"), [(1, 8), (8, 1), (8, 2)])
+def test_saved_on_some_devices_and_restored_on_others(tmp_path, devices, before, behind):
+    with closing(Checkpoints(tmp_path, "head", FACTS)) as checkpoints:
+        checkpoints.save(place(state(5, seed=1), make_mesh(devices[:before])))
+    there = make_mesh(devices[:behind])
+    with closing(Checkpoints(tmp_path, "head", FACTS)) as checkpoints:
+        found = checkpoints.latest(place(state(), there))
+    for a, b in zip(jax.tree.leaves(found), jax.tree.leaves(state(5, seed=1)), strict=True):
+        np.testing.assert_array_equal(a, b)
+        assert a.sharding.device_set == set(devices[:behind])
 
 
 def test_other_data_is_refused(tmp_path):
@@ -170,12 +233,19 @@ def small_disk(tmp_path):
     subprocess.run(["umount", "-l", str(place)], check=True)
 
 
-def test_a_full_disk_leaves_the_last_checkpoint(small_disk):
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")  # Orbax leaves a coroutine behind
+def test_a_full_disk_leaves_the_last_checkpoint(small_disk, monkeypatch, capfd):
     with closing(Checkpoints(small_disk, "head", FACTS)) as checkpoints:
         checkpoints.save(state(1))
+        checkpoints.wait()
         (small_disk / "ballast").write_bytes(bytes(shutil.disk_usage(small_disk).free - 65536))
         with pytest.raises(StorageError, match="the disk is full"), storage_errors(small_disk):
             checkpoints.save(state(2))
+        (small_disk / "more").write_bytes(bytes(shutil.disk_usage(small_disk).free - 8192))
+        monkeypatch.setattr("lookalike.training.checkpoint._AROUND", -(1 << 20))  # another program takes it meanwhile
+        with pytest.raises(StorageError, match="the disk is full"), storage_errors(small_disk):
+            save_and_wait(checkpoints, state(2))
+    assert capfd.readouterr().err == ""
     (small_disk / "ballast").unlink()
     with closing(Checkpoints(small_disk, "head", FACTS)) as checkpoints:
         assert int(checkpoints.latest(state()).step) == 1

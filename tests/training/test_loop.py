@@ -2,9 +2,7 @@
 
 import contextlib
 import json
-import os
 import shutil
-import signal
 import subprocess
 import sys
 import time
@@ -20,15 +18,19 @@ from lookalike.core.files import kind_of, read_card, write_json
 from lookalike.core.mesh import make_mesh
 from lookalike.data.sampling import Mixture
 from lookalike.encoders.encoder import Encoder
-from lookalike.training import loop
 from lookalike.training.config import FitStage, Lda, Optimizer, Pca, Random
 from lookalike.training.loop import train
+from lookalike.training.measuring import Measuring
 from lookalike.training.pca import lda, pca
 from lookalike.training.tasks import make_task
 
+TIMES = ("images_per_second", "waiting")
+
 
 def lines(run):
-    return [json.loads(line) for line in (Path(run) / "metrics.jsonl").read_text().splitlines()]
+    """Without what a clock has measured."""
+    found = [json.loads(line) for line in (Path(run) / "metrics.jsonl").read_text().splitlines()]
+    return [{name: value for name, value in line.items() if name not in TIMES} for line in found]
 
 
 def weights(run):
@@ -99,7 +101,7 @@ def test_head_learns_measures_and_finishes(made, tmp_path, capsys):
     train(config, dimension_of)
     found = lines(tmp_path / "run")
     scores = [(line["step"], line["encoder"]) for line in found if "encoder" in line]
-    assert scores == [(0, "untouched"), (0, "start"), (25, "trained"), (50, "trained"), (60, "trained")]
+    assert scores == [(0, "untouched"), (0, "start"), (25, "head"), (50, "head"), (60, "trained")]
     losses = [line["loss"] for line in found if "loss" in line]
     assert len(losses) == 3
     assert losses[-1] < losses[0]
@@ -207,18 +209,18 @@ def test_killed_while_it_measures_it_measures_again_and_not_twice(made, tmp_path
     """Between the checkpoint and the measurement of one step, and between the last measurement and the model."""
     config = made.head(tmp_path / "whole", steps=6, save_every=2, evaluate_every=2, log_every=1)
     train(config, dimension_of)
-    stopped, real = replace(config, out=str(tmp_path / "stopped")), loop._measure
+    stopped, real = replace(config, out=str(tmp_path / "stopped")), Measuring.measure
 
-    def killed(run, evaluate, step, which, encoder):
+    def killed(self, step, which, encoder):
         if moment == "behind":
-            real(run, evaluate, step, which, encoder)
-        if (step, which) == (4 if moment == "before" else 6, "trained"):
+            real(self, step, which, encoder)
+        if (step, which) == ((4, "head") if moment == "before" else (6, "trained")):
             raise InterruptedError
         if moment == "before":
-            real(run, evaluate, step, which, encoder)
+            real(self, step, which, encoder)
 
     with monkeypatch.context() as patch:
-        patch.setattr(loop, "_measure", killed)
+        patch.setattr(Measuring, "measure", killed)
         with pytest.raises(InterruptedError):
             train(stopped, dimension_of)
     train(stopped, dimension_of)
@@ -266,8 +268,7 @@ def in_python(made, out):
     return configure(["head", *(text for name, value in flags.items() for text in (f"--{name}", str(value)))])
 
 
-@pytest.mark.parametrize("blow", [signal.SIGTERM, signal.SIGKILL])
-def test_killed_it_goes_on_bit_for_bit(made, tmp_path, undisturbed, blow):
+def test_asked_to_end_it_saves_and_goes_on_bit_for_bit(made, tmp_path, undisturbed):
     run = tmp_path / "run"
     flags = {"data": made.collection, "model": made.model, "out": str(run), **FLAGS}
     argv = [text for name, value in flags.items() for text in (f"--{name}", str(value))]
@@ -275,17 +276,16 @@ def test_killed_it_goes_on_bit_for_bit(made, tmp_path, undisturbed, blow):
     deadline = time.monotonic() + 120
     while time.monotonic() < deadline and child.poll() is None:
         if (run / "metrics.jsonl").exists() and (run / "metrics.jsonl").read_text().count('"loss"') > 25:
-            os.kill(child.pid, blow)
+            child.terminate()
             break
         time.sleep(0.002)
     _, words = child.communicate(timeout=60)
-    assert child.returncode == (130 if blow == signal.SIGTERM else -signal.SIGKILL), words
+    assert child.returncode == 130, words
     assert not (run / "model").exists()
     saved = max(int(path.name) for path in (run / "checkpoints" / "head").iterdir() if path.name.isdigit())
-    assert 20 <= saved < 150
-    if blow == signal.SIGTERM:
-        assert f"saved after step {saved} (head: {saved} of 150)" in words
-        assert "the same command goes on where it stopped" in words
+    assert 25 < saved < 150
+    assert f"saved after step {saved} (head: {saved} of 150)" in words
+    assert "the same command goes on where it stopped" in words
     train(in_python(made, run))
     assert weights(run) == undisturbed
     steps = [line["step"] for line in lines(run) if "loss" in line]

@@ -86,7 +86,7 @@ def main(config: Config) -> None:
         examples = _examples(coll, [row for row in rows.to_pylist() if row["split"] == "test"], out)
     labels = rows["label"].to_pylist()
     seen = {label for label, split in zip(labels, rows["split"].to_pylist(), strict=True) if split == "train"}
-    lines = [line for line in read_metrics(run) if line.get("encoder") in ("untouched", "trained")]
+    lines = [line for line in read_metrics(run) if line.get("encoder") in ("untouched", "tune", "trained")]
     page = Page(
         images=len(rows),
         products=len(set(labels)),

@@ -1,14 +1,13 @@
 """lookalike doctor: what this machine has, which versions are installed, and what is missing."""
 
-import os
 import platform
 import re
 import sys
 from dataclasses import dataclass
 from importlib import metadata
-from pathlib import Path
 from typing import Any
 
+from lookalike.core.devices import machine_memory, unused_accelerators
 from lookalike.core.files import json_text
 from lookalike.core.journal import table
 from lookalike.core.machine import cores
@@ -33,7 +32,7 @@ def main(config: Config) -> None:
         "python": platform.python_version(),
         "system": f"{platform.system()} {platform.machine()}",
         "cores": cores(),
-        "memory": _size(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")),
+        "memory": _size(machine_memory()),
         "backend": backend,
     }
     missing += _missing(libraries, backend)
@@ -85,10 +84,9 @@ def _missing(libraries: list[dict[str, Any]], backend: str) -> list[dict[str, st
     for name, extra in ((library["name"], library["for"]) for library in libraries if library["version"] is None):
         words, option = ("", "") if extra == "base" else (f" (optional, extra `{extra}`)", f"[{extra}]")
         found.append({"what": f"{name} is missing{words}", "command": f"{_PIP} 'lookalike{option}'"})
-    for extra, name, place in (("gpu", "an NVIDIA GPU", "/dev/nvidia0"), ("tpu", "a TPU", "/dev/accel0")):
-        if backend != extra and Path(place).exists():
-            what = f"There is {name} that JAX does not use"
-            found.append({"what": what, "command": f"{_PIP} 'lookalike[{extra}]'"})
+    for extra, name in unused_accelerators(backend):
+        what = f"There is {name} that JAX does not use"
+        found.append({"what": what, "command": f"{_PIP} 'lookalike[{extra}]'"})
     return found
 
 

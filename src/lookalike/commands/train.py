@@ -10,7 +10,7 @@ from lookalike.core.errors import UsageError
 
 if TYPE_CHECKING:
     from lookalike.training.config import TrainConfig
-    from lookalike.training.loop import Evaluate
+    from lookalike.training.measuring import Evaluate
 
 _USAGE = """usage: lookalike train RECIPE --data COLL --model MODEL --out RUN [options]
 

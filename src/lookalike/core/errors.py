@@ -58,3 +58,9 @@ class StorageError(LookalikeError):
     """The disk: full, not writable, in use by another writer, something else there."""
 
     usual = "mend or move away that file, then give the same command again"
+
+
+class DeviceError(LookalikeError):
+    """What computes: no such accelerator, held by another process, libraries that do not belong together."""
+
+    usual = "`lookalike doctor` says what this machine has"

@@ -60,19 +60,23 @@ def rewind(directory: str | Path, step: int) -> None:
 
 
 class Progress(AbstractContextManager["Progress"]):
-    """Says how far something long is: in the block `as bar` it is told by `bar.advance(32)`."""
+    """Says how far something long is: in the block `as bar` it is told by `bar.advance(32)`.
+
+    `bar.said` are further words of the line, as they are at the moment.
+    """
 
     def __init__(self, verb: str, unit: str, total: int | None = None, done: int = 0) -> None:
         self.verb, self.unit, self.total, self.done, self._first = verb, unit, total, done, done
-        self._begun = self._said = time.monotonic()
+        self._begun = self._last = time.monotonic()
         self._live = sys.stderr.isatty()
+        self.said = ""
 
     def advance(self, count: int = 1) -> None:
         """Count `count` more, and say so at most five times a second (every ten seconds where no one looks)."""
         self.done += count
         now = time.monotonic()
-        if now - self._said >= (0.2 if self._live else 10.0):
-            self._said = now
+        if now - self._last >= (0.2 if self._live else 10.0):
+            self._last = now
             self._say("" if self._live else "\n")
 
     def __exit__(self, *_: object) -> None:
@@ -82,7 +86,7 @@ class Progress(AbstractContextManager["Progress"]):
     def _say(self, end: str) -> None:
         rate = (self.done - self._first) / max(time.monotonic() - self._begun, 1e-9)
         count = f"{self.done:,}" if self.total is None else f"{self.done:,}/{self.total:,}"
-        words = f"{self.verb} {count} {self.unit}, {rate:,.1f} {self.unit}/s"
+        words = f"{self.verb} {count} {self.unit}, {rate:,.1f} {self.unit}/s" + (f", {self.said}" if self.said else "")
         if self.total and rate and self.done < self.total:
             minutes, second = divmod(int((self.total - self.done) / rate), 60)
             clock = f"{minutes // 60}:{minutes % 60:02}:{second:02}" if minutes >= 60 else f"{minutes}:{second:02}"

@@ -9,6 +9,7 @@ RUN/model/              the finished encoder
 """
 
 import errno
+import logging
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -59,8 +60,9 @@ def opened_run(config: TrainConfig) -> Iterator[Path]:
 def _same(config: TrainConfig, out: Path, resumed: bool) -> None:
     """RunError, naming the first field that differs from what was saved, in the words of whichever version.
 
-    Where the run lies may differ, as directories get moved; so may the paths of its data and its model, if they lead
-    to the same place, or if the run is `resumed` from a checkpoint, whose facts tell that what lies there is the same.
+    Device and tracker may differ, and where the run lies, as directories get moved; so may the paths of its data and
+    its model, if they lead to the same place, or if the run is `resumed` from a checkpoint, whose facts tell that what
+    lies there is the same.
     """
     saved = read_json(out / "config.json")
     if saved.get("type") != type(config).__name__:
@@ -77,7 +79,7 @@ def _same(config: TrainConfig, out: Path, resumed: bool) -> None:
         )
     for name, was, asked in _changes(_named(begun), _named(config)):
         moved = name in ("data", "model") and was and asked and (resumed or realpath(was) == realpath(asked))
-        if name != "out" and not moved:
+        if name not in ("out", "device", "track") and not moved:
             raise RunError(
                 f"Run `{out}` was started with {name} {was!r}, and this command says {asked!r}.",
                 hint="`--out ANOTHER` starts a new run; the first command given again goes on with this one",
@@ -100,27 +102,39 @@ def _changes(was: Any, asked: Any, name: str = "") -> Iterator[tuple[str, Any, A
 
 
 class Checkpoints:
-    """Saves and restores states of a stage of the run in `directory`; the last two are kept."""
+    """Saves and restores states of a stage of the run in `directory`, the last `kept` of them.
 
-    def __init__(self, directory: Path, stage: str, facts: Facts) -> None:
+    A save is written behind the steps that follow it. What goes wrong there is raised by the next `save`, `wait` or
+    `close`; a state whose write was cut off was never there.
+    """
+
+    def __init__(self, directory: Path, stage: str, facts: Facts, kept: int = KEPT) -> None:
         import orbax.checkpoint as ocp  # takes a second; a closed form does not need it
 
         self._args, self._run, self._facts = ocp.args, directory, facts
-        options = ocp.CheckpointManagerOptions(max_to_keep=KEPT, enable_async_checkpointing=False)
+        options = ocp.CheckpointManagerOptions(
+            max_to_keep=kept, enable_async_checkpointing=True, cleanup_tmp_directories=True
+        )
         self._manager = ocp.CheckpointManager((directory / "checkpoints" / stage).absolute(), options=options)
-        self.close = self._manager.close
+        logging.getLogger("absl").addFilter(_no_failures_of_orbax)  # once, however often it is added
+        self.wait, self.close = self._manager.wait_until_finished, self._manager.close
 
     def save(self, state: State) -> None:
-        """Write `state` unless its step is there already, whole or not at all; RunError if it is not finite."""
+        """Begin to write `state`, whole or not at all, unless its step is there; RunError if it is not finite.
+
+        It is copied first, as the next step takes over its memory. A write that is still going on is waited for.
+        """
         step = int(state.step)
         if step in self._manager.all_steps():
             return
-        if not _finite(state):
+        copy = jax.tree.map(np.array, state)
+        if not _finite(copy):
             raise diverged(self._run, step)
+        self.wait()
         # Asked first, as Orbax meets a full disk in each of its threads, loudly, and without the errno that tells it.
-        if shutil.disk_usage(self._run).free < sum(leaf.nbytes for leaf in jax.tree.leaves(state)) + _AROUND:
+        if shutil.disk_usage(self._run).free < sum(leaf.nbytes for leaf in jax.tree.leaves(copy)) + _AROUND:
             raise OSError(errno.ENOSPC, "no room for a checkpoint")
-        items = {"state": self._args.StandardSave(state), "facts": self._args.JsonSave(self._facts)}
+        items = {"state": self._args.StandardSave(copy), "facts": self._args.JsonSave(self._facts)}
         self._manager.save(step, args=self._args.Composite(**items), force=True)
 
     def latest(self, like: State) -> State | None:
@@ -142,6 +156,14 @@ class Checkpoints:
 
     def _restore(self, step: int, **item: Any) -> Any:
         return self._manager.restore(step, args=self._args.Composite(**item))[next(iter(item))]
+
+
+def _no_failures_of_orbax(record: logging.LogRecord) -> bool:
+    """Whether something else is logged: Orbax writes the traceback of an error in each thread that it passes through.
+
+    It is raised too, and told as a sentence.
+    """
+    return "orbax" not in record.pathname or record.exc_info is None
 
 
 def save_stage(run: Path, number: int, step: int, encoder: Encoder, centers: Array | None, path: str) -> None:

@@ -348,6 +348,10 @@ class TrainConfig:
     """Steps between lines of metrics."""
     stages: tuple[Stage, ...] = option(default=(), fixed=True)
     """What is done, one after the other."""
+    device: Literal["auto", "cpu", "gpu", "tpu"] = option(default="auto", added=True)
+    """Where it is computed; auto: on an accelerator, if JAX finds one. A run may go on elsewhere."""
+    track: Literal["none", "tensorboard", "wandb"] = option(default="none", added=True)
+    """Who is told the numbers besides `metrics.jsonl`: TensorBoard, in RUN/tensorboard, or Weights & Biases."""
 
     def __post_init__(self) -> None:
         _at_least(self, 1, "dimension", "save_every", "log_every")

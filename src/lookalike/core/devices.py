@@ -1,0 +1,139 @@
+"""Which backend JAX computes on: chosen before it starts, told in a line, and its failures as sentences."""
+
+import os
+import re
+from collections.abc import Mapping, Sequence
+from importlib import metadata
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from lookalike.core.errors import DeviceError
+
+if TYPE_CHECKING:
+    import jax
+
+_PLATFORMS = {"cpu": "cpu", "gpu": "cuda,cpu", "tpu": "tpu,cpu"}  # the first one computes
+_NAMES = {"cpu": "a CPU", "gpu": "a GPU", "tpu": "a TPU"}
+_UPGRADE = "`pip install -U 'lookalike[{}]'`, then a fresh process: in a notebook, restart the session"
+# What a notebook's image sets for another library, and what a TPU of several hosts needs.
+_TPU_VARIABLES = ("TPU_PROCESS_ADDRESSES", "TPU_WORKER_HOSTNAMES", "TPU_WORKER_ID", "CLOUD_TPU_TASK_ID")
+
+
+def start(device: str) -> "Sequence[jax.Device]":
+    """JAX's devices of the kind `device`: "cpu", "gpu", "tpu", or "auto", which takes what JAX finds.
+
+    DeviceError where there is none, or JAX can't start on it. JAX starts once in a process, so that a second call with
+    another kind is refused.
+    """
+    import jax
+
+    if device != "auto":
+        # Without effect where JAX has started.
+        jax.config.update("jax_platforms", _PLATFORMS[device])  # type: ignore[no-untyped-call]
+    try:
+        devices = jax.devices()
+    except (RuntimeError, AssertionError) as error:  # it asserts that it has found something
+        raise start_error(str(error), device, os.environ, versions()) from error
+    found = devices[0].platform
+    if device not in ("auto", found):
+        raise DeviceError(
+            f"`--device {device}` asks for {_NAMES[device]}, and JAX computes on {_NAMES.get(found, found)}.",
+            hint=_where(device, os.environ),
+        )
+    return devices
+
+
+def start_error(text: str, device: str, environment: Mapping[str, str], installed: Mapping[str, str]) -> DeviceError:
+    """What it means that JAX did not start on `device` ("auto": whatever it tried), from the text of its exception.
+
+    `installed` are versions of libraries by name.
+    """
+    if device == "auto":
+        device = "tpu" if "'tpu'" in text else "gpu" if "'cuda'" in text else "cpu"
+    library, version = ("libtpu", installed.get("libtpu", "none")) if device == "tpu" else ("its plugin for CUDA", "")
+    pair = f"{library} {version} and jaxlib {installed.get('jaxlib', 'none')}".replace("  ", " ")
+    upgrade = _UPGRADE.format(device if device != "cpu" else "tpu")
+    if held := re.search(r"already in use by process with pid (\d+)", text):
+        return DeviceError(
+            f"The TPU is held by process {held[1]}.",
+            hint=f"end it (`kill {held[1]}`; in a notebook, restart the session), and give the same command again",
+        )
+    if re.search(r"already in use|resource busy", text):
+        return DeviceError(
+            "The TPU is held by another process, perhaps of another user.",
+            hint="`sudo lsof -w /dev/accel0 /dev/vfio/0` names it; end it, and give the same command again",
+        )
+    if apart := re.search(r"plugin PJRT API version \(?([\d.]+)\)? and framework PJRT API version \(?([\d.]+)", text):
+        return DeviceError(
+            f"JAX can't start: {pair} do not belong together (PJRT {apart[1]} and {apart[2]}).", hint=upgrade
+        )
+    if re.search(r"'libtpu' has no attribute|Failed to open .*libtpu\.so", text):
+        return DeviceError(f"JAX can't start: {pair} do not belong together, or libtpu is damaged.", hint=upgrade)
+    odd = [name for name in _TPU_VARIABLES if name in environment]
+    if device == "tpu" and odd and "not in the list of known backends" not in text:
+        return DeviceError(
+            f"The TPU did not start: {_first(text)}",
+            hint=f"`unset {' '.join(odd)}`, which this machine sets for other libraries, and a fresh process",
+        )
+    if re.search(r"No TPU Platform|not in the list of known backends|no supported devices|NO_DEVICE|^$", text):
+        return DeviceError(
+            f"`--device {device}` asks for {_NAMES[device]}, and there is none that JAX can use.",
+            hint=_where(device, environment),
+        )
+    return DeviceError(f"JAX can't start on {_NAMES[device]}: {_first(text)}")
+
+
+def _first(text: str) -> str:
+    """The reason alone, of what JAX says."""
+    words = text.strip().partition("\n")[0].partition(" (set JAX_PLATFORMS")[0].partition(" (you may need to")[0]
+    return words.rstrip(".") + "."
+
+
+def _where(device: str, environment: Mapping[str, str]) -> str:
+    """How one comes to such a device here."""
+    kind = device.upper()
+    if "KAGGLE_KERNEL_RUN_TYPE" in environment:
+        return f"choose {_NAMES[device]} under Settings, Accelerator; then `pip install -U 'lookalike[{device}]'`"
+    if "COLAB_RELEASE_TAG" in environment:
+        return (
+            f"choose {_NAMES[device]} under Runtime, Change runtime type; then `pip install -U 'lookalike[{device}]'`"
+        )
+    if device == "cpu":
+        return "JAX has started already: choose the device in a fresh process"
+    return f"`pip install -U 'lookalike[{device}]'` on a machine with a {kind}, or leave `--device` out"
+
+
+def described(devices: "Sequence[jax.Device]") -> str:
+    """The first line of a run: backend, devices, memory, versions, and what is not used."""
+    kinds, first = {device.device_kind for device in devices}, devices[0]
+    memory = (first.memory_stats() or {}).get("bytes_limit") if first.platform != "cpu" else None
+    size = f"{memory / 2**30:.1f} GiB each" if memory else f"{machine_memory() / 2**30:.1f} GiB in the machine"
+    told = ", ".join(f"{name} {version}" for name, version in versions().items())
+    unused = "".join(f"; there is {name} that JAX does not use" for _, name in unused_accelerators(first.platform))
+    return f"backend {first.platform}: {len(devices)} x {', '.join(sorted(kinds))}, {size}; {told}{unused}"
+
+
+def unused_accelerators(backend: str) -> list[tuple[str, str]]:
+    """Accelerators that the system shows while JAX computes on another `backend`: the extra for it, its name."""
+    places = (
+        ("gpu", "an NVIDIA GPU", "/dev/nvidia0"),
+        ("tpu", "a TPU", "/dev/accel0"),
+        ("tpu", "a TPU", "/dev/vfio/0"),
+    )
+    return sorted({(extra, name) for extra, name, place in places if backend != extra and Path(place).exists()})
+
+
+def machine_memory() -> int:
+    """Bytes."""
+    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+
+
+def versions() -> dict[str, str]:
+    """Of what decides how a run computes, as far as it is installed."""
+    found = {}
+    for name in ("lookalike", "jax", "jaxlib", "libtpu"):
+        try:
+            found[name] = metadata.version(name)
+        except metadata.PackageNotFoundError:
+            continue
+    return found

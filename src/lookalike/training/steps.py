@@ -1,0 +1,201 @@
+"""The steps of a stage: resumed, looked at, saved and measured on the way."""
+
+import math
+import signal
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
+from pathlib import Path
+from types import FrameType
+
+import jax
+from jax.sharding import Mesh
+
+from lookalike.core.errors import UsageError
+from lookalike.core.journal import Progress, note, rewind
+from lookalike.core.mesh import place, put_batch
+from lookalike.losses import Pairs
+from lookalike.training.checkpoint import Checkpoints, diverged
+from lookalike.training.config import StepStage, TrainConfig
+from lookalike.training.measuring import Measuring
+from lookalike.training.optimizer import make_optimizer
+from lookalike.training.step import Batch, Metrics, State, first_state, make_step
+from lookalike.training.tasks import Made, Task
+
+
+def take_steps(
+    config: TrainConfig, stage: StepStage, name: str, task: Task, measuring: Measuring, offset: int, mesh: Mesh
+) -> tuple[Made, int]:
+    """What a stage makes, and the run's step behind it; `offset` are the steps before it."""
+    if stage.batch % mesh.size:
+        raise UsageError(
+            f"`--batch` is {stage.batch}; expected a multiple of {mesh.size}, as many as there are devices.",
+            hint=f"--batch {-(-stage.batch // mesh.size) * mesh.size}",
+        )
+    optimizer = make_optimizer(stage.optimizer, task.steps, task.decays, task.factors)
+    step = make_step(task.objective, optimizer, stage, config.seed, task.epoch_steps)
+    state = place(first_state(task.learner, optimizer, task.running, averaged=stage.ema > 0), mesh)
+    fixed, run = place(task.fixed, mesh), measuring.run
+    with closing(Checkpoints(run, name, task.facts)) as checkpoints:
+        state = checkpoints.latest(state) or state
+        start = int(state.step)
+        rewind(run, offset + start)
+        guard = Guard(config, name, task, measuring, offset)
+        bar, drawn = Progress(name, "steps", task.steps, start), closing(task.batches(start))
+        with closing(guard), bar, drawn as batches:
+            guard.begin(state)
+            pace, before = Pace(stage.batch), dict[str, jax.Array]()
+            try:
+                for done in range(start, task.steps):
+                    if config.evaluate_every and done and done % config.evaluate_every == 0:
+                        if guard.is_worse(state):
+                            return guard.best(state), offset + done
+                        pace.rest()
+                    with _whole():
+                        state, metrics = step(state, fixed, put_batch(pace.draw(batches, before), mesh))
+                        pace.count()
+                        found = _finite(run, offset + done, before)  # looked at while the next step runs
+                        before, last = metrics, done + 1 == task.steps
+                        if last or (done + 1) % config.log_every == 0:
+                            found = _finite(run, offset + done + 1, metrics)
+                            measuring.record(offset + done + 1, found | pace.lap())
+                        if last or (done + 1) % config.save_every == 0:
+                            checkpoints.save(state)
+                    bar.said = _words(stage, found, pace)
+                    bar.advance()
+            except KeyboardInterrupt:
+                checkpoints.save(state)
+                checkpoints.wait()
+                note(f"\nsaved after step {offset + int(state.step)} ({name}: {int(state.step)} of {task.steps})")
+                raise
+            if config.stop_if_worse and guard.is_worse(state):
+                return guard.best(state), offset + task.steps
+    return made(task, state), offset + task.steps
+
+
+def made(task: Task, state: State) -> Made:
+    """What a state is: its running mean, where there is one."""
+    return task.made(state.average or state.learner, state.running)
+
+
+class Guard:
+    """Measures a stage on its way, and with `stop_if_worse` keeps the state that did best."""
+
+    def __init__(self, config: TrainConfig, name: str, task: Task, measuring: Measuring, offset: int) -> None:
+        self._name, self._task, self._measuring, self._offset = name, task, measuring, offset
+        self._kept = Checkpoints(measuring.run, f"{name}-best", task.facts, 1) if config.stop_if_worse else None
+        self.close = self._kept.close if self._kept else lambda: None
+
+    def begin(self, state: State) -> None:
+        """Measure the first values of a run; of each stage, where one may end at them."""
+        if int(state.step) == 0 and (self._offset == 0 or self._kept):
+            self._measuring.measure(self._offset, "start", made(self._task, state).encoder)
+            self._keep(state)
+
+    def is_worse(self, state: State) -> bool:
+        """Measure `state`, which a killed run may have done; whether the stage ends as it is below the untouched."""
+        step = self._offset + int(state.step)
+        self._measuring.measure(step, self._name, made(self._task, state).encoder)
+        if self._kept is None:
+            return False
+        (metric, value), (_, untouched) = self._measuring.score(step, self._name), self._measuring.score(0, "untouched")
+        best = self._measuring.best(self._offset, step, self._name)
+        if best == step:
+            self._keep(state)
+        if value >= untouched:
+            return False
+        note(
+            f"step {step}: {metric} is {value:.4f}, below the untouched encoder's {untouched:.4f}, so stage "
+            f"`{self._name}` ends; what it makes are its weights of step {best}, its best."
+        )
+        return True
+
+    def best(self, like: State) -> Made:
+        """What the best measured state is; that of `like`, if it is this one."""
+        assert self._kept is not None
+        found = self._kept.latest(like)
+        assert found is not None
+        return made(self._task, found)
+
+    def _keep(self, state: State) -> None:
+        if self._kept is not None:
+            self._kept.save(state)
+            self._kept.wait()  # before the step's own checkpoint, behind which nothing is measured again
+
+
+class Pace:
+    """How fast steps go, and how much of the time the device waits for batches."""
+
+    def __init__(self, batch: int) -> None:
+        self._batch, self._compiled = batch, False
+        self.last: dict[str, float] = {}  # what the last lap found
+        self.rest()
+
+    def rest(self) -> None:
+        """Begin to count anew: something else was done."""
+        self._begun, self._steps, self._waited = time.monotonic(), 0, 0.0
+
+    def draw(self, batches: Iterator[Batch], before: Metrics) -> Batch:
+        """The next batch. The device waited for it if it had done the step `before` when the batch came."""
+        begun = time.monotonic()
+        batch = next(batches)
+        if all(value.is_ready() for value in before.values()):  # type: ignore[attr-defined]
+            self._waited += time.monotonic() - begun
+        return batch
+
+    def count(self) -> None:
+        """A step was begun; the first one is compiled, which says nothing of the others."""
+        self._steps += 1
+        if not self._compiled:
+            self._compiled = True
+            self.rest()
+
+    def lap(self) -> dict[str, float]:
+        """Images a second, and the share of time waited, since the last lap; nothing if there was no step."""
+        if self._steps:
+            seconds = max(time.monotonic() - self._begun, 1e-9)
+            images, waited = self._steps * self._batch / seconds, min(self._waited / seconds, 1.0)
+            self.last = {"images_per_second": round(images, 1), "waiting": round(waited, 4)}
+        self.rest()
+        return self.last
+
+
+def _words(stage: StepStage, found: dict[str, float], pace: Pace) -> str:
+    """What the line of progress says of the last step that was looked at."""
+    words = [f"loss {found['loss']:.4f}"] if found else []
+    if found and not isinstance(stage.loss, Pairs):
+        angle = math.degrees(math.acos(max(-1.0, min(1.0, found["cosine"]))))
+        words.append(f"{angle:.1f} degrees to the own center")
+    if pace.last:
+        words += [f"{pace.last['images_per_second']:,.0f} images/s", f"waits {pace.last['waiting']:.0%}"]
+    return ", ".join(words)
+
+
+def _finite(run: Path, step: int, metrics: Metrics) -> dict[str, float]:
+    """The metrics of a step, on the host; RunError where one is not finite."""
+    found = {name: float(value) for name, value in metrics.items()}
+    if not all(map(math.isfinite, found.values())):
+        raise diverged(run, step)
+    return found
+
+
+@contextmanager
+def _whole() -> Iterator[None]:
+    """Inside, Ctrl-C and SIGTERM wait: a step takes over its state's memory, so that half of one can't be saved."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    arrived: list[tuple[int, FrameType | None]] = []
+    before = {s: signal.signal(s, lambda *late: arrived.append(late)) for s in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield
+    finally:
+        for kind, handler in before.items():
+            signal.signal(kind, handler)
+    for number, frame in arrived[:1]:
+        handler = before[signal.Signals(number)]
+        if callable(handler):
+            handler(number, frame)
+        elif handler == signal.SIG_DFL:
+            raise KeyboardInterrupt
