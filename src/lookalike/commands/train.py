@@ -69,8 +69,10 @@ def _parsed(recipe: TrainConfig, argv: list[str], prog: str, description: str) -
 
 def main(config: TrainConfig) -> None:
     """Train, with every encoder measured on split "test" if the collection has one; print where the encoder is."""
+    from lookalike.core.devices import start
     from lookalike.training.config import BestConfig
 
+    start(config.device)  # before what measures starts JAX
     if isinstance(config, BestConfig):
         from lookalike.training.best import best
 

@@ -37,7 +37,7 @@ def start(device: str) -> "Sequence[jax.Device]":
     found = devices[0].platform
     if device not in ("auto", found):
         raise DeviceError(
-            f"`--device {device}` asks for {_NAMES[device]}, and JAX computes on {_NAMES.get(found, found)}.",
+            f"There is no {device.upper()} that JAX can use: it computes on {_NAMES.get(found, found)}.",
             hint=_where(device, os.environ),
         )
     return devices
@@ -67,26 +67,24 @@ def start_error(text: str, device: str, environment: Mapping[str, str], installe
         return DeviceError(
             f"JAX can't start: {pair} do not belong together (PJRT {apart[1]} and {apart[2]}).", hint=upgrade
         )
-    if re.search(r"'libtpu' has no attribute|Failed to open .*libtpu\.so", text):
+    if "libtpu" in installed and re.search(r"'libtpu' has no attribute|Failed to open .*libtpu\.so", text):
         return DeviceError(f"JAX can't start: {pair} do not belong together, or libtpu is damaged.", hint=upgrade)
     odd = [name for name in _TPU_VARIABLES if name in environment]
-    if device == "tpu" and odd and "not in the list of known backends" not in text:
+    if device == "tpu" and odd and "TPU initialization failed" in text:
         return DeviceError(
             f"The TPU did not start: {_first(text)}",
             hint=f"`unset {' '.join(odd)}`, which this machine sets for other libraries, and a fresh process",
         )
-    if re.search(r"No TPU Platform|not in the list of known backends|no supported devices|NO_DEVICE|^$", text):
-        return DeviceError(
-            f"`--device {device}` asks for {_NAMES[device]}, and there is none that JAX can use.",
-            hint=_where(device, environment),
-        )
+    if re.search(r"No TPU Platform|list of known backends|no supported devices|NO_DEVICE|Failed to open|^$", text):
+        missing = ", as libtpu is not installed" if device == "tpu" and "libtpu" not in installed else ""
+        return DeviceError(f"There is no {device.upper()} that JAX can use{missing}.", hint=_where(device, environment))
     return DeviceError(f"JAX can't start on {_NAMES[device]}: {_first(text)}")
 
 
 def _first(text: str) -> str:
     """The reason alone, of what JAX says."""
-    words = text.strip().partition("\n")[0].partition(" (set JAX_PLATFORMS")[0].partition(" (you may need to")[0]
-    return words.rstrip(".") + "."
+    words = re.sub(r"Unable to initialize backend '\w+': | \((set JAX_PLATFORMS|you may need to).*", "", text.strip())
+    return words.partition("\n")[0].rstrip(".") + "."
 
 
 def _where(device: str, environment: Mapping[str, str]) -> str:
