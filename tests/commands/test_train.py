@@ -54,8 +54,14 @@ def test_on_cached_features(shelf, tmp_path, capsys, recipe):
         assert found["trained"][name] == pytest.approx(value, abs=1e-6)
     for name, value in evaluated(shelf / "model", shelf / "collection", capsys).items():
         assert found["untouched"][name] == pytest.approx(value, abs=1e-6)
+    page = (run / "report.html").read_text()
+    assert f"{found['trained']['mp@5']:.3f} <small" in page
+    assert f"{found['trained']['mp@5'] - found['untouched']['mp@5']:+.3f}" in page
+    assert page.count("<svg") == (3 if recipe == "head" else 1)
     assert main(argv) == 0
-    assert "is finished" in capsys.readouterr().err
+    words = capsys.readouterr().err.splitlines()
+    assert words[0].startswith("backend cpu: 1 x cpu, ")
+    assert "is finished" in words[1]
 
 
 def test_from_nothing(shelf, tmp_path, capsys):

@@ -9,7 +9,8 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lookalike.demo.page import Example, Hit, Page, Score, histogram, to_html
+from lookalike.demo.page import Example, Page, Score, histogram, to_html
+from lookalike.pages.report import Hit
 
 VOID = {"meta", "img", "br"}
 

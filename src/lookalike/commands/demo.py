@@ -161,7 +161,8 @@ def _train(coll: str, run: str, untrained: str) -> None:
 
 def _examples(coll: str, test: list[dict[str, Any]], out: Path) -> list[Example]:
     """Queries at equal distances through the test rows, and what `lookalike search` finds for them."""
-    from lookalike.demo.page import Example, Hit
+    from lookalike.demo.page import Example
+    from lookalike.pages.report import Hit
 
     queries = [test[int((i + 0.5) * len(test) / _QUERIES)] for i in range(_QUERIES)]
     files = [str(out / query["source"].partition("/")[2]) for query in queries]

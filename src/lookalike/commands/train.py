@@ -2,15 +2,23 @@
 
 from __future__ import annotations
 
-from dataclasses import make_dataclass, replace
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass, field, make_dataclass, replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+import numpy as np
 
 from lookalike.core.config import did_you_mean, option, parse
 from lookalike.core.errors import UsageError
+from lookalike.core.files import write_json
 
 if TYPE_CHECKING:
+    import pyarrow as pa
+
+    from lookalike.core.shapes import Vectors
+    from lookalike.encoders.encoder import Encoder
     from lookalike.training.config import TrainConfig
-    from lookalike.training.measuring import Evaluate
 
 _USAGE = """usage: lookalike train RECIPE --data COLL --model MODEL --out RUN [options]
 
@@ -69,27 +77,66 @@ def _parsed(recipe: TrainConfig, argv: list[str], prog: str, description: str) -
 
 def main(config: TrainConfig) -> None:
     """Train, with every encoder measured on split "test" if the collection has one; print where the encoder is."""
-    from lookalike.core.devices import start
+    from lookalike.core.devices import described, start
+    from lookalike.pages.report import write_report
     from lookalike.training.config import BestConfig
 
-    start(config.device)  # before what measures starts JAX
+    machine = described(start(config.device))  # before what measures starts JAX
+    evaluate = evaluation(config)
+
+    def report(which: str) -> None:
+        if evaluate and which:
+            evaluate.keep(which)
+        write_report(config.out, config.data, machine)
+
     if isinstance(config, BestConfig):
         from lookalike.training.best import best
 
-        best(config, evaluation(config))
+        best(config, evaluate)
     else:
         from lookalike.training.loop import train
 
-        train(config, evaluation(config))
+        train(config, evaluate, report=report)
     print(f"{config.out}/model")
 
 
-def evaluation(config: TrainConfig) -> Evaluate | None:
+@dataclass
+class Evaluation:
+    """Measures encoders on the classes of split "test", and keeps what the page of the run shows."""
+
+    out: Path
+    rows: pa.Table
+    vectors: Callable[[Encoder], Vectors]  # of `rows`
+    last: dict[str, Any] = field(default_factory=dict)
+
+    def __call__(self, encoder: Encoder) -> Mapping[str, float]:
+        """The metrics, means over domains."""
+        from lookalike.evaluation.examples import examples
+        from lookalike.evaluation.protocols import evaluate
+
+        vectors = self.vectors(encoder)
+        found = evaluate(vectors, self.rows, split="test")
+        queries = [asdict(example) for example in examples(vectors, self.rows)]
+        self.last = {"metrics": found.metrics, "per_domain": found.per_domain, "queries": queries}
+        return found.metrics
+
+    def keep(self, which: str) -> None:
+        """Write the last measurement into the run, as that of encoder `which`."""
+        name = which if which == "untouched" else "latest"
+        write_json(self.out / "evaluation" / f"{name}.json", {"encoder": which, **self.last})
+
+
+def evaluation(config: TrainConfig) -> Evaluation | None:
     """How an encoder does on the classes of split "test", which training never sees; None if there are none."""
     from lookalike.data.collection import Collection
-    from lookalike.evaluation.encoders import measure_on
+    from lookalike.evaluation.encoders import vectors_on
+    from lookalike.evaluation.protocols import COLUMNS
     from lookalike.vectors.runtime import load
 
+    collection = Collection.open(config.data)
+    rows = collection.table(COLUMNS)
+    rows = rows.take(np.flatnonzero([split == "test" for split in rows["split"].to_pylist()]))
+    if not len(rows):
+        return None
     given = load(config.model, precision="float32") if config.model else None
-    measure = measure_on(Collection.open(config.data), "test", given)
-    return None if measure is None else lambda encoder: measure(encoder).metrics
+    return Evaluation(Path(config.out), rows, vectors_on(collection, rows["id"].to_numpy(), given))

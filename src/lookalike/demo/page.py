@@ -8,6 +8,7 @@ from jaxtyping import Float32
 
 from lookalike.core.shapes import Image
 from lookalike.pages.render import render
+from lookalike.pages.report import Hit
 
 METRICS = {"mp@5": "mP@5", "recall@1": "recall@1", "map@100": "mAP@100"}
 
@@ -20,16 +21,6 @@ class Score:
     dimension: int
     metrics: Mapping[str, float]  # unweighted mean over domains, keys of `METRICS`
     per_domain: Mapping[str, float]  # mP@5
-
-
-@dataclass(frozen=True)
-class Hit:
-    """An image that a search returned, its cosine with the query, and whether it shows the same product."""
-
-    jpeg: bytes
-    label: str
-    score: float
-    right: bool
 
 
 @dataclass(frozen=True)

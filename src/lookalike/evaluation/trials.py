@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from functools import cached_property
 
 import numpy as np
-from jaxtyping import Float32, Int64
+from jaxtyping import Bool, Float32, Int64
 
 from lookalike.evaluation.metrics import METRICS, Counts, PerQuery
 from lookalike.search.exact import knn
@@ -46,6 +46,17 @@ class Same:
 
 
 @dataclass(frozen=True)
+class Search:
+    """What some queries of a trial found, best first."""
+
+    places: Numbers  # of the queries [Q]
+    relevant: Counts  # how many relevant rows each has
+    found: Int64[np.ndarray, "Q k"]  # gallery rows; -1 where there are fewer
+    scores: Float32[np.ndarray, "Q k"]  # their cosines
+    hits: Bool[np.ndarray, "Q depth"]  # which are relevant
+
+
+@dataclass(frozen=True)
 class Trial:
     """Some queries and one gallery. Vectors are of length 1."""
 
@@ -59,19 +70,25 @@ class Trial:
         depth = max(metric.depth for metric in METRICS.values())
         relevant = np.zeros(len(self.queries), np.int64)
         values = {name: np.full(len(self.queries), np.nan) for name in METRICS}
+        for search in self.searches(depth):
+            relevant[search.places] = search.relevant
+            for name, metric in METRICS.items():
+                values[name][search.places] = metric(search.hits, search.relevant)
+        return relevant, values
+
+    def searches(self, depth: int) -> Iterator["Search"]:
+        """What each query with a relevant row finds, its best `depth` rows; some queries at a time."""
         for places in self._pieces(depth):
             excluded = np.hstack([np.empty((len(places), 0), np.int64), *(same.rows(places) for same in self.excluded)])
             excluded.sort(axis=1)
             excluded[:, 1:][excluded[:, 1:] == excluded[:, :-1]] = -1  # every row once
-            relevant[places] = self.relevant.counts[places] - self._hits(places, excluded).sum(axis=1)
-            some = relevant[places] > 0
-            places = places[some]
-            _, found = knn(self.queries[places], self.gallery, depth, excluded[some], largest=1.0)
+            relevant = self.relevant.counts[places] - self._hits(places, excluded).sum(axis=1)
+            some = relevant > 0
+            places, relevant = places[some], relevant[some]
+            scores, found = knn(self.queries[places], self.gallery, depth, excluded[some], largest=1.0)
             hits = np.zeros((len(places), depth), bool)
             hits[:, : found.shape[1]] = self._hits(places, found)
-            for name, metric in METRICS.items():
-                values[name][places] = metric(hits, relevant[places])
-        return relevant, values
+            yield Search(places, relevant, found, scores, hits)
 
     def _hits(self, places: Numbers, rows: np.ndarray) -> np.ndarray:
         """Which of the rows [some, k] are relevant to their query; those at -1 are not."""
