@@ -20,7 +20,8 @@ from lookalike.towers.ops import places
 from lookalike.training.checkpoint import opened_run
 from lookalike.training.config import BestConfig, Chosen, FitStage, Pca, Stage, TrainConfig, TuneStage
 from lookalike.training.folds import Fold, Score, folds
-from lookalike.training.loop import Evaluate, train
+from lookalike.training.loop import train
+from lookalike.training.measuring import Evaluate
 from lookalike.training.rows import Rows, features_of, mean_of
 from lookalike.training.tasks import Made, begun, rows_of
 from lookalike.vectors.rows import filled, stored_images

@@ -16,6 +16,7 @@ from lookalike.encoders.encoder import Encoder
 from lookalike.training.checkpoint import last_stage, opened_run, save_stage
 from lookalike.training.config import FitStage, NewStage, TrainConfig
 from lookalike.training.measuring import Evaluate, Measuring, Report
+from lookalike.training.rows import Rows
 from lookalike.training.steps import take_steps
 from lookalike.training.tasks import Made, begun, closed_form, make_task, rows_of
 from lookalike.training.tracking import tracked
