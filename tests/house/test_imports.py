@@ -24,6 +24,8 @@ JAX = (
     "lookalike.core.mesh",
     "lookalike.losses",
     "lookalike.encoders.encoder",
+    "lookalike.towers.programs.convolution",
+    "lookalike.towers.programs.halves",
     "lookalike.towers.programs.jax",
     "lookalike.recipes",  # a loss is its own config, and its file is JAX
     "lookalike.training",

@@ -8,7 +8,8 @@ import pytest
 from lookalike.encoders.encoder import init_tensors
 from lookalike.towers import ConvNeXtConfig, MobileNetV2Config, SwinConfig, ViTConfig
 from lookalike.towers.ops import declare, halves, places
-from lookalike.towers.programs.jax import behind, features, front
+from lookalike.towers.programs.halves import behind, front
+from lookalike.towers.programs.jax import features
 
 TOWERS = {
     "vit": ViTConfig(32, 8, 16, 4, 2, 32, "gelu"),

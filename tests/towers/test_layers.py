@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
 from lookalike.towers.ops import Activation, Conv, Padding, Pooling, Value, pads
-from lookalike.towers.programs.jax import Jax, convolution, group_norm, l2_normalize
+from lookalike.towers.programs.convolution import convolution
+from lookalike.towers.programs.jax import Jax, group_norm, l2_normalize, merged, rectified
 
 
 def program(**tensors: jax.Array) -> Jax:
@@ -95,6 +96,39 @@ def test_slopes_of_depthwise_convolutions(side: int, stride: int, dilation: int,
         np.testing.assert_allclose(a, b, atol=2e-5)
 
 
+@pytest.mark.parametrize("stride", [1, 2])
+def test_a_kernel_of_one_place_is_a_product_of_all_images(stride: int):
+    rng = np.random.default_rng(0)
+    x, weight = (jnp.asarray(rng.normal(size=shape), jnp.float32) for shape in ((3, 5, 7, 4), (1, 1, 4, 6)))
+
+    def theirs(weight: jax.Array, x: jax.Array) -> jax.Array:
+        return jax.lax.conv_general_dilated(
+            x, weight, (stride, stride), "VALID", dimension_numbers=("NHWC", "HWIO", "NHWC")
+        )
+
+    def ours(weight: jax.Array, x: jax.Array) -> jax.Array:
+        return jax.vmap(lambda one: convolution(one, weight, stride, matmul=merged))(x)
+
+    def found(run) -> list[jax.Array]:
+        def loss(weight: jax.Array, x: jax.Array) -> tuple[jax.Array, jax.Array]:
+            return jnp.sin(run(weight, x)).sum(), run(weight, x)
+
+        gradients, values = jax.jit(jax.grad(loss, (0, 1), has_aux=True))(weight, x)
+        return [values, *gradients]
+
+    for a, b in zip(found(ours), found(theirs), strict=True):
+        np.testing.assert_allclose(a, b, atol=1e-5)
+
+
+def test_a_product_below_a_batch_of_weights_too():
+    rng = np.random.default_rng(0)
+    x, weight = rng.normal(size=(3, 5, 4)).astype(np.float32), rng.normal(size=(3, 4, 6)).astype(np.float32)
+    for axes in ((0, 0), (None, 0), (0, None)):
+        parts = [part if axis == 0 else part[0] for part, axis in zip((x, weight), axes, strict=True)]
+        found = jax.vmap(merged, axes)(*map(jnp.asarray, parts))
+        np.testing.assert_allclose(found, np.matmul(*parts), atol=1e-5)
+
+
 def test_a_depthwise_convolution_in_16_bits_sums_in_32():
     x, weight = jnp.ones((9, 9, 2), jnp.bfloat16), jnp.full((7, 7, 1, 2), 1.0)
     convolve = jax.jit(convolution)
@@ -135,6 +169,56 @@ def test_stored_statistics_do_not_learn():
     assert not mean.any()
     assert not variance.any()
     assert bias.all()
+
+
+@pytest.mark.parametrize("depthwise", [False, True])
+def test_gradients_of_a_norm_that_its_kernel_takes(depthwise: bool):
+    """Against the convolution, then the norm, in float64."""
+    rng = np.random.default_rng(3)
+    parts = {
+        "conv.weight": rng.normal(size=(3, 3, 1 if depthwise else 4, 4)),
+        "norm.weight": rng.normal(size=4),
+        "norm.bias": rng.normal(size=4),
+        "norm.mean": rng.normal(size=4),
+        "norm.variance": rng.uniform(0.5, 2, 4),
+    }
+    x = rng.normal(size=(36, 4))
+
+    def ours(parts: dict[str, jax.Array], x: jax.Array) -> jax.Array:
+        ops = Jax({f"x.{name}": part for name, part in parts.items()}, "float32")
+        return jnp.sin(ops.conv(Conv("x", 4, 4, 3, depthwise=depthwise), value(x), eps=1e-3).data).sum()
+
+    def theirs(parts: dict[str, jax.Array], x: jax.Array) -> jax.Array:
+        y = jax.lax.conv_general_dilated(
+            x.reshape(1, 6, 6, 4),
+            parts["conv.weight"],
+            (1, 1),
+            "SAME",
+            dimension_numbers=("NHWC", "HWIO", "NHWC"),
+            feature_group_count=4 if depthwise else 1,
+        ).reshape(36, 4)
+        normed = (y - parts["norm.mean"][None]) / jnp.sqrt(parts["norm.variance"][None] + 1e-3)
+        return jnp.sin(normed * parts["norm.weight"][None] + parts["norm.bias"][None]).sum()
+
+    def gradients(loss, dtype) -> tuple[dict[str, jax.Array], jax.Array]:
+        return jax.jit(jax.grad(loss, (0, 1)))(
+            {n: jnp.asarray(p, dtype) for n, p in parts.items()}, jnp.asarray(x, dtype)
+        )
+
+    with jax.enable_x64(True):
+        wanted = gradients(theirs, jnp.float64)
+    found = gradients(ours, jnp.float32)
+    np.testing.assert_allclose(found[1], wanted[1], atol=1e-4)
+    for name in ("conv.weight", "norm.weight", "norm.bias"):
+        np.testing.assert_allclose(found[0][name], wanted[0][name], atol=1e-4)
+
+
+@pytest.mark.parametrize("high", [6.0, np.inf])
+def test_what_is_cut_off_has_no_gradient(high: float):
+    x = jnp.asarray([-1.0, 0.0, 1e-6, 3.0, 6.0, 7.0])
+    values, back = jax.vjp(lambda x: rectified(x, high), x)
+    np.testing.assert_array_equal(values, np.clip(x, 0, high))
+    np.testing.assert_array_equal(back(jnp.ones(6))[0], (x > 0) & (x < high))
 
 
 @pytest.mark.parametrize("compiled", [False, True])

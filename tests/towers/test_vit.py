@@ -156,6 +156,16 @@ def test_a_program_does_not_grow_with_the_blocks(remat: bool):
     assert lines[1] == lines[3]
 
 
+def test_a_gradient_keeps_products_and_no_attention_weights():
+    config, tensors = parts(dataclasses.replace(SMALL, layers=3))
+    encoder, images = Encoder.from_parts(config, tensors), jnp.zeros((2, 24, 24, 3), jnp.uint8)
+    kept = [part.shape for part in jax.tree.leaves(jax.vjp(lambda e: e.features(images), encoder)[1])]
+    stacked = [shape for shape in kept if shape[:2] == (2, 2)]  # the blocks of the scan, the last being apart; images
+    assert (2, 2, 10, 20) in stacked  # what widened the MLP
+    assert not [shape for shape in kept if shape[-2:] == (10, 10)]
+    assert sum(math.prod(shape[2:]) for shape in stacked) <= 10 * (20 + 7 * 12)  # of 10 tokens
+
+
 def test_rematerialised_blocks_give_the_same_slopes_in_less_memory():
     tower = dataclasses.replace(SMALL, layers=12, hidden=120)
     config, tensors = parts(dataclasses.replace(tower, **ROPE, rope="centred", layer_scale=True))

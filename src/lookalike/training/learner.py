@@ -17,7 +17,7 @@ from lookalike.core.errors import UsageError
 from lookalike.encoders.config import below, declared
 from lookalike.encoders.encoder import Encoder
 from lookalike.towers.ops import Tensor, halves, places
-from lookalike.towers.programs.jax import behind, front
+from lookalike.towers.programs.halves import behind, front
 from lookalike.training.config import Trained
 
 Tensors = dict[str, Float32[Array, "..."]]

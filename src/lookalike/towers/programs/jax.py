@@ -5,7 +5,7 @@ given, norms and softmax always in float32.
 """
 
 # The verbs are described in `Ops`, and not every reader needs all that they are given.
-# ruff: noqa: D102, ARG002
+# ruff: noqa: D102, ARG001, ARG002
 
 import math
 import operator
@@ -15,13 +15,16 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 import jax
+import jax.custom_batching
 import jax.numpy as jnp
 import numpy as np
 from jax import lax
+from jax.ad_checkpoint import checkpoint_name
 from jaxtyping import Array, Float, Float32, Int
 
 from lookalike.towers import ops
-from lookalike.towers.ops import NORM_PARTS, Block, Ops, Padding, Pooling, Value, cuts, pads
+from lookalike.towers.ops import NORM_PARTS, Block, Ops, Pooling, Value, cuts
+from lookalike.towers.programs.convolution import Matmul, convolution
 from lookalike.towers.swin import offset_table, pairs, regions
 
 if TYPE_CHECKING:
@@ -45,49 +48,9 @@ def features(
     With `remat` a gradient computes stacked blocks twice instead of keeping what is inside them: memory then grows with
     the tokens between blocks alone, for about a third more time.
     """
-    program = Jax(tensors, dtype, remat)
+    program = Jax(tensors, dtype, remat, matmul=products())
     x = x if jnp.issubdtype(x.dtype, jnp.integer) else x.astype(dtype)
-    return jax.vmap(lambda one: tower.forward(program, _value(one), pooling).data[0])(x).astype(jnp.float32)
-
-
-def front(
-    tower: "Tower", tensors: Mapping[str, Array], x: Float[Array, "B S S 3"], place: int, dtype: Dtype = "float32"
-) -> Float[Array, "B P F"]:
-    """What normalised images have become at a place of the tower; `tensors` are those before it, see `halves`."""
-    cut = Cut(place, _blank(tower, place, 1))
-
-    def one(image: Array) -> Array:
-        program = Jax(tensors, dtype, cut=cut)
-        tower.forward(program, _value(image), tower.poolings[-1])  # the compiler leaves out what is behind the place
-        return program.left
-
-    return jax.vmap(one)(x.astype(dtype))
-
-
-def behind(
-    tower: "Tower",
-    pooling: Pooling,
-    tensors: Mapping[str, Array],
-    x: Float[Array, "B P F"],
-    place: int,
-    size: int,
-    dtype: Dtype = "float32",
-    remat: bool = False,
-) -> Float[Array, "B D"]:
-    """The features of images of `size` pixels from what `front` says; `tensors` are those behind the place."""
-    blank = _blank(tower, place, 0)
-
-    def one(entering: Array) -> Array:
-        program = Jax(blank, dtype, remat, cut=Cut(place, tensors, entering))
-        image = jnp.zeros((size, size, 3), dtype)  # the compiler leaves out what is before the place
-        return tower.forward(program, _value(image), pooling).data[0]
-
-    return jax.vmap(one)(x.astype(dtype)).astype(jnp.float32)
-
-
-def _blank(tower: "Tower", place: int, half: int) -> dict[str, Array]:
-    """Zeros for the half of a tower that is traced, as its forward is one, and not computed."""
-    return {name: jnp.zeros(shape, jnp.float32) for name, shape in ops.halves(tower, place)[half].items()}
+    return jax.vmap(lambda one: tower.forward(program, value(one), pooling).data[0])(x).astype(jnp.float32)
 
 
 class Cut(NamedTuple):
@@ -98,14 +61,40 @@ class Cut(NamedTuple):
     entering: Array | None = None  # [P F]; None: what it has by then
 
 
+_KEPT = "kept"  # the name of what a gradient keeps inside a scan
+_kept = partial(checkpoint_name, name=_KEPT)
+
+
+@jax.custom_batching.custom_vmap
+def merged(x: Float[Array, "*P F"], weight: Float[Array, "F O"]) -> Float[Array, "*P O"]:
+    """`x @ weight`; below `jax.vmap` one product of all images' tokens, so that the weights' gradient is one, too.
+
+    For that of a stack XLA turns one of its factors first, which takes a tenth of a step on a CPU; a gradient needs
+    the `jax.vmap`.
+    """
+    return x @ weight
+
+
+@merged.def_vmap
+def _merged_batch(size: int, batched: list[bool], x: Array, weight: Array) -> tuple[Array, bool]:
+    if batched != [True, False]:
+        return jax.vmap(jnp.matmul, tuple(0 if one else None for one in batched))(x, weight), True
+    return (x.reshape(-1, x.shape[-1]) @ weight).reshape(*x.shape[:-1], weight.shape[1]), True
+
+
+def products() -> Matmul:
+    """What multiplies tokens by weights fastest where JAX runs."""
+    return merged if jax.default_backend() == "cpu" else jnp.matmul
+
+
 def seen(tower: "Tower | TextConfig", pooling: Pooling, tensors: Mapping[str, Array], x: Array) -> list[Array]:
     """What passes the places that a tower shows, [P F], for one image or text: what originals are compared by."""
     program = Jax(tensors, "float32", shown=[])
-    tower.forward(program, _value(x), pooling)
+    tower.forward(program, value(x), pooling)
     return program.shown or []
 
 
-def _value(data: Array) -> Value:
+def value(data: Array) -> Value:
     """Tokens [P F], a map [H W F], or the ids [T] of a text."""
     if data.ndim == 1:
         return Value(data, len(data), 1)
@@ -117,14 +106,41 @@ def _map(x: Value) -> Any:
     return x.data.reshape(x.side, x.side, x.width)
 
 
+@partial(jax.custom_vjp, nondiff_argnums=(1,))
+def rectified(x: Float[Array, "*S"], high: float) -> Float[Array, "*S"]:
+    """`x` between 0 and `high`, with no gradient at these two. What comes out tells it; what went in isn't kept."""
+    return jnp.clip(x, 0, high)
+
+
+def _rectified_forward(x: Array, high: float) -> tuple[Array, Array]:
+    y = rectified(x, high)
+    return y, y
+
+
+def _rectified_backward(high: float, y: Array, gradient: Array) -> tuple[Array]:
+    return (jnp.where((y > 0) & (y < high), gradient, jnp.zeros((), gradient.dtype)),)
+
+
+rectified.defvjp(_rectified_forward, _rectified_backward)
+
+
+def gelu(x: Float[Array, "*S"]) -> Float[Array, "*S"]:
+    """The exact one, x * Phi(x), in float32 (Hendrycks and Gimpel, 2016).
+
+    By erf: erfc, by which `jax.nn.gelu` has it, takes three passes on a CPU.
+    """
+    x32 = x.astype(jnp.float32)
+    return (x32 * (0.5 + 0.5 * lax.erf(x32 * np.float32(math.sqrt(0.5))))).astype(x.dtype)
+
+
 _KINDS: dict[str, Callable[..., Array]] = {
     "add": operator.add,
     "multiply": operator.mul,
-    "gelu": partial(jax.nn.gelu, approximate=False),
+    "gelu": lambda x: gelu(x),
     "gelu_tanh": partial(jax.nn.gelu, approximate=True),
     "quick_gelu": lambda x: x * jax.nn.sigmoid(1.702 * x),
-    "relu": jax.nn.relu,
-    "relu6": lambda x: jnp.clip(x, 0, 6),
+    "relu": lambda x: rectified(x, math.inf),
+    "relu6": lambda x: rectified(x, 6.0),
     "silu": jax.nn.silu,
     "sigmoid": jax.nn.sigmoid,
 }
@@ -139,11 +155,14 @@ class Jax(Ops):
         dtype: Any,
         remat: bool = False,
         shown: list[Array] | None = None,
+        matmul: Matmul = jnp.matmul,
         cut: Cut | None = None,
     ) -> None:
-        """With a list, `shown` gets what the tower shows, and blocks run one by one: a scan keeps all to itself."""
+        """With a list, `shown` gets what the tower shows, and blocks run one by one: a scan keeps all to itself.
+        `matmul` multiplies tokens by weights.
+        """
         super().__init__(tensors)
-        self.dtype, self.remat, self.shown, self.divided = dtype, remat, shown, cut
+        self.dtype, self.remat, self.shown, self.matmul, self.divided = dtype, remat, shown, matmul, cut
         self.left: Array  # what the map was at the cut
 
     def see(self, x: Value) -> Value:
@@ -157,66 +176,72 @@ class Jax(Ops):
         if self.divided is None or self.places != self.divided.place:
             return x
         self.tensors, self.left = self.divided.tensors, x.data
-        return x if self.divided.entering is None else _value(self.divided.entering)
+        return x if self.divided.entering is None else value(self.divided.entering)
 
     def cast(self, x: Value, full: bool) -> Value:
-        return _value(x.data.astype("float32" if full else self.dtype))
+        return value(x.data.astype("float32" if full else self.dtype))
 
     def repeat(self, name: str, times: int, blocks: Sequence[Block], x: Value, last: Block | None = None) -> Value:
         """Scanned, so that compiling does not take longer with their number.
 
-        The last block computes all that the others do: apart from the scan it would need a copy of all the others'
-        weights, and a second program.
+        A gradient keeps of each block what enters it, its products and what its attention gives, and computes the rest
+        again. `last` is apart from the scan, which needs a copy of all the others' weights; where memory is short, it
+        computes all that the others do.
         """
         early = 0 if self.divided is None else min(max(self.divided.place - self.places, 0), times)
         for start, end in ((0, early), (early, times)):
             if end > start:
                 turn = start % len(blocks)
-                x = self._repeat(name, end - start, [*blocks[turn:], *blocks[:turn]], x)
-                x = self._passed(x, end - start)
+                turned = [*blocks[turn:], *blocks[:turn]]
+                x = self._passed(
+                    self._repeat(name, end - start, turned, x, last if end == times else None), end - start
+                )
         return x
 
-    def _repeat(self, name: str, times: int, blocks: Sequence[Block], x: Value) -> Value:
-        inner, turns = copy(self), len(blocks)
+    def _repeat(self, name: str, times: int, blocks: Sequence[Block], x: Value, last: Block | None) -> Value:
+        inner = copy(self)
         inner.divided = None
         with inner.scope(name) as stacked:
-            scanned = times - times % turns if self.shown is None else 0
+            turns, short = len(blocks), last is not None and not self.remat and self.shown is None
+            scanned = (times - short) // turns * turns if self.shown is None else 0
 
             def run(data: Array, own: dict[str, Array]) -> tuple[Array, None]:
                 for i, block in enumerate(blocks):
                     part = {n: t[i] for n, t in own.items()} if turns > 1 else own
-                    data = block(inner.given(part), _value(data)).data
+                    data = block(inner.given(part), value(data)).data
                 return data, None
 
             if scanned:
-                whole = stacked
+                whole = {n: t[:scanned] for n, t in stacked.items()}
                 if turns > 1:
-                    whole = {n: t[:scanned].reshape(-1, turns, *t.shape[1:]) for n, t in stacked.items()}
-                x = _value(lax.scan(jax.checkpoint(run, prevent_cse=False) if self.remat else run, x.data, whole)[0])
+                    whole = {n: t.reshape(-1, turns, *t.shape[1:]) for n, t in whole.items()}
+                policy = None if self.remat else jax.checkpoint_policies.save_only_these_names(_KEPT)
+                x = value(lax.scan(jax.checkpoint(run, prevent_cse=False, policy=policy), x.data, whole)[0])
             for i in range(scanned, times):
-                x = blocks[i % turns](inner.given({n: t[i] for n, t in stacked.items()}), x)
+                block = last if last and short and i == times - 1 else blocks[i % turns]
+                x = block(inner.given({n: t[i] for n, t in stacked.items()}), x)
         return x
 
     def linear(self, name: str, x: Value, out: int, bias: bool = True, scale: str = "") -> Value:
-        y = x.data @ self[f"{name}.weight"].astype(x.data.dtype)
+        y = _kept(self.matmul(x.data, self[f"{name}.weight"].astype(x.data.dtype)))
         y = y + self[f"{name}.bias"].astype(y.dtype)[None] if bias else y
-        return _value(y * self[scale].astype(y.dtype)[None] if scale else y)
+        return value(y * self[scale].astype(y.dtype)[None] if scale else y)
 
     def gated(self, name: str, x: Value, out: int) -> Value:
-        gate, value = (_value(part) for part in jnp.split(self.linear(name, x, 2 * out).data, 2, axis=-1))
+        gate, value = (value(part) for part in jnp.split(self.linear(name, x, 2 * out).data, 2, axis=-1))
         return self.apply("multiply", self.apply("silu", gate), value)
 
     def norm(self, name: str, x: Value, eps: float, groups: int = 0) -> Value:
         weight, bias = self[f"{name}.weight"], self[f"{name}.bias"]
         if groups:
-            return _value(group_norm(_map(x), weight, bias, groups, eps))
+            return value(group_norm(_map(x), weight, bias, groups, eps))
         x32 = x.data.astype(jnp.float32)
         centred = x32 - x32.mean(axis=-1, keepdims=True)
         variance = jnp.square(centred).mean(axis=-1, keepdims=True)
-        return _value((centred * lax.rsqrt(variance + eps) * weight[None] + bias[None]).astype(x.data.dtype))
+        return value((centred * lax.rsqrt(variance + eps) * weight[None] + bias[None]).astype(x.data.dtype))
 
     def apply(self, kind: ops.Activation | Literal["add", "multiply"], x: Value, y: Value | None = None) -> Value:
-        return _value(_KINDS[kind](x.data, *([] if y is None else [y.data])))
+        return value(_KINDS[kind](x.data, *([] if y is None else [y.data])))
 
     def cut(self, x: Value, patch: int, step: int | None = None, pad: bool = False, down: bool = False) -> Value:
         whole, count = _map(x), cuts(x.side, patch, step, pad)
@@ -228,35 +253,37 @@ class Jax(Ops):
             whole = jnp.pad(whole, ((0, missing), (0, missing), (0, 0)))[: count * patch, : count * patch]
             tiles = whole.reshape(count, patch, count, patch, x.width)
         tiles = tiles.transpose(0, 2, 3, 1, 4) if down else tiles.swapaxes(1, 2)
-        return _value(tiles.reshape(count**2, -1))
+        return value(tiles.reshape(count**2, -1))
 
     def conv(self, conv: ops.Conv, x: Value, eps: float | None = None) -> Value:
+        kernel, shift = self[f"{conv.name}.conv.weight"], self[f"{conv.name}.bias"] if conv.bias else None
+        if eps is not None:  # a factor and a number for each channel: the kernel takes the factor
+            weight, bias, mean, variance = (self[f"{conv.name}.norm.{part}"] for part in NORM_PARTS)
+            mean, variance = lax.stop_gradient((mean, variance))
+            scale = weight * lax.rsqrt(variance + eps)
+            kernel, shift = kernel * scale[None, None, None], bias + ((0.0 if shift is None else shift) - mean) * scale
         # All of it on the map: behind a reshape XLA computes depthwise kernels again for the gradient.
-        y = convolution(_map(x), self[f"{conv.name}.conv.weight"], conv.stride, conv.dilation, conv.padding)
-        y = y + self[f"{conv.name}.bias"].astype(y.dtype)[None, None] if conv.bias else y
-        if eps is None:
-            return _value(y)
-        weight, bias, mean, variance = (self[f"{conv.name}.norm.{part}"] for part in NORM_PARTS)
-        mean, variance = lax.stop_gradient((mean, variance))
-        scale = weight * lax.rsqrt(variance + eps)
-        normed = y.astype(jnp.float32) * scale[None, None] + (bias - mean * scale)[None, None]
-        return _value(normed.astype(y.dtype))
+        y = convolution(_map(x), kernel, conv.stride, conv.dilation, conv.padding, self.matmul)
+        if shift is not None:
+            y = (y.astype(jnp.float32) + shift[None, None]).astype(y.dtype)
+        return value(y)
 
     def max_pool(self, x: Value, kernel: int, stride: int) -> Value:
         around = ((kernel // 2,) * 2, (kernel // 2,) * 2, (0, 0))
         low = np.asarray(-np.inf, x.data.dtype)  # a number of NumPy: JAX knows no gradient where it is traced
-        return _value(lax.reduce_window(_map(x), low, lax.max, (kernel, kernel, 1), (stride, stride, 1), around))
+        return value(lax.reduce_window(_map(x), low, lax.max, (kernel, kernel, 1), (stride, stride, 1), around))
 
     def tokens(self, x: Value, class_token: bool, registers: int, positions: ops.Positions) -> Value:
         y = x.data
         if positions != "none":
             y = y + self["position"][int(positions == "all") :].astype(y.dtype)
         first = [part.astype(y.dtype) for part in self.before(class_token, registers, positions)]
-        return _value(jnp.concatenate([*first, y]))
+        return value(jnp.concatenate([*first, y]))
 
     def _qkv(self, name: str, x: Array, heads: int, *shape: int) -> tuple[Array, ...]:
         """Queries, keys and values, each [P h d], or `shape` instead of P."""
-        y, bias = x @ self[f"{name}.qkv.weight"].astype(x.dtype), self.get(f"{name}.qkv.bias")
+        matmul = jnp.matmul if x.shape[0] == 1 else self.matmul
+        y, bias = _kept(matmul(x, self[f"{name}.qkv.weight"].astype(x.dtype))), self.get(f"{name}.qkv.bias")
         if bias is not None:
             bias, width = bias.astype(x.dtype), x.shape[1]
             if bias.shape[0] == 2 * width:  # keys have none
@@ -276,7 +303,7 @@ class Jax(Ops):
         scores = (q @ k.mT).astype(jnp.float32)
         if how.causal:  # a token sees itself, so that no row is empty
             scores = jnp.where(jnp.tril(jnp.ones(scores.shape[1:], bool))[None], scores, -jnp.inf)
-        return _value(weighted(scores, v).swapaxes(0, 1).reshape(q.shape[1], x.width))
+        return value(weighted(scores, v).swapaxes(0, 1).reshape(q.shape[1], x.width))
 
     def attend_windows(self, name: str, x: Value, windows: ops.Windows) -> Value:
         side, window, shift = x.side, windows.side, windows.shift
@@ -303,10 +330,10 @@ class Jax(Ops):
             scores = scores + apart[:, None]
         y = weighted(scores, v.swapaxes(1, 2)).swapaxes(1, 2)
         rolled = y.reshape(count, count, window, window, x.width).swapaxes(1, 2).reshape(whole.shape)
-        return _value((jnp.roll(rolled, (shift, shift), axis=(0, 1)) if shift else rolled)[:side, :side])
+        return value((jnp.roll(rolled, (shift, shift), axis=(0, 1)) if shift else rolled)[:side, :side])
 
     def part(self, x: Value, start: int, end: int) -> Value:
-        return _value(x.data[start:end])
+        return value(x.data[start:end])
 
     def pool(self, x: Value, kind: Pooling) -> Value:
         """Averaged in float32."""
@@ -314,15 +341,15 @@ class Jax(Ops):
             return self.part(x, 0, 1)
         x32 = x.data.astype(jnp.float32)
         mean = x32.mean(axis=0) if kind == "mean" else jnp.cbrt((jnp.maximum(x32, 1e-6) ** 3).mean(axis=0))
-        return _value(mean.astype(x.data.dtype)[None])
+        return value(mean.astype(x.data.dtype)[None])
 
     def embed(self, ids: Value, vocabulary: int, context: int, width: int) -> Value:
-        return _value((self["token"][ids.data] + self["position"][: ids.tokens]).astype(self.dtype))
+        return value((self["token"][ids.data] + self["position"][: ids.tokens]).astype(self.dtype))
 
     def read(self, x: Value, ids: Value, where: ops.Where, end: int | None) -> Value:
         if where == "last":
             return self.part(x, ids.tokens - 1, ids.tokens)
-        return _value(x.data[jnp.argmax(ids.data if where == "highest" else ids.data == end)][None])
+        return value(x.data[jnp.argmax(ids.data if where == "highest" else ids.data == end)][None])
 
 
 def group_norm(
@@ -355,7 +382,7 @@ def weighted(scores: Float32[Array, "*h Q K"], v: Float[Array, "*h K d"]) -> Flo
     """
     weights = jnp.exp(scores - lax.stop_gradient(scores.max(axis=-1, keepdims=True)))
     mean = (weights.astype(v.dtype) @ v).astype(jnp.float32) / weights.sum(axis=-1, keepdims=True)
-    return mean.astype(v.dtype)
+    return _kept(mean.astype(v.dtype))
 
 
 def rotated(x: Float[Array, "P h D"], cosine: Any, sine: Any) -> Float[Array, "P h D"]:
@@ -369,61 +396,3 @@ def l2_normalize(x: Float[Array, "*B D"]) -> Float[Array, "*B D"]:
     """`x` at length 1 along the last axis, in float32; zeros stay zeros, with a finite gradient."""
     x32 = x.astype(jnp.float32)
     return x32 * lax.rsqrt(jnp.maximum(jnp.sum(x32 * x32, axis=-1, keepdims=True), 1e-24))
-
-
-def convolution(
-    x: Float[Array, "H W C"], weight: Array, stride: int = 1, dilation: int = 1, padding: Padding = "symmetric"
-) -> Float[Array, "H2 W2 O"]:
-    """A map convolved, sizes in pixels; each channel by itself if the kernel is [height, width, 1, channels]."""
-    around = [pads(length, weight.shape[0], stride, dilation, padding) for length in x.shape[:2]]
-    if weight.shape[2] == 1 and x.shape[2] > 1:  # its weights stay float32, for they are few and matter most
-        return _depthwise(jnp.pad(x, (*around, (0, 0))), weight[:, :, 0], stride, dilation)
-    layout, dilations = ("NHWC", "HWIO", "NHWC"), (dilation, dilation)
-    return lax.conv_general_dilated(
-        x[None], weight.astype(x.dtype), (stride, stride), around, rhs_dilation=dilations, dimension_numbers=layout
-    )[0]
-
-
-@partial(jax.custom_vjp, nondiff_argnums=(2, 3))
-def _depthwise(x: Float[Array, "H W C"], weight: Float[Array, "h w C"], stride: int, dilation: int) -> Array:
-    """A depthwise convolution without padding, as a sum of shifted maps that XLA fuses into one pass.
-
-    XLA's own grouped convolution on a CPU took 4 to 45 times as long, forward and backward, for kernels of 3 to 7
-    taps. The gradients are written by hand: those that JAX derives from 49 slices took 4 to 5 times as long to run and
-    2 to 3 times as long to compile.
-    """
-    side, channels = weight.shape[0], x.shape[2]
-    height, width = ((length - (side - 1) * dilation - 1) // stride + 1 for length in x.shape[:2])
-    total = jnp.zeros((height, width, channels), jnp.float32)
-    for row in range(side):
-        for column in range(side):
-            y0, x0 = row * dilation, column * dilation
-            end = (y0 + (height - 1) * stride + 1, x0 + (width - 1) * stride + 1, channels)
-            shifted = lax.slice(x, (y0, x0, 0), end, (stride, stride, 1))
-            total = total + shifted.astype(jnp.float32) * weight[row, column][None, None]
-    return total.astype(x.dtype)
-
-
-def _depthwise_backward(stride: int, dilation: int, kept: tuple[Array, Array], gradient: Array) -> tuple[Array, Array]:
-    """Gradients of the map and of the weights.
-
-    The map's is a depthwise convolution again, with the kernel turned round, of the gradient at its places in the map.
-    A tap's is the sum over all places of gradient times shifted map.
-    """
-    (x, weight), side = kept, kept[1].shape[0]
-    height, width, channels = gradient.shape
-    reach, seen = (side - 1) * dilation, ((height - 1) * stride + 1, (width - 1) * stride + 1)
-    around = [(reach, length - n, stride - 1) for length, n in zip(x.shape[:2], seen, strict=True)]
-    spread = lax.pad(gradient, jnp.zeros((), gradient.dtype), (*around, (0, 0, 0)))
-
-    def tap(place: Array, taps: Array) -> Array:
-        row, column = place // side, place % side
-        shifted = lax.dynamic_slice(x, (row * dilation, column * dilation, 0), (*seen, channels))[::stride, ::stride]
-        total = (shifted.astype(jnp.float32) * gradient.astype(jnp.float32)).sum(axis=(0, 1))
-        return taps.at[row, column].set(total)
-
-    taps = lax.fori_loop(0, side * side, tap, jnp.zeros(weight.shape, jnp.float32))
-    return _depthwise(spread, weight[::-1, ::-1], 1, dilation), taps.astype(weight.dtype)
-
-
-_depthwise.defvjp(lambda x, weight, *steps: (_depthwise(x, weight, *steps), (x, weight)), _depthwise_backward)
