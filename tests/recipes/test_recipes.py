@@ -1,6 +1,7 @@
 import json
 import subprocess
 import sys
+from dataclasses import replace
 
 import pytest
 
@@ -8,19 +9,28 @@ from lookalike.core.config import from_json, to_json
 from lookalike.core.errors import UsageError
 from lookalike.losses import ArcFace
 from lookalike.recipes import ABOUT, RECIPES
-from lookalike.training.config import Pca, TrainConfig
+from lookalike.training.config import Chosen, Pca
 
 
 def test_the_names():
     kinds = {name: config.names for name, config in RECIPES.items()}
     assert list(ABOUT) == list(RECIPES)
     assert kinds == {
+        "best": (),
+        "head": ("head",),
+        "tune": ("tune", "fit"),
+        "tiny": ("new", "tune"),
         "pca": ("fit",),
         "lda": ("fit",),
-        "head": ("head",),
         "arcface": ("head",),
-        "tune": ("tune",),
-        "tiny": ("new", "tune"),
+        "seed": ("head", "tune"),
+        "first_place": ("head", "tune", "tune2", "tune3", "tune4", "tune5", "tune6"),
+        "first_place_paper": ("head", "tune", "tune2", "tune3", "tune4", "tune5", "tune6"),
+        "second_place": ("tune",),
+        "third_place": ("head", "tune"),
+        "fifth_place": ("head",),
+        "unifex": ("head",),
+        "uned": ("head", "tune"),
     }
 
 
@@ -30,7 +40,7 @@ def test_a_recipe_is_whole_and_survives_json(name):
     assert config.dimension == 64
     assert config.data == config.out == config.model == ""
     assert config.recipe == name
-    assert from_json(TrainConfig, json.loads(json.dumps(to_json(config)))) == config
+    assert from_json(type(config), json.loads(json.dumps(to_json(config)))) == config
 
 
 @pytest.mark.parametrize("name", RECIPES)
@@ -48,14 +58,15 @@ def test_the_field_s_recipe_can_be_said_in_flags():
     from lookalike.commands.train import configure
 
     places = ["--data", "c", "--model", "m", "--out", "r"]
-    flags = "--loss.margin 0.3 --loss.scale 30 --start.power 0 --start.within 0 --projecting.dropout 0 --epochs 30"
+    flags = "--loss.margin 0.3 --loss.scale 30 --projecting.dropout 0 --epochs 30"
     plain = "--no-mirror --geometry.similarity.weight 0"
     rates = "--optimizer.learning-rate 1e-3 --optimizer.centers-learning-rate 1e-3"
     said = configure(["head", *places, *flags.split(), *plain.split(), *rates.split()])
     assert said.stages[0].loss == ArcFace(0.3, 30.0)
-    assert said.stages[0].start == Pca(0.0, 0.0)
     assert not said.mirror
-    assert said.stages == configure(["arcface", *places]).stages
+    named = configure(["arcface", *places]).stages[0]
+    assert named.start == Pca(0.0)
+    assert said.stages[0] == replace(named, start=Chosen())
 
 
 @pytest.mark.parametrize(
@@ -83,7 +94,7 @@ def test_the_field_s_recipe_can_be_said_in_flags():
         (["arcface", "--loss.scale", "-1"], "`scale` of ArcFace is -1.0; expected 0.001 to 10000."),
         (["tiny", "--optimizer.learning-rate", "nan"], "`learning_rate` of Optimizer is nan; expected 0 or more."),
         (["head", "--optimizer.warmup", "3"], "`warmup` of Optimizer is 3.0; expected 0 to 1."),
-        (["head", "--start.within", "7"], "`within` of Pca is 7.0; expected 0 to 1."),
+        (["pca", "--fit.within", "7"], "`within` of Pca is 7.0; expected 0 to 1."),
         (
             ["head", "--geometry.similarity.temperature", "0"],
             "`temperature` of SimilarityDistillation is 0.0; expected 0.001 or more.",

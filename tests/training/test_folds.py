@@ -55,7 +55,7 @@ def test_too_few_classes():
 def test_the_score_is_what_a_slow_loop_finds():
     given, rng = rows(each=4), np.random.default_rng(0)
     fold = Fold(np.zeros(96, bool), np.ones(96, bool), frozenset({"d1"}))
-    vectors = rng.normal(size=(96, 5)).astype(np.float32) + given.label[:, None] % 7
+    vectors = (rng.normal(size=(96, 5)) + given.label[:, None] % 7).astype(np.float32)
     vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
     per_domain = {name: [] for name in ("d0", "d1", "d2", "d3")}
     for query in range(96):

@@ -67,7 +67,7 @@ def test_one_after_the_other(made, vit, tmp_path, monkeypatch):
     assert not (tmp_path / "whole" / "stages").exists()
     assert not (tmp_path / "whole" / "copies").exists()
 
-    stopped, real = replace(whole, out=str(tmp_path / "stopped")), loop._fit
+    stopped, real = replace(whole, out=str(tmp_path / "stopped")), loop.take_steps
     for name in ("head", "tune"):  # killed when a stage begins, and again at the next
 
         def killed(config, stage, at, *others, name=name):
@@ -76,7 +76,7 @@ def test_one_after_the_other(made, vit, tmp_path, monkeypatch):
             return real(config, stage, at, *others)
 
         with monkeypatch.context() as patch:
-            patch.setattr(loop, "_fit", killed)
+            patch.setattr(loop, "take_steps", killed)
             with pytest.raises(InterruptedError):
                 train(stopped)
     train(stopped)

@@ -59,14 +59,17 @@ def configure(argv: list[str]) -> TrainConfig:
 
 
 def _parsed(recipe: TrainConfig, argv: list[str], prog: str, description: str) -> TrainConfig:
-    """`recipe` with flags applied: those of a stage begin with its name, unless it is the only one that learns."""
-    alone = len({*recipe.names} - {"new"}) == 1
-    stages = zip(recipe.names, recipe.stages, strict=True)
+    """`recipe` with flags applied: those of a stage begin with its name, unless it is the only one that takes steps."""
+    from lookalike.training.config import FitStage, NewStage
+
+    stages = list(zip(recipe.names, recipe.stages, strict=True))
+    steps = [name for name, stage in stages if not isinstance(stage, (NewStage, FitStage))]
+    alone = steps if steps else [name for name, stage in stages if isinstance(stage, FitStage)]
     flags = make_dataclass(
         "Flags",
         [
             ("run", type(recipe), option(default=recipe, flat=True)),
-            *((name, type(stage), option(default=stage, flat=alone and name != "new")) for name, stage in stages),
+            *((name, type(stage), option(default=stage, flat=alone == [name])) for name, stage in stages),
         ],
         frozen=True,
     )

@@ -73,7 +73,8 @@ class Task:
 
 def begun(config: TrainConfig) -> Made:
     """What the first stage begins with: the encoder that is given, or a new one."""
-    if isinstance(first := config.stages[0], NewStage):
+    first = config.stages[0] if config.stages else None
+    if isinstance(first, NewStage):
         size, features = first.size, first.tower.features
         preprocess = Preprocess(size, "squash", size, "bilinear", (0.5, 0.5, 0.5), (0.25, 0.25, 0.25))
         projection = ProjectionConfig("linear", features, config.dimension, l2_normalize_input=True)
@@ -85,7 +86,7 @@ def begun(config: TrainConfig) -> Made:
 def rows_of(config: TrainConfig) -> Rows:
     """The rows that the run may learn from; without labels if every stage can do without."""
     fits = [stage.fit for stage in config.stages if isinstance(stage, FitStage)]
-    without = len(fits) == len(config.stages) and all(isinstance(f, Pca) and not f.within for f in fits)
+    without = len(fits) == len(config.stages) > 0 and all(isinstance(f, Pca) and not f.within for f in fits)
     return training_rows(Collection.open(config.data), config.where, labelled=not without)
 
 

@@ -1,0 +1,93 @@
+"""`best` tries, proves, and keeps what won: on a made-up collection, and by tables of scores."""
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from lookalike.core.files import read_card
+from lookalike.encoders.directory import read_model
+from lookalike.losses import ArcFace
+from lookalike.training import best as module
+from lookalike.training.best import Way, _winner, best
+from lookalike.training.config import BestConfig, Chosen, FitStage, HeadStage, Optimizer, TuneStage
+from lookalike.training.folds import Score
+
+RATES = Optimizer(learning_rate=1e-2, centers_learning_rate=1e-2, tower_learning_rate=1e-3)
+
+
+@pytest.fixture
+def config(made, tmp_path):
+    tune = TuneStage(loss=ArcFace(0.1, 16.0), optimizer=RATES, batch=16, epochs=1.0)
+    return BestConfig(
+        data=made.collection,
+        model=made.model,
+        out=str(tmp_path / "run"),
+        dimension=3,
+        head=HeadStage(start=Chosen(), optimizer=RATES, batch=16, epochs=1.0),
+        last=replace(tune, copies=1, trained=replace(tune.trained, blocks=1)),
+        whole=tune,
+    )
+
+
+def test_it_tries_what_the_time_allows_and_keeps_one(config, made, capsys):
+    encoder = best(config)
+    run = Path(config.out)
+    found, card = read_model(run / "model")[0], read_card(run / "model")
+    words = capsys.readouterr().err
+    assert set(card["trials"]) == {"untouched", "pca", "fit", "head", "last", "whole"}
+    assert len(card["trials"]["head"]) == 3
+    assert len(card["trials"]["whole"]) == 1
+    assert found.projection.dimension == 3
+    kept = card["recipe"].removeprefix("best: ")
+    assert f"`{kept}` is kept; on what it has not seen it is" in words
+    assert not (run / "trials").exists()
+    again = best(config)
+    assert again.fingerprint == encoder.fingerprint
+
+
+def test_killed_it_goes_on_with_the_trial_that_it_was_in(config, tmp_path, monkeypatch):
+    whole = best(replace(config, out=str(tmp_path / "whole")))
+    begun, real = [], module.train
+
+    def killed(trial, *given, **named):
+        begun.append(Path(trial.out).name)
+        if len(begun) == 5:
+            raise InterruptedError
+        return real(trial, *given, **named)
+
+    monkeypatch.setattr(module, "train", killed)
+    with pytest.raises(InterruptedError):
+        best(config)
+    seconds = json.loads((Path(config.out) / "machine.json").read_text())["forward"]
+    assert best(config).fingerprint == whole.fingerprint
+    assert begun.count(begun[4]) == 2
+    assert all(begun.count(name) == 1 for name in begun[:4])
+    assert json.loads((Path(config.out) / "machine.json").read_text())["forward"] == seconds
+
+
+def test_without_time_nothing_is_tuned(config, capsys):
+    best(replace(config, minutes=0.0))
+    words = capsys.readouterr().err
+    assert "`last` is left out" in words
+    assert "`whole` is left out" in words
+
+
+def ways(*names):
+    return [Way(name, () if name == "untouched" else (FitStage(),), 3, 0.0) for name in names]
+
+
+@pytest.mark.parametrize(
+    ("scores", "expected"),
+    [
+        ({"untouched": [0.9], "pca": [0.5], "fit": [0.5]}, "pca"),  # the untouched one has no 64 numbers to keep
+        ({"untouched": [0.5], "pca": [0.5], "fit": [0.502]}, "pca"),  # by less than they differ by chance
+        ({"untouched": [0.5], "pca": [0.5], "fit": [0.51]}, "fit"),
+        ({"untouched": [0.5], "pca": [0.5, 0.3, 0.3], "fit": [0.52, 0.3, 0.3], "last": [0.53]}, "last"),
+        ({"untouched": [0.5], "pca": [0.5, 0.7, 0.7], "fit": [0.49, 0.6, 0.6], "last": [0.51]}, "last"),
+    ],
+)
+def test_what_wins(scores, expected):
+    table = {name: [Score(value, value) for value in values] for name, values in scores.items()}
+    assert _winner(ways(*scores), table).name == expected
