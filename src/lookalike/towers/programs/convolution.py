@@ -25,7 +25,7 @@ def convolution(
 ) -> Float[Array, "H2 W2 O"]:
     """A map convolved, sizes in pixels; each channel by itself if the kernel is [height, width, 1, channels].
 
-    A kernel of 1x1 is a `matmul`: on a CPU the weights' gradient of such a convolution took 4 times as long.
+    A kernel of 1x1 is a `matmul`: on a CPU the weights' gradient of such a convolution took several times as long.
     """
     around = tuple(pads(length, weight.shape[0], stride, dilation, padding) for length in x.shape[:2])
     if weight.shape[2] == 1 and x.shape[2] > 1:  # its weights stay float32, for they are few and matter most
@@ -73,7 +73,7 @@ def _gradient_of_taps(
     """A tap's is the sum over all places of gradient times shifted map.
 
     First over short runs of a row, one reduction for all taps of a kernel's row: XLA on a CPU unrolls it, and reads
-    both maps once for these taps. One sum after the other takes 3 to 5 times as long, and one reduction for all 25 or
+    both maps once for these taps. One sum after the other takes 2 to 5 times as long, and one reduction for all 25 or
     49 taps 4 times.
     """
     height, width, channels = gradient.shape
