@@ -81,6 +81,16 @@ def test_progress_says_more(clock: Clock, capsys: pytest.CaptureFixture[str]) ->
     ]
 
 
+def test_the_rate_leaves_out_what_was_something_else(clock: Clock, capsys: pytest.CaptureFixture[str]) -> None:
+    with Progress("head", "steps", 100) as bar:
+        clock.now += 60.0  # it is compiled
+        bar.advance(1)
+        bar.restart()
+        clock.now += 10.0
+        bar.advance(19)
+    assert "head 20/100 steps, 1.9 steps/s, 0:42 left" in capsys.readouterr().err
+
+
 def test_progress_is_rare_where_no_one_looks(clock: Clock, capsys: pytest.CaptureFixture[str]) -> None:
     with Progress("prepare", "images") as bar:
         for _ in range(25):

@@ -66,7 +66,8 @@ class Progress(AbstractContextManager["Progress"]):
     """
 
     def __init__(self, verb: str, unit: str, total: int | None = None, done: int = 0) -> None:
-        self.verb, self.unit, self.total, self.done, self._first = verb, unit, total, done, done
+        self.verb, self.unit, self.total, self.done = verb, unit, total, done
+        self._first = self._counted = done
         self._begun = self._last = time.monotonic()
         self._live = sys.stderr.isatty()
         self.said = ""
@@ -79,12 +80,16 @@ class Progress(AbstractContextManager["Progress"]):
             self._last = now
             self._say("" if self._live else "\n")
 
+    def restart(self) -> None:
+        """Measure the rate from here on: what came before took its time with something else."""
+        self._counted, self._begun = self.done, time.monotonic()
+
     def __exit__(self, *_: object) -> None:
         if self.done > self._first or self._live:
             self._say("\n")
 
     def _say(self, end: str) -> None:
-        rate = (self.done - self._first) / max(time.monotonic() - self._begun, 1e-9)
+        rate = (self.done - self._counted) / max(time.monotonic() - self._begun, 1e-9)
         count = f"{self.done:,}" if self.total is None else f"{self.done:,}/{self.total:,}"
         words = f"{self.verb} {count} {self.unit}, {rate:,.1f} {self.unit}/s" + (f", {self.said}" if self.said else "")
         if self.total and rate and self.done < self.total:

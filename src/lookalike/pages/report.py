@@ -154,7 +154,7 @@ def _images(collection: Collection, pairs: Sequence[Pair]) -> Callable[[Mapping[
 
 
 def _small(image: Image) -> bytes:
-    return encode_jpeg(fitted(image, SIDE))
+    return encode_jpeg(fitted(image, SIDE), quality=85)
 
 
 def _leaves(name: str, value: Any) -> Iterator[tuple[str, str]]:

@@ -4,10 +4,11 @@ import math
 import signal
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import closing, contextmanager
 from pathlib import Path
 from types import FrameType
+from typing import Any
 
 import jax
 from jax.sharding import Mesh
@@ -45,7 +46,7 @@ def take_steps(
         bar, drawn = Progress(name, "steps", task.steps, start), closing(task.batches(start))
         with closing(guard), bar, drawn as batches:
             guard.begin(state)
-            pace, before = Pace(stage.batch), dict[str, jax.Array]()
+            pace, before = Pace(stage.batch, bar), dict[str, jax.Array]()
             try:
                 for done in range(start, task.steps):
                     if config.evaluate_every and done and done % config.evaluate_every == 0:
@@ -127,20 +128,21 @@ class Guard:
 class Pace:
     """How fast steps go, and how much of the time the device waits for batches."""
 
-    def __init__(self, batch: int) -> None:
-        self._batch, self._compiled = batch, False
+    def __init__(self, batch: int, bar: Progress) -> None:
+        self._batch, self._bar, self._compiled = batch, bar, False
         self.last: dict[str, float] = {}  # what the last lap found
         self.rest()
 
     def rest(self) -> None:
-        """Begin to count anew: something else was done."""
-        self._begun, self._steps, self._waited = time.monotonic(), 0, 0.0
+        """Begin to count anew, as something else was done; so does the line of progress."""
+        self._bar.restart()
+        self._lap()
 
-    def draw(self, batches: Iterator[Batch], before: Metrics) -> Batch:
+    def draw(self, batches: Iterator[Batch], before: Mapping[str, Any]) -> Batch:
         """The next batch. The device waited for it if it had done the step `before` when the batch came."""
         begun = time.monotonic()
         batch = next(batches)
-        if all(value.is_ready() for value in before.values()):  # type: ignore[attr-defined]
+        if all(value.is_ready() for value in before.values()):
             self._waited += time.monotonic() - begun
         return batch
 
@@ -157,8 +159,11 @@ class Pace:
             seconds = max(time.monotonic() - self._begun, 1e-9)
             images, waited = self._steps * self._batch / seconds, min(self._waited / seconds, 1.0)
             self.last = {"images_per_second": round(images, 1), "waiting": round(waited, 4)}
-        self.rest()
+        self._lap()
         return self.last
+
+    def _lap(self) -> None:
+        self._begun, self._steps, self._waited = time.monotonic(), 0, 0.0
 
 
 def _words(stage: StepStage, found: dict[str, float], pace: Pace) -> str:
