@@ -25,6 +25,7 @@ COMMANDS = {
     "pull": "turn published weights into a model directory",
     "train": "make an encoder from a collection, following a recipe",
     "blend": "average the weights of models that came from one",
+    "plan": "try a recipe on a TPU before you have it, or on this machine",
     "embed": "write a model's vectors into a collection",
     "evaluate": "say how good a model's vectors are on a collection",
     "index": "from a folder to a searchable collection in one step",

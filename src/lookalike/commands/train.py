@@ -32,20 +32,11 @@ A run that was stopped goes on with the same command."""
 
 def configure(argv: list[str]) -> TrainConfig:
     """The recipe that `argv` names, with its flags applied; UsageError if one is unknown, or missing."""
-    from lookalike.recipes import ABOUT, RECIPES
+    from lookalike.recipes import ABOUT
 
-    name = argv[0] if argv else "--help"
-    if name in ("-h", "--help"):
-        print(_USAGE.format(recipes="\n".join(f"  {recipe:<18} {line}" for recipe, line in ABOUT.items())))
-        raise SystemExit(0)
-    if name.startswith("-"):
-        raise UsageError("A recipe comes before the options.", hint="lookalike train RECIPE --data COLL --out RUN")
-    if name not in RECIPES:
-        raise UsageError(
-            f"There is no recipe `{name}`.{did_you_mean(name, RECIPES)}", hint=f"recipes: {', '.join(RECIPES)}"
-        )
+    name = recipe_of(argv, _USAGE, "lookalike train RECIPE --data COLL --out RUN")
     prog = f"lookalike train {name}"
-    config = _parsed(RECIPES[name], argv[1:], prog, f"{ABOUT[name][0].upper()}{ABOUT[name][1:]}.")
+    config, _ = parsed(name, argv[1:], prog, f"{ABOUT[name][0].upper()}{ABOUT[name][1:]}.")
     new = "new" in config.names
     if new and config.model:
         raise UsageError(
@@ -58,24 +49,46 @@ def configure(argv: list[str]) -> TrainConfig:
     return config
 
 
-def _parsed(recipe: TrainConfig, argv: list[str], prog: str, description: str) -> TrainConfig:
-    """`recipe` with flags applied: those of a stage begin with its name, unless it is the only one that takes steps."""
+def recipe_of(argv: list[str], usage: str, example: str) -> str:
+    """The recipe that `argv` names; UsageError if it names none. Where it asks for help, `usage` with all of them."""
+    from lookalike.recipes import ABOUT, RECIPES
+
+    name = argv[0] if argv else "--help"
+    if name in ("-h", "--help"):
+        print(usage.format(recipes="\n".join(f"  {recipe:<18} {line}" for recipe, line in ABOUT.items())))
+        raise SystemExit(0)
+    if name.startswith("-"):
+        raise UsageError("A recipe comes before the options.", hint=example)
+    if name not in RECIPES:
+        raise UsageError(
+            f"There is no recipe `{name}`.{did_you_mean(name, RECIPES)}", hint=f"recipes: {', '.join(RECIPES)}"
+        )
+    return name
+
+
+def parsed(name: str, argv: list[str], prog: str, description: str, own: Any = None) -> tuple[TrainConfig, Any]:
+    """The recipe with flags applied: those of a stage begin with its name, unless it is the only one that takes steps;
+    and `own`, a verb's own options, with theirs.
+    """
+    from lookalike.recipes import RECIPES
     from lookalike.training.config import FitStage, NewStage
 
+    recipe = RECIPES[name]
     stages = list(zip(recipe.names, recipe.stages, strict=True))
     steps = [name for name, stage in stages if not isinstance(stage, (NewStage, FitStage))]
     alone = steps if steps else [name for name, stage in stages if isinstance(stage, FitStage)]
     flags = make_dataclass(
         "Flags",
         [
+            *([] if own is None else [("own", type(own), option(default=own, flat=True))]),
             ("run", type(recipe), option(default=recipe, flat=True)),
             *((name, type(stage), option(default=stage, flat=alone == [name])) for name, stage in stages),
         ],
         frozen=True,
     )
     found: Any = parse(flags, argv, prog=prog, description=description, default=flags())
-    config: TrainConfig = replace(found.run, stages=tuple(getattr(found, name) for name in recipe.names))
-    return config
+    config = replace(found.run, stages=tuple(getattr(found, name) for name in recipe.names))
+    return config, getattr(found, "own", None)
 
 
 def main(config: TrainConfig) -> None:

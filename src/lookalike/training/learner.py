@@ -16,6 +16,7 @@ from jaxtyping import Array, Float32, UInt8
 from lookalike.core.errors import UsageError
 from lookalike.encoders.config import below, declared
 from lookalike.encoders.encoder import Encoder
+from lookalike.towers import Tower
 from lookalike.towers.ops import Tensor, halves, places
 from lookalike.towers.programs.halves import behind, front
 from lookalike.training.config import Trained
@@ -79,8 +80,7 @@ def divide(encoder: Encoder, trained: Trained, seed: int = 0) -> Division:
     """The encoder's tower divided as `trained` says; UsageError if nothing of it learns, or a rule fits no tensor."""
     config = encoder.config
     known = {name: tensor for name, tensor in declared(config).items() if name.startswith("tower.")}
-    count = places(config.tower)
-    place = 0 if trained.blocks < 0 or trained.blocks >= count else count - trained.blocks
+    count, place = places(config.tower), place_of(config.tower, trained)
     factors = {name: _factor(name, tensor, trained, count, place) for name, tensor in known.items()}
     factors = {name: factor for name, factor in factors.items() if np.any(factor) and trained.blocks}
     _refuse(trained, known, factors)
@@ -97,6 +97,12 @@ def divide(encoder: Encoder, trained: Trained, seed: int = 0) -> Division:
     learned = {name: back[name] for name in factors}
     still = {name: tensor for name, tensor in back.items() if name not in factors}
     return Division(encoder, place, 0, learned, Fixed(before, still), factors)
+
+
+def place_of(tower: Tower, trained: Trained) -> int:
+    """The place behind which the tower learns; 0: all of it does."""
+    count = places(tower)
+    return 0 if trained.blocks < 0 or trained.blocks >= count else count - trained.blocks
 
 
 def decays(config: Any) -> frozenset[str]:

@@ -20,7 +20,7 @@ from lookalike.encoders.encoder import Encoder
 from lookalike.losses import Projecting, first_memory
 from lookalike.losses.projection import Memory as Statistics
 from lookalike.training.config import HeadStage, StepStage, TrainConfig, TuneStage
-from lookalike.training.learner import Factor, Fixed, Tensors, divide
+from lookalike.training.learner import Division, Factor, Fixed, Tensors, divide
 from lookalike.training.rows import Rows, mean_of
 from lookalike.training.step import Features
 from lookalike.vectors.runtime import BATCH
@@ -30,15 +30,32 @@ Inputs = Generator[tuple[Any, Int64[np.ndarray, "B"]], None, None]  # of each st
 
 
 @dataclass(frozen=True)
+class Part:
+    """What the steps of a stage do with a tower."""
+
+    features: Features  # of a batch's inputs
+    learned: Tensors
+    fixed: Fixed
+    factors: Mapping[str, Factor]  # of learning rates
+
+
+@dataclass(frozen=True)
 class Source:
     """What goes into the steps of a stage, and what is made of it."""
 
     inputs: Callable[[int], Inputs]  # endless, from behind a number of steps
-    features: Features
-    learned: Tensors  # of the tower
-    fixed: Fixed
-    factors: Mapping[str, Factor]  # of learning rates
+    part: Part
     tower: Callable[[Tensors], Tensors]  # the tower's tensors when these are what was learned
+
+
+def part_of(stage: StepStage, division: Division | None) -> Part:
+    """Of a tower so divided; None: it stays as it is, and inputs are its features."""
+    if division is None:
+        return Part(lambda _learned, _fixed, x: x, {}, Fixed({}, {}), {})
+    if stage.copies:
+        fixed = Fixed({}, division.fixed.back)
+        return Part(division.features_of_maps, division.learned, fixed, division.factors)
+    return Part(division.features, division.learned, division.fixed, division.factors)
 
 
 def head_source(
@@ -55,7 +72,7 @@ def head_source(
             at = draw(step)
             yield np.stack([column[at] for column in columns], axis=1), at
 
-    return Source(inputs, lambda _tower, _fixed, x: x, {}, Fixed({}, {}), {}, lambda _learned: {})
+    return Source(inputs, part_of(stage, None), lambda _learned: {})
 
 
 def tune_source(config: TrainConfig, stage: TuneStage, rows: Rows, encoder: Encoder, run: Path) -> Source:
@@ -71,7 +88,7 @@ def tune_source(config: TrainConfig, stage: TuneStage, rows: Rows, encoder: Enco
 
     if not stage.copies:
         images = _images(config, stage, rows, encoder.config.preprocess.size)
-        return Source(images, division.features, division.learned, division.fixed, division.factors, tower)
+        return Source(images, part_of(stage, division), tower)
     maps = jax.jit(division.maps)
     columns = _copies(config, stage, rows, encoder, run, lambda x: maps(division.fixed.front, x), np.float16)
 
@@ -82,8 +99,7 @@ def tune_source(config: TrainConfig, stage: TuneStage, rows: Rows, encoder: Enco
             which = generator(config.seed, step, 0, -2).integers(len(columns), size=len(at))
             yield np.stack([columns[c][i] for c, i in zip(which, at, strict=True)]), at
 
-    fixed = Fixed({}, division.fixed.back)
-    return Source(inputs, division.features_of_maps, division.learned, fixed, division.factors, tower)
+    return Source(inputs, part_of(stage, division), tower)
 
 
 def first_statistics(config: Projecting, width: int, features: Any) -> Statistics:

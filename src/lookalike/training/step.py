@@ -65,6 +65,7 @@ Objective = Callable[
     tuple[Float32[Array, ""], tuple[Metrics, Running]],
 ]
 Features = Callable[[Tensors, Fixed, Any], Float32[Array, "B F"]]
+Step = Callable[[State, Fixed, Batch], tuple[State, Metrics]]
 
 
 def first_state(learner: Learner, optimizer: optax.GradientTransformation, running: Running, averaged: bool) -> State:
@@ -150,7 +151,7 @@ def _class_loss(config, vectors, centers, batch, memory, epoch, sizes):  # type:
 
 def make_step(
     objective: Objective, optimizer: optax.GradientTransformation, config: StepStage, seed: int, epoch_steps: float
-) -> Callable[[State, Fixed, Batch], tuple[State, Metrics]]:
+) -> Step:
     """The compiled step: state and batch to the next state and the metrics of the batch.
 
     The state's memory is taken over, so that it is held once; random numbers are a function of `seed` and the step.

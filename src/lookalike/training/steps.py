@@ -20,8 +20,7 @@ from lookalike.losses import Pairs
 from lookalike.training.checkpoint import Checkpoints, diverged
 from lookalike.training.config import StepStage, TrainConfig
 from lookalike.training.measuring import Measuring
-from lookalike.training.optimizer import make_optimizer
-from lookalike.training.step import Batch, Metrics, State, first_state, make_step
+from lookalike.training.step import Batch, Metrics, State, first_state
 from lookalike.training.tasks import Made, Task
 
 
@@ -34,9 +33,7 @@ def take_steps(
             f"`--batch` is {stage.batch}; expected a multiple of {mesh.size}, as many as there are devices.",
             hint=f"--batch {-(-stage.batch // mesh.size) * mesh.size}",
         )
-    optimizer = make_optimizer(stage.optimizer, task.steps, task.decays, task.factors)
-    step = make_step(task.objective, optimizer, stage, config.seed, task.epoch_steps)
-    state = place(first_state(task.learner, optimizer, task.running, averaged=stage.ema > 0), mesh)
+    state = place(first_state(task.learner, task.optimizer, task.running, averaged=stage.ema > 0), mesh)
     fixed, run = place(task.fixed, mesh), measuring.run
     with closing(Checkpoints(run, name, task.facts)) as checkpoints:
         state = checkpoints.latest(state) or state
@@ -54,7 +51,7 @@ def take_steps(
                             return guard.best(state), offset + done
                         pace.rest()
                     with _whole():
-                        state, metrics = step(state, fixed, put_batch(pace.draw(batches, before), mesh))
+                        state, metrics = task.step(state, fixed, put_batch(pace.draw(batches, before), mesh))
                         pace.count()
                         found = _finite(run, offset + done, before)  # looked at while the next step runs
                         before, last = metrics, done + 1 == task.steps

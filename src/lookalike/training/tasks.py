@@ -1,7 +1,7 @@
 """What a stage trains on what: from its config and an encoder to first values, objective and batches."""
 
 import math
-from collections.abc import Callable, Generator, Mapping
+from collections.abc import Callable, Generator
 from contextlib import closing
 from dataclasses import dataclass, replace
 from functools import partial
@@ -11,7 +11,8 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float32
+import optax
+from jaxtyping import Array, Float32, Int64
 
 from lookalike.core.errors import CollectionError, RunError
 from lookalike.core.journal import note
@@ -22,6 +23,8 @@ from lookalike.encoders.encoder import Encoder
 from lookalike.encoders.fit import adapt
 from lookalike.imaging.preprocess import Preprocess
 from lookalike.losses import Margin, centers_at_means, folded, memory_of, unfolded
+from lookalike.losses.projection import Linear
+from lookalike.losses.projection import Memory as Statistics
 from lookalike.training.checkpoint import Facts
 from lookalike.training.config import (
     Chosen,
@@ -37,11 +40,12 @@ from lookalike.training.config import (
     TuneStage,
 )
 from lookalike.training.folds import Fold, Score, best_of, folds
-from lookalike.training.learner import Factor, Fixed, Tensors, decays
+from lookalike.training.learner import Fixed, Tensors, decays
+from lookalike.training.optimizer import make_optimizer
 from lookalike.training.pca import Projection, lda, pca, within_classes
 from lookalike.training.rows import Features, Rows, features_of, mean_of, training_rows
-from lookalike.training.sources import Source, first_statistics, head_source, tune_source
-from lookalike.training.step import Batch, Learner, Objective, Running, make_objective
+from lookalike.training.sources import Part, Source, first_statistics, head_source, tune_source
+from lookalike.training.step import Batch, Learner, Running, Step, make_objective, make_step
 
 
 @dataclass(frozen=True)
@@ -61,13 +65,11 @@ class Task:
     learner: Learner  # first values
     fixed: Fixed
     running: Running
-    objective: Objective
+    optimizer: optax.GradientTransformation
+    step: Step
     batches: Callable[[int], Generator[Batch, None, None]]  # endless, from behind a number of steps
     steps: int
-    epoch_steps: float
     facts: Facts
-    decays: frozenset[str]  # names of the tensors that weight decay is for
-    factors: Mapping[str, Factor]  # of the tower's learning rates
     made: Callable[[Learner, Running], Made]  # what a learner is
 
 
@@ -75,12 +77,17 @@ def begun(config: TrainConfig) -> Made:
     """What the first stage begins with: the encoder that is given, or a new one."""
     first = config.stages[0] if config.stages else None
     if isinstance(first, NewStage):
-        size, features = first.size, first.tower.features
-        preprocess = Preprocess(size, "squash", size, "bilinear", (0.5, 0.5, 0.5), (0.25, 0.25, 0.25))
-        projection = ProjectionConfig("linear", features, config.dimension, l2_normalize_input=True)
-        made = EncoderConfig(first.tower, "mean", preprocess, projection)
+        made = new_config(first, config.dimension)
         return Made(Encoder.init(made, jax.random.key(config.seed)), new=True)
     return Made(Encoder.load(config.model), path=config.model)
+
+
+def new_config(stage: NewStage, dimension: int) -> EncoderConfig:
+    """The new encoder's."""
+    size, features = stage.size, stage.tower.features
+    preprocess = Preprocess(size, "squash", size, "bilinear", (0.5, 0.5, 0.5), (0.25, 0.25, 0.25))
+    projection = ProjectionConfig("linear", features, dimension, l2_normalize_input=True)
+    return EncoderConfig(stage.tower, "mean", preprocess, projection)
 
 
 def rows_of(config: TrainConfig) -> Rows:
@@ -101,10 +108,7 @@ def closed_form(config: TrainConfig, stage: FitStage, rows: Rows, before: Made) 
 def make_task(config: TrainConfig, stage: StepStage, rows: Rows, before: Made, untouched: Made, run: Path) -> Task:
     """A projection on cached features, or tower and projection on images; what is cached on the way lies in `run`."""
     rows = rows.where(stage.only)
-    epoch_steps = len(rows.ids) / stage.batch
-    steps = stage.steps or math.ceil(stage.epochs * epoch_steps)
-    if steps < 1:
-        raise RunError(f"Training for {stage.epochs} epochs is no step at all.", hint="give `--epochs` or `--steps`")
+    steps = steps_of(stage, len(rows.ids))
     at = _resized(before, stage) if isinstance(stage, TuneStage) else before
     features = None
     if isinstance(stage, HeadStage) or _looks(config, stage, at):
@@ -118,8 +122,8 @@ def make_task(config: TrainConfig, stage: StepStage, rows: Rows, before: Made, u
         source = tune_source(config, stage, rows, first, run)
     weight, bias = (first.tensors[f"projection.{part}"] for part in ("weight", "bias"))
     statistics = first_statistics(stage.projecting, weight.shape[0], features)
-    weight, bias = unfolded(stage.projecting, weight, bias, statistics)
-    running = Running(memory_of(stage.loss) if isinstance(stage.loss, Margin) else {}, statistics)
+    learner, running = first_values(stage, source.part, (weight, bias), centers, statistics)
+    optimizer, step = step_of(config, stage, source.part, first.config, rows.sizes)
     beside = Beside.of(config, stage, rows, untouched)
 
     def made(learner: Learner, running: Running) -> Made:
@@ -130,18 +134,43 @@ def make_task(config: TrainConfig, stage: StepStage, rows: Rows, before: Made, u
         return Made(encoder, learner.centers["weight"], before.path if isinstance(stage, HeadStage) else "")
 
     return Task(
-        Learner(source.learned, {"weight": weight, "bias": bias}, {"weight": centers}),
-        source.fixed,
+        learner,
+        source.part.fixed,
         running,
-        make_objective(stage, source.features, rows.sizes, source.learned),
+        optimizer,
+        step,
         partial(_stream, source, beside, rows),
         steps,
-        epoch_steps,
         _facts(rows, steps, before.encoder),
-        decays(first.config),
-        source.factors,
         made,
     )
+
+
+def steps_of(stage: StepStage, rows: int) -> int:
+    """How many steps the stage takes with so many rows to learn from; RunError if none."""
+    steps = stage.steps or math.ceil(stage.epochs * rows / stage.batch)
+    if steps < 1:
+        raise RunError(f"Training for {stage.epochs} epochs is no step at all.", hint="give `--epochs` or `--steps`")
+    return steps
+
+
+def first_values(
+    stage: StepStage, part: Part, projection: Linear, centers: Float32[Array, "C K D"], statistics: Statistics
+) -> tuple[Learner, Running]:
+    """What is trained, and what follows the steps, before the first of them."""
+    weight, bias = unfolded(stage.projecting, *projection, statistics)
+    learner = Learner(part.learned, {"weight": weight, "bias": bias}, {"weight": centers})
+    return learner, Running(memory_of(stage.loss) if isinstance(stage.loss, Margin) else {}, statistics)
+
+
+def step_of(
+    config: TrainConfig, stage: StepStage, part: Part, encoder: EncoderConfig, sizes: Int64[np.ndarray, "C"]
+) -> tuple[optax.GradientTransformation, Step]:
+    """Optimizer and compiled step of a stage that learns from classes of these sizes."""
+    rows = int(sizes.sum())
+    optimizer = make_optimizer(stage.optimizer, steps_of(stage, rows), decays(encoder), part.factors)
+    objective = make_objective(stage, part.features, sizes, part.learned)
+    return optimizer, make_step(objective, optimizer, stage, config.seed, rows / stage.batch)
 
 
 def _facts(rows: Rows, steps: int, encoder: Encoder) -> Facts:
@@ -263,14 +292,18 @@ class Beside:
     @classmethod
     def of(cls, config: TrainConfig, stage: StepStage, rows: Rows, untouched: Made) -> "Beside":
         """Features of the untouched tower where a stage on images holds to them; stored vectors where it names them."""
-        terms = stage.geometry
-        held = any(getattr(terms, n).weight for n in ("similarity", "gram", "distance", "angle", "anchor"))
         features = teacher = None
-        if held and isinstance(stage, TuneStage) and not untouched.new:
+        if holds(stage) and not untouched.new:
             features = mean_of(features_of(untouched.encoder, untouched.path, rows, config.mirror))
-        if terms.vectors.weight:
+        if stage.geometry.vectors.weight:
             teacher = _stored(rows, stage.teacher)
         return cls(features, teacher)
+
+
+def holds(stage: StepStage) -> bool:
+    """Whether a stage on images looks at the features that the untouched tower has of them."""
+    terms = (getattr(stage.geometry, n) for n in ("similarity", "gram", "distance", "angle", "anchor"))
+    return isinstance(stage, TuneStage) and any(term.weight for term in terms)
 
 
 def _stored(rows: Rows, column: str) -> Features:
