@@ -23,6 +23,7 @@ programs' own help; a test keeps it so.
 """
 
 HELPS = {"lookalike": []} | {verb: [verb] for verb in COMMANDS} | {f"train-{name}": ["train", name] for name in RECIPES}
+HELPS |= {"plan-pca": ["plan", "pca"]}  # its own options; those of recipes are the same as in train
 
 
 @pytest.mark.parametrize("name", sorted(HELPS))

@@ -54,13 +54,17 @@ class Options:
     """Write one JSON document instead of tables."""
 
     def __post_init__(self) -> None:
+        from lookalike.training.chips import LOCAL, topology_of
+
+        if self.topology != LOCAL:
+            topology_of(self.topology)
         in_range(self, 1.0, float("inf"), "classes", "rows")
         in_range(self, 0.0, float("inf"), "measure", "memory", "minutes")
         if not 0 < self.efficiency <= 1:
             raise UsageError(f"`--efficiency` is {self.efficiency}; expected more than 0, and 1 at most.")
         if self.rows < self.classes:
             raise UsageError(f"`--rows` is {self.rows}; expected at least one for each of {self.classes} classes.")
-        if self.measure and self.topology != "local":
+        if self.measure and self.topology != LOCAL:
             raise UsageError(f"`{self.topology}` is not here to be measured.", hint="`--topology local --measure 5`")
 
 
@@ -104,8 +108,8 @@ def main(config: Config) -> None:
         note(_WARNING)
 
 
-_WARNING = """The run does not fit. It takes less memory with a smaller `--batch`, with `--remat` and `--dtype bfloat16`, with
-`--trained.blocks N` or `--trained.lora N`, with `--ema 0`, and on more chips."""
+_WARNING = """The run does not fit. It takes less memory with a smaller `--batch`, with `--remat` and
+`--dtype bfloat16`, with `--trained.blocks N` or `--trained.lora N`, with `--ema 0`, and on more chips."""
 
 
 def _encoder(model: str) -> EncoderConfig:
