@@ -6,8 +6,10 @@ from pathlib import Path
 import pytest
 
 from lookalike.commands import main
+from lookalike.recipes import RECIPES
 from lookalike.training import plan as plans
 from lookalike.training.chips import CHIPS
+from lookalike.training.config import TrainConfig
 from lookalike.training.program import Compiled
 
 ARGV = ["plan", "tune", "--model", "openclip-vit-h-14", "--topology", "v5e:2x4", "--batch", "256"]
@@ -87,6 +89,12 @@ def test_classes_and_rows_of_a_collection(asked, shop, capsys):
 def test_what_can_be_mended(argv, sentence, capsys):
     assert main(argv) == 2
     assert sentence in capsys.readouterr().err
+
+
+def test_a_recipe_without_fixed_stages(monkeypatch, capsys):
+    monkeypatch.setitem(RECIPES, "pca", TrainConfig(recipe="pca"))
+    assert main(["plan", "pca", "--model", "best"]) == 2
+    assert "nothing to plan" in capsys.readouterr().err
 
 
 def test_a_head_on_this_machine(shop, capsys):

@@ -1,4 +1,4 @@
-"""Plans: what is compiled is the step of training; what is counted is what XLA counts where nothing is scanned."""
+"""Plans: what is compiled is the step of training; what is counted is what a compiler counts without a scan.
 
 import importlib.util
 import json

@@ -84,6 +84,8 @@ def configure(argv: list[str]) -> Config:
 
     name = recipe_of(argv, _USAGE, _EXAMPLE)
     run, options = parsed(name, argv[1:], f"lookalike plan {name}", f"Plan {ABOUT[name]}.", Options())
+    if not run.stages:
+        raise UsageError(f"`{name}` chooses its stages while it runs, so that there is nothing to plan.", hint=_EXAMPLE)
     if "new" not in run.names and not run.model:
         raise UsageError("Missing: `--model`.", hint=_EXAMPLE)
     return Config(run, options)
