@@ -6,6 +6,7 @@ from importlib import metadata
 import pytest
 
 from lookalike.commands import doctor, main
+from lookalike.core import devices
 
 
 def test_the_report_is_true(capsys: pytest.CaptureFixture[str]) -> None:
@@ -59,7 +60,7 @@ def test_a_jax_that_can_not_start_is_said(monkeypatch: pytest.MonkeyPatch, capsy
 
 
 def test_an_accelerator_that_is_not_used_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(doctor.Path, "exists", lambda self: str(self) in ("/dev/nvidia0", "/dev/accel0"))
+    monkeypatch.setattr(devices.Path, "exists", lambda self: str(self) in ("/dev/nvidia0", "/dev/accel0"))
     found = {lack["what"]: lack["command"] for lack in doctor._missing([], "cpu")}
     assert found["There is an NVIDIA GPU that JAX does not use"].endswith("'lookalike[gpu]'")
     assert found["There is a TPU that JAX does not use"].endswith("'lookalike[tpu]'")

@@ -113,12 +113,8 @@ def described(devices: "Sequence[jax.Device]") -> str:
 
 def unused_accelerators(backend: str) -> list[tuple[str, str]]:
     """Accelerators that the system shows while JAX computes on another `backend`: the extra for it, its name."""
-    places = (
-        ("gpu", "an NVIDIA GPU", "/dev/nvidia0"),
-        ("tpu", "a TPU", "/dev/accel0"),
-        ("tpu", "a TPU", "/dev/vfio/0"),
-    )
-    return sorted({(extra, name) for extra, name, place in places if backend != extra and Path(place).exists()})
+    places = (("gpu", "an NVIDIA GPU", "/dev/nvidia0"), ("tpu", "a TPU", "/dev/accel0"))
+    return [(extra, name) for extra, name, place in places if backend != extra and Path(place).exists()]
 
 
 def machine_memory() -> int:
