@@ -160,10 +160,10 @@ def test_training_a_projection_keeps_the_text_side(shelf, run, tmp_path):
 def test_a_tower_that_was_trained_further_leaves_it_out(shelf, tmp_path, write_text_model, capsys):
     """As the end of a run does it; whether a tower was trained is told by its numbers."""
     from lookalike.encoders.encoder import Encoder
-    from lookalike.training.config import PcaConfig
+    from lookalike.training.config import TrainConfig
     from lookalike.training.loop import _text
 
-    config = PcaConfig(data="c", model=str(shelf / "model"), out="o")
+    config = TrainConfig(data="c", model=str(shelf / "model"), out="o")
     assert _text(config, Encoder.load(shelf / "model")) is not None
     assert _text(config, Encoder.load(write_text_model(tmp_path / "tuned", seed=3, text=False))) is None
     assert "is left out: its texts don't belong to a tower that was trained further" in capsys.readouterr().err

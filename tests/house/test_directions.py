@@ -22,7 +22,7 @@ TABLE = {
     "vectors": {"core", "imaging", "data", "towers", "encoders"},
     "training": {"core", "imaging", "data", "towers", "encoders", "losses", "vectors", "evaluation.trials"},
     "search": {"core", "data"},
-    "evaluation": {"core", "data", "vectors", "search"},
+    "evaluation": {"core", "data", "encoders", "vectors", "search"},
     "pages": {"core", "imaging", "data", "search"},
     "recipes": {"core", "imaging", "data", "towers", "losses", "training.config"},
     "demo": {"core", "imaging", "data", "pages"},

@@ -178,10 +178,7 @@ class Ops:
         self.operations += 2 * times * prod(sizes) * prod(self._stacked)
 
     def see(self, x: Value) -> Value:
-        """`x`, at a place of the tower: of which tests may ask, and at which training cuts it in two.
-
-        Every block of a `repeat` ends in a place, whether it says so or not.
-        """
+        """`x`, at a place at which a tower may be looked at and cut; every block of a `repeat` ends in one."""
         self.places += 1
         return x
 
