@@ -45,7 +45,9 @@ def curve(title: str, values: Sequence[tuple[int, float]], base: float | None = 
 
 def ticks(low: float, high: float, count: int = 4) -> list[float]:
     """About `count` round numbers around `low` to `high`: multiples of 1, 2 or 5 times a power of ten."""
-    span = high - low or abs(high) or 1.0
+    span = high - low
+    if span < 1e-9 * max(1.0, abs(low), abs(high)):  # flat, but for rounding
+        span = abs(high) if abs(high) > 1e-9 else 1.0
     power = 10.0 ** math.floor(math.log10(span / count))
     step = next(power * factor for factor in (1, 2, 5, 10) if span / (power * factor) <= count)
     first, last = math.floor(low / step + 1e-9), math.ceil(high / step - 1e-9)
