@@ -228,8 +228,8 @@ class Jax(Ops):
         return value(y * self[scale].astype(y.dtype)[None] if scale else y)
 
     def gated(self, name: str, x: Value, out: int) -> Value:
-        gate, value = (value(part) for part in jnp.split(self.linear(name, x, 2 * out).data, 2, axis=-1))
-        return self.apply("multiply", self.apply("silu", gate), value)
+        gate, taken = (value(part) for part in jnp.split(self.linear(name, x, 2 * out).data, 2, axis=-1))
+        return self.apply("multiply", self.apply("silu", gate), taken)
 
     def norm(self, name: str, x: Value, eps: float, groups: int = 0) -> Value:
         weight, bias = self[f"{name}.weight"], self[f"{name}.bias"]
