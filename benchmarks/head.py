@@ -21,6 +21,7 @@ from collections.abc import Callable
 parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
 parser.add_argument("--features", type=int, default=1280)
 parser.add_argument("--dimension", type=int, default=64)
+parser.add_argument("--chunk", type=int, default=0, help="classes whose logits we hold at a time; 0: all")
 parser.add_argument("--classes", type=int, default=17691)
 parser.add_argument("--batch", type=int, default=1024)
 parser.add_argument("--rounds", type=int, default=4)
@@ -38,8 +39,10 @@ import numpy as np
 import torch
 
 from lookalike.losses import ArcFace
-from lookalike.training.config import AdamW, HeadConfig
-from lookalike.training.step import Batch, Learner, first_state, make_objective, make_optimizer, make_step
+from lookalike.training.config import HeadStage, Optimizer
+from lookalike.training.learner import Fixed
+from lookalike.training.optimizer import make_optimizer
+from lookalike.training.step import Batch, Learner, Running, first_state, make_objective, make_step
 
 MARGIN, SCALE, RATE = 0.3, 30.0, 1e-3
 Step = Callable[[], float]
@@ -58,21 +61,20 @@ def made_up() -> tuple[np.ndarray, ...]:
 def ours() -> Step:
     """The library's own step."""
     features, label, weight, centers = made_up()
-    config = HeadConfig(
-        loss=ArcFace(MARGIN, SCALE),
-        dropout=0.0,
-        mirror=False,
-        optimizer=AdamW(learning_rate=RATE, centers_learning_rate=RATE, weight_decay=0.01, warmup=0.0),
-    )
+    rates = Optimizer(learning_rate=RATE, centers_learning_rate=RATE, weight_decay=0.01, warmup=0.0)
+    config = HeadStage(loss=ArcFace(MARGIN, SCALE), chunk=arguments.chunk, optimizer=rates)
     optimizer = make_optimizer(config.optimizer, 10**9, {"projection.weight"})
     projection = {"weight": jnp.asarray(weight), "bias": jnp.zeros(arguments.dimension)}
-    state = first_state(Learner({}, projection, {"weight": jnp.asarray(centers[:, None])}), optimizer)
-    step = make_step(make_objective(config), optimizer, 0)
-    batch = Batch(jnp.asarray(features), None, jnp.asarray(label))
+    learner = Learner({}, projection, {"weight": jnp.asarray(centers[:, None])})
+    state, fixed = first_state(learner, optimizer, Running({}, {}), averaged=False), Fixed({}, {})
+    sizes = np.ones(arguments.classes, np.int64)
+    objective = make_objective(config, lambda _tower, _fixed, inputs: inputs, sizes, {})
+    step = make_step(objective, optimizer, config, 0, epoch_steps=1.0)
+    batch = Batch(jnp.asarray(features)[:, None], jnp.asarray(label), jnp.ones(arguments.batch))
 
     def once() -> float:
         nonlocal state
-        state, metrics = step(state, batch)
+        state, metrics = step(state, fixed, batch)
         return float(metrics["loss"])
 
     return once

@@ -25,19 +25,21 @@ import pyarrow as pa
 from lookalike.core.journal import note, table
 from lookalike.data.collection import Collection
 from lookalike.evaluation.protocols import evaluate
-from lookalike.losses import SimilarityDistillation
+from lookalike.losses import Geometry, SimilarityDistillation
 from lookalike.recipes import RECIPES
-from lookalike.training.config import HeadConfig, Pca, PcaConfig, TrainConfig
+from lookalike.training.config import FitStage, Pca, TrainConfig
 from lookalike.training.loop import train
 from lookalike.vectors.runtime import Embedder, load
 
 PLAIN = RECIPES["pca"]
 HEAD = RECIPES["head"]
 ARCFACE = RECIPES["arcface"]
-assert isinstance(PLAIN, PcaConfig)
-assert isinstance(HEAD, HeadConfig)
-assert isinstance(ARCFACE, HeadConfig)
-assert isinstance(HEAD.start, Pca)
+KEPT = Geometry(SimilarityDistillation(weight=1.0))
+
+
+def staged(config: TrainConfig, **changes: object) -> TrainConfig:
+    """The recipe with its one stage changed."""
+    return replace(config, stages=(replace(config.stages[0], **changes),))
 
 
 HEAD_OF_PAGE = """# 64 numbers on real images
@@ -71,10 +73,10 @@ def rows(seeds: int) -> list[Row]:
         Row("raw features, 1280-d", None, "evaluate tower coll"),
         Row("raw features + mirror, 1280-d", None, "train pca --mirror writes the column; mean of both", mirror=True),
         Row("PCA-64", PLAIN, "train pca"),
-        Row("PCA-64, variance^-1/8", replace(PLAIN, fit=eighth), "train pca --fit.power -0.125"),
+        Row("PCA-64, variance^-1/8", staged(PLAIN, fit=eighth), "train pca --fit.power -0.125"),
         Row(
             "PCA-64, variance^-1/8, mirror",
-            replace(PLAIN, fit=eighth, mirror=True),
+            replace(staged(PLAIN, fit=eighth), mirror=True),
             "train pca --fit.power -0.125 --mirror",
             mirror=True,
         ),
@@ -82,21 +84,21 @@ def rows(seeds: int) -> list[Row]:
         Row("ArcFace-64, plain", ARCFACE, "train arcface", seeds=seeds),
         Row(
             "ArcFace-64, plain, keeps geometry",
-            replace(ARCFACE, distill=SimilarityDistillation(weight=1.0)),
-            "train arcface --distill.weight 1",
+            staged(ARCFACE, geometry=KEPT),
+            "train arcface --geometry.similarity.weight 1",
             seeds=seeds,
         ),
         Row(
             "start of `head`, no steps",
-            replace(PLAIN, fit=HEAD.start, mirror=True),
-            "train pca --mirror --fit.power -0.25 --fit.within 0.5",
+            replace(PLAIN, stages=(FitStage(HEAD.stages[0].start),), mirror=True),
+            "train head --steps 1 --optimizer.learning-rate 0",
             mirror=True,
         ),
         Row("`head` as it ships", HEAD, "train head", mirror=HEAD.mirror, seeds=seeds),
         Row(
             "`head`, neighbours kept",
-            replace(HEAD, distill=SimilarityDistillation(weight=1.0)),
-            "train head --distill.weight 1",
+            staged(HEAD, geometry=KEPT),
+            "train head --geometry.similarity.weight 1",
             mirror=HEAD.mirror,
             seeds=seeds,
         ),
@@ -177,9 +179,7 @@ def fit(row: Row, seed: int, where: str, coll: str, tower: str, out: Path) -> Em
     """The encoder of a row."""
     assert row.config is not None
     shutil.rmtree(out, ignore_errors=True)
-    config = replace(row.config, data=coll, model=tower, out=str(out), where=where)
-    if isinstance(config, HeadConfig):
-        config = replace(config, seed=seed)
+    config = replace(row.config, data=coll, model=tower, out=str(out), where=where, seed=seed)
     encoder = Embedder.of(train(config))
     shutil.rmtree(out)
     return encoder
