@@ -82,7 +82,7 @@ def step_traffic(state: int, learned: int, fixed: int, chips: int) -> Traffic:
     return Traffic(2 * state + 2 * learned + fixed, round(others * (3 * learned + 2 * fixed)))
 
 
-def roofline(chip: Chip, chips: int, operations: int, traffic: Traffic) -> float:
+def roofline(chip: Chip, chips: int, operations: float, traffic: Traffic) -> float:
     """The least seconds for a step (Williams et al., 2009): the longest of computing, memory and links, all at peak,
     as if each hid the others.
     """

@@ -247,7 +247,7 @@ def _stage_plan(
     embeds: int,
     hours_before: float,
 ) -> StagePlan:
-    least = roofline(found.chip, found.chips, flops, traffic)
+    least = roofline(found.chip, found.chips, float(flops), traffic)
     seconds = least / question.efficiency
     return StagePlan(
         name,

@@ -71,7 +71,7 @@ class Program(NamedTuple):
 def compile_job(job: Job) -> Compiled:
     """Compile, and take the steps that are to be measured. UsageError: there is no libtpu, or no such topology."""
     devices, chip = _devices(job.topology)
-    mesh = make_mesh(devices)
+    mesh = make_mesh(list(devices))
     program = embed_program(job, mesh) if job.stage is None else train_program(job, job.stage, mesh)
     state, learned, fixed = 0, 0, _bytes(program.arguments[0])
     if job.stage is not None:
