@@ -4,16 +4,13 @@ import json
 
 import numpy as np
 
-from lookalike.evaluation.protocols import Report, summarize
+from lookalike.evaluation.protocols import PerQuery, Report
 
 
 def report(**changes):
     values = {"mp@5": np.array([1.0, 0.5, 0.0]), "recall@1": np.array([1.0, 1.0, 0.0])}
-    by_domain, by_query, per_domain = summarize(values, np.array(["x", "x", "y"]))
     fields = {
-        "metrics": by_domain,
-        "metrics_by_query": by_query,
-        "per_domain": per_domain,
+        **PerQuery(values, np.array(["x", "x", "y"]), np.array([4, 5, 7])).summary(),
         "n_queries": 3,
         "n_skipped": 2,
         "protocol": "merged",
@@ -39,8 +36,10 @@ def test_json_has_exactly_the_promised_keys():
     document = json.loads(json.dumps(report().to_json()))
     assert list(document) == [
         "metrics",
+        "half_width",
         "metrics_by_query",
         "per_domain",
+        "half_width_per_domain",
         "n_queries",
         "n_skipped",
         "protocol",
@@ -51,6 +50,8 @@ def test_json_has_exactly_the_promised_keys():
     ]
     assert document["per_domain"]["x"]["n_queries"] == 2
     assert document["collection"] is None
+    assert document["half_width"] == {"mp@5": None, "recall@1": None}  # domain y has a single class
+    assert document["half_width_per_domain"]["x"]["recall@1"] == 0.0
 
 
 def test_table():
@@ -60,6 +61,7 @@ def test_table():
         "x                  0.7500    1.0000        2\n"
         "y                  0.0000    0.0000        1\n"
         "mean over domains  0.3750    0.5000\n"
+        "  95 % interval\n"
         "mean over queries  0.5000    0.6667        3\n"
         "2 queries without a relevant image in the gallery are left out"
     )

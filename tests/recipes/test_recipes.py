@@ -49,7 +49,7 @@ def test_flags_override_leaves_and_keep_the_rest(name):
 
     places = {"data": "c", "out": "r"} | ({} if "new" in RECIPES[name].names else {"model": "m"})
     flags = [text for flag, value in places.items() for text in (f"--{flag}", value)]
-    config = configure([name, *flags, "--dimension", "32"])
+    config = configure([name, *flags, "--dimension", "32"]).run
     expected = to_json(RECIPES[name]) | places | {"dimension": 32}
     assert to_json(config) == expected
 
@@ -61,10 +61,10 @@ def test_the_field_s_recipe_can_be_said_in_flags():
     flags = "--loss.margin 0.3 --loss.scale 30 --projecting.dropout 0 --epochs 30"
     plain = "--no-mirror --geometry.similarity.weight 0"
     rates = "--optimizer.learning-rate 1e-3 --optimizer.centers-learning-rate 1e-3"
-    said = configure(["head", *places, *flags.split(), *plain.split(), *rates.split()])
+    said = configure(["head", *places, *flags.split(), *plain.split(), *rates.split()]).run
     assert said.stages[0].loss == ArcFace(0.3, 30.0)
     assert not said.mirror
-    named = configure(["arcface", *places]).stages[0]
+    named = configure(["arcface", *places]).run.stages[0]
     assert named.start == Pca(0.0)
     assert said.stages[0] == replace(named, start=Chosen())
 

@@ -147,7 +147,7 @@ def _train(coll: str, run: str, untrained: str) -> None:
     from lookalike.commands.train import configure, evaluation
     from lookalike.training.loop import train
 
-    config = configure(["tiny", "--data", coll, "--out", run, "--evaluate-every", "100"])
+    config = configure(["tiny", "--data", coll, "--out", run, "--evaluate-every", "100"]).run
     score = evaluation(config)
     assert score is not None
 

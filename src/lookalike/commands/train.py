@@ -2,23 +2,27 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field, make_dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
 from lookalike.core.config import did_you_mean, option, parse
 from lookalike.core.errors import UsageError
-from lookalike.core.files import write_json
+from lookalike.core.files import kind_of, read_json, write_json
+from lookalike.core.journal import note, table
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
     from lookalike.core.shapes import Vectors
     from lookalike.encoders.encoder import Encoder
+    from lookalike.evaluation.protocols import PerQuery
     from lookalike.training.config import TrainConfig
+    from lookalike.training.rows import Rows
 
 _USAGE = """usage: lookalike train RECIPE --data COLL --model MODEL --out RUN [options]
 
@@ -29,14 +33,35 @@ Make an encoder from a collection, following a recipe.
 `lookalike train RECIPE --help` lists the recipe's options and what it sets them to.
 A run that was stopped goes on with the same command."""
 
+METRIC = "mp@5"
 
-def configure(argv: list[str]) -> TrainConfig:
+
+@dataclass(frozen=True)
+class Options:
+    """What is asked beside the recipe."""
+
+    leave_out: Literal["none", "domain"] = "none"
+    """domain: train once for each domain without its images, and measure what each run finds of the domain that it has
+    never seen, among all images of split "test". The runs are in RUN; no encoder of all domains is made."""
+
+
+@dataclass(frozen=True)
+class Config:
+    """The recipe, with its flags applied, and how it is run."""
+
+    run: TrainConfig
+    """What is trained."""
+    options: Options = Options()
+    """How."""
+
+
+def configure(argv: list[str]) -> Config:
     """The recipe that `argv` names, with its flags applied; UsageError if one is unknown, or missing."""
     from lookalike.recipes import ABOUT
 
     name = recipe_of(argv, _USAGE, "lookalike train RECIPE --data COLL --out RUN")
     prog = f"lookalike train {name}"
-    config, _ = parsed(name, argv[1:], prog, f"{ABOUT[name][0].upper()}{ABOUT[name][1:]}.")
+    config, options = parsed(name, argv[1:], prog, f"{ABOUT[name][0].upper()}{ABOUT[name][1:]}.", Options())
     new = "new" in config.names
     if new and config.model:
         raise UsageError(
@@ -46,7 +71,7 @@ def configure(argv: list[str]) -> TrainConfig:
     needed = ["data", "out"] if new else ["data", "model", "out"]
     if missing := [f"`--{field}`" for field in needed if not getattr(config, field)]:
         raise UsageError(f"Missing: {', '.join(missing)}.", hint=f"`{prog} --help` lists the options")
-    return config
+    return Config(config, options)
 
 
 def recipe_of(argv: list[str], usage: str, example: str) -> str:
@@ -91,59 +116,166 @@ def parsed(name: str, argv: list[str], prog: str, description: str, own: Any = N
     return config, getattr(found, "own", None)
 
 
-def main(config: TrainConfig) -> None:
+def main(config: Config) -> None:
     """Train, with every encoder measured on split "test" if the collection has one; print where the encoder is."""
+    if config.options.leave_out == "domain":
+        leave_out(config.run)
+        return
+    _train(config.run, evaluation(config.run))
+    print(f"{config.run.out}/model")
+
+
+def _train(config: TrainConfig, evaluate: Evaluation | None) -> Encoder:
+    """One run, with its page."""
     from lookalike.core.devices import described, start
     from lookalike.pages.report import write_report
+    from lookalike.training.best import best
     from lookalike.training.config import BestConfig
+    from lookalike.training.loop import train
 
     machine = described(start(config.device))  # before what measures starts JAX
-    evaluate = evaluation(config)
 
-    def report(which: str) -> None:
-        if evaluate and which:
-            evaluate.keep(which)
-        write_report(config.out, config.data, machine)
+    def whole(config: TrainConfig, rows: Rows | None = None) -> Encoder:
+        def report(which: str) -> None:
+            if evaluate and which:
+                evaluate.keep(config.out, which)
+            write_report(config.out, config.data, machine)
 
-    if isinstance(config, BestConfig):
-        from lookalike.training.best import best
+        return train(config, evaluate, report=report, rows=rows)
 
-        best(config, evaluate)
-    else:
-        from lookalike.training.loop import train
+    return best(config, whole) if isinstance(config, BestConfig) else whole(config)
 
-        train(config, evaluate, report=report)
-    print(f"{config.out}/model")
+
+def leave_out(config: TrainConfig) -> None:
+    """A run for each domain that has images to learn from and images of split "test"; then what all of them tell.
+
+    RUN/left-out.json holds the table: means over domains, differences, and half of their 95 % intervals. UsageError if
+    fewer than two domains have both.
+    """
+    domains = _both(config)
+    found = [_fold(config, number, domain) for number, domain in enumerate(domains, 1)]
+    folds = {domain or "none": [fold] for domain, fold in zip(domains, found, strict=True)}
+    measured = {name: _compared(mine) for name, mine in (folds | {"mean over domains": found}).items()}
+    write_json(Path(config.out) / "left-out.json", {"metric": METRIC, "domains": measured})
+    lines = [[name, *(_words(*side) for side in entry.items())] for name, entry in measured.items()]
+    print(table(["domain never seen", *measured["mean over domains"]], lines))
+
+
+def _both(config: TrainConfig) -> list[str]:
+    """The names of the domains that have rows to learn from and rows of split "test"."""
+    from lookalike.data.collection import Collection
+    from lookalike.training.tasks import rows_of
+
+    if kind_of(config.out) == "run":
+        raise UsageError(f"`{config.out}` is a run of its own.", hint="give `--leave-out` another `--out`")
+    rows = Collection.open(config.data).table(["domain", "split"])
+    tested = {
+        domain or "" for domain, split in zip(*(c.to_pylist() for c in rows.columns), strict=True) if split == "test"
+    }
+    found = sorted(tested & set(rows_of(config).domain.tolist()))
+    if len(found) < 2:
+        raise UsageError(
+            f"`--leave-out domain` needs two domains with images to learn from and of split `test`; "
+            f"`{config.data}` has {len(found)}.",
+            hint=f"`lookalike info {config.data}` counts rows by domain and split",
+        )
+    return found
+
+
+def _fold(config: TrainConfig, number: int, domain: str) -> dict[str, Any]:
+    """Of the queries of `domain`: their labels, and what the untouched encoder and one trained without it find."""
+    from lookalike.encoders.encoder import Encoder
+
+    quoted = domain.replace("'", "''")
+    away = f"(domain IS NULL OR domain != '{quoted}')" if domain else "domain IS NOT NULL"
+    where = f"({config.where}) AND {away}" if config.where else away
+    out = Path(config.out) / f"{number:02}-{re.sub(r'[^A-Za-z0-9_.-]', '_', domain) or 'none'}"
+    file = out / "left-out.json"
+    if not file.exists():
+        note(f"Without {domain or 'rows of no domain'}, domain {number}:")
+        fold = replace(config, out=str(out), where=where)
+        evaluate = evaluation(fold, domain)
+        assert evaluate  # `_both` has seen its rows
+        trained = evaluate.values(_train(fold, evaluate))
+        sides = {"trained": trained} | (
+            {"untouched": evaluate.values(Encoder.load(config.model))} if config.model else {}
+        )
+        values = {name: each.values[METRIC].tolist() for name, each in sides.items()}
+        write_json(file, {"domain": domain, "label": trained.label.tolist(), **values})
+    found: dict[str, Any] = read_json(file)
+    return found
+
+
+def _compared(folds: list[dict[str, Any]]) -> dict[str, tuple[float, float | None]]:
+    """Means over domains of both encoders and of their difference, each with half of its 95 % interval."""
+    from lookalike.evaluation.intervals import half_width
+
+    labels = np.concatenate([np.array(fold["label"], np.int64) for fold in folds])
+    domains = np.repeat(np.arange(len(folds)), [len(fold["label"]) for fold in folds])
+    sides: dict[str, np.ndarray] = {}
+    sides |= {n: np.concatenate([np.array(f[n]) for f in folds]) for n in ("untouched", "trained") if n in folds[0]}
+    if "untouched" in sides:
+        sides["difference"] = sides["trained"] - sides["untouched"]
+    return {
+        name: (
+            float(np.mean([values[domains == number].mean() for number in range(len(folds))])),
+            half_width(values, labels, domains),
+        )
+        for name, values in sides.items()
+    }
+
+
+def _words(side: str, found: tuple[float, float | None]) -> str:
+    mean, half = found
+    return f"{mean:{'+' if side == 'difference' else ''}.4f}" + (
+        "" if half is None else f" \N{PLUS-MINUS SIGN}{half:.4f}"
+    )
 
 
 @dataclass
 class Evaluation:
     """Measures encoders on the classes of split "test", and keeps what the page of the run shows."""
 
-    out: Path
     rows: pa.Table
     vectors: Callable[[Encoder], Vectors]  # of `rows`
+    domain: str | None = None  # the only one whose queries count; None: all
     last: dict[str, Any] = field(default_factory=dict)
+    _seen: tuple[Encoder, Vectors] | None = None  # of the encoder asked last
 
     def __call__(self, encoder: Encoder) -> Mapping[str, float]:
         """The metrics, means over domains."""
         from lookalike.evaluation.examples import examples
-        from lookalike.evaluation.protocols import evaluate
 
-        vectors = self.vectors(encoder)
-        found = evaluate(vectors, self.rows, split="test")
-        queries = [asdict(example) for example in examples(vectors, self.rows)]
-        self.last = {"metrics": found.metrics, "per_domain": found.per_domain, "queries": queries}
-        return found.metrics
+        found = self.values(encoder).summary()
+        queries = [asdict(example) for example in examples(self._vectors(encoder), self.rows)]
+        self.last = {"metrics": found["metrics"], "per_domain": found["per_domain"], "queries": queries}
+        metrics: Mapping[str, float] = found["metrics"]
+        return metrics
 
-    def keep(self, which: str) -> None:
-        """Write the last measurement into the run, as that of encoder `which`."""
+    def values(self, encoder: Encoder) -> PerQuery:
+        """What the queries find."""
+        from lookalike.evaluation.protocols import NO_DOMAIN, evaluate
+
+        found = evaluate(self._vectors(encoder), self.rows, split="test").per_query
+        assert found  # `evaluate` gives it
+        return found if self.domain is None else found.only(self.domain or NO_DOMAIN)
+
+    def _vectors(self, encoder: Encoder) -> Vectors:
+        if self._seen is None or self._seen[0] is not encoder:
+            self._seen = encoder, self.vectors(encoder)
+        return self._seen[1]
+
+    def keep(self, run: str, which: str) -> None:
+        """Write the last measurement into `run`, as that of encoder `which`."""
         name = which if which == "untouched" else "latest"
-        write_json(self.out / "evaluation" / f"{name}.json", {"encoder": which, **self.last})
+        write_json(Path(run) / "evaluation" / f"{name}.json", {"encoder": which, **self.last})
 
 
-def evaluation(config: TrainConfig) -> Evaluation | None:
-    """How an encoder does on the classes of split "test", which training never sees; None if there are none."""
+def evaluation(config: TrainConfig, domain: str | None = None) -> Evaluation | None:
+    """How an encoder does on the classes of split "test", which training never sees; None if there are none.
+
+    With a `domain`, how its queries do among all images.
+    """
     from lookalike.data.collection import Collection
     from lookalike.evaluation.encoders import vectors_on
     from lookalike.evaluation.protocols import COLUMNS
@@ -155,4 +287,4 @@ def evaluation(config: TrainConfig) -> Evaluation | None:
     if not len(rows):
         return None
     given = load(config.model, precision="float32") if config.model else None
-    return Evaluation(Path(config.out), rows, vectors_on(collection, rows["id"].to_numpy(), given))
+    return Evaluation(rows, vectors_on(collection, rows["id"].to_numpy(), given), domain)

@@ -2,7 +2,7 @@
 
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import asdict, dataclass, fields
+from dataclasses import dataclass, field, fields
 from typing import Any
 
 import numpy as np
@@ -13,6 +13,7 @@ from lookalike.core.errors import CollectionError, UsageError
 from lookalike.core.journal import table
 from lookalike.core.shapes import l2_normalize
 from lookalike.data.collection import Collection
+from lookalike.evaluation.intervals import half_width
 from lookalike.evaluation.metrics import METRICS
 from lookalike.evaluation.trials import Same, Trial
 
@@ -24,16 +25,54 @@ NO_DOMAIN = "none"
 
 
 @dataclass(frozen=True)
+class PerQuery:
+    """What the queries that count found: by the keys of `METRICS`, one value each."""
+
+    values: Mapping[str, Float64[np.ndarray, "Q"]]
+    domain: Shaped[np.ndarray, "Q"]  # its name
+    label: Codes  # a number for each (domain, label)
+
+    def summary(self) -> dict[str, Any]:
+        """The means and intervals of a `Report`, as its fields."""
+        per_domain: dict[str, dict[str, float | int]] = {}
+        sure: dict[str, dict[str, float | None]] = {}
+        for domain in sorted(set(self.domain.tolist())):
+            mine = self.domain == domain
+            per_domain[domain] = {name: float(values[mine].mean()) for name, values in self.values.items()}
+            per_domain[domain]["n_queries"] = int(mine.sum())
+            sure[domain] = self.only(domain).sure()
+        return {
+            "metrics": {name: float(np.mean([values[name] for values in per_domain.values()])) for name in self.values},
+            "half_width": self.sure(),
+            "metrics_by_query": {name: float(values.mean()) for name, values in self.values.items()},
+            "per_domain": per_domain,
+            "half_width_per_domain": sure,
+        }
+
+    def only(self, domain: str) -> "PerQuery":
+        """The queries of one domain."""
+        mine = self.domain == domain
+        return PerQuery({name: v[mine] for name, v in self.values.items()}, self.domain[mine], self.label[mine])
+
+    def sure(self) -> dict[str, float | None]:
+        """Half of the 95 % interval of each mean over domains."""
+        return {name: half_width(values, self.label, self.domain) for name, values in self.values.items()}
+
+
+@dataclass(frozen=True)
 class Report:
     """What an evaluation found.
 
     `metrics` are unweighted means over domains, `metrics_by_query` means over queries; both, and the values of
-    `per_domain` beside its `n_queries`, have the keys of `metrics.METRICS`.
+    `per_domain` beside its `n_queries`, have the keys of `metrics.METRICS`. 95 % intervals are a value and as much on
+    both sides of it as `half_width` and `half_width_per_domain` say; None where there is a single class.
     """
 
     metrics: Mapping[str, float]
+    half_width: Mapping[str, float | None]
     metrics_by_query: Mapping[str, float]
     per_domain: Mapping[str, Mapping[str, float | int]]
+    half_width_per_domain: Mapping[str, Mapping[str, float | None]]
     n_queries: int  # that count
     n_skipped: int  # queries left out because the gallery holds no relevant image
     protocol: str
@@ -41,17 +80,21 @@ class Report:
     definition: Mapping[str, str]  # what each number means, in words
     model: str | None  # fingerprint of the encoder; None for vectors made by anyone
     collection: str | None  # fingerprint of the collection; None for a table
+    per_query: PerQuery | None = field(default=None, repr=False)  # what it was made from
 
     def to_json(self) -> dict[str, Any]:
-        """The report as what `json` writes."""
-        return asdict(self)
+        """The report as what `json` writes, without single queries."""
+        return {name: value for name, value in vars(self).items() if name != "per_query"}
 
     def table(self) -> str:
         """A line a domain, then both means."""
         rows = [(name, values, f"{values['n_queries']:,}") for name, values in self.per_domain.items()]
         rows.append(("mean over domains", self.metrics, ""))
-        rows.append(("mean over queries", self.metrics_by_query, f"{self.n_queries:,}"))
         cells = [[name, *(f"{values[m]:.4f}" for m in self.metrics), queries] for name, values, queries in rows]
+        sure = ["" if half is None else f"\N{PLUS-MINUS SIGN}{half:.4f}" for half in self.half_width.values()]
+        cells.append(["  95 % interval", *sure, ""])
+        means = (f"{value:.4f}" for value in self.metrics_by_query.values())
+        cells.append(["mean over queries", *means, f"{self.n_queries:,}"])
         lines = table(["domain", *self.metrics, "queries"], cells)
         if self.n_skipped:
             lines += f"\n{self.n_skipped:,} queries without a relevant image in the gallery are left out"
@@ -103,20 +146,6 @@ def evaluate(
     )
 
 
-def summarize(
-    per_query: Mapping[str, Float64[np.ndarray, "Q"]], domains: Shaped[np.ndarray, "Q"]
-) -> tuple[dict[str, float], dict[str, float], dict[str, dict[str, float | int]]]:
-    """Means over domains, means over queries, and means per domain with its number of queries."""
-    per_domain: dict[str, dict[str, float | int]] = {}
-    for domain in sorted(set(domains.tolist())):
-        mine = domains == domain
-        per_domain[domain] = {name: float(values[mine].mean()) for name, values in per_query.items()}
-        per_domain[domain]["n_queries"] = int(mine.sum())
-    by_domain = {name: float(np.mean([values[name] for values in per_domain.values()])) for name in per_query}
-    by_query = {name: float(values.mean()) for name, values in per_query.items()}
-    return by_domain, by_query, per_domain
-
-
 @dataclass(frozen=True)
 class Rows:
     """Queries, or a gallery: vectors of length 1, and for each a number of its label, domain, group and id, or -1."""
@@ -129,7 +158,7 @@ class Rows:
 
     def take(self, mask: Bool[np.ndarray, "N"]) -> "Rows":
         """Those of `mask`; without a copy, if they are all."""
-        return self if mask.all() else Rows(*(getattr(self, field.name)[mask] for field in fields(self)))
+        return self if mask.all() else Rows(*(getattr(self, each.name)[mask] for each in fields(self)))
 
 
 @dataclass(frozen=True)
@@ -171,17 +200,20 @@ def report(
             f"No query of split `{facts['split']}` has a relevant image in the gallery: there is nothing to measure.",
             hint="a label needs two images at least, of different groups",
         )
-    domains = np.asarray(names)[queries.domain[counted]]
+    found_by = {name: values[name][counted] for name in METRICS}
+    per_query = PerQuery(found_by, np.asarray(names)[queries.domain[counted]], queries.label[counted])
     definition = {
         **{name: metric.words for name, metric in METRICS.items()},
         "metrics": "unweighted mean over domains of the mean over a domain's queries",
         "metrics_by_query": "mean over queries",
+        "half_width": "half of the 95 % interval over classes, drawn with all their queries, in each domain on its own",
         **words,
         "similarity": "cosine (vectors brought to unit length), float32, exact; ties to the lower id",
         "index": f"{PROTOCOLS[protocol].words}, {len(gallery.label):,} gallery images",
     }
     return Report(
-        *summarize({name: values[name][counted] for name in METRICS}, domains),
+        **per_query.summary(),
+        per_query=per_query,
         n_queries=int(counted.sum()),
         n_skipped=int((~counted).sum()),
         protocol=protocol,

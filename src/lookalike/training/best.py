@@ -6,7 +6,7 @@ Every trial is an ordinary run below `RUN/trials`, so that a killed command goes
 
 import shutil
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -21,13 +21,13 @@ from lookalike.training.checkpoint import opened_run
 from lookalike.training.config import BestConfig, Chosen, FitStage, Pca, Stage, TrainConfig, TuneStage
 from lookalike.training.folds import Fold, Score, folds
 from lookalike.training.loop import train
-from lookalike.training.measuring import Evaluate
 from lookalike.training.rows import Rows, features_of, mean_of
 from lookalike.training.tasks import Made, begun, rows_of
 from lookalike.vectors.rows import filled, stored_images
 from lookalike.vectors.runtime import BATCH
 
 GRADIENT = 3.5  # times as long as a forward, what a step takes for the blocks that learn; measured on CPUs
+Final = Callable[[TrainConfig, Rows], Encoder]
 KEPT = 0.003
 """What a longer way must be better by: mP@5 that differ by less are one."""
 
@@ -42,10 +42,11 @@ class Way:
     seconds: float  # what a trial takes, about
 
 
-def best(config: BestConfig, evaluate: Evaluate | None = None) -> Encoder:
+def best(config: BestConfig, final: Final | None = None) -> Encoder:
     """Try what the time allows, keep what wins on what it has not seen; the encoder is in `config.out`/model.
 
-    RunError where there are too few classes to keep any back.
+    `final` trains what won on all rows, in `config.out`/final, and looks on; by default `train` does it. RunError where
+    there are too few classes to keep any back.
     """
     with storage_errors(config.out), opened_run(config) as run:
         if (run / "model").exists():
@@ -62,16 +63,20 @@ def best(config: BestConfig, evaluate: Evaluate | None = None) -> Encoder:
             _say(way, scores[way.name])
         won = _winner(ways, scores)
         _tell(ways, scores, won)
-        final = replace(_plain(config, won), out=str(run / "final"))
-        encoder = train(final, evaluate, rows=rows) if won.stages else untouched.encoder
+        whole = replace(_plain(config, won), out=str(run / "final"))
+        encoder = (final or _train)(whole, rows) if won.stages else untouched.encoder
         card = read_card(run / "final" / "model") if won.stages else read_card(config.model)
         trials = {name: [list(score) for score in each] for name, each in scores.items()}
         encoder.save(run / "model", {**card, "name": run.name, "recipe": f"best: {won.name}", "trials": trials})
         record(run, 0, {"best": won.name})
-        shutil.rmtree(run / "trials", ignore_errors=True)
-        shutil.rmtree(run / "final", ignore_errors=True)
+        for left in ("trials", "final/model", "final/checkpoints"):
+            shutil.rmtree(run / left, ignore_errors=True)
         note(f"The encoder is `{run / 'model'}`.")
     return encoder
+
+
+def _train(config: TrainConfig, rows: Rows) -> Encoder:
+    return train(config, rows=rows)
 
 
 def _ways(config: BestConfig, rows: Rows, untouched: Made, run: Path) -> list[Way]:

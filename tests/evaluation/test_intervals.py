@@ -1,0 +1,33 @@
+"""Intervals over classes, against a bootstrap that draws classes one by one."""
+
+import numpy as np
+
+from lookalike.evaluation.intervals import NORMAL, half_width
+
+
+def drawn(values, classes, domains, rng):
+    """The mean over domains of a sample whose classes were drawn with replacement, domain by domain."""
+    means = []
+    for domain in np.unique(domains):
+        mine = np.unique(classes[domains == domain])
+        taken = [values[classes == c] for c in rng.choice(mine, len(mine))]
+        means.append(np.concatenate(taken).mean())
+    return np.mean(means)
+
+
+def test_half_widths_are_those_of_a_bootstrap_of_classes():
+    rng = np.random.default_rng(3)
+    domains = np.repeat(["a", "b"], [300, 900])
+    classes = np.concatenate([rng.integers(5, 65, 300), rng.integers(100, 220, 900)])
+    easy = rng.uniform(size=classes.max() + 1)  # queries of one class are easy or hard together
+    values = np.clip(easy[classes] + rng.normal(0, 0.1, 1200), 0, 1)
+    slow = np.std([drawn(values, classes, domains, rng) for _ in range(1000)])
+    assert abs(half_width(values, classes, domains) / (NORMAL * slow) - 1) < 0.08
+    apart = half_width(values, np.arange(1200), domains)  # queries drawn one by one would look far more sure
+    assert apart < 0.6 * half_width(values, classes, domains)
+
+
+def test_one_class_tells_nothing_of_others():
+    domains = np.array(["a", "a", "b", "b"])
+    assert half_width(np.array([0.0, 1.0, 0.0, 1.0]), np.array([1, 1, 2, 3]), domains) is None
+    assert half_width(np.array([0.5, 0.5, 0.5, 0.5]), np.array([0, 1, 2, 3]), domains) == 0.0
