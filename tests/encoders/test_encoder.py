@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from lookalike.core.errors import EncoderError
-from lookalike.encoders.config import EncoderConfig, ProjectionConfig, tensor_shapes
+from lookalike.encoders.config import EncoderConfig, ProjectionConfig, below, tensor_shapes
 from lookalike.encoders.encoder import Encoder
 from lookalike.imaging.preprocess import Preprocess
 from lookalike.towers import (
@@ -25,6 +25,7 @@ from lookalike.towers import (
 )
 from lookalike.towers.inverted import Stage, Universal
 from lookalike.towers.ops import operations
+from lookalike.towers.programs.jax import features
 
 TOWERS: list[Tower] = [
     ViTConfig(size=16, patch=8, width=12, layers=2, heads=3, hidden=20, activation="gelu", head=10),
@@ -78,6 +79,32 @@ def test_features_and_embeddings():
     np.testing.assert_allclose(encoder.project(features), embedding, atol=1e-6)
     pixels = (images / 255 - np.array([0.5, 0.4, 0.3])) / np.array([0.2, 0.3, 0.4])
     np.testing.assert_allclose(encoder.normalise(images), pixels, rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("tower", TOWERS[:4], ids=lambda tower: type(tower).__name__)
+def test_features_with_zooms_are_the_mean_with_those_of_the_enlarged_center(tower):
+    plain = new(tower)
+    encoder = dataclasses.replace(plain, config=dataclasses.replace(plain.config, zooms=(0.75, 0.5)))
+    size = encoder.config.preprocess.size
+    images = np.random.default_rng(0).integers(0, 256, (2, size, size, 3), dtype=np.uint8)
+    views = [images.astype(np.float32)]
+    for part in (round(0.75 * size), round(0.5 * size)):
+        start = (size - part) // 2
+        center = views[0][:, start : start + part, start : start + part]
+        views.append(np.asarray(jax.image.resize(center, images.shape, "linear", antialias=False)))
+    config, tensors = plain.config, below("tower", plain.tensors)
+    mean, std = (np.array(part, np.float32) for part in (config.preprocess.mean, config.preprocess.std))
+    run = jax.jit(lambda x: features(tower, config.pooling, tensors, x, "float32", False))
+    alone = [np.asarray(run((view / 255 - mean) / std)) for view in views]
+    np.testing.assert_allclose(jax.jit(Encoder.features)(encoder, images), np.mean(alone, axis=0), atol=1e-5)
+    assert np.abs(alone[0] - alone[2]).max() > 1e-3
+    assert encoder.features_fingerprint != plain.features_fingerprint
+
+
+@pytest.mark.parametrize("zooms", [(1.0,), (0.0,), (0.5, -1.0)])
+def test_zooms_are_shares_of_the_side(zooms):
+    with pytest.raises(EncoderError, match="shares of the side"):
+        dataclasses.replace(new(TOWERS[0]).config, zooms=zooms)
 
 
 def test_mirror_is_the_mean_of_both_ways_to_look():

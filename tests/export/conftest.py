@@ -52,6 +52,7 @@ def make(
     preprocess: Preprocess | None = None,
     dimension: int | None = 16,
     mirror: bool = False,
+    zooms: tuple[float, ...] = (),
     bias: bool = True,
     by_graph: bool = False,
 ) -> Case:
@@ -62,7 +63,7 @@ def make(
     prepare = preprocess or Preprocess(32, "crop", 36, "bicubic", MEAN, STD)
     kind = "linear" if dimension else "identity"
     projection = ProjectionConfig(kind, tower.features, dimension or tower.features)
-    config = EncoderConfig(tower, pooling, prepare, projection, mirror)
+    config = EncoderConfig(tower, pooling, prepare, projection, mirror, zooms)
     tensors = weights(config)
     if dimension and not bias:
         tensors["projection.bias"][:] = 0

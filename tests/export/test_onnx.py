@@ -53,7 +53,11 @@ def test_any_batch_and_any_size(tmp_path: Path, clip):
 @pytest.mark.parametrize(
     ("pooling", "preprocess", "options"),
     [
-        ("class", Preprocess(32, "pad", 32, "bicubic", *COLORS, fill=(9, 99, 200)), {"mirror": True}),
+        (
+            "class",
+            Preprocess(32, "pad", 32, "bicubic", *COLORS, fill=(9, 99, 200)),
+            {"mirror": True, "zooms": (0.8, 0.5)},
+        ),
         ("mean", Preprocess(32, "squash", 36, "bilinear", *COLORS), {"dimension": None}),
         ("class", Preprocess(32, "crop", 36, "bicubic", *COLORS, antialias=False, rounding="even"), {}),
     ],

@@ -116,7 +116,7 @@ def test_a_projection_without_bias_goes_into_the_head(tmp_path: Path, case, smal
     ],
 )
 def test_where_no_image_processor_fits_the_lines_prepare(tmp_path: Path, case, small, preprocess: Preprocess):
-    made = case(ViTConfig(**small, activation="gelu"), "class", preprocess, mirror=True)
+    made = case(ViTConfig(**small, activation="gelu"), "class", preprocess, mirror=True, zooms=(0.7,))
     facts = write_export("transformers", Export(made.config, made.tensors, {}), made.vectors, tmp_path / "out")
     assert facts["minimum_cosine"] > 0.99999
     assert "the lines do" in (tmp_path / "out" / "README.md").read_text()
@@ -185,7 +185,13 @@ EVEN = Preprocess(32, "crop", 32, "bicubic", *COLORS, rounding="even")
 
 FOREIGN = {
     "open_clip head": ("open_clip", ViTConfig(**VIT, activation="gelu", head=20), "class", EVEN, {}),
-    "open_clip mean": ("open_clip", ViTConfig(**VIT, activation="quick_gelu", head=20), "mean", None, {"mirror": True}),
+    "open_clip mean": (
+        "open_clip",
+        ViTConfig(**VIT, activation="quick_gelu", head=20),
+        "mean",
+        None,
+        {"mirror": True, "zooms": (0.8, 0.5)},
+    ),
     "open_clip odd": (
         "open_clip",
         ViTConfig(**VIT | {"width": 98, "hidden": 211}, activation="gelu"),

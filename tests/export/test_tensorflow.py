@@ -35,7 +35,7 @@ TOWERS: list[tuple[Tower, str, Preprocess, dict[str, Any]]] = [
         ViTConfig(**VIT, activation="quick_gelu", head=10),
         "class",
         Preprocess(32, "crop", 36, "bicubic", *COLORS),
-        {"mirror": True},
+        {"mirror": True, "zooms": (0.8,)},
     ),
     (
         ViTConfig(**VIT, activation="gelu_tanh", stride=5, pool_heads=4),

@@ -22,7 +22,11 @@ COLORS = ((0.48, 0.45, 0.40), (0.27, 0.26, 0.28))
 @pytest.mark.parametrize(
     ("pooling", "preprocess", "options"),
     [
-        ("class", Preprocess(32, "pad", 32, "bicubic", *COLORS, fill=(9, 99, 200), rounding="even"), {"mirror": True}),
+        (
+            "class",
+            Preprocess(32, "pad", 32, "bicubic", *COLORS, fill=(9, 99, 200), rounding="even"),
+            {"mirror": True, "zooms": (0.8, 0.5)},
+        ),
         ("class", Preprocess(32, "crop", 24, "lanczos", *COLORS), {"dimension": None}),
         ("class", Preprocess(32, "squash", 36, "nearest", *COLORS), {}),
         ("class", Preprocess(32, "crop", 36, "bicubic", *COLORS, antialias=False), {}),

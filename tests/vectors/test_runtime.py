@@ -26,13 +26,18 @@ def pictures(count: int, side: int = 24) -> np.ndarray:
 
 @pytest.mark.parametrize("runtime", ["onnx", "jax"])
 @pytest.mark.parametrize("mirror", [False, True])
-@pytest.mark.parametrize(("kind", "l2_normalize_input"), [("linear", True), ("linear", False), ("identity", True)])
-def test_equals_the_encoder(parts: Callable, runtime: str, mirror: bool, kind: str, l2_normalize_input: bool) -> None:
+@pytest.mark.parametrize(
+    ("kind", "l2_normalize_input", "zooms"), [("linear", True, (0.8,)), ("linear", False, ()), ("identity", True, ())]
+)
+def test_equals_the_encoder(
+    parts: Callable, runtime: str, mirror: bool, kind: str, l2_normalize_input: bool, zooms: tuple[float, ...]
+) -> None:
     import jax.numpy as jnp
 
     from lookalike.encoders.encoder import Encoder
 
-    encoder = Encoder.from_parts(*parts(mirror, kind=kind, l2_normalize_input=l2_normalize_input))
+    config, tensors = parts(mirror, kind=kind, l2_normalize_input=l2_normalize_input)
+    encoder = Encoder.from_parts(replace(config, zooms=zooms), tensors)
     embedder = Embedder.of(encoder, runtime, batch=4)
     images = pictures(6)
     features = np.asarray(encoder.features(jnp.asarray(images)))

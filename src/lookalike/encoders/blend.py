@@ -34,7 +34,7 @@ def refuse_unless_alike(configs: Mapping[str, EncoderConfig]) -> None:
     (first, config), *others = configs.items()
     for name, other in others:
         for field in fields(config):
-            if field.name in ("projection", "mirror"):
+            if field.name in ("projection", "mirror", "zooms"):
                 continue
             mine, theirs = getattr(config, field.name), getattr(other, field.name)
             if mine != theirs:

@@ -43,8 +43,12 @@ class EncoderConfig:
     preprocess: Preprocess
     projection: ProjectionConfig
     mirror: bool = False  # whether the features are the mean of those of the image and of its mirror image
+    zooms: tuple[float, ...] = option(default=(), added=True)
+    """Features are the mean of those of the image and of its center, enlarged: of so large shares of the side each."""
 
     def __post_init__(self) -> None:
+        if not all(0 < share < 1 for share in self.zooms):
+            raise EncoderError(f"Zooms are {list(self.zooms)}; expected shares of the side, between 0 and 1.")
         tower, size, taken = self.tower, self.preprocess.size, self.projection.features
         if self.pooling not in tower.poolings:
             raise EncoderError(

@@ -189,8 +189,9 @@ def fingerprint_of(config: EncoderConfig, tensors: Mapping[str, np.ndarray]) -> 
 
 
 def features_fingerprint_of(config: EncoderConfig, tensors: Mapping[str, np.ndarray]) -> str:
-    """Hash of what makes the features: tower, pooling, preprocessing; neither mirror nor projection."""
-    parts = {"tower": config.tower, "pooling": config.pooling, "preprocess": config.preprocess}
+    """Hash of what makes the features: tower, pooling, preprocessing, zooms; neither mirror nor projection."""
+    parts: dict[str, Any] = {"tower": config.tower, "pooling": config.pooling, "preprocess": config.preprocess}
+    parts |= {"zooms": config.zooms} if config.zooms else {}
     made = {name: tensor for name, tensor in tensors.items() if name.startswith("tower.")}
     return fingerprint(json.dumps(to_json(parts), sort_keys=True), *_digests(made))
 

@@ -14,6 +14,7 @@ from jaxtyping import Array, Float, Float32, PRNGKeyArray, UInt8
 
 from lookalike.encoders.config import EncoderConfig, Tensors, TextSide, below, check_tensors, declared, tensor_shapes
 from lookalike.encoders.directory import features_fingerprint_of, fingerprint_of, read_model, write_model
+from lookalike.imaging.resample import magnifier
 from lookalike.towers.ops import Tensor
 from lookalike.towers.programs.jax import Dtype as Dtype
 from lookalike.towers.programs.jax import features, l2_normalize
@@ -50,10 +51,16 @@ class Encoder:
         return cls(config, init_tensors(declared(config), key), dtype)
 
     def features(self, images: UInt8[Array | np.ndarray, "B S S 3"]) -> Float32[Array, "B F"]:
-        """Pooled output of the tower for images that `config.preprocess` made; the images alone, not mirrored."""
+        """Pooled output of the tower for images that `config.preprocess` made, the mean over `config.zooms` with them;
+        the images alone, not mirrored.
+        """
         x, config = self.normalise(images), self.config
+        if config.zooms:
+            enlarged = (magnifier(config.preprocess.size, share) for share in config.zooms)
+            x = jnp.concatenate([x, *(jnp.einsum("pi,bijc,qj->bpqc", m, x, m).astype(x.dtype) for m in enlarged)])
         tower = below("tower", self.tensors)
-        return features(config.tower, config.pooling, tower, x, self.dtype, self.remat)
+        found = features(config.tower, config.pooling, tower, x, self.dtype, self.remat)
+        return found.reshape(1 + len(config.zooms), -1, found.shape[1]).mean(axis=0) if config.zooms else found
 
     def project(self, features: Float[Array | np.ndarray, "B F"]) -> Float32[Array, "B D"]:
         """Embeddings of unit length from features, through the projection; always float32."""

@@ -1,6 +1,7 @@
 """How encoders in memory do on rows of a collection: what training and blending ask, again and again."""
 
 from collections.abc import Callable
+from dataclasses import replace
 from functools import cache
 from typing import TYPE_CHECKING
 
@@ -9,7 +10,7 @@ import numpy as np
 from lookalike.core.shapes import Ids, Vectors
 from lookalike.data.collection import Collection
 from lookalike.evaluation.protocols import COLUMNS, Report, evaluate
-from lookalike.vectors.rows import cached_features, filled, stored_images
+from lookalike.vectors.rows import cached_features, made_features
 from lookalike.vectors.runtime import Embedder, combine
 
 if TYPE_CHECKING:
@@ -19,7 +20,7 @@ if TYPE_CHECKING:
 def measure_on(collection: Collection, split: str, given: Embedder | None) -> "Callable[[Encoder], Report] | None":
     """How an encoder does on the classes of `split`; None if it has no rows.
 
-    Encoders whose features are those of `given`, which is in float32, share those that are stored in the collection.
+    Encoders that have the tower of `given`, which is in float32, share the features that are stored in the collection.
     """
     rows = collection.table(COLUMNS)
     rows = rows.take(np.flatnonzero([name == split for name in rows["split"].to_pylist()]))
@@ -31,30 +32,23 @@ def measure_on(collection: Collection, split: str, given: Embedder | None) -> "C
 
 def vectors_on(collection: Collection, ids: Ids, given: Embedder | None) -> "Callable[[Encoder], Vectors]":
     """Embeddings of the rows `ids`, of any encoder; see `measure_on`."""
-    from_images = _from_images(collection, ids)
 
     @cache
-    def features(mirror: bool) -> Vectors:
-        assert given is not None
+    def stored(embedder: Embedder, mirror: bool) -> Vectors:
         opened = Collection.open(collection.path)  # as training left it, which may have added the column
-        return combine(*cached_features(given, opened, ids, mirror))
+        return combine(*cached_features(embedder, opened, ids, mirror))
+
+    embedders = {given.features_fingerprint: given} if given else {}
 
     def vectors_of(encoder: "Encoder") -> Vectors:
-        if given is not None and encoder.features_fingerprint == given.features_fingerprint:
-            return np.asarray(encoder.project(features(encoder.config.mirror)))
-        return from_images(encoder)
-
-    return vectors_of
-
-
-def _from_images(collection: Collection, ids: Ids) -> "Callable[[Encoder], Vectors]":
-    """Embeddings of the rows `ids` from their images, read a batch at a time; an encoder is compiled once."""
-    import jax
-
-    embed = jax.jit(lambda encoder, images: encoder(images))
-
-    def vectors_of(encoder: "Encoder") -> Vectors:
-        images = stored_images(encoder.config, collection, ids)
-        return np.concatenate([np.asarray(embed(encoder, filled(batch)))[: len(batch)] for batch in images])
+        config, own = encoder.config, encoder.features_fingerprint
+        if given is not None and own not in embedders:
+            alike = replace(encoder, config=replace(config, zooms=given.config.zooms))
+            if alike.features_fingerprint == given.features_fingerprint:
+                embedders[own] = Embedder.of(encoder)
+        if own in embedders:
+            return np.asarray(encoder.project(stored(embedders[own], config.mirror)))
+        views = made_features(encoder, collection, ids, config.mirror)
+        return np.asarray(encoder.project(combine(*views.swapaxes(0, 1))))
 
     return vectors_of

@@ -65,10 +65,30 @@ def tower_lines(config: EncoderConfig, library: str, load: str, pixels: str, run
     if not pixels:
         lines.append(f"    pixels = (prepared(path) / 255 - np.array({list(mean)})) / np.array({list(std)})")
         pixels = "torch.tensor(pixels, dtype=torch.float32).permute(2, 0, 1)[None]"
-    lines += [f"    pixels = {pixels}", f"    features = {run.format('pixels')}"]
-    if config.mirror:
-        lines.append(f"    features = (features + {run.format('pixels.flip(-1)')}) / 2")
+    lines += [f"    pixels = {pixels}"]
+    if config.mirror or config.zooms:
+        lines.append("    views = [pixels]")
+        for share in config.zooms:
+            part = max(1, round(config.preprocess.size * share))
+            start = (config.preprocess.size - part) // 2
+            cut = f"pixels[..., {start}:{start + part}, {start}:{start + part}]"
+            lines.append(
+                f"    views.append(torch.nn.functional.interpolate({cut}, {config.preprocess.size}, mode='bilinear'))"
+            )
+        lines += ["    views += [view.flip(-1) for view in views]"] if config.mirror else []
+        lines.append(f"    features = sum({run.format('view')} for view in views) / len(views)")
+    else:
+        lines.append(f"    features = {run.format('pixels')}")
     return "\n".join(lines) + "\n" + embedding_lines(config, projection)
+
+
+def views(config: EncoderConfig) -> str:
+    """What else of an image an encoder looks at, behind a comma: "" or ", the mean with ..."."""
+    parts = ["with the mirror image"] if config.mirror else []
+    parts += [f"with the enlarged center ({', '.join(f'{share:g}' for share in config.zooms)} of the side)"] * bool(
+        config.zooms
+    )
+    return f", the mean {' and '.join(parts)}" if parts else ""
 
 
 def embedding_lines(config: EncoderConfig, projection: str | None) -> str:

@@ -11,7 +11,7 @@ from onnx import ModelProto
 from lookalike.core.machine import onnx_session
 from lookalike.core.shapes import Vectors
 from lookalike.encoders.config import EncoderConfig, below
-from lookalike.export.lines import graph_lines
+from lookalike.export.lines import graph_lines, views
 from lookalike.export.parts import Export, Target, Written, refused
 from lookalike.export.pixels import squares
 from lookalike.towers.programs.graph import Graph, move_weights
@@ -53,7 +53,7 @@ def written(export: Export, imports: str, load: str, run: str) -> Written:
     keeps = (
         f"Input `images`: uint8 `[batch, {into}. Output `vectors`: float32 `[batch, {config.projection.dimension}]` of "
         f"unit length. {'Resizing, normalising' if export.preprocess else 'Normalising'}, tower"
-        f"{', the mean with the mirror image' if config.mirror else ''} and projection are inside."
+        f"{views(config)} and projection are inside."
         f"{' Large matrices are whole numbers of 8 bits.' if export.int8 else ''}"
     )
     return Written(graph_lines(imports, load, run, None if export.preprocess else config.preprocess), keeps)
@@ -69,7 +69,7 @@ def assemble(export: Export) -> ModelProto:
     if config.mirror:  # images, and behind them their mirror images
         mirrored = g.op("Slice", images, [-1], [np.iinfo(np.int64).min], [2], [-1])
         images = g.op("Concat", images, mirrored, axis=0)
-    x = record(g, images, config.tower, config.pooling, config.preprocess, below("tower", tensors))
+    x = record(g, images, config.tower, config.pooling, config.preprocess, below("tower", tensors), config.zooms)
     if config.mirror:
         x = g.op("ReduceMean", g.op("Reshape", x, [2, -1, config.tower.features]), [0], keepdims=0)
     if config.projection.l2_normalize_input:

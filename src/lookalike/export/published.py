@@ -13,7 +13,7 @@ import numpy as np
 
 from lookalike.encoders.config import EncoderConfig, ProjectionConfig, Tensors, below
 from lookalike.encoders.directory import read_safetensors
-from lookalike.export.lines import tower_lines
+from lookalike.export.lines import tower_lines, views
 from lookalike.export.parts import Export, Target, Written, lineage, refused
 from lookalike.published.layout import Layout, described_in, export_tensors, holds, write_layout, write_tensors
 from lookalike.published.layouts import WEIGHTS, holding
@@ -47,8 +47,8 @@ def put(
         keeps += f" The projection is in `{PROJECTION}`, for the layout has no place for it."
     elif export.config.projection.kind == "linear":
         keeps += " It has no bias, so only lengths differ."
-    if config.mirror:
-        keeps += " The encoder takes the mean with the mirror image, as the lines below do."
+    if told := views(config):
+        keeps += f" The encoder takes{told.removeprefix(',')}, as the lines below do."
     if not exact:
         keeps += f" No transform of {library} prepares images as this encoder takes them; the lines do."
     code = tower_lines(config, library, load, pixels if exact else "", run, PROJECTION if projection else None)

@@ -37,6 +37,7 @@ def write(export: Export, directory: Path) -> Written:
     config, preprocess = export.config, export.config.preprocess
     for what, so in {
         "takes the mean with the mirror image": config.mirror,
+        "takes the mean with the enlarged center": bool(config.zooms),
         "pads images to a square": preprocess.mode == "pad",
         "resizes without antialiasing": not preprocess.antialias,
     }.items():

@@ -17,7 +17,7 @@ from torch.nn.functional import normalize
 
 from lookalike.export.parts import Export
 from lookalike.export.published import in_transformers
-from lookalike.imaging.resample import Arithmetic, weights
+from lookalike.imaging.resample import Arithmetic, magnifier, weights
 from lookalike.published.layout import write_layout
 from lookalike.published.processors import write_processor
 
@@ -55,6 +55,8 @@ class Program(nn.Module):  # type: ignore[misc]
         for name, color in (("mean", preprocess.mean), ("std", preprocess.std), ("fill", fill)):
             self.register_buffer(name, torch.tensor(color, dtype=torch.float32)[:, None, None])
         self.register_buffer("place", torch.arange(preprocess.size)[:, None])
+        for number, share in enumerate(export.config.zooms):
+            self.register_buffer(f"zoom{number}", torch.tensor(magnifier(preprocess.size, share)))
         if export.config.projection.kind == "linear":
             for part in ("weight", "bias"):
                 self.register_buffer(part, torch.tensor(export.tensors[f"projection.{part}"]))
@@ -62,14 +64,20 @@ class Program(nn.Module):  # type: ignore[misc]
     def forward(self, images: Tensor) -> Tensor:
         """uint8 [B 3 H W], RGB, to float32 [B D]."""
         x = (self._squares(images) / 255.0 - self.mean) / self.std
-        features = self.read(self.tower(x))
+        features = self._features(x)
         if self.config.mirror:
-            features = (features + self.read(self.tower(x.flip(3)))) / 2.0
+            features = (features + self._features(x.flip(3))) / 2.0
         if self.config.projection.l2_normalize_input:
             features = normalize(features)
         if self.config.projection.kind == "linear":
             features = features @ self.weight + self.bias
         return normalize(features)
+
+    def _features(self, x: Tensor) -> Tensor:
+        """The mean over the image and its zooms."""
+        zooms = [getattr(self, f"zoom{number}") for number in range(len(self.config.zooms))]
+        found = [self.read(self.tower(view)) for view in (x, *(zoom @ x @ zoom.t() for zoom in zooms))]
+        return sum(found[1:], found[0]) / float(len(found))
 
     def _squares(self, images: Tensor) -> Tensor:
         """Resized and cropped, [B 3 S S] of 0 to 255, by the arithmetic of `export.pixels`."""

@@ -93,6 +93,15 @@ def matrix(length: int, resized: int, interpolation: Filter, antialias: bool) ->
     return dense
 
 
+def magnifier(side: int, share: float) -> Float32[np.ndarray, "side side"]:
+    """A central part of `side` places, so large a share of them, enlarged to all: what each gives to each."""
+    part = max(1, round(side * share))
+    start = (side - part) // 2
+    dense = np.zeros((side, side), np.float32)
+    dense[:, start : start + part] = matrix(part, side, "bilinear", antialias=False)
+    return dense
+
+
 def weights(
     place: Any, pixels: Any, length: Any, resized: Any, interpolation: Filter, antialias: bool, xp: Arithmetic
 ) -> tuple[Any, Any]:

@@ -89,7 +89,7 @@ def _ways(config: BestConfig, rows: Rows, untouched: Made, run: Path) -> list[Wa
         Way("fit", (FitStage(Chosen()),), 3, 0.0),
         Way("head", (config.head,), 3, 0.0),
     ]
-    left = 60 * config.minutes - 2 * images * forward  # features of images and mirror images
+    left = 60 * config.minutes - (1 + config.mirror) * (1 + len(config.zooms)) * images * forward  # features
     count = places(tower)
     blocks = max(1, round(count * config.share))
     part = blocks / count
@@ -126,7 +126,9 @@ def _forward(encoder: Encoder, rows: Rows, run: Path) -> float:
 
 def _plain(config: BestConfig, way: Way) -> TrainConfig:
     """The run that a way is."""
-    shared = {name: getattr(config, name) for name in ("data", "model", "where", "dimension", "mirror", "seed")}
+    shared = {
+        name: getattr(config, name) for name in ("data", "model", "where", "dimension", "mirror", "zooms", "seed")
+    }
     return TrainConfig(**shared, recipe=way.name, stages=way.stages)
 
 

@@ -336,6 +336,9 @@ class TrainConfig:
     """Numbers in the embedding."""
     mirror: bool = False
     """Average the features of each image and of its mirror image, in heads and ever after."""
+    zooms: tuple[float, ...] = option(default=(), added=True)
+    """Average them with those of the image's center, enlarged: of so large shares of its side each. Every one costs as
+    much as the image itself, in heads and ever after."""
     seed: int = 0
     """Of first weights, sampling, dropout, augmentation and every other random choice."""
     evaluate_every: int = 0

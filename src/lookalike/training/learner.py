@@ -67,7 +67,8 @@ class Division:
         return fixed.front | back | both
 
     def _whole(self, learned: Tensors, fixed: Fixed) -> Encoder:
-        return replace(self.encoder, tensors={**self.encoder.tensors, **self.merged(learned, fixed)})
+        config = replace(self.encoder.config, zooms=())  # steps see crops of their own
+        return replace(self.encoder, config=config, tensors={**self.encoder.tensors, **self.merged(learned, fixed)})
 
     def _merged(self, learned: Tensors, back: Tensors) -> Tensors:
         if not self.lora:

@@ -1,6 +1,7 @@
 """Training: the whole story. A run is a function of its config; killed, the same command goes on where it stopped."""
 
 import shutil
+from dataclasses import replace
 from typing import Any
 
 from jax.sharding import Mesh
@@ -11,14 +12,14 @@ from lookalike.core.files import read_card, storage_errors
 from lookalike.core.journal import note
 from lookalike.core.mesh import make_mesh
 from lookalike.encoders.config import TextSide
-from lookalike.encoders.directory import read_text
+from lookalike.encoders.directory import read_config, read_text
 from lookalike.encoders.encoder import Encoder
 from lookalike.training.checkpoint import last_stage, opened_run, save_stage
 from lookalike.training.config import FitStage, NewStage, TrainConfig
 from lookalike.training.measuring import Evaluate, Measuring, Report
 from lookalike.training.rows import Rows
 from lookalike.training.steps import take_steps
-from lookalike.training.tasks import Made, begun, closed_form, make_task, rows_of
+from lookalike.training.tasks import Made, begun, closed_form, make_task, rows_of, viewing
 from lookalike.training.tracking import tracked
 
 
@@ -65,7 +66,7 @@ def _stages(config: TrainConfig, rows: Rows, measuring: Measuring, mesh: Mesh) -
     """What the stages make, one after the other, from the first one that is not finished."""
     run = measuring.run
     untouched = begun(config)
-    done, step, made = 0, 0, untouched
+    done, step, made = 0, 0, viewing(config, untouched)
     if kept := last_stage(run):
         done, step, made = kept[0] + 1, kept[1], Made(*kept[2:])
     if done == 0:
@@ -109,7 +110,10 @@ def _card(config: TrainConfig, measuring: Measuring) -> dict[str, Any]:
 def _text(config: TrainConfig, encoder: Encoder) -> TextSide | None:
     """The text side of what was begun from, if it still belongs to the features that the encoder makes."""
     side = read_text(config.model) if config.model else None
-    if side is None or side.image == encoder.features_fingerprint:
-        return side
+    if side is None:
+        return None
+    alone = replace(encoder, config=replace(encoder.config, zooms=read_config(config.model).zooms))
+    if side.image == alone.features_fingerprint:  # the mean with zooms lies in the same space
+        return replace(side, image=encoder.features_fingerprint)
     note(f"The text side of `{config.model}` is left out: its texts don't belong to a tower that was trained further.")
     return None

@@ -3,7 +3,6 @@
 from dataclasses import dataclass
 from pathlib import Path
 
-import jax
 import numpy as np
 from jaxtyping import Float32, Int32, Int64, Shaped
 
@@ -12,7 +11,7 @@ from lookalike.core.files import fingerprint
 from lookalike.core.shapes import Ids
 from lookalike.data.collection import Collection
 from lookalike.encoders.encoder import Encoder
-from lookalike.vectors.rows import cached_features, filled, stored_images
+from lookalike.vectors.rows import cached_features, made_features
 from lookalike.vectors.runtime import Embedder, combine
 
 Features = Float32[np.ndarray, "N F"]
@@ -88,11 +87,7 @@ def features_of(encoder: Encoder, path: str | Path, rows: Rows, mirror: bool) ->
         collection = Collection.open(rows.collection.path)  # as a measurement left it, which may have added the column
         parts = cached_features(Embedder.of(encoder, path=path), collection, rows.ids, mirror)
         return np.stack([part for part in parts if part is not None], axis=1)
-    run, found = jax.jit(Encoder.features), []
-    for images in stored_images(encoder.config, rows.collection, rows.ids):
-        views = [images, images[:, :, ::-1]] if mirror else [images]
-        found.append(np.stack([np.asarray(run(encoder, filled(view))) for view in views], axis=1)[: len(images)])
-    return np.concatenate(found)
+    return made_features(encoder, rows.collection, rows.ids, mirror)
 
 
 def mean_of(features: Float32[np.ndarray, "N V F"]) -> Features:

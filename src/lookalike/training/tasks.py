@@ -82,6 +82,12 @@ def begun(config: TrainConfig) -> Made:
     return Made(Encoder.load(config.model), path=config.model)
 
 
+def viewing(config: TrainConfig, made: Made) -> Made:
+    """The same, looking at as many views of an image as the run does."""
+    views = replace(made.encoder.config, mirror=config.mirror, zooms=config.zooms)
+    return replace(made, encoder=replace(made.encoder, config=views))
+
+
 def new_config(stage: NewStage, dimension: int) -> EncoderConfig:
     """The new encoder's."""
     size, features = stage.size, stage.tower.features
@@ -102,7 +108,7 @@ def closed_form(config: TrainConfig, stage: FitStage, rows: Rows, before: Made) 
     rows = rows.where(stage.only)
     features = mean_of(features_of(before.encoder, before.path, rows, config.mirror))
     projection = fitted(stage.fit, features, rows, config.dimension, config.seed)
-    return Made(projected(before.encoder, projection, config.mirror), path=before.path)
+    return Made(projected(before.encoder, projection), path=before.path)
 
 
 def make_task(config: TrainConfig, stage: StepStage, rows: Rows, before: Made, untouched: Made, run: Path) -> Task:
@@ -210,13 +216,13 @@ def _carried(stage: StepStage, before: Made) -> bool:
 def _first(config: TrainConfig, stage: StepStage, before: Made, features: Any, rows: Rows) -> Encoder:
     """The encoder with the projection that it has before the first step."""
     if isinstance(stage.start, Given) and _fits(before.encoder, config.dimension):
-        return replace(before.encoder, config=replace(before.encoder.config, mirror=config.mirror))
+        return before.encoder
     start = Pca(power=-0.125) if isinstance(stage.start, Given) else stage.start
     mean = mean_of(features)
     weight, bias = fitted(start, mean, rows, config.dimension, config.seed)
     # So that a learning rate means the same for each start; all may be zeros.
     size = np.sqrt(np.square(l2_normalize(mean) @ weight + bias).sum(axis=1).mean()) or np.float32(1.0)
-    return projected(before.encoder, (weight / size, bias / size), config.mirror)
+    return projected(before.encoder, (weight / size, bias / size))
 
 
 def _centers(
@@ -269,11 +275,11 @@ def chosen(start: Chosen, features: Features, rows: Rows, dimension: int, seed: 
     return best
 
 
-def projected(encoder: Encoder, projection: Projection, mirror: bool) -> Encoder:
+def projected(encoder: Encoder, projection: Projection) -> Encoder:
     """`encoder` with this projection in the place of its own."""
     weight, bias = map(jnp.asarray, projection)
     kind = ProjectionConfig("linear", weight.shape[0], weight.shape[1])
-    named = replace(encoder, config=replace(encoder.config, projection=kind, mirror=mirror))
+    named = replace(encoder, config=replace(encoder.config, projection=kind))
     return with_tensors(named, {"projection.weight": weight, "projection.bias": bias})
 
 

@@ -123,10 +123,10 @@ class Known:
     cosine: float | None = None  # it runs in float32
 
 
-def find(model: str | Path, int8: bool = False) -> tuple[Known, Path] | None:
+def find(model: str | Path, int8: bool = False, zooms: Sequence[float] = ()) -> tuple[Known, Path] | None:
     """What is known of a model directory, and its graph (see `opened`); None: nothing, or the files have changed."""
     try:
-        entry = _entry(Path(model), int8)
+        entry = _entry(Path(model), int8, zooms)
         known = Known(**json.loads((entry / "known.json").read_text()))
     except OSError:
         return None
@@ -139,18 +139,25 @@ def find(model: str | Path, int8: bool = False) -> tuple[Known, Path] | None:
 
 
 def opened(
-    model: str | Path | None, width: int, make: Callable[[Path], Known], *, batch: int, int8: bool = False
+    model: str | Path | None,
+    width: int,
+    make: Callable[[Path], Known],
+    *,
+    batch: int,
+    int8: bool = False,
+    zooms: Sequence[float] = (),
 ) -> tuple[Known, OnnxEngine]:
     """What is known of a model directory, or of its text side, and its graph, ready to run: kept, or made now and kept.
 
-    `make` writes the graph, in eight bits only if `int8`, into a directory, and says what is known of it then. That
+    `make` writes the graph, in eight bits only if `int8` and with these `zooms`, which need not be those of the model's
+    config, into a directory, and says what is known of it then. That
     directory is temporary, and goes with the engine, if `model` is None or the cache can't be written (which is said).
     """
     refused: OSError | StorageError | None = None
     if model is not None:
         try:
-            if (kept := find(model, int8)) is None:
-                entry = _entry(Path(model), int8)
+            if (kept := find(model, int8, zooms)) is None:
+                entry = _entry(Path(model), int8, zooms)
                 if entry.exists() and not (entry / "known.json").exists():  # half deleted
                     shutil.rmtree(entry, ignore_errors=True)
                 with new_directory(entry, "graph") as directory:
@@ -159,7 +166,7 @@ def opened(
                 _prune(entry)
                 kept = known, entry / "tower.onnx"
         except (OSError, StorageError) as error:
-            kept, refused = find(model, int8), error  # another process was quicker, with the same content
+            kept, refused = find(model, int8, zooms), error  # another process was quicker, with the same content
         if kept is not None:
             return kept[0], OnnxEngine(kept[1], width, batch=batch)
     directory = Path(tempfile.mkdtemp(prefix="lookalike-"))
@@ -201,7 +208,8 @@ def write_graph(
     if isinstance(config, TextConfig):
         model = build_text(config, tensors)
     else:
-        model = build(config.tower, config.pooling, config.preprocess, below("tower", tensors), int8)
+        tower = below("tower", tensors)
+        model = build(config.tower, config.pooling, config.preprocess, tower, int8, config.zooms)
     move_weights(model, directory / "tower.bin")
     (directory / "tower.onnx").write_bytes(model.SerializeToString())
     return directory / "tower.onnx"
@@ -234,9 +242,9 @@ def drawn(size: int) -> UInt8[np.ndarray, "B S S 3"]:
     return images
 
 
-def _entry(model: Path, int8: bool) -> Path:
+def _entry(model: Path, int8: bool, zooms: Sequence[float]) -> Path:
     """Where the graph of the directory `model` is kept; OSError if it has no model files."""
-    stamps = [os.fspath(model.resolve()), "int8" if int8 else "float32"]
+    stamps = [os.fspath(model.resolve()), "int8" if int8 else "float32", *map(str, zooms)]
     for name in ("config.json", "model.safetensors"):
         stat = (model / name).stat()
         stamps.append(f"{stat.st_ino} {stat.st_size} {stat.st_mtime_ns} {stat.st_ctime_ns}")

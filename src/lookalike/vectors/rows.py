@@ -1,6 +1,8 @@
 """Features and images of some rows of a collection, in order."""
 
 from collections.abc import Iterator
+from functools import cache
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from jaxtyping import Float32, UInt8
@@ -12,6 +14,9 @@ from lookalike.encoders.config import EncoderConfig
 from lookalike.imaging.decode import decode
 from lookalike.vectors.column import ensure_features
 from lookalike.vectors.runtime import BATCH, Embedder, prepared
+
+if TYPE_CHECKING:
+    from lookalike.encoders.encoder import Encoder
 
 Features = Float32[np.ndarray, "N F"]
 
@@ -30,6 +35,33 @@ def cached_features(
 
     features, *mirrored = map(column, ensure_features(embedder, collection, mirror))
     return features, mirrored[0] if mirror else None
+
+
+def made_features(encoder: "Encoder", collection: Collection, ids: Ids, mirror: bool) -> Float32[np.ndarray, "N V F"]:
+    """Features of the rows' images, and of their mirror images if asked for, of an encoder that has no directory."""
+    import jax
+
+    if jax.default_backend() == "cpu":
+        run = Embedder.of(encoder).features
+    else:
+        compiled = _features()  # once for all encoders of a config
+
+        def run(images: UInt8[np.ndarray, "B S S 3"]) -> Float32[np.ndarray, "B F"]:
+            return np.asarray(compiled(encoder, filled(images)))[: len(images)]
+
+    found = []
+    for images in stored_images(encoder.config, collection, ids):
+        found.append(np.stack([run(view) for view in ([images, images[:, :, ::-1]] if mirror else [images])], axis=1))
+    return np.concatenate(found)
+
+
+@cache
+def _features() -> Any:
+    import jax
+
+    from lookalike.encoders.encoder import Encoder
+
+    return jax.jit(Encoder.features)
 
 
 def stored_images(config: EncoderConfig, collection: Collection, ids: Ids) -> Iterator[UInt8[np.ndarray, "B S S 3"]]:

@@ -4,6 +4,7 @@ import importlib.util
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from functools import partial
 from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, TypeVar
@@ -50,7 +51,12 @@ def load(
         return Embedder.of(Encoder.load(path, "bfloat16" if precision == "bfloat16" else "float32"), "jax", batch)
     config, int8 = read_config(path), precision == "int8"
     known, engine = opened(
-        path, config.tower.features, lambda folder: fill(folder, *read_model(path), int8), batch=batch, int8=int8
+        path,
+        config.tower.features,
+        lambda folder: fill(folder, *read_model(path), int8),
+        batch=batch,
+        int8=int8,
+        zooms=config.zooms,
     )
     projection = read_safetensors(Path(path) / "model.safetensors", "projection.")  # of a file that was checked before
     return Embedder(config, known, projection, engine)
@@ -79,7 +85,8 @@ class Embedder:
         config, tensors = encoder.config, encoder.on_host()
         width, side = config.tower.features, config.preprocess.size
         if _chosen(runtime) == "onnx":
-            known, graph = opened(path, width, lambda folder: fill(folder, config, tensors, int8=False), batch=batch)
+            make = partial(fill, config=config, tensors=tensors, int8=False)
+            known, graph = opened(path, width, make, batch=batch, zooms=config.zooms)
             return cls(config, known, tensors, graph)
         known = Known(encoder.fingerprint, encoder.features_fingerprint)
         blank, run = np.zeros((side, side, 3), np.uint8), type(encoder).features

@@ -18,6 +18,7 @@ import onnx
 from onnx import TensorProto
 
 from lookalike.imaging.preprocess import Preprocess
+from lookalike.imaging.resample import magnifier
 from lookalike.towers import ops
 from lookalike.towers.ops import NORM_PARTS, Block, Ops, Pooling, Value, convolved, cuts, pads
 from lookalike.towers.programs.graph import Form, Graph, Node
@@ -46,25 +47,49 @@ _KINDS: dict[str, tuple[float | None, Callable[..., str]]] = {
 
 
 def build(
-    tower: "Tower", pooling: Pooling, preprocess: Preprocess, tensors: Tensors, int8: bool = False
+    tower: "Tower",
+    pooling: Pooling,
+    preprocess: Preprocess,
+    tensors: Tensors,
+    int8: bool = False,
+    zooms: Sequence[float] = (),
 ) -> onnx.ModelProto:
-    """The graph `images` uint8 [B S S 3] -> `features` float32 [B F], by the tensors of `declare(tower)`.
+    """The graph `images` uint8 [B S S 3] -> `features` float32 [B F], by the tensors of `declare(tower)`; `zooms` as in
+    `EncoderConfig`.
 
     With `int8` large matrix products go by whole numbers of eight bits: a third of the time on processors that have
     instructions for it, for a cosine of about .9996 (ViT-B/16).
     """
     graph, side = Graph(int8), preprocess.size
-    features = record(graph, "images", tower, pooling, preprocess, tensors)
+    features = record(graph, "images", tower, pooling, preprocess, tensors, zooms)
     return graph.model(features, ["B", side, side, 3], ["B", tower.features])
 
 
 def record(
-    graph: Graph, images: str, tower: "Tower", pooling: Pooling, preprocess: Preprocess, tensors: Tensors
+    graph: Graph,
+    images: str,
+    tower: "Tower",
+    pooling: Pooling,
+    preprocess: Preprocess,
+    tensors: Tensors,
+    zooms: Sequence[float] = (),
 ) -> str:
-    """Add the tower to a graph that has `images` uint8 [B S S 3]; their features [B F]."""
-    program = Onnx(graph, tensors, preprocess.mean, preprocess.std)
-    image = Value(Node(images, "image", pixels="bytes"), preprocess.size**2, 3)
-    return program.form(tower.forward(program, image, pooling), "rows")
+    """Add the tower to a graph that has `images` uint8 [B S S 3]; their features [B F], and zooms' with them."""
+    program, side = Onnx(graph, tensors, preprocess.mean, preprocess.std), preprocess.size
+    if zooms:
+        x = graph.op("Cast", images, to=TensorProto.FLOAT)
+        parts = [x]
+        for share in zooms:
+            enlarge = magnifier(side, share)
+            rows = graph.op("MatMul", enlarge, graph.op("Reshape", x, [-1, side, 3 * side]))
+            columns = graph.op("MatMul", enlarge, graph.op("Reshape", rows, [-1, side, 3]))
+            parts.append(graph.op("Reshape", columns, [-1, side, side, 3]))
+        images = graph.op("Concat", *parts, axis=0)
+    image = Value(Node(images, "image", pixels="bytes"), side**2, 3)
+    features = program.form(tower.forward(program, image, pooling), "rows")
+    if not zooms:
+        return features
+    return graph.op("ReduceMean", graph.op("Reshape", features, [1 + len(zooms), -1, tower.features]), [0], keepdims=0)
 
 
 def build_text(config: TextConfig, tensors: Tensors) -> onnx.ModelProto:
