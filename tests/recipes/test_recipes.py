@@ -9,7 +9,7 @@ from lookalike.core.config import from_json, to_json
 from lookalike.core.errors import UsageError
 from lookalike.losses import ArcFace
 from lookalike.recipes import ABOUT, RECIPES
-from lookalike.training.config import Chosen, Pca
+from lookalike.training.config import Pca
 
 
 def test_the_names():
@@ -66,7 +66,7 @@ def test_the_field_s_recipe_can_be_said_in_flags():
     assert not said.mirror
     named = configure(["arcface", *places]).run.stages[0]
     assert named.start == Pca(0.0)
-    assert said.stages[0] == replace(named, start=Chosen())
+    assert said.stages[0] == replace(named, start=Pca(power=-0.25, within=1.0))
 
 
 @pytest.mark.parametrize(

@@ -11,7 +11,7 @@ from lookalike.encoders.directory import read_model
 from lookalike.losses import ArcFace
 from lookalike.training import best as module
 from lookalike.training.best import Way, _winner, best
-from lookalike.training.config import BestConfig, Chosen, FitStage, HeadStage, Optimizer, TuneStage
+from lookalike.training.config import BestConfig, FitStage, HeadStage, Optimizer, Pca, TuneStage
 from lookalike.training.folds import Score
 
 RATES = Optimizer(learning_rate=1e-2, centers_learning_rate=1e-2, tower_learning_rate=1e-3)
@@ -25,7 +25,7 @@ def config(made, tmp_path):
         model=made.model,
         out=str(tmp_path / "run"),
         dimension=3,
-        head=HeadStage(start=Chosen(), optimizer=RATES, batch=16, epochs=1.0),
+        head=HeadStage(start=Pca(within=1.0), optimizer=RATES, batch=16, epochs=1.0),
         last=replace(tune, copies=1, trained=replace(tune.trained, blocks=1)),
         whole=tune,
     )

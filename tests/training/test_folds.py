@@ -5,7 +5,7 @@ import pytest
 
 from lookalike.core.errors import RunError
 from lookalike.data.collection import Collection
-from lookalike.training.folds import Fold, Score, best_of, folds
+from lookalike.training.folds import Fold, folds
 from lookalike.training.rows import Rows
 
 
@@ -67,18 +67,3 @@ def test_the_score_is_what_a_slow_loop_finds():
     assert score.classes == pytest.approx(np.mean([means[n] for n in ("d0", "d2", "d3")]), abs=1e-6)
     assert score.domains == pytest.approx(means["d1"], abs=1e-6)
     assert score.mean == pytest.approx((score.classes + score.domains) / 2)
-
-
-def test_the_best_mean_is_taken():
-    table = {"a": [Score(0.5, 0.4), Score(0.3, 0.2)], "b": [Score(0.4, 0.4), Score(0.4, 0.3)]}
-
-    def judge(name, fold):
-        if name == "c":
-            raise RunError("too few images")
-        return table[name][int(fold.held[0])]
-
-    none = np.zeros(1, bool)
-    both = [Fold(none, np.array([held]), frozenset()) for held in (False, True)]
-    best, scores = best_of(["a", "b", "c"], judge, both)
-    assert best == "b"
-    np.testing.assert_allclose(scores, [(0.4, 0.3), (0.4, 0.35), (0.0, 0.0)])

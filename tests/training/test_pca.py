@@ -3,7 +3,7 @@ import pytest
 
 import lookalike.training.pca as module
 from lookalike.core.errors import RunError
-from lookalike.training.pca import lda, pca, within_classes
+from lookalike.training.pca import lda, pca, shrinkage_of, within_classes
 
 
 def l2_normalize(x):
@@ -196,3 +196,10 @@ def test_lda_learns_or_says_why_not(kind):
     if kind != "far from zero":
         with pytest.raises(RunError, match="can't be inverted"):
             lda(x[:20], np.arange(20) % 5, dimension, shrinkage=0.0)
+
+
+@pytest.mark.parametrize(
+    ("rows", "width", "expected"), [(1646, 192, 0.209), (1646, 1280, 0.875), (50, 1280, 0.95), (10**6, 64, 0.2)]
+)
+def test_few_images_for_many_features_are_shrunk_further(rows, width, expected):
+    assert shrinkage_of(rows, width) == pytest.approx(expected, abs=1e-3)

@@ -17,7 +17,7 @@ from lookalike.imaging.preprocess import Preprocess
 from lookalike.losses import ArcFace, FeatureAnchor, Geometry, SimilarityDistillation, TwoViews, VectorDistillation
 from lookalike.towers import ViTConfig
 from lookalike.training import loop
-from lookalike.training.config import Chosen, FitStage, HeadStage, Optimizer, Pca, Trained, TuneStage
+from lookalike.training.config import FitStage, HeadStage, Optimizer, Pca, Trained, TuneStage
 from lookalike.training.loop import train
 from lookalike.training.step import mixed
 
@@ -53,7 +53,7 @@ def weights(run):
 def test_one_after_the_other(made, vit, tmp_path, monkeypatch):
     """A head, the last block on cached copies, a closed form: each begins where the one before it ended."""
     last = tune(trained=Trained(blocks=1), copies=2, ema=0.9)
-    stages = (head(copies=1), last, FitStage(Chosen()))
+    stages = (head(copies=1), last, FitStage(Pca(within=1.0)))
     whole = made.run(tmp_path / "whole", *stages, model=vit, mirror=True)
     scores = {}
     train(whole, lambda encoder: {"mp@5": scores.setdefault(encoder.fingerprint, len(scores))})

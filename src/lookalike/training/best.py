@@ -18,7 +18,7 @@ from lookalike.core.journal import note, record, table
 from lookalike.encoders.encoder import Encoder
 from lookalike.towers.ops import places
 from lookalike.training.checkpoint import opened_run
-from lookalike.training.config import BestConfig, Chosen, FitStage, Pca, Stage, TrainConfig, TuneStage
+from lookalike.training.config import BestConfig, FitStage, Pca, Stage, TrainConfig, TuneStage
 from lookalike.training.folds import Fold, Score, folds
 from lookalike.training.loop import train
 from lookalike.training.rows import Rows, features_of, mean_of
@@ -27,6 +27,7 @@ from lookalike.vectors.rows import filled, stored_images
 from lookalike.vectors.runtime import BATCH
 
 GRADIENT = 3.5  # times as long as a forward, what a step takes for the blocks that learn; measured on CPUs
+FIT = Pca(power=-0.25, within=1.0)
 Final = Callable[[TrainConfig, Rows], Encoder]
 KEPT = 0.003
 """What a longer way must be better by: mP@5 that differ by less are one."""
@@ -86,7 +87,7 @@ def _ways(config: BestConfig, rows: Rows, untouched: Made, run: Path) -> list[Wa
     ways = [
         Way("untouched", (), 3, 0.0),
         Way("pca", (FitStage(Pca(power=-0.125)),), 3, 0.0),
-        Way("fit", (FitStage(Chosen()),), 3, 0.0),
+        Way("fit", (FitStage(FIT),), 3, 0.0),
         Way("head", (config.head,), 3, 0.0),
     ]
     left = 60 * config.minutes - (1 + config.mirror) * (1 + len(config.zooms)) * images * forward  # features
@@ -106,7 +107,7 @@ def _ways(config: BestConfig, rows: Rows, untouched: Made, run: Path) -> list[Wa
         stage = replace(stage, epochs=round(epochs, 1))
         if name == "last":
             stage = replace(stage, trained=replace(stage.trained, blocks=blocks))
-        ways.append(Way(name, (stage, FitStage(Chosen())), trials, seconds))
+        ways.append(Way(name, (stage, FitStage(FIT)), trials, seconds))
         left -= (trials + 1) * seconds
     return ways
 

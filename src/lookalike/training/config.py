@@ -26,12 +26,13 @@ class Pca:
     """Each direction is multiplied by its variance to this power: 0 keeps distances, -0.5 whitens."""
     within: float = 0.0
     """How far the spread within classes is evened out first: 0 not at all (labels aren't looked at), 1 wholly."""
-    shrinkage: float = 0.7
-    """Share of the identity in the covariance within classes, 0 to 1; for `within`."""
+    shrinkage: float | None = None
+    """Share of the identity in the covariance within classes, 0 to 1, for `within`; None: twice the features' share in
+    features and images together, .2 at least and .95 at most."""
 
     def __post_init__(self) -> None:
         in_range(self, -1.0, 1.0, "power")
-        in_range(self, 0.0, 1.0, "within", "shrinkage")
+        in_range(self, 0.0, 1.0, "within", *(["shrinkage"] if self.shrinkage is not None else []))
 
 
 @dataclass(frozen=True)
@@ -55,27 +56,8 @@ class Given:
     """The projection as it is; PCA in a half whitened metric where there is none of this dimension."""
 
 
-@dataclass(frozen=True)
-class Chosen:
-    """Of several PCAs, the one that does best on classes and domains that were kept back, in folds of what there is to
-    learn from. Few features and many images bear a metric far from the tower's own, many features and few do not.
-    """
-
-    among: tuple[Pca, ...] = option(
-        default=(
-            Pca(power=-0.125),
-            Pca(power=-0.25, within=0.5, shrinkage=0.7),
-            Pca(power=-0.25, within=1.0, shrinkage=0.7),
-            Pca(power=-0.25, within=1.0, shrinkage=0.4),
-            Pca(power=-0.25, within=1.0, shrinkage=0.2),
-        ),
-        fixed=True,
-    )
-    """The candidates; the first is taken where classes are too few for folds."""
-
-
-ClosedForm = Pca | Lda | Chosen
-Start = Pca | Lda | Chosen | Random | Given
+ClosedForm = Pca | Lda
+Start = Pca | Lda | Random | Given
 
 
 @dataclass(frozen=True)

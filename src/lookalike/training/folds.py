@@ -3,9 +3,8 @@
 A fold keeps back a part of the domains wholly, where there are three or more, and a part of the classes of the others.
 """
 
-from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple, TypeVar
+from typing import NamedTuple
 
 import numpy as np
 from jaxtyping import Bool, Float32
@@ -16,7 +15,6 @@ from lookalike.training.rows import Rows
 
 COUNT = 3  # folds
 METRIC = "mp@5"
-T = TypeVar("T")
 
 
 class Score(NamedTuple):
@@ -73,21 +71,3 @@ def folds(rows: Rows, count: int = COUNT, seed: int = 0) -> list[Fold]:
         held = (rows.label >= 0) & (away | (part == number))
         found.append(Fold(~held & ~away, held, unseen))
     return found
-
-
-def best_of(candidates: Sequence[T], judge: Callable[[T, Fold], Score], found: Sequence[Fold]) -> tuple[T, list[Score]]:
-    """The candidate of the best mean score over folds, and each one's mean; what a fold has too little for counts 0."""
-    scores = [_mean(list(_scores(candidate, judge, found))) for candidate in candidates]
-    return candidates[int(np.argmax([score.mean for score in scores]))], scores
-
-
-def _scores(candidate: T, judge: Callable[[T, Fold], Score], found: Sequence[Fold]) -> Iterator[Score]:
-    for fold in found:
-        try:
-            yield judge(candidate, fold)
-        except RunError:
-            yield Score(0.0, 0.0)
-
-
-def _mean(scores: Sequence[Score]) -> Score:
-    return Score(*(float(np.mean(column)) for column in zip(*scores, strict=True)))

@@ -105,6 +105,16 @@ def _projection(weight: Float64[np.ndarray, "F D"], mean: Float64[np.ndarray, "F
     return weight.astype(np.float32), (-mean @ weight).astype(np.float32)
 
 
+def shrinkage_of(rows: int, width: int) -> float:
+    """How far a covariance within classes of so many rows and features is to be shrunk.
+
+    Few rows for many features tell little of it. Measured on frozen features of 192 and 1,280 numbers of 1,646 images,
+    .2 and .9 are near the best on classes and on domains never seen; choosing in folds of so few images is worse than
+    this, as what folds tell apart is noise.
+    """
+    return min(max(2 * width / (width + rows), 0.2), 0.95)
+
+
 def _evened(within: Matrix, power: float) -> tuple[Matrix, int]:
     """The covariance to the power of `-power / 2`, and its rank."""
     variance, vectors = np.linalg.eigh(within)

@@ -15,7 +15,6 @@ import optax
 from jaxtyping import Array, Float32, Int64
 
 from lookalike.core.errors import CollectionError, RunError
-from lookalike.core.journal import note
 from lookalike.core.shapes import l2_normalize
 from lookalike.data.collection import Collection
 from lookalike.encoders.config import EncoderConfig, ProjectionConfig
@@ -27,7 +26,6 @@ from lookalike.losses.projection import Linear
 from lookalike.losses.projection import Memory as Statistics
 from lookalike.training.checkpoint import Facts
 from lookalike.training.config import (
-    Chosen,
     FitStage,
     Given,
     HeadStage,
@@ -39,10 +37,9 @@ from lookalike.training.config import (
     TrainConfig,
     TuneStage,
 )
-from lookalike.training.folds import Fold, Score, best_of, folds
 from lookalike.training.learner import Fixed, Tensors, decays
 from lookalike.training.optimizer import make_optimizer
-from lookalike.training.pca import Projection, lda, pca, within_classes
+from lookalike.training.pca import Projection, lda, pca, shrinkage_of, within_classes
 from lookalike.training.rows import Features, Rows, features_of, mean_of, training_rows
 from lookalike.training.sources import Part, Source, first_statistics, head_source, tune_source
 from lookalike.training.step import Batch, Learner, Running, Step, make_objective, make_step
@@ -244,35 +241,15 @@ def fitted(start: Start, features: Features, rows: Rows, dimension: int, seed: i
     """A projection without steps; `start` is not `Given`."""
     label = rows.label
     match start:
-        case Chosen():
-            return fitted(chosen(start, features, rows, dimension, seed), features, rows, dimension, seed)
         case Pca():
-            metric = within_classes(features, label, start.within, start.shrinkage) if start.within else None
+            shrinkage = shrinkage_of(*features.shape) if start.shrinkage is None else start.shrinkage
+            metric = within_classes(features, label, start.within, shrinkage) if start.within else None
             return pca(features, dimension, start.power, metric)
         case Lda():
             return lda(features, label, dimension, start.shrinkage)
         case _:
             noise = np.random.default_rng(seed).standard_normal((features.shape[1], dimension), np.float32)
             return noise / np.float32(dimension**0.5), np.zeros(dimension, np.float32)
-
-
-def chosen(start: Chosen, features: Features, rows: Rows, dimension: int, seed: int) -> Pca:
-    """The candidate that does best in folds; said with the figures of all."""
-
-    def judge(candidate: Pca, fold: Fold) -> Score:
-        weight, bias = fitted(candidate, features[fold.learned], rows.only(fold.learned), dimension, seed)
-        return fold.score(l2_normalize(l2_normalize(features[fold.held]) @ weight + bias), rows)
-
-    try:
-        found = folds(rows, seed=seed)
-    except RunError:
-        return start.among[0]
-    best, scores = best_of(start.among, judge, found)
-    for candidate, score in zip(start.among, scores, strict=True):
-        mark = " (taken)" if candidate is best else ""
-        words = f"PCA, power {candidate.power:g}, within {candidate.within:g}, shrinkage {candidate.shrinkage:g}"
-        note(f"kept back: classes {score.classes:.4f}, domains {score.domains:.4f}  {words}{mark}")
-    return best
 
 
 def projected(encoder: Encoder, projection: Projection) -> Encoder:
