@@ -1,0 +1,106 @@
+"""The notebooks, top to bottom in one process, on images that lie as on Kaggle; cells that install are left out."""
+
+import json
+import os
+import subprocess
+import sys
+import zipfile
+from pathlib import Path
+
+import jax
+import numpy as np
+import PIL.Image
+import pytest
+
+from lookalike.commands import main
+from lookalike.encoders.config import EncoderConfig, ProjectionConfig
+from lookalike.encoders.encoder import Encoder
+from lookalike.imaging.preprocess import Preprocess
+from lookalike.towers import ViTConfig
+
+NOTEBOOKS = Path(__file__).resolve().parents[2] / "notebooks"
+
+
+def program(path: Path) -> str:
+    """The cells as a program: `!command {NAME}` is run by a shell, with the names of the program in it."""
+    lines = ["import subprocess"]
+    for cell in json.loads(path.read_text(encoding="utf-8"))["cells"]:
+        if cell["cell_type"] == "code" and "install" not in cell["metadata"].get("tags", ()):
+            assert not cell["outputs"], "notebooks are kept without outputs"
+            for line in "".join(cell["source"]).splitlines():
+                shell = f"subprocess.run(f{line[1:]!r}, shell=True, check=True)" if line.startswith("!") else line
+                lines.append(shell)
+    return "\n".join(lines)
+
+
+def drawn(path: Path, thing: int, rng: np.random.Generator) -> None:
+    """An image of a thing: its colour, and noise."""
+    color = np.random.default_rng(thing).integers(0, 256, 3)
+    pixels = np.clip(color + rng.normal(0, 30, (40, 48, 3)), 0, 255).astype(np.uint8)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    PIL.Image.fromarray(pixels).save(path)
+
+
+def ran(name: str, home: Path, settings: dict[str, str]) -> str:
+    own = {k: v for k, v in os.environ.items() if not k.startswith(("JAX_", "PYTEST_"))}
+    own["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{own.get('PATH', '')}"
+    done = subprocess.run(
+        [sys.executable, "-c", program(NOTEBOOKS / name)],
+        cwd=home,
+        env=own | settings,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout
+
+
+@pytest.fixture
+def model(tmp_path) -> Path:
+    """A small ViT as others publish it."""
+    tower = ViTConfig(size=32, patch=16, width=64, layers=2, heads=2, hidden=96, activation="gelu")
+    prepare = Preprocess(32, "crop", 32, "bicubic", (0.5, 0.5, 0.5), (0.5, 0.5, 0.5))
+    config = EncoderConfig(tower, "class", prepare, ProjectionConfig("identity", 64, 64))
+    Encoder.init(config, jax.random.key(0)).save(tmp_path / "own")
+    assert main(["export", str(tmp_path / "own"), "--to", "transformers", "--out", str(tmp_path / "published")]) == 0
+    return tmp_path / "published"
+
+
+def test_from_kaggle_s_data_sets_to_a_submission(tmp_path, model):
+    pytest.importorskip("transformers", reason="reference library not installed: transformers")
+    rng, inputs = np.random.default_rng(0), tmp_path / "input"
+    for thing in range(8):
+        for i in range(3):
+            drawn(
+                inputs / f"imagenet-object-localization-challenge/ILSVRC/Data/CLS-LOC/train/n{thing:08}/n_{i}.JPEG",
+                thing,
+                rng,
+            )
+    rows = [(thing, 3 * thing + i) for thing in range(6) for i in range(3)]
+    for thing, i in rows:
+        drawn(inputs / f"products-10k/train/{i}.jpg", 100 + thing, rng)
+    (inputs / "products-10k/train.csv").write_text("name,class,group\n" + "".join(f"{i}.jpg,{t},0\n" for t, i in rows))
+    marks = [(thing, f"{thing:x}{i:x}0a{thing:012x}") for thing in range(4) for i in range(3)]
+    for thing, name in marks:
+        drawn(inputs / f"landmark-recognition-2021/train/{'/'.join(name[:3])}/{name}.jpg", 200 + thing, rng)
+    (inputs / "landmark-recognition-2021/train.csv").write_text(
+        "id,landmark_id\n" + "".join(f"{name},{50_000 + thing}\n" for thing, name in marks)
+    )
+    settings = "--head.steps 2 --tune.steps 2 --head.batch 8 --tune.batch 8 --tune.dtype float32"
+    said = ran("kaggle_tpu.ipynb", tmp_path, {"KAGGLE_INPUT": str(inputs), "MODEL": str(model), "SETTINGS": settings})
+    assert "Counter({'imagenet1k': 8, 'products10k': 6, 'glr2021': 4})" in said
+    assert "largest batch" in said or "fits" in said
+    with zipfile.ZipFile(tmp_path / "submission" / "submission.zip") as archive:
+        assert archive.namelist() == ["saved_model.pt"]
+
+
+def test_a_better_encoder_for_photos_on_colab(tmp_path, model):
+    rng = np.random.default_rng(0)
+    for thing in range(24):
+        for i in range(4):
+            drawn(tmp_path / f"photos/{('mugs', 'books')[thing % 2]}/thing {thing}/{i}.jpg", thing, rng)
+    settings = {"PHOTOS": str(tmp_path / "photos"), "MODEL": str(model), "SETTINGS": "--minutes 0 --dimension 8"}
+    said = ran("colab.ipynb", tmp_path, settings)
+    assert "mean over domains" in said
+    assert (tmp_path / "encoder" / "model.onnx").exists()
