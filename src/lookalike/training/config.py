@@ -247,6 +247,7 @@ class HeadStage(_Steps):
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        _learns(self.optimizer.learning_rate, self.optimizer.centers_learning_rate)
         _at_least(self, 0, "copies")
 
 
@@ -284,6 +285,8 @@ class TuneStage(_Steps):
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        rates = self.optimizer
+        _learns(rates.learning_rate, rates.centers_learning_rate, rates.tower_learning_rate)
         _at_least(self, 0, "size", "stride", "copies")
         _at_least(self, 1, "accumulate")
         in_range(self, 0.0, 1.0, "interpolate")
@@ -372,6 +375,13 @@ class BestConfig(TrainConfig):
         super().__post_init__()
         in_range(self, 0.0, math.inf, "minutes")
         in_range(self, 0.0, 1.0, "share")
+
+
+def _learns(*rates: float) -> None:
+    if not any(rates):
+        raise UsageError(
+            "All learning rates are 0, so that the stage trains nothing.", hint="`--optimizer.learning-rate 1e-4`"
+        )
 
 
 def _at_least(config: object, least: int, *names: str) -> None:

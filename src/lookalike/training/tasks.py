@@ -15,6 +15,7 @@ import optax
 from jaxtyping import Array, Float32, Int64
 
 from lookalike.core.errors import CollectionError, RunError
+from lookalike.core.journal import note
 from lookalike.core.shapes import l2_normalize
 from lookalike.data.collection import Collection
 from lookalike.encoders.config import EncoderConfig, ProjectionConfig
@@ -24,6 +25,7 @@ from lookalike.imaging.preprocess import Preprocess
 from lookalike.losses import Margin, centers_at_means, folded, memory_of, unfolded
 from lookalike.losses.projection import Linear
 from lookalike.losses.projection import Memory as Statistics
+from lookalike.towers import ViTConfig
 from lookalike.training.checkpoint import Facts
 from lookalike.training.config import (
     FitStage,
@@ -190,6 +192,9 @@ def _resized(before: Made, stage: TuneStage) -> Made:
     config, tensors = adapt(encoder.config, encoder.on_host(), size=size, stride=stride)
     if config == encoder.config:
         return replace(before, encoder=encoder)
+    tower = config.tower
+    if isinstance(tower, ViTConfig) and (rest := (tower.size - tower.patch) % (apart := tower.stride or tower.patch)):
+        note(f"Patches of {tower.patch} px, {apart} apart, leave {rest} of {tower.size} px unseen on two sides.")
     named = {name: jnp.asarray(tensor) for name, tensor in tensors.items()}
     return replace(before, encoder=replace(encoder, config=config, tensors=named), path="")
 
