@@ -4,6 +4,7 @@ import importlib.util
 import json
 import os
 import time
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from functools import partial
 
@@ -16,8 +17,8 @@ from lookalike.core.mesh import make_mesh, place, put_batch
 from lookalike.encoders.config import EncoderConfig, ProjectionConfig
 from lookalike.imaging.preprocess import Preprocess
 from lookalike.losses import ArcFace, Geometry, L2Sp, Projecting, SimilarityDistillation, SupCon, TwoViews
-from lookalike.towers import ConvNetConfig, MobileNetV2Config, SwinConfig, ViTConfig
-from lookalike.towers.ops import Value, operations, places
+from lookalike.towers import ConvNetConfig, ConvNeXtConfig, MobileNetV2Config, SwinConfig, ViTConfig
+from lookalike.towers.ops import operations, places
 from lookalike.training.checkpoint import opened_run
 from lookalike.training.chips import CHIPS, Chip, topology_of
 from lookalike.training.config import (
@@ -31,12 +32,13 @@ from lookalike.training.config import (
     Trained,
     TuneStage,
 )
-from lookalike.training.cost import Traffic, _Counted, roofline, step_operations, step_traffic
+from lookalike.training.cost import Traffic, _counted, embed_operations, roofline, step_operations, step_traffic
 from lookalike.training.plan import Question, embeds_of, encoders_of, largest_batch, reckon
-from lookalike.training.program import Compiled, Job, compile_job, train_program
+from lookalike.training.program import Compiled, Job, compile_job, embed_program, train_program
 from lookalike.training.step import first_state
 from lookalike.training.tasks import begun, make_task, rows_of
 from lookalike.training.watch import TooMuchError, watched
+from lookalike.vectors.runtime import BATCH
 
 VIT = ViTConfig(size=32, patch=8, width=128, layers=2, heads=2, hidden=512, activation="gelu")
 RATES = Optimizer(learning_rate=1e-3, centers_learning_rate=1e-2, tower_learning_rate=1e-3)
@@ -63,28 +65,44 @@ TUNE = TuneStage(batch=8, start=Given(), optimizer=RATES)
 
 
 HEAD = HeadStage(batch=256, optimizer=RATES)
+WIDE = ViTConfig(size=64, patch=8, width=512, layers=4, heads=8, hidden=2048, activation="gelu")
+SWIN = SwinConfig(2, 256, (5, 2), (4, 8), (8, 8), (4, 0))
 
 
 @pytest.mark.parametrize(
-    ("stage", "slack"),
+    ("tower", "stage"),
     [
-        (TUNE, 0.0),
-        (replace(TUNE, trained=Trained(blocks=1)), 0.0),
-        (replace(TUNE, trained=Trained(blocks=1), copies=2), 0.0),
-        # A block's last product is not computed again, and is counted.
-        (replace(TUNE, remat=True, optimizer=replace(RATES, sam=0.05)), 0.1),
-        (replace(TUNE, geometry=Geometry(views=TwoViews(0.1, 0.1)), loss=SupCon()), 0.0),
-        (replace(HEAD, centers=3), 0.0),
-        (replace(HEAD, projecting=Projecting(dropout=0.1, samples=3, nested=(32, 128))), 0.0),
+        (WIDE, TUNE),
+        (WIDE, replace(TUNE, trained=Trained(blocks=1))),
+        (WIDE, replace(TUNE, trained=Trained(blocks=2), remat=True)),
+        (WIDE, replace(TUNE, trained=Trained(blocks=1), copies=2)),
+        (WIDE, replace(TUNE, trained=Trained(lora=2))),
+        (WIDE, replace(TUNE, remat=True, optimizer=replace(RATES, sam=0.05))),
+        (WIDE, replace(TUNE, geometry=Geometry(views=TwoViews(0.1, 0.1)), loss=SupCon())),
+        (replace(WIDE, layer_scale=True), replace(TUNE, remat=True)),
+        (SWIN, replace(TUNE, trained=Trained(blocks=3))),
+        (SWIN, replace(TUNE, remat=True)),
+        (ConvNeXtConfig((256, 512), (2, 4)), TUNE),
+        (WIDE, replace(HEAD, centers=3)),
+        (WIDE, replace(HEAD, projecting=Projecting(dropout=0.1, samples=3, nested=(256, 512)))),
     ],
 )
-@pytest.mark.xfail(strict=False, reason="gradients compute parts of a block again, which the count does not know yet")
-def test_operations_are_those_that_xla_counts_where_nothing_is_scanned(stage, slack, monkeypatch):
+def test_operations_are_those_that_xla_counts_where_nothing_is_scanned(tower, stage, monkeypatch):
+    """But for norms, activations and the optimizer, which XLA counts, too: 5 % at most, as towers are wide here."""
     monkeypatch.setattr(jax.lax, "scan", partial(jax.lax.scan, unroll=True))
-    encoder = encoder_of(VIT, dimension=128)
-    counted, ours = lowered(stage, encoder).cost_analysis()["flops"], step_operations(stage, encoder, 40)
-    # XLA counts norms, activations and the optimizer, too; of the first layer it leaves out the gradient by the image.
-    assert counted * 0.93 <= ours <= counted * (1.04 + slack)
+    encoder = encoder_of(tower, tower.only_size or 128, dimension=512)
+    program = train_program(job(stage, encoder, classes=400, rows=4000), stage, make_mesh())
+    counted = program.function.lower(*program.arguments).cost_analysis()["flops"]
+    assert 0.95 * counted <= step_operations(stage, encoder, 400) <= 1.01 * counted
+
+
+@pytest.mark.parametrize("pooling", ["class", "mean"])
+def test_operations_of_embedding_are_those_that_xla_counts(pooling, monkeypatch):
+    monkeypatch.setattr(jax.lax, "scan", partial(jax.lax.scan, unroll=True))
+    encoder = encoder_of(WIDE, 64, pooling=pooling)
+    program = embed_program(replace(job(HEAD, encoder), stage=None), make_mesh())
+    counted = program.function.lower(*program.arguments).cost_analysis()["flops"]
+    assert 0.95 * counted <= BATCH * embed_operations(encoder) <= 1.01 * counted
 
 
 @pytest.mark.parametrize(
@@ -93,19 +111,16 @@ def test_operations_are_those_that_xla_counts_where_nothing_is_scanned(stage, sl
 )
 def test_places_divide_the_operations(tower):
     """Each has more than the one before; the last has all but for what is behind the blocks."""
-    counted = _Counted()
-    tower.forward(counted, Value(None, (tower.only_size or 64) ** 2, 3), tower.poolings[0])
-    found = [counted.passed[place] for place in range(places(tower) + 1)]
+    encoder = encoder_of(tower, tower.only_size or 64)
+    found = [_counted(encoder, place).front for place in range(places(tower) + 1)]
     assert found == sorted(found)
-    assert found[-1] <= operations(tower, tower.only_size or 64) <= found[-1] * 1.6
-    assert counted.stacked[places(tower)] <= found[-1]
+    assert found[-1] <= operations(tower, encoder.preprocess.size) <= found[-1] * 1.6
 
 
 def test_half_of_a_vit_is_half_of_its_blocks():
-    large = replace(VIT, layers=4)
-    counted = _Counted()
-    large.forward(counted, Value(None, 32**2, 3), "class")
-    assert counted.passed[4] - counted.passed[2] == operations(large, 32) - operations(VIT, 32)
+    large = encoder_of(replace(VIT, layers=4))
+    two_blocks = _counted(large, 4).front - _counted(large, 2).front
+    assert two_blocks == operations(large.tower, 32) - operations(VIT, 32)
 
 
 def test_the_roofline_by_hand():
@@ -230,13 +245,15 @@ def test_stages_are_reckoned():
         return Compiled(chip, 1, batch * 2**20, 1.0, 3000, 1000, 0)
 
     stages = FitStage(), replace(TUNE, steps=100, remat=True, size=64)
-    question = Question(TrainConfig(stages=stages, dimension=16), encoder_of(VIT), "local", 40, 4000, 0.5)
+    question = Question(
+        TrainConfig(stages=stages, dimension=16), encoder_of(VIT, pooling="mean"), "local", 40, 4000, 0.5
+    )
     plan = reckon(question, compiled)
     assert [stage.name for stage in plan.stages] == ["embed", "fit", "tune"]
     embed, fit, tune = plan.stages
     assert fit.hours == pytest.approx(4000 * operations(VIT, 32) / (0.5e12) / 3600)
     assert tune.roofline_s == pytest.approx(
-        step_operations(stages[1], encoder_of(replace(VIT, size=64), 64), 40) / 1e12
+        step_operations(stages[1], encoder_of(replace(VIT, size=64), 64, pooling="mean"), 40) / 1e12
     )
     assert tune.images_per_s == pytest.approx(0.5 * 8 / tune.roofline_s)
     assert tune.embeds == 0  # the tower's features are known from the stage before
@@ -314,14 +331,20 @@ def test_a_missing_compiler_is_a_sentence():
 
 
 @has_libtpu
-@pytest.mark.parametrize("topology", ["v5e:1x1", "v5e:2x4"])
-def test_a_small_tower_on_a_tpu_that_is_not_here(topology):
+def test_a_small_tower_on_tpus_that_are_not_here(capfd):
+    """Two compilers at once, which say nothing of their own."""
     stage = TuneStage(batch=16, optimizer=RATES, dtype="bfloat16", remat=True, loss=ArcFace(0.3, 16.0))
-    found = watched(
-        compile_job, replace(job(stage), topology=topology), memory=4 * 2**30, seconds=500.0, verb="Compiling"
-    )
-    assert found.chips == topology_of(topology).count
-    assert found.state / found.chips < found.bytes < found.chip.memory / 10
+
+    def compiled(topology):
+        asked = replace(job(stage), topology=topology)
+        return watched(compile_job, asked, memory=4 * 2**30, seconds=500.0, verb="Compiling")
+
+    topologies = "v5e:1x1", "v5e:2x4"
+    with ThreadPoolExecutor(2) as pool:
+        for topology, found in zip(topologies, pool.map(compiled, topologies), strict=True):
+            assert found.chips == topology_of(topology).count
+            assert found.state / found.chips < found.bytes < found.chip.memory / 10
+    assert capfd.readouterr().err == ""
 
 
 @has_libtpu

@@ -115,6 +115,15 @@ def test_another_resolution_from_a_stage_on(made, vit, tmp_path):
     assert tensors["tower.position"].shape == (10, 12)
 
 
+def test_images_stored_smaller_are_said(made, vit, tmp_path, capfd):
+    """Once for each size, before the steps; stored are 32 px."""
+    train(made.run(tmp_path / "run", tune(steps=1), tune(steps=1, size=40), tune(steps=1), model=vit))
+    said = [line for line in capfd.readouterr().err.splitlines() if "stored with a side below" in line]
+    assert len(said) == 1
+    assert said[0].startswith("72 of 72 images")
+    assert "below the 40 px" in said[0]
+
+
 def test_interpolated_weights_lie_between(made, vit, tmp_path):
     train(made.run(tmp_path / "whole", tune(), model=vit))
     train(made.run(tmp_path / "half", tune(interpolate=0.25), model=vit))

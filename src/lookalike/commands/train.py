@@ -93,9 +93,9 @@ def recipe_of(argv: list[str], usage: str, example: str) -> str:
 
 def parsed(name: str, argv: list[str], prog: str, description: str, own: Any = None) -> tuple[TrainConfig, Any]:
     """The recipe with flags applied: those of a stage begin with its name, unless it is the only one that takes steps;
-    and `own`, a verb's own options, with theirs.
+    and `own`, a verb's own options, with theirs. The help is `description`, then what the recipe says of itself.
     """
-    from lookalike.recipes import RECIPES
+    from lookalike.recipes import DETAILS, RECIPES
     from lookalike.training.config import FitStage, NewStage
 
     recipe = RECIPES[name]
@@ -111,7 +111,8 @@ def parsed(name: str, argv: list[str], prog: str, description: str, own: Any = N
         ],
         frozen=True,
     )
-    found: Any = parse(flags, argv, prog=prog, description=description, default=flags())
+    told = f"{description}\n\n{DETAILS[name]}".rstrip()
+    found: Any = parse(flags, argv, prog=prog, description=told, default=flags())
     config = replace(found.run, stages=tuple(getattr(found, name) for name in recipe.names))
     return config, getattr(found, "own", None)
 

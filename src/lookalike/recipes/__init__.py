@@ -5,6 +5,7 @@ Each is a function whose docstring has a line of help, then command, hardware, a
 
 from collections.abc import Callable
 from dataclasses import replace
+from inspect import cleandoc
 
 from lookalike.recipes import laptop, published
 from lookalike.training.config import TrainConfig
@@ -16,5 +17,8 @@ _MADE: tuple[Callable[[], TrainConfig], ...] = (
 )
 
 RECIPES: dict[str, TrainConfig] = {make.__name__: replace(make(), recipe=make.__name__) for make in _MADE}
-ABOUT: dict[str, str] = {make.__name__: (make.__doc__ or "").partition("\n")[0].rstrip(".") for make in _MADE}
+_DOCS = {make.__name__: cleandoc(make.__doc__ or "").partition("\n") for make in _MADE}
+ABOUT: dict[str, str] = {name: parts[0].rstrip(".") for name, parts in _DOCS.items()}
 """What each is, in one line of help."""
+DETAILS: dict[str, str] = {name: parts[2].strip() for name, parts in _DOCS.items()}
+"""The rest of its help."""

@@ -8,42 +8,89 @@ from typing import NamedTuple
 
 from lookalike.encoders.config import EncoderConfig
 from lookalike.losses import Pairs
-from lookalike.towers.ops import Block, Ops, Value
+from lookalike.towers.ops import Attention, Block, Ops, Value
 from lookalike.training.chips import Chip
 from lookalike.training.config import StepStage, TuneStage
 from lookalike.training.learner import place_of
 
 
 class _Counted(Ops):
-    """Notes how many operations there are before each place, and how many of these in stacked blocks."""
+    """Operations of one image's forward as JAX computes it: all, before a place, and in scanned blocks behind it those
+    that a gradient computes again.
 
-    def __init__(self) -> None:
+    A gradient keeps what linear layers give, and computes attention and convolutions again; with `remat` it keeps
+    nothing but what enters a block, and leaves out only a last linear layer whose output is added and no more.
+    """
+
+    def __init__(self, place: int, remat: bool) -> None:
         super().__init__()
-        self.passed, self.stacked, self._stacked_so_far = {0: 0}, {0: 0}, 0
+        self.place, self.remat, self.front, self.again, self.spared = place, remat, 0, 0, 0
 
     def see(self, x: Value) -> Value:
-        """Notes the place."""
+        """Notes what is before the place."""
         x = super().see(x)
-        self.passed[self.places], self.stacked[self.places] = self.operations, self._stacked_so_far
+        if self.places == self.place:
+            self.front = self.operations
         return x
 
-    def repeat(self, name: str, times: int, blocks: Sequence[Block], x: Value, last: Block | None = None) -> Value:
-        """Notes the places between blocks, which all cost the same."""
-        place, operations, stacked = self.places, self.operations, self._stacked_so_far
-        x = super().repeat(name, times, blocks, x, last)
-        each = (self.operations - operations) // times
-        for done in range(1, times + 1):
-            self.passed[place + done], self.stacked[place + done] = operations + done * each, stacked + done * each
-        self._stacked_so_far = stacked + times * each
-        return x
+    def linear(self, name: str, x: Value, out: int, bias: bool = True, scale: str = "") -> Value:
+        """Notes what is not computed again."""
+        before = self.operations
+        y = super().linear(name, x, out, bias, scale)
+        self.spared = self.operations - before + (0 if self.remat else self.spared)
+        self.spared *= not (self.remat and scale)
+        return y
+
+    def norm(self, name: str, x: Value, eps: float, groups: int = 0) -> Value:
+        """What goes in is needed by its gradient."""
+        self.spared *= not self.remat
+        return super().norm(name, x, eps, groups)
+
+    def attend(self, name: str, x: Value, how: Attention) -> Value:
+        """All tokens' queries are computed, whichever of them asks."""
+        y = super().attend(name, x, how)
+        self._count(x.tokens - y.tokens, x.width, x.width)
+        return y
+
+    def repeat(self, name: str, times: int, blocks: Sequence[Block], x: Value, last: Block | None = None) -> Value:  # noqa: ARG002
+        """Blocks all cost the same but for a `last` one, which is not scanned."""
+        early = min(max(self.place - self.places, 0), times)
+        one, y = self._alone(blocks[0], x)
+        if early:
+            self.front = self.operations + early * one.operations
+        alike = times
+        if last is not None and not self.remat and early < times:
+            other, y = self._alone(last, x)
+            alike, self.operations = times - 1, self.operations + other.operations
+        scanned = (alike - early) // len(blocks) * len(blocks)
+        self.again += scanned * (one.operations - one.spared)
+        self.operations += alike * one.operations
+        self.places += times
+        return y
+
+    def _alone(self, block: Block, x: Value) -> tuple["_Counted", Value]:
+        counted = _Counted(0, self.remat)
+        return counted, block(counted, x)
+
+
+def _counted(encoder: EncoderConfig, place: int = 0, remat: bool = False) -> _Counted:
+    counted = _Counted(place, remat)
+    encoder.tower.forward(counted, Value(None, encoder.preprocess.size**2, 3), encoder.pooling)
+    return counted
+
+
+def embed_operations(encoder: EncoderConfig) -> int:
+    """Additions and multiplications for the features of one image."""
+    return _counted(encoder).operations
 
 
 def step_operations(stage: StepStage, encoder: EncoderConfig, classes: int) -> int:
     """Additions and multiplications of one step of the whole batch: forward, gradient, and what is computed twice.
 
     What learns costs three times its forward: the products themselves, their gradient by what entered, and by the
-    weights. What is before the first trained block is computed once, or not at all where its maps are cached. Matrices
-    that stay among others that learn are counted as if they learned, and blocks that are computed twice as whole.
+    weights; of the first layer too, though no gradient by the image is computed. What is before the first trained block
+    is computed once, or not at all where its maps are cached. Matrices that stay among others that learn are counted as
+    if they learned. Norms, activations and the optimizer are left out: a few hundredths.
     """
     tuned, pairs, projecting = isinstance(stage, TuneStage), isinstance(stage.loss, Pairs), stage.projecting
     width, dimension = encoder.projection.features, encoder.projection.dimension
@@ -58,11 +105,8 @@ def step_operations(stage: StepStage, encoder: EncoderConfig, classes: int) -> i
 
 def _tower_operations(stage: TuneStage, encoder: EncoderConfig) -> int:
     """Of one image."""
-    tower, place, counted = encoder.tower, place_of(encoder.tower, stage.trained), _Counted()
-    tower.forward(counted, Value(None, encoder.preprocess.size**2, 3), encoder.pooling)
-    before = counted.passed[place]
-    again = max(counted.stacked.values()) - counted.stacked[place] if stage.remat else 0
-    return (0 if stage.copies else before) + 3 * (counted.operations - before) + again
+    found = _counted(encoder, place_of(encoder.tower, stage.trained), stage.remat)
+    return (0 if stage.copies else found.front) + 3 * (found.operations - found.front) + found.again
 
 
 class Traffic(NamedTuple):

@@ -15,9 +15,9 @@ from lookalike.encoders.config import TextSide
 from lookalike.encoders.directory import read_config, read_text
 from lookalike.encoders.encoder import Encoder
 from lookalike.training.checkpoint import last_stage, opened_run, save_stage
-from lookalike.training.config import FitStage, NewStage, TrainConfig
+from lookalike.training.config import FitStage, NewStage, TrainConfig, TuneStage
 from lookalike.training.measuring import Evaluate, Measuring, Report
-from lookalike.training.rows import Rows
+from lookalike.training.rows import Rows, note_smaller
 from lookalike.training.steps import take_steps
 from lookalike.training.tasks import Made, begun, closed_form, make_task, rows_of, viewing
 from lookalike.training.tracking import tracked
@@ -66,7 +66,7 @@ def _stages(config: TrainConfig, rows: Rows, measuring: Measuring, mesh: Mesh) -
     """What the stages make, one after the other, from the first one that is not finished."""
     run = measuring.run
     untouched = begun(config)
-    done, step, made = 0, 0, viewing(config, untouched)
+    done, step, made, said = 0, 0, viewing(config, untouched), 0
     if kept := last_stage(run):
         done, step, made = kept[0] + 1, kept[1], Made(*kept[2:])
     if done == 0:
@@ -79,6 +79,9 @@ def _stages(config: TrainConfig, rows: Rows, measuring: Measuring, mesh: Mesh) -
             case FitStage():
                 made = closed_form(config, stage, rows, made)
             case _:
+                size = getattr(stage, "size", 0) or made.encoder.config.preprocess.size
+                if isinstance(stage, TuneStage) and size > said:
+                    note_smaller(rows, said := size)
                 task = make_task(config, stage, rows, made, untouched, run)
                 made, step = take_steps(config, stage, name, task, measuring, step, mesh)
         last = number == len(config.stages) - 1

@@ -12,9 +12,8 @@ import numpy as np
 from lookalike.core.journal import note
 from lookalike.encoders.config import EncoderConfig, ProjectionConfig, tensor_shapes
 from lookalike.encoders.fit import adapt
-from lookalike.towers.ops import operations
 from lookalike.training.config import FitStage, Given, HeadStage, NewStage, StepStage, TrainConfig, TuneStage
-from lookalike.training.cost import Traffic, roofline, step_operations, step_traffic
+from lookalike.training.cost import Traffic, embed_operations, roofline, step_operations, step_traffic
 from lookalike.training.program import Compiled, Job, compile_job
 from lookalike.training.tasks import new_config, steps_of
 from lookalike.training.watch import TooMuchError, watched
@@ -197,7 +196,7 @@ def _job(question: Question, encoder: EncoderConfig, stage: StepStage | None) ->
 
 def _embedding(question: Question, found: Compiled, encoder: EncoderConfig) -> StagePlan:
     batch = -(-BATCH // found.chips) * found.chips
-    flops = batch * operations(encoder.tower, encoder.preprocess.size)
+    flops = batch * embed_operations(encoder)
     traffic = Traffic(found.chips * found.fixed, 0)  # every chip reads the whole tower
     return _stage_plan(question, found, "embed", batch, None, flops, traffic, 0, 0, 0.0)
 

@@ -29,6 +29,14 @@ from lookalike.training.step import Batch, first_state
 from lookalike.training.tasks import first_values, holds, step_of
 from lookalike.vectors.runtime import BATCH
 
+# libtpu would ask the cloud which machine this is, complain that nobody says, and refuse to be loaded twice, as no two
+# processes can hold one TPU: none is held here.
+_NO_TPU = {
+    "TPU_SKIP_MDS_QUERY": "1",
+    "TPU_WORKER_HOSTNAMES": "localhost",
+    "TPU_ACCELERATOR_TYPE": "v5litepod-8",  # of this machine; what is compiled for is said by name
+    "ALLOW_MULTIPLE_LIBTPU_LOAD": "1",
+}
 _FULL = "RESOURCE_EXHAUSTED"  # what the compiler says of a program that does not fit
 
 
@@ -221,7 +229,7 @@ def tpu_devices(topology: Topology) -> Any:
         )
     from jax.experimental import topologies
 
-    os.environ["TPU_SKIP_MDS_QUERY"] = "1"  # it would ask the cloud which machine this is
+    os.environ |= _NO_TPU
     jax.config.update("jax_platforms", "cpu")
     try:
         found = topologies.get_topology_desc(topology.name, "tpu", chips_per_host_bounds=topology.host)

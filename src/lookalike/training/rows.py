@@ -8,7 +8,9 @@ from jaxtyping import Float32, Int32, Int64, Shaped
 
 from lookalike.core.errors import CollectionError
 from lookalike.core.files import fingerprint
+from lookalike.core.journal import note
 from lookalike.core.shapes import Ids
+from lookalike.data.batches import stored_smaller
 from lookalike.data.collection import Collection
 from lookalike.encoders.encoder import Encoder
 from lookalike.vectors.rows import cached_features, made_features
@@ -75,6 +77,15 @@ def training_rows(collection: Collection, where: str, *, labelled: bool) -> Rows
     code = {name: place for place, name in enumerate(used)}
     codes = np.array([code.get(names[i], -1) for i in keep], np.int32)
     return Rows(collection, table["id"].to_numpy()[keep], codes, np.array([domain[i] or "" for i in keep]), tuple(used))
+
+
+def note_smaller(rows: Rows, size: int) -> None:
+    """Say how many of the rows are stored smaller than a tower reads images, `size` pixels."""
+    if count := stored_smaller(rows.collection, rows.ids, size):
+        note(
+            f"{count:,} of {len(rows.ids):,} images to learn from are stored with a side below the {size} px that the "
+            f"tower reads, and are enlarged; `lookalike prepare SOURCE --size {size} --out NEW` keeps more"
+        )
 
 
 def features_of(encoder: Encoder, path: str | Path, rows: Rows, mirror: bool) -> Float32[np.ndarray, "N V F"]:
