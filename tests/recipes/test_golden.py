@@ -22,7 +22,7 @@ def differing(told, usual):
     """What of an object is not as in one of the same type."""
     if not isinstance(told, dict) or not isinstance(usual, dict) or told["type"] != usual["type"]:
         return told
-    return {key: differing(value, usual[key]) for key, value in told.items() if value != usual[key]}
+    return {key: differing(value, usual.get(key)) for key, value in told.items() if value != usual.get(key)}
 
 
 def section(name, told, usual):
