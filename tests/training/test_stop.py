@@ -1,4 +1,4 @@
-"""`stop_if_worse`: a stage ends below the untouched encoder, with the best weights that were measured."""
+"""`stop_if_worse`: a stage ends below the untouched encoder and its own start, with the best weights that were measured."""
 
 import json
 import shutil
@@ -45,7 +45,8 @@ def config(made, out, **changes):
     [
         ((0.5, 0.6, 0.7, 0.4, 0.7), 2, 20),  # untouched, start, 10, 20: worse, so step 10 is kept
         ((0.5, 0.6, 0.55, 0.4, 0.6), 1, 20),  # the start is the best
-        ((0.5, 0.1, 0.2, 0.2), 2, 10),  # worse from the beginning, and step 10 is the best there is
+        ((0.5, 0.3, 0.4, 0.45, 0.2, 0.45), 3, 30),  # few numbers that begin below the untouched may rise
+        ((0.5, 0.3, 0.2, 0.3), 1, 10),  # and may not fall
         ((0.5, 0.6, 0.7, 0.8, 0.9, 0.4, 0.9), 4, 40),  # behind the last step
     ],
 )
@@ -57,12 +58,10 @@ def test_it_ends_and_keeps_the_best(made, tmp_path, capsys, values, best, end):
     assert lines(tmp_path / "run")[-1] == {
         "step": end, "encoder": "trained", "dimension": 4, "mp@5": values[-1], "other": 0.0,
     }  # fmt: skip
-    step = {1: 0, 2: 10, 4: 30}[best]
+    step = {1: 0, 2: 10, 3: 20, 4: 30}[best]
     words = capsys.readouterr().err
-    assert (
-        f"below the untouched encoder's 0.5000, so stage `head` ends; what it makes are its weights of step {step},"
-        in words
-    )
+    assert f"below the untouched encoder's 0.5000 and the {values[1]:.4f} of the stage's start, so stage" in words
+    assert f"ends; what it makes are its weights of step {step}," in words
 
 
 def test_the_next_stage_goes_on_from_the_best(made, tmp_path):

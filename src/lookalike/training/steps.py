@@ -97,15 +97,16 @@ class Guard:
         self._measuring.measure(step, self._name, made(self._task, state).encoder)
         if self._kept is None:
             return False
-        (metric, value), (_, untouched) = self._measuring.score(step, self._name), self._measuring.score(0, "untouched")
+        metric, value = self._measuring.score(step, self._name)
+        (_, untouched), (_, start) = self._measuring.score(0, "untouched"), self._measuring.score(self._offset, "start")
         best = self._measuring.best(self._offset, step, self._name)
         if best == step:
             self._keep(state)
-        if value >= untouched:
+        if value >= min(untouched, start):  # few numbers may begin below the many of the untouched encoder
             return False
         note(
-            f"step {step}: {metric} is {value:.4f}, below the untouched encoder's {untouched:.4f}, so stage "
-            f"`{self._name}` ends; what it makes are its weights of step {best}, its best."
+            f"step {step}: {metric} is {value:.4f}, below the untouched encoder's {untouched:.4f} and the {start:.4f} of "
+            f"the stage's start, so stage `{self._name}` ends; what it makes are its weights of step {best}, its best."
         )
         return True
 
