@@ -1,4 +1,4 @@
-"""`stop_if_worse`: a stage ends below the untouched encoder and its own start, with the best weights that were measured."""
+"""`stop_if_worse`: a stage ends below the untouched encoder and its own start, with the best weights measured."""
 
 import json
 import shutil

@@ -329,8 +329,8 @@ class TrainConfig:
     evaluate_every: int = 0
     """Steps between measurements; 0: before the first step and behind each stage."""
     stop_if_worse: bool = False
-    """End a stage when a measurement is below the untouched encoder's and below its own start's; the best weights so far
-    are what it makes."""
+    """End a stage when a measurement is below the untouched encoder's and its own start's; the best weights so far are
+    what it makes."""
     save_every: int = 200
     """Steps between checkpoints; there is always one after the last step and when interrupted."""
     log_every: int = 20
