@@ -106,7 +106,8 @@ class Guard:
             return False
         note(
             f"step {step}: {metric} is {value:.4f}, below the untouched encoder's {untouched:.4f} and the {start:.4f} "
-            f"of the stage's start, so stage `{self._name}` ends; what it makes are its weights of step {best}, its best."
+            f"of the stage's start, so stage `{self._name}` ends; what it makes are its weights of step {best}, "
+            "its best."
         )
         return True
 
