@@ -36,7 +36,7 @@ def test_it_tries_what_the_time_allows_and_keeps_one(config, made, capsys):
     run = Path(config.out)
     found, card = read_model(run / "model")[0], read_card(run / "model")
     words = capsys.readouterr().err
-    assert set(card["trials"]) == {"untouched", "pca", "fit", "head", "last", "whole"}
+    assert set(card["trials"]) == {"untouched", "pca", "fit", "head", "last", "half last", "whole", "half whole"}
     assert len(card["trials"]["head"]) == 3
     assert len(card["trials"]["whole"]) == 1
     assert found.projection.dimension == 3

@@ -1,5 +1,6 @@
-"""`best`: tries and proves. Closed forms, heads and gentle tuning on folds that keep classes and domains back; what
-wins on what it has not seen is trained on everything, and a table tells it beside the untouched tower.
+"""`best`: tries and proves. Closed forms, heads, gentle tuning, and averages of tuned and untouched weights, on folds
+that keep classes and domains back; what wins on what it has not seen is trained on everything, and a table tells it
+beside the untouched tower.
 
 Every trial is an ordinary run below `RUN/trials`, so that a killed command goes on with the trial that it was in.
 """
@@ -22,7 +23,7 @@ from lookalike.training.config import BestConfig, FitStage, Pca, Stage, TrainCon
 from lookalike.training.folds import Fold, Score, folds
 from lookalike.training.loop import train
 from lookalike.training.rows import Rows, features_of, mean_of
-from lookalike.training.tasks import Made, begun, rows_of
+from lookalike.training.tasks import Made, begun, closed_form, rows_of, with_tensors
 from lookalike.vectors.rows import filled, stored_images
 from lookalike.vectors.runtime import BATCH
 
@@ -41,6 +42,7 @@ class Way:
     stages: tuple[Stage, ...]  # none: the untouched encoder
     folds: int  # on how many folds it is tried
     seconds: float  # what a trial takes, about
+    half_of: str = ""  # the tuned way whose weights it averages with the untouched ones, instead of learning anew
 
 
 def best(config: BestConfig, final: Final | None = None) -> Encoder:
@@ -90,7 +92,7 @@ def _ways(config: BestConfig, rows: Rows, untouched: Made, run: Path) -> list[Wa
         Way("fit", (FitStage(FIT),), 3, 0.0),
         Way("head", (config.head,), 3, 0.0),
     ]
-    left = 60 * config.minutes - (1 + config.mirror) * (1 + len(config.zooms)) * images * forward  # features
+    left = 60 * config.minutes - _views(config) * images * forward
     count = places(tower)
     blocks = max(1, round(count * config.share))
     part = blocks / count
@@ -109,7 +111,16 @@ def _ways(config: BestConfig, rows: Rows, untouched: Made, run: Path) -> list[Wa
             stage = replace(stage, trained=replace(stage.trained, blocks=blocks))
         ways.append(Way(name, (stage, FitStage(FIT)), trials, seconds))
         left -= (trials + 1) * seconds
+        if (seconds := _views(config) * images * forward) < left:
+            half = replace(stage, interpolate=0.5)
+            ways.append(Way(f"half {name}", (half, FitStage(FIT)), 1, seconds, half_of=name))
+            left -= seconds
     return ways
+
+
+def _views(config: BestConfig) -> int:
+    """How often the tower looks at an image for its embedding."""
+    return (1 + config.mirror) * (1 + len(config.zooms))
 
 
 def _forward(encoder: Encoder, rows: Rows, run: Path) -> float:
@@ -142,16 +153,25 @@ def _trial(config: BestConfig, way: Way, number: int, fold: Fold, rows: Rows, un
         replace(untouched.encoder, config=replace(untouched.encoder.config, mirror=config.mirror)),
         config.model,
     )
-    if way.stages:
+    if way.half_of:
+        encoder, path = _half(config, encoder, run / "trials" / f"{way.half_of}-{number}", rows.only(fold.learned)), ""
+    elif way.stages:
         encoder = train(replace(_plain(config, way), out=str(place)), rows=rows.only(fold.learned))
         path = config.model if not any(isinstance(stage, TuneStage) for stage in way.stages) else ""
     held = rows.only(fold.held)
     features = mean_of(features_of(encoder, path, held, config.mirror))
     score = fold.score(np.asarray(encoder.project(features)), rows)
-    for left in ("checkpoints", "model"):
-        shutil.rmtree(place / left, ignore_errors=True)
+    shutil.rmtree(place / "checkpoints", ignore_errors=True)
     write_json(place / "score.json", list(score))
     return score
+
+
+def _half(config: BestConfig, untouched: Encoder, trial: Path, learned: Rows) -> Encoder:
+    """A trial's weights averaged with the untouched ones (WiSE-FT, Wortsman et al., 2022), and a new projection."""
+    tuned = Encoder.load(trial / "model")
+    names = {name for name in untouched.tensors if name.startswith("tower.")}
+    mixed = {name: (untouched.tensors[name] + tuned.tensors[name]) / 2 for name in names}
+    return closed_form(config, FitStage(FIT), learned, Made(with_tensors(tuned, mixed))).encoder
 
 
 def _winner(ways: Sequence[Way], scores: Mapping[str, Sequence[Score]]) -> Way:
