@@ -2,11 +2,11 @@
 
     python benchmarks/real_images.py --data $LOOKALIKE_DATA --work /tmp/real > results/real_images.md
 
-Prepares all sets of --data (NAME.csv with NAME.tar) into one collection, takes the tower in --data/backbones, embeds,
-fits every row of `ROWS` with its seeds, and scores it twice: on test classes of domains that it was fitted on, and
-on the test classes of each domain after fitting on the nine others. Every search is in the merged index. The
-intervals are 95 % of a bootstrap that draws classes within each domain, and seeds; it is computed here from a
-second, plain implementation of mP@5, whose means must agree with `lookalike.evaluate`.
+Prepares all sets of --data (NAME.csv with NAME.tar) into one collection, takes a frozen tower in --data/backbones, fits
+every row of `rows` with its seeds, and scores it twice: on test classes of domains that it was fitted on, and, by its
+first seed, on the test classes of each domain after fitting on the nine others. Every search is in the merged index.
+Intervals are 95 % of a bootstrap that draws classes within each domain, and seeds; it is computed here from a second,
+plain implementation of mP@5, whose means must agree with `lookalike.evaluate`.
 """
 
 import argparse
@@ -17,6 +17,7 @@ import sys
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
+from functools import cache
 from pathlib import Path
 
 import numpy as np
@@ -24,12 +25,14 @@ import pyarrow as pa
 
 from lookalike.core.journal import note, table
 from lookalike.data.collection import Collection
-from lookalike.evaluation.protocols import evaluate
-from lookalike.losses import Geometry, SimilarityDistillation
+from lookalike.encoders.encoder import Encoder
+from lookalike.evaluation.encoders import vectors_on
+from lookalike.evaluation.protocols import COLUMNS, evaluate
+from lookalike.losses import Geometry, Projecting, SimilarityDistillation
 from lookalike.recipes import RECIPES
 from lookalike.training.config import FitStage, Pca, TrainConfig
 from lookalike.training.loop import train
-from lookalike.vectors.runtime import Embedder, load
+from lookalike.vectors.runtime import load
 
 PLAIN = RECIPES["pca"]
 HEAD = RECIPES["head"]
@@ -42,15 +45,14 @@ def staged(config: TrainConfig, **changes: object) -> TrainConfig:
     return replace(config, stages=(replace(config.stages[0], **changes),))
 
 
-HEAD_OF_PAGE = """# 64 numbers on real images
+HEAD_OF_PAGE = """# 64 numbers on real images, a frozen {tower}
 
-Ten sets of real images in one collection, a frozen MobileNetV2 (ImageNet) as the tower, mP@5 by cosine in one index
-of all test images, the query and its group left out. Test classes are in no fit. In brackets the 95 % interval over
-drawn classes and seeds: it says how far another draw of classes might lie, for all rows alike; the differences between
-rows, which are scored on the same classes, are surer than that. Where 64 numbers lose, and why: see
-docs/concepts/sixty-four.md.
+Ten sets of real images in one collection, mP@5 by cosine in one index of all test images, the query and its group
+left out. Test classes are in no fit. In brackets the 95 % interval over drawn classes and seeds: it says how far another
+draw of classes might lie, for all rows alike; the differences between rows, which are scored on the same classes, are
+surer than that. Where 64 numbers lose, and why: see docs/concepts/sixty-four.md.
 
-    python benchmarks/real_images.py --data $LOOKALIKE_DATA --work DIR > results/real_images.md
+    python benchmarks/real_images.py --data $LOOKALIKE_DATA --work DIR --backbone {tower}
 """
 
 
@@ -59,50 +61,55 @@ class Row:
     """A way from features to numbers, and the command that makes it."""
 
     name: str
-    config: TrainConfig | None
-    """None: the features themselves."""
+    config: TrainConfig
+    """Without stages: the features themselves, of the views that it says."""
     flags: str
-    mirror: bool = False
     seeds: int = 1
+    first: int = 0
+    """How many of the numbers are looked at; 0: all."""
+    codes: bool = False
+    """Whether they are rounded to a byte each."""
 
 
 def rows(seeds: int) -> list[Row]:
     """All rows of the table."""
-    eighth = Pca(power=-0.125)
+    views = {"mirror": HEAD.mirror, "zooms": HEAD.zooms}
+    nested, eight = (
+        staged(HEAD, projecting=Projecting(0.1, **how)) for how in ({"nested": (8, 16, 32, 64)}, {"eight_bits": True})
+    )
+    start = replace(PLAIN, stages=(FitStage(HEAD.stages[0].start),), **views)
+    said = "train head --projecting.nested 8 16 32 64"
     return [
-        Row("raw features, 1280-d", None, "evaluate tower coll"),
-        Row("raw features + mirror, 1280-d", None, "train pca --mirror writes the column; mean of both", mirror=True),
+        Row("all features", TrainConfig(), "evaluate tower coll"),
+        Row("all features, mirror", TrainConfig(mirror=True), "the mean of both"),
+        Row("all features, mirror, zoom", TrainConfig(**views), "the mean of four"),
         Row("PCA-64", PLAIN, "train pca"),
-        Row("PCA-64, variance^-1/8", staged(PLAIN, fit=eighth), "train pca --fit.power -0.125"),
         Row(
-            "PCA-64, variance^-1/8, mirror",
-            replace(staged(PLAIN, fit=eighth), mirror=True),
-            "train pca --fit.power -0.125 --mirror",
-            mirror=True,
+            "PCA-64, variance^-1/8, mirror, zoom",
+            replace(staged(PLAIN, fit=Pca(power=-0.125)), **views),
+            "train pca --fit.power -0.125 --mirror --zooms 0.8",
         ),
-        Row("LDA-64", RECIPES["lda"], "train lda"),
-        Row("ArcFace-64, plain", ARCFACE, "train arcface", seeds=seeds),
+        Row("LDA-64, mirror, zoom", replace(RECIPES["lda"], **views), "train lda --mirror --zooms 0.8"),
         Row(
-            "ArcFace-64, plain, keeps geometry",
-            staged(ARCFACE, geometry=KEPT),
-            "train arcface --geometry.similarity.weight 1",
-            seeds=seeds,
+            "ArcFace-64 as the field has it, mirror, zoom",
+            replace(ARCFACE, **views),
+            "train arcface --mirror --zooms 0.8",
+            seeds,
         ),
+        Row("start of `head`, no steps", start, "train pca --fit.power -0.25 --fit.within 1 --mirror --zooms 0.8"),
+        Row("`head` as it ships", HEAD, "train head", seeds),
+        Row("`head`, 64 bytes", HEAD, "train head; each number rounded to a byte", seeds, codes=True),
+        Row("`head`, learned for bytes, 64 bytes", eight, "train head --projecting.eight-bits", seeds, codes=True),
+        Row("`head`, nested", nested, said, seeds),
+        Row("`head`, nested, its first 32", nested, said, seeds, first=32),
+        Row("`head`, neighbours kept", staged(HEAD, geometry=KEPT), "train head --geometry.similarity.weight 1", seeds),
+        Row("`head` without the zoom", replace(HEAD, zooms=()), "train head --zooms", seeds),
         Row(
-            "start of `head`, no steps",
-            replace(PLAIN, stages=(FitStage(HEAD.stages[0].start),), mirror=True),
-            "train head --steps 1 --optimizer.learning-rate 0",
-            mirror=True,
+            "`head` without mirror and zoom",
+            replace(HEAD, mirror=False, zooms=()),
+            "train head --no-mirror --zooms",
+            seeds,
         ),
-        Row("`head` as it ships", HEAD, "train head", mirror=HEAD.mirror, seeds=seeds),
-        Row(
-            "`head`, neighbours kept",
-            staged(HEAD, geometry=KEPT),
-            "train head --geometry.similarity.weight 1",
-            mirror=HEAD.mirror,
-            seeds=seeds,
-        ),
-        Row("`head` without the mirror", replace(HEAD, mirror=False), "train head --no-mirror", seeds=seeds),
     ]
 
 
@@ -118,27 +125,25 @@ def step(words: str, argv: list[str], log: list[tuple[str, float, float]]) -> No
 
 
 class Judge:
-    """Scores projections of the cached features on the test rows."""
+    """Scores encoders that have the tower, on the test rows."""
 
-    def __init__(self, collection: Collection, tower: Embedder) -> None:
-        self.collection = collection
-        _, self.plain = collection.vectors(tower.column("features", tower.precision))
-        _, self.mirrored = collection.vectors(tower.column("mirrored", tower.precision))
-        self.rows = collection.table(["id", "label", "domain", "split", "group", "is_query", "is_gallery"])
+    def __init__(self, coll: str, tower: str) -> None:
+        collection = Collection.open(coll)
+        self.rows = collection.table(COLUMNS)
         keep = pa.compute.equal(self.rows["split"], "test").to_numpy(zero_copy_only=False)
-        self.test = np.flatnonzero(keep)
-        take = lambda name: np.array(self.rows[name].to_pylist(), object)[self.test]
+        self.rows = self.rows.filter(keep)
+        take = lambda name: np.array(self.rows[name].to_pylist(), object)
         self.label, self.domain, self.group = take("label"), take("domain"), take("group")
+        self.vectors_of = vectors_on(collection, self.rows["id"].to_numpy(), load(tower, precision="float32"))
 
-    def vectors(self, encoder: Embedder | None, mirror: bool) -> np.ndarray:
-        """Embeddings of all rows, by `encoder`; the features themselves without one."""
-        if encoder is not None:
-            return encoder.project(self.plain, self.mirrored if mirror else None)
-        return self.plain + self.mirrored if mirror else self.plain
+    def vectors(self, encoder: Encoder, row: Row) -> np.ndarray:
+        """Embeddings of the test rows."""
+        found = self.vectors_of(encoder)[:, : row.first or None]
+        return np.round(found * np.float32(127 / np.abs(found).max())) if row.codes else found
 
     def per_query(self, vectors: np.ndarray) -> np.ndarray:
         """mP@5 of every test row, plainly written; NaN where nothing is relevant."""
-        unit = vectors[self.test] / np.linalg.norm(vectors[self.test], axis=1, keepdims=True)
+        unit = vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
         scores = np.empty(len(unit))
         for i in range(len(unit)):
             excluded = np.zeros(len(unit), bool)
@@ -175,45 +180,35 @@ class Judge:
         return sorted(set(self.label[self.domain == domain].tolist()))
 
 
-def fit(row: Row, seed: int, where: str, coll: str, tower: str, out: Path) -> Embedder:
+@cache
+def fitted(config: TrainConfig, seed: int, where: str, coll: str, tower: str, out: Path) -> Encoder:
     """The encoder of a row."""
-    assert row.config is not None
+    if not config.stages:
+        encoder = Encoder.load(tower)
+        return replace(encoder, config=replace(encoder.config, mirror=config.mirror, zooms=config.zooms))
     shutil.rmtree(out, ignore_errors=True)
-    config = replace(row.config, data=coll, model=tower, out=str(out), where=where, seed=seed)
-    encoder = Embedder.of(train(config))
-    shutil.rmtree(out)
-    return encoder
+    return train(replace(config, data=coll, model=tower, out=str(out), where=where, seed=seed))
 
 
 def score(
     row: Row, judge: Judge, coll: str, tower: str, work: Path
 ) -> tuple[list[np.ndarray], list[np.ndarray], float]:
-    """Per-query mP@5 for every seed: seen domains, and each domain by an encoder that did not see it; seconds a fit."""
-    begun, domains = time.monotonic(), sorted(set(judge.domain.tolist()))
-    inside, outside = [], []
+    """Per-query mP@5 for every seed on seen domains, and of each domain by an encoder that did not see it; seconds."""
+    begun, domains, inside = time.monotonic(), sorted(set(judge.domain.tolist())), []
     for seed in range(row.seeds):
-        if row.config is None:
-            scores = judge.per_query(judge.vectors(None, row.mirror))
-            inside.append(scores)
-            outside.append(scores)
-            continue
-        begun = time.monotonic()
-        encoder = fit(row, seed, "", coll, tower, work / "run")
-        seconds = time.monotonic() - begun
-        vectors = judge.vectors(encoder, row.mirror)
+        vectors = judge.vectors(fitted(row.config, seed, "", coll, tower, work / "run"), row)
         inside.append(judge.per_query(vectors))
         ours = evaluate(vectors, judge.rows).metrics["mp@5"]
         plain = judge.interval(inside[-1:], domains)[0]
         if abs(ours - plain) > 1e-6:
             raise SystemExit(f"lookalike.evaluate says {ours}, the plain implementation {plain}")
-        left_out = np.empty(len(judge.test))
-        for domain in domains:
-            encoder = fit(row, seed, f"domain != '{domain}'", coll, tower, work / "run")
-            mine = judge.domain == domain
-            left_out[mine] = judge.per_query(judge.vectors(encoder, row.mirror))[mine]
-        outside.append(left_out)
         note(f"{row.name}, seed {seed}: seen {ours:.4f}")
-    return inside, outside, 0.0 if row.config is None else seconds
+    seconds, left_out = (time.monotonic() - begun) / row.seeds, np.empty(len(judge.label))
+    for domain in domains:
+        encoder = fitted(row.config, 0, f"domain != '{domain}'", coll, tower, work / "run")
+        mine = judge.domain == domain
+        left_out[mine] = judge.per_query(judge.vectors(encoder, row))[mine]
+    return inside, [left_out], seconds
 
 
 def report(judge: Judge, found: Mapping[str, tuple[Row, list[np.ndarray], list[np.ndarray], float]]) -> str:
@@ -240,26 +235,21 @@ def main() -> None:
     parser.add_argument("--work", type=Path, required=True)
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--only", default="", help="rows whose name contains this")
+    parser.add_argument("--backbone", default="mobilenet_v2_1.0_224", help="a folder of --data/backbones")
     options = parser.parse_args()
-    coll, tower, work = str(options.work / "coll"), str(options.work / "tower"), options.work
+    coll, tower, work = str(options.work / "coll"), str(options.work / options.backbone), options.work
     log: list[tuple[str, float, float]] = []
     if not Path(tower).exists():
-        backbone = str(options.data / "backbones" / "mobilenet_v2_1.0_224")
+        backbone = str(options.data / "backbones" / options.backbone)
         step("pull: the published weights into a model directory", ["pull", backbone, "--out", tower], log)
     sources = [str(path) for path in sorted(options.data.glob("*.csv"))]
     step("prepare: ten sets into one collection", ["prepare", *sources, "--out", coll], log)
-    step("embed: features of the frozen tower", ["embed", tower, coll], log)
-    collection, embedder = Collection.open(coll), load(tower)
-    if embedder.column("mirrored", embedder.precision) not in collection.columns:
-        mirror = [f"--data={coll}", f"--model={tower}", f"--out={work / 'mirror'}", "--mirror"]
-        step("train pca --mirror: features of the mirror images, then PCA", ["train", "pca", *mirror], log)
-        collection = Collection.open(coll)
-    judge = Judge(collection, embedder)
+    judge = Judge(coll, tower)
     found = {}
     for row in rows(options.seeds):
         if options.only in row.name:
             found[row.name] = (row, *score(row, judge, coll, tower, work))
-    print(HEAD_OF_PAGE)
+    print(HEAD_OF_PAGE.format(tower=options.backbone))
     print(report(judge, found))
     if log:
         print("\n## Time and memory of the steps\n\n```")
