@@ -48,9 +48,9 @@ def staged(config: TrainConfig, **changes: object) -> TrainConfig:
 HEAD_OF_PAGE = """# 64 numbers on real images, a frozen {tower}
 
 Ten sets of real images in one collection, mP@5 by cosine in one index of all test images, the query and its group
-left out. Test classes are in no fit. In brackets the 95 % interval over drawn classes and seeds: it says how far another
-draw of classes might lie, for all rows alike; the differences between rows, which are scored on the same classes, are
-surer than that. Where 64 numbers lose, and why: see docs/concepts/sixty-four.md.
+left out. Test classes are in no fit. In brackets the 95 % interval over drawn classes and seeds: it says how far
+another draw of classes might lie, for all rows alike; the differences between rows, which are scored on the same
+classes, are surer than that. Where 64 numbers lose, and why: see docs/concepts/sixty-four.md.
 
     python benchmarks/real_images.py --data $LOOKALIKE_DATA --work DIR --backbone {tower}
 """
