@@ -62,7 +62,7 @@ def ours() -> Step:
     """The library's own step."""
     features, label, weight, centers = made_up()
     rates = Optimizer(learning_rate=RATE, centers_learning_rate=RATE, weight_decay=0.01, warmup=0.0)
-    config = HeadStage(loss=ArcFace(MARGIN, SCALE), chunk=arguments.chunk, optimizer=rates)
+    config = HeadStage(loss=ArcFace(MARGIN, SCALE), chunk=arguments.chunk, optimizer=rates, batch=arguments.batch)
     optimizer = make_optimizer(config.optimizer, 10**9, {"projection.weight"})
     projection = {"weight": jnp.asarray(weight), "bias": jnp.zeros(arguments.dimension)}
     learner = Learner({}, projection, {"weight": jnp.asarray(centers[:, None])})
@@ -70,7 +70,7 @@ def ours() -> Step:
     sizes = np.ones(arguments.classes, np.int64)
     objective = make_objective(config, lambda _tower, _fixed, inputs: inputs, sizes, {})
     step = make_step(objective, optimizer, config, 0, epoch_steps=1.0)
-    batch = Batch(jnp.asarray(features)[:, None], jnp.asarray(label), jnp.ones(arguments.batch))
+    batch = Batch(jnp.asarray(features)[:, None], jnp.asarray(label))
 
     def once() -> float:
         nonlocal state

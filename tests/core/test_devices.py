@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+from types import SimpleNamespace
 
 import jax
 import pytest
@@ -115,6 +116,31 @@ def test_a_backend_that_has_started_stays(devices):
     with pytest.raises(DeviceError, match=r"There is no TPU that JAX can use: it computes on a CPU\."):
         start("tpu")
     jax.config.update("jax_platforms", "cpu")
+
+
+@pytest.mark.parametrize(("platform", "kept"), [("tpu", True), ("gpu", True), ("cpu", False)])
+def test_what_an_accelerator_runs_is_compiled_once(platform, kept, tmp_path, monkeypatch):
+    """By a stand-in for the device: JAX is told where, unless it knows."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    monkeypatch.setattr(jax, "devices", lambda: [SimpleNamespace(platform=platform)])
+    before = jax.config.jax_compilation_cache_dir
+    try:
+        jax.config.update("jax_compilation_cache_dir", None)
+        start("auto")
+        assert jax.config.jax_compilation_cache_dir == (str(tmp_path / "lookalike" / ".programs") if kept else None)
+        jax.config.update("jax_compilation_cache_dir", str(tmp_path))
+        start("auto")
+        assert jax.config.jax_compilation_cache_dir == str(tmp_path)
+    finally:
+        jax.config.update("jax_compilation_cache_dir", before)
+
+
+def test_processes_that_do_not_meet_are_told(monkeypatch):
+    monkeypatch.setenv("JAX_COORDINATOR_ADDRESS", "127.0.0.1:9")
+    monkeypatch.setenv("JAX_NUM_PROCESSES", "two")
+    with pytest.raises(DeviceError, match=r"The processes at `127\.0\.0\.1:9` did not meet: ") as told:
+        start("cpu")
+    assert "JAX_PROCESS_ID=0" in told.value.hint
 
 
 @pytest.mark.parametrize("device", ["gpu", "tpu"])

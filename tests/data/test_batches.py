@@ -13,7 +13,7 @@ from lookalike.core.errors import ImageError
 from lookalike.data.batches import batches, stored_smaller
 from lookalike.data.collection import SCHEMA, Collection
 from lookalike.data.pixels import opened
-from lookalike.data.sampling import Mixture, generator, sampler
+from lookalike.data.sampling import Mixture, generator, sampler, share
 from lookalike.imaging.augment import Background, Color, Crop, Erase, Flip, View
 from lookalike.imaging.decode import decode, encode_jpeg
 
@@ -89,7 +89,7 @@ def test_hosts_share_a_step_and_views_are_apart():
     for step, batch in enumerate(whole):
         assert [each.shape for each in batch.images] == [(6, 16, 16, 3), (6, 16, 16, 3), (6, 8, 8, 3)]
         assert not np.array_equal(batch.images[0], batch.images[1])
-        parts = [first(2, views=VIEWS, host=host, hosts=3)[step] for host in range(3)]
+        parts = [first(2, views=VIEWS, items=share(6, 1, 3, host, 3)[0])[step] for host in range(3)]
         assert np.array_equal(np.concatenate([each.rows for each in parts]), batch.rows)
         for number, images in enumerate(batch.images):
             assert np.array_equal(np.concatenate([each.images[number] for each in parts]), images)

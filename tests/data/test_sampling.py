@@ -1,5 +1,7 @@
 """Laws of sampling: every row once an epoch, every class equally often, any step without those before it."""
 
+from functools import partial
+
 import hypothesis
 import hypothesis.strategies as st
 import numpy as np
@@ -7,7 +9,7 @@ import pytest
 import scipy.optimize
 
 from lookalike.core.errors import UsageError
-from lookalike.data.sampling import Mixture, bounded, generator, part, sampler
+from lookalike.data.sampling import Mixture, bounded, generator, sampler, share
 
 quick = hypothesis.settings(max_examples=30, deadline=None)
 seeds = st.integers(0, 2**32)
@@ -201,9 +203,25 @@ def test_so_many_of_each_class(labels, each, classes, kind, seed):
 def test_the_hosts_of_a_run_share_a_step(hosts):
     """What a step holds does not depend on their number, and no item is missing or comes twice."""
     whole = sampler(Mixture("balanced"), LABELS, DOMAINS, 12, 5)(7)
-    shared = [sampler(Mixture("balanced"), LABELS, DOMAINS, 12, 5)(7)[part(12, host, hosts)] for host in range(hosts)]
+    draw = partial(sampler, Mixture("balanced"), LABELS, DOMAINS, 12, 5)
+    shared = [draw()(7)[share(12, 1, hosts, host, hosts)[0]] for host in range(hosts)]
     assert {len(rows) for rows in shared} == {12 // hosts}
     assert np.array_equal(np.concatenate(shared), whole)
+
+
+@pytest.mark.parametrize(
+    ("batch", "parts", "devices", "hosts"), [(12, 3, 8, 2), (10, 2, 4, 4), (3, 1, 8, 4), (16, 2, 8, 1)]
+)
+def test_parts_are_filled_up(batch, parts, devices, hosts):
+    """By hand: each part has its items in order, then some of them again, as many as the devices need."""
+    whole = np.concatenate([share(batch, parts, devices, host, hosts) for host in range(hosts)], axis=1)
+    assert len(whole) == parts
+    assert whole.shape[1] % devices == 0
+    assert whole.shape[1] - batch // parts < devices
+    for number, row in enumerate(whole.tolist()):
+        own = list(range(number * batch // parts, (number + 1) * batch // parts))
+        assert row[: len(own)] == own
+        assert set(row) == set(own)
 
 
 def test_generators_are_apart():
@@ -225,7 +243,6 @@ def test_generators_are_apart():
         ),
         (lambda: sampler(Mixture(cap=0.3), LABELS, DOMAINS, 8, 0), "`cap` .* with 3 domains expected at least 0.3333"),
         (lambda: sampler(Mixture(per_class=3), LABELS, DOMAINS, 8, 0), "`per_class` .* is 3; expected a divisor"),
-        (lambda: part(8, 0, 3), "The batch is 8; expected a multiple of the number of hosts, 3"),
     ],
 )
 def test_what_cannot_be_is_said(make, words):

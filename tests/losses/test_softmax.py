@@ -32,13 +32,14 @@ def drawn(rows, classes, count, dimension=8, seed=0, dtype=np.float32):
     return embedding, jnp.asarray(lengths, jnp.float32), jnp.asarray(centers), label
 
 
-@partial(jax.jit, static_argnames=("margin", "chunk", "shards"))
-def everything(margin, embedding, lengths, centers, label, memory=None, chunk=0, shards=1):
+@partial(jax.jit, static_argnames=("margin", "chunk", "shards", "classes"))
+def everything(margin, embedding, lengths, centers, label, memory=None, chunk=0, shards=1, classes=0):
     """Losses, true cosines, memory, and the gradients of a weighted sum."""
     weights = jnp.arange(1, len(label) + 1, dtype=jnp.float32)
 
     def total(embedding, centers):
-        loss, *rest = class_loss(margin, embedding, lengths, centers, label, memory=memory, chunk=chunk, shards=shards)
+        how = {"memory": memory, "chunk": chunk, "shards": shards, "classes": classes}
+        loss, *rest = class_loss(margin, embedding, lengths, centers, label, **how)
         return jnp.sum(loss * weights), (loss, *rest)
 
     (_, found), gradients = jax.value_and_grad(total, argnums=(0, 1), has_aux=True)(embedding, centers)
@@ -107,9 +108,9 @@ def test_centers_over_eight_devices(margin, split_batch, devices):
     mesh = make_mesh(devices)
     embedding, lengths, centers, label = drawn(16, 48, 2)
     expected = everything(margin, embedding, lengths, centers, label)
-    rows = NamedSharding(mesh, PartitionSpec("data") if split_batch else PartitionSpec())
+    rows = NamedSharding(mesh, PartitionSpec("model") if split_batch else PartitionSpec())
     placed = [jax.device_put(x, rows) for x in (embedding, lengths, label)]
-    split = jax.device_put(centers, NamedSharding(mesh, PartitionSpec("data")))
+    split = jax.device_put(centers, NamedSharding(mesh, PartitionSpec("model")))
     given = margin, placed[0], placed[1], split, placed[2]
     found = everything(*given, chunk=4, shards=8)
     assert_same(found, expected)
@@ -118,6 +119,19 @@ def test_centers_over_eight_devices(margin, split_batch, devices):
     program = everything.lower(*given, chunk=4, shards=8).compile().as_text()
     if not split_batch:
         assert "all-gather" not in program
+
+
+@pytest.mark.parametrize("chunk", [0, 4])
+@pytest.mark.parametrize("margin", MARGINS, ids=repr)
+def test_what_fills_shards_up_is_no_class(margin, chunk):
+    embedding, lengths, centers, label = drawn(6, 23, 2)
+    expected = everything(margin, embedding, lengths, centers, label)
+    filled = jnp.concatenate([centers, jnp.zeros((1, *centers.shape[1:]))])
+    found, (to_embedding, to_centers) = everything(
+        margin, embedding, lengths, filled, label, chunk=chunk, shards=4, classes=23
+    )
+    assert not to_centers[23].any()
+    assert_same((found, (to_embedding, to_centers[:23])), expected)
 
 
 def test_the_logits_never_exist():

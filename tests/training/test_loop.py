@@ -15,7 +15,6 @@ import pytest
 from lookalike.commands.train import configure
 from lookalike.core.errors import CollectionError, RunError, UsageError
 from lookalike.core.files import kind_of, read_card, write_json
-from lookalike.core.mesh import make_mesh
 from lookalike.data.sampling import Mixture
 from lookalike.encoders.encoder import Encoder
 from lookalike.training.config import FitStage, Lda, Optimizer, Pca, Random
@@ -163,8 +162,8 @@ def nan_at(step):
     def task(*given):
         made = make_task(*given)
 
-        def batches(start):
-            for at, batch in enumerate(made.batches(start), start + 1):
+        def batches(start, items):
+            for at, batch in enumerate(made.batches(start, items), start + 1):
                 yield batch._replace(inputs=batch.inputs * np.nan) if at == step else batch
 
         return replace(made, batches=batches)
@@ -225,12 +224,6 @@ def test_killed_while_it_measures_it_measures_again_and_not_twice(made, tmp_path
             train(stopped, dimension_of)
     train(stopped, dimension_of)
     assert lines(tmp_path / "stopped") == lines(tmp_path / "whole")
-
-
-def test_a_batch_that_the_devices_can_not_share_is_refused(made, tmp_path, devices):
-    with pytest.raises(UsageError, match="`--batch` is 100; expected a multiple of 8") as refused:
-        train(made.head(tmp_path / "run", batch=100), mesh=make_mesh(devices))
-    assert refused.value.hint == "--batch 104"
 
 
 @pytest.mark.parametrize("seed", [-1, 2**32, 2**63, 2**200])

@@ -2,7 +2,9 @@
 
 import importlib.util
 import json
+import math
 import os
+import re
 import time
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
@@ -14,6 +16,7 @@ import pytest
 
 from lookalike.core.errors import UsageError
 from lookalike.core.mesh import make_mesh, place, put_batch
+from lookalike.data.sampling import share
 from lookalike.encoders.config import EncoderConfig, ProjectionConfig
 from lookalike.imaging.preprocess import Preprocess
 from lookalike.losses import ArcFace, Geometry, L2Sp, Projecting, SimilarityDistillation, SupCon, TwoViews
@@ -180,7 +183,7 @@ def test_the_step_is_that_of_training(made, tmp_path):
         rows = rows_of(run)
         task = make_task(run, stage, rows, begun(run), begun(run), path)
     state, mesh = first_state(task.learner, task.optimizer, task.running, averaged=True), make_mesh()
-    batch = next(iter(task.batches(0)))
+    batch = next(iter(task.batches(0, share(16))))
     real = task.step.lower(place(state, mesh), place(task.fixed, mesh), put_batch(batch, mesh))
 
     encoder = next(encoders_of(run, begun(run).encoder.config))
@@ -208,6 +211,22 @@ def test_eight_chips_hold_an_eighth_of_the_state(devices):
     assert made[1].alias_size_in_bytes == pytest.approx(made[1].argument_size_in_bytes, rel=0.1)
 
 
+@pytest.mark.parametrize("stage", [TUNE, replace(TUNE, accumulate=2, remat=True)], ids=["whole", "in parts"])
+def test_chips_fetch_parts_of_weights_and_never_of_a_batch(devices, stage, monkeypatch):
+    """Blocks one by one: of what arrives from other chips, nothing is larger than a matrix."""
+    monkeypatch.setattr("lookalike.core.mesh.LEAST_SPLIT", 2**12)
+    program = train_program(job(replace(stage, batch=128)), replace(stage, batch=128), make_mesh(devices))
+    text = program.function.lower(*program.arguments).compile().as_text()
+    fetched = [
+        math.prod(map(int, shape.split(",")))
+        for line in text.splitlines()
+        if re.search(r" (all-gather|all-to-all|collective-permute)(-start)?\(", line)
+        for shape in re.findall(r"\w+\[([\d,]+)\]", line.partition("(%")[0])
+    ]
+    matrix, tokens = VIT.width * VIT.hidden, 64 * 17 * VIT.width
+    assert max(fetched) == matrix < tokens
+
+
 @pytest.mark.parametrize(
     "stage",
     [
@@ -228,8 +247,11 @@ def test_steps_are_taken_and_timed():
 
 
 def test_a_batch_that_the_chips_do_not_divide(devices):
-    with pytest.raises(UsageError, match="multiple of 8"):
-        train_program(job(replace(TUNE, batch=12)), replace(TUNE, batch=12), make_mesh(devices))
+    """Each part is filled up."""
+    stage = replace(TUNE, batch=12, accumulate=2)
+    program = train_program(job(stage), stage, make_mesh(devices))
+    assert program.arguments[3].inputs.shape == (2, 8, 32, 32, 3)
+    program.function.lower(*program.arguments)
 
 
 # What is reckoned

@@ -9,7 +9,23 @@ import numpy as np
 import pytest
 
 from lookalike.core.mesh import make_mesh, place, put_batch
-from lookalike.losses import ArcFace, CosFace, Geometry, Projecting, SimilarityDistillation
+from lookalike.losses import (
+    AdaCos,
+    AdaFace,
+    ArcFace,
+    CosFace,
+    CurricularFace,
+    Geometry,
+    GramDistillation,
+    Margin,
+    Projecting,
+    RkdAngle,
+    RkdDistance,
+    SimilarityDistillation,
+    SupCon,
+    first_memory,
+    memory_of,
+)
 from lookalike.training.config import HeadStage, Optimizer
 from lookalike.training.learner import Fixed
 from lookalike.training.optimizer import make_optimizer
@@ -41,7 +57,7 @@ def batch(step, rows=16):
     rng = np.random.default_rng((5, step))
     features = np.abs(rng.normal(size=(2, rows, 12))).astype(np.float32)
     label = rng.integers(0, 6, rows).astype(np.int32)
-    return Batch(features.swapaxes(0, 1), label, np.ones(rows, np.float32))
+    return Batch(features.swapaxes(0, 1), label)
 
 
 FIXED = Fixed({}, {})
@@ -163,7 +179,10 @@ def test_parts_of_a_batch_are_the_batch():
         step, first = made_step(values)
         found = first(learner(1))
         for i in range(3):
-            found, metrics = step(found, FIXED, batch(i)._replace(inputs=batch(i).inputs[:, :1]))
+            given = batch(i)._replace(inputs=batch(i).inputs[:, :1])
+            if parts > 1:
+                given = jax.tree.map(lambda x: x.reshape(parts, -1, *x.shape[1:]), given)
+            found, metrics = step(found, FIXED, given)
         return found, metrics
 
     (whole, one), (parted, four) = state(1), state(4)
@@ -207,13 +226,27 @@ def test_sharpness_aware_steps_take_the_gradient_nearby():
         np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-6)
 
 
-def test_rows_that_fill_a_batch_up_count_nothing():
-    values = config(projecting=Projecting(), geometry=Geometry())
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {},
+        {"loss": AdaFace(), "projecting": Projecting(batch_norm=True)},
+        {"loss": AdaCos(), "projecting": Projecting(eight_bits=True)},
+        {"loss": CurricularFace(), "geometry": Geometry(distance=RkdDistance(1.0), angle=RkdAngle(1.0))},
+        {"loss": SupCon(), "geometry": Geometry(gram=GramDistillation(1.0))},
+    ],
+    ids=["plain", "AdaFace", "AdaCos", "CurricularFace", "SupCon"],
+)
+def test_rows_that_fill_a_batch_up_count_nothing(changes):
+    """In no loss, term, statistic or gradient: whatever they are, all is as without them."""
+    values = config(batch=16, **changes)
+    running = Running(
+        memory_of(values.loss) if isinstance(values.loss, Margin) else {}, first_memory(values.projecting, 12)
+    )
     key, epoch = jax.random.key(0), jnp.float32(0)
-    value = jax.jit(jax.value_and_grad(lambda x, b: objective(values)(x, FIXED, b, NONE, key, epoch)[0]))
+    value = jax.jit(jax.value_and_grad(lambda x, b: objective(values)(x, FIXED, b, running, key, epoch), has_aux=True))
     small = jax.tree.map(jnp.asarray, batch(0))
-    small = small._replace(inputs=small.inputs[:, :1])
-    more = jax.tree.map(lambda x: jnp.concatenate([x, x[:5]]), small)
-    more = more._replace(counts=more.counts.at[16:].set(0))
-    for a, b in zip(jax.tree.leaves(value(learner(), small)), jax.tree.leaves(value(learner(), more)), strict=True):
+    more = jax.tree.map(lambda x, y: jnp.concatenate([x, 3 * y[:5]]), small, batch(1))
+    found, expected = value(learner(), more), value(learner(), small)
+    for a, b in zip(jax.tree.leaves(found), jax.tree.leaves(expected), strict=True):
         np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-6)

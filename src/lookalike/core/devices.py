@@ -1,5 +1,6 @@
 """Which backend JAX computes on: chosen before it starts, told in a line, and its failures as sentences."""
 
+import contextlib
 import os
 import re
 from collections.abc import Mapping, Sequence
@@ -8,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from lookalike.core.errors import DeviceError
+from lookalike.core.files import user_cache
 
 if TYPE_CHECKING:
     import jax
@@ -23,10 +25,11 @@ def start(device: str) -> "Sequence[jax.Device]":
     """JAX's devices of the kind `device`: "cpu", "gpu", "tpu", or "auto", which takes what JAX finds.
 
     DeviceError where there is none, or JAX can't start on it. JAX starts once in a process, so that a second call with
-    another kind is refused.
+    another kind is refused. Devices are those of all processes that `_join` meets.
     """
     import jax
 
+    _join(os.environ)
     if device != "auto":
         # Without effect where JAX has started.
         jax.config.update("jax_platforms", _PLATFORMS[device])  # type: ignore[no-untyped-call]
@@ -40,7 +43,43 @@ def start(device: str) -> "Sequence[jax.Device]":
             f"There is no {device.upper()} that JAX can use: it computes on {_NAMES.get(found, found)}.",
             hint=_where(device, os.environ),
         )
+    if found != "cpu":
+        _keep_programs()
     return devices
+
+
+def _keep_programs() -> None:
+    """Let JAX keep what takes it more than a second to compile in the user's cache, unless it has a place for it.
+
+    Not of a CPU: a program there is compiled for that very processor, and may not run where a home is shared.
+    """
+    import jax
+
+    if not jax.config.jax_compilation_cache_dir:  # type: ignore[attr-defined]
+        with contextlib.suppress(OSError):  # without a home it compiles anew
+            place = str(user_cache() / ".programs")  # behind a dot, where nothing else is cleared away
+            jax.config.update("jax_compilation_cache_dir", place)  # type: ignore[no-untyped-call]
+
+
+def _join(environment: Mapping[str, str]) -> None:
+    """Meet the other processes of a run, where `JAX_COORDINATOR_ADDRESS` says at which host and port they do.
+
+    `JAX_NUM_PROCESSES` and `JAX_PROCESS_ID` say how many there are, and which one this is; without them JAX asks Slurm,
+    Open MPI or the TPU. DeviceError if they don't meet.
+    """
+    import jax
+
+    if "JAX_COORDINATOR_ADDRESS" not in environment or jax.distributed.is_initialized():
+        return
+    numbers = [environment.get(f"JAX_{name}") for name in ("NUM_PROCESSES", "PROCESS_ID")]
+    try:
+        count, this = (None if number is None else int(number) for number in numbers)
+        jax.distributed.initialize(num_processes=count, process_id=this)
+    except (ValueError, RuntimeError) as error:
+        raise DeviceError(
+            f"The processes at `{environment['JAX_COORDINATOR_ADDRESS']}` did not meet: {_first(str(error))}",
+            hint="`JAX_COORDINATOR_ADDRESS=HOST:PORT JAX_NUM_PROCESSES=2 JAX_PROCESS_ID=0`, and 1 at the other host",
+        ) from error
 
 
 def start_error(text: str, device: str, environment: Mapping[str, str], installed: Mapping[str, str]) -> DeviceError:
@@ -103,12 +142,15 @@ def _where(device: str, environment: Mapping[str, str]) -> str:
 
 def described(devices: "Sequence[jax.Device]") -> str:
     """The first line of a run: backend, devices, memory, versions, and what is not used."""
-    kinds, first = {device.device_kind for device in devices}, devices[0]
+    kinds = {device.device_kind for device in devices}
+    first = next(device for device in devices if device.process_index == device.client.process_index())
+    count = len({device.process_index for device in devices})
     memory = (first.memory_stats() or {}).get("bytes_limit") if first.platform != "cpu" else None
     size = f"{memory / 2**30:.1f} GiB each" if memory else f"{machine_memory() / 2**30:.1f} GiB in the machine"
     told = ", ".join(f"{name} {version}" for name, version in versions().items())
     unused = "".join(f"; there is {name} that JAX does not use" for _, name in unused_accelerators(first.platform))
-    return f"backend {first.platform}: {len(devices)} x {', '.join(sorted(kinds))}, {size}; {told}{unused}"
+    processes = f" of {count} processes" if count > 1 else ""
+    return f"backend {first.platform}: {len(devices)} x {', '.join(sorted(kinds))}{processes}, {size}; {told}{unused}"
 
 
 def unused_accelerators(backend: str) -> list[tuple[str, str]]:

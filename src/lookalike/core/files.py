@@ -162,6 +162,15 @@ def new_directory(path: str | Path, wanted: str) -> Iterator[Path]:
         raise
 
 
+def user_cache() -> Path:
+    """Where this user's caches of ours lie; FileNotFoundError if nothing says where."""
+    try:
+        home = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+    except RuntimeError as error:  # a user without an entry in passwd, as in containers
+        raise FileNotFoundError("this user has no home directory, and XDG_CACHE_HOME is not set") from error
+    return Path(home) / "lookalike"
+
+
 def clear_partial(directory: Path, name: str | None = None) -> None:
     """Remove what killed writers of `directory / name`, or of anything there, left: the kernel holds no lock on it."""
     for left in directory.glob(f".{'*' if name is None else glob.escape(name)}{_PARTIAL}*"):

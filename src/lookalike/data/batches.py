@@ -18,7 +18,7 @@ from jaxtyping import Int64, UInt8
 from lookalike.core.machine import cores
 from lookalike.data.collection import Collection
 from lookalike.data.pixels import Images, Worker, render, veiled
-from lookalike.data.sampling import generator, part
+from lookalike.data.sampling import generator
 from lookalike.imaging.augment import View
 
 _AHEAD = 3  # batches ready or under way for each thread
@@ -41,18 +41,18 @@ def batches(
     seed: int,
     start: int,
     views: Sequence[View],
-    host: int = 0,
-    hosts: int = 1,
+    items: Int64[np.ndarray, "I"] | None = None,
     processes: bool | None = None,
 ) -> Generator[Batch, None, None]:
     """Batches of step `start`, `start` + 1 and so on, without end; closing the iterator stops threads and processes.
 
-    Of the rows `ids`, those at the positions that `draw` gives for a step; of `hosts` hosts each gets the
-    images of its `part`. An image is decoded once for all `views`, each of which draws numbers of its own. There is a
-    thread a core, and if `processes` (None: where there are many cores) one behind each, for a script that spawned
+    Of the rows `ids`, those at the positions that `draw` gives for a step; of these the ones at the places `items`, a
+    host's `share`, or all. An image is decoded once for all `views`, each of which draws numbers of its own. There is
+    a thread a core, and if `processes` (None: where there are many cores) one behind each, for a script that spawned
     processes may import (`if __name__ == "__main__"`). ImageError and CollectionError come at their step.
     """
-    mine, started, own = part(batch, host, hosts), list[Worker](), threading.local()
+    mine = np.arange(batch) if items is None else items
+    started, own = list[Worker](), threading.local()
 
     def begin() -> None:
         """In a thread: its process, which never hears Ctrl-C; the main thread does."""
@@ -66,10 +66,10 @@ def batches(
         rows = every[mine]
         taken = rows
         if veiled(views):
-            others = [every[generator(seed, step, item, len(views)).integers(batch)] for item in range(batch)[mine]]
+            others = [every[generator(seed, step, item, len(views)).integers(batch)] for item in mine.tolist()]
             taken = np.concatenate([rows, others])
         files = collection.take(ids[taken], ["image"]).column("image").to_pylist()
-        images = Images(files[: len(rows)], files[len(rows) :], seed, step, mine.start)
+        images = Images(files[: len(rows)], files[len(rows) :], seed, step, mine.tolist())
         pixels = own.worker.render(images) if spawned else render(images, views)
         return Batch(pixels, rows)
 

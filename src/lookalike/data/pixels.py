@@ -40,7 +40,7 @@ class Images:
     others: list[bytes]  # whose colours `Background` takes, one for each; none where no view has it
     seed: int
     step: int
-    first: int  # place of the first one in the step
+    items: list[int]  # the place of each in the step
 
 
 def render(images: Images, views: Sequence[View]) -> Pixels:
@@ -51,7 +51,7 @@ def render(images: Images, views: Sequence[View]) -> Pixels:
         image = opened(file, at_least)
         other = opened(images.others[place], COARSE) if images.others else image
         for number, view in enumerate(views):
-            rng = generator(images.seed, images.step, images.first + place, number)
+            rng = generator(images.seed, images.step, images.items[place], number)
             pixels[number][place] = np.asarray(view(rng, image, other))
     return pixels
 

@@ -1,6 +1,6 @@
 """Which rows make up a step: pure in (seed, step), so that a run goes on where it stopped, on any number of hosts.
 
-Positions are those of the caller's arrays, 0 to N - 1. Every host computes all of a step and takes its `part`.
+Positions are those of the caller's arrays, 0 to N - 1. Every host computes all of a step and takes its `share`.
 """
 
 import math
@@ -109,11 +109,16 @@ def sampler(
     return single if mixture.domains == "single" else mixed
 
 
-def part(batch: int, host: int, hosts: int) -> slice:
-    """The part of a step's `batch` items that is host `host`'s of `hosts`; UsageError if they can't share evenly."""
-    if batch % hosts:
-        raise UsageError(f"The batch is {batch}; expected a multiple of the number of hosts, {hosts}.")
-    return slice(host * batch // hosts, (host + 1) * batch // hosts)
+def share(batch: int, parts: int = 1, devices: int = 1, host: int = 0, hosts: int = 1) -> Int64[np.ndarray, "P R"]:
+    """The places in a step's `batch` of the items that host `host` of `hosts` gets, for each of the batch's `parts`.
+
+    Parts, which divide the batch, are taken one after the other. Each is filled up at its end, with items of its own,
+    so that all `devices` of all hosts divide it.
+    """
+    each = batch // parts
+    rows = -(-each // devices) * devices
+    mine = np.arange(host * rows // hosts, (host + 1) * rows // hosts)
+    return each * np.arange(parts)[:, None] + mine[None, :] % each
 
 
 def bounded(weights: Float[np.ndarray, "n"], floor: float, cap: float) -> Float64[np.ndarray, "n"]:

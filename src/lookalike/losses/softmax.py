@@ -39,6 +39,7 @@ class _Logits(NamedTuple):
 class _Layout(NamedTuple):
     """What is known when a program is compiled."""
 
+    classes: int  # what is beside them only fills the shards up
     chunk: int  # classes at a time
     shards: int
     top: float | None  # no logit exceeds it, and none vanishes beside it; None: the greatest is looked for
@@ -55,20 +56,24 @@ def class_loss(
     memory: Memory | None = None,
     chunk: int = 0,
     shards: int = 1,
+    classes: int = 0,
 ) -> tuple[Float32[Array, "B"], Float32[Array, "B"], Memory]:
     """Cross-entropy of each row's true class, its cosine made harder by `margin`; the true cosine; the next memory.
 
     Embeddings have length 1, and had `length_B` before (AdaFace looks at it). `margin_B` takes the place of the
     margin's own width; UsageError if it has none. `memory` is that of the step before; by default, the first.
     With `chunk` the logits of that many classes are held at a time, in place of all. `shards` says over how many
-    devices axis C is split, if it is; then each takes its own classes in chunks, and C is a multiple of it.
+    devices axis C is split, if it is; then each takes its own classes in chunks, and C is a multiple of it. Only the
+    first `classes` of C are classes, the rest fill the shards up; 0: all are.
     Values and gradients are finite for every embedding up to length 1, and what rounding makes of it.
     """
     own_B = own_cosines(embedding_BD, centers_CKD, label_B)
     seen_B = jax.lax.stop_gradient(own_B)
     memory = memory_of(margin) if memory is None else memory
-    others = partial(_others, embedding_BD, centers_CKD, label_B, chunk, shards)
-    logits, top = _Logits(jnp.float32(_scale(margin, len(centers_CKD)))), _top(margin)
+    classes, top = classes or len(centers_CKD), _top(margin)
+    layout = _Layout(classes, min(chunk, len(centers_CKD) // shards), shards, top)
+    others = partial(_others, layout, embedding_BD, centers_CKD, label_B)
+    logits = _Logits(jnp.float32(_scale(margin, classes)))
     match margin:
         case NormFace() | AdaCos():
             if margin_B is not None:
@@ -84,12 +89,12 @@ def class_loss(
             hard_B = margin.margin_cosine(own_B, margin_B)
     if isinstance(margin, AdaCos) and not margin.fixed:
         before = _Logits(jnp.where(memory["scale"] > 0.0, memory["scale"], logits.scale))
-        memory = {"scale": margin.next_scale(jax.lax.stop_gradient(others(before, top)), seen_B)}
+        memory = {"scale": margin.next_scale(jax.lax.stop_gradient(others(before)), seen_B)}
         logits = _Logits(memory["scale"])
     if isinstance(margin, CurricularFace):
         memory = margin.next_memory(seen_B, memory)
         logits = _Logits(logits.scale, (jax.lax.stop_gradient(hard_B), memory["t"]))
-    return jax.nn.softplus(others(logits, top) - logits.scale * hard_B), own_B, memory
+    return jax.nn.softplus(others(logits) - logits.scale * hard_B), own_B, memory
 
 
 def _scale(margin: Margin, classes: int) -> float:
@@ -105,15 +110,15 @@ def _top(margin: Margin) -> float | None:
     return margin.scale if margin.scale <= _SAFE_SCALE else None
 
 
-def _others(embedding_BD, centers_CKD, label_B, chunk, shards, logits, top):  # type: ignore[no-untyped-def]
+def _others(layout, embedding_BD, centers_CKD, label_B, logits):  # type: ignore[no-untyped-def]
     """The log-sum-exp of every row's logits of all classes but its own."""
-    if chunk:
-        layout = _Layout(min(chunk, len(centers_CKD) // shards), shards, top)
-        split_SCKD = centers_CKD.reshape(shards, -1, *centers_CKD.shape[1:])
+    if layout.chunk:
+        split_SCKD = centers_CKD.reshape(layout.shards, -1, *centers_CKD.shape[1:])
         return _in_chunks(layout, embedding_BD, split_SCKD, label_B, logits)
-    other_BC = jnp.arange(len(centers_CKD), dtype=jnp.int32)[None, :] != label_B[:, None]
-    none_yet = _none_yet(top, label_B.shape)
-    return _log(*_added(top, *none_yet, jnp.where(other_BC, logits.of(embedding_BD, centers_CKD), _FAR)))
+    class_C = jnp.arange(len(centers_CKD), dtype=jnp.int32)
+    other_BC = (class_C[None, :] != label_B[:, None]) & (class_C < layout.classes)[None, :]
+    none_yet = _none_yet(layout.top, label_B.shape)
+    return _log(*_added(layout.top, *none_yet, jnp.where(other_BC, logits.of(embedding_BD, centers_CKD), _FAR)))
 
 
 Sums = Float32[Array, "*S B"]
@@ -167,8 +172,8 @@ def _chunk(
     start = jnp.minimum(step * layout.chunk, classes - layout.chunk)
     place_C = start + jnp.arange(layout.chunk, dtype=jnp.int32)
     class_SC = classes * jnp.arange(layout.shards, dtype=jnp.int32)[:, None] + place_C[None, :]
-    fresh_C = place_C >= step * layout.chunk
-    return start, (class_SC[:, None, :] != label_B[None, :, None]) & fresh_C[None, None, :]
+    counts_SC = (place_C >= step * layout.chunk)[None, :] & (class_SC < layout.classes)
+    return start, (class_SC[:, None, :] != label_B[None, :, None]) & counts_SC[:, None, :]
 
 
 def _slice(layout: _Layout, x_SCKD: Float32[Array, "S C K D"], start: Int32[Array, ""]) -> Float32[Array, "S c K D"]:

@@ -14,6 +14,7 @@ from pathlib import Path
 import jax
 import numpy as np
 
+from lookalike.core.errors import UsageError
 from lookalike.core.files import read_card, read_json, storage_errors, write_json
 from lookalike.core.journal import note, record, table
 from lookalike.encoders.encoder import Encoder
@@ -51,6 +52,10 @@ def best(config: BestConfig, final: Final | None = None) -> Encoder:
     `final` trains what won on all rows, in `config.out`/final, and looks on; by default `train` does it. RunError where
     there are too few classes to keep any back.
     """
+    if jax.process_count() > 1:
+        raise UsageError(
+            "`best` is for one process, and there are several.", hint="`lookalike train head`, or `tune`, is for all"
+        )
     with storage_errors(config.out), opened_run(config) as run:
         if (run / "model").exists():
             note(f"Run `{run}` is finished; its encoder is `{run / 'model'}`.")

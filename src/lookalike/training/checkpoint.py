@@ -26,6 +26,7 @@ from safetensors.numpy import load_file, save_file
 from lookalike.core.config import from_json, to_json
 from lookalike.core.errors import RunError
 from lookalike.core.files import locked, new_directory, read_json, refuse_unless, write_json
+from lookalike.core.mesh import from_first, in_turn, is_first, on_host
 from lookalike.encoders.encoder import Encoder
 from lookalike.training.config import TrainConfig
 from lookalike.training.step import State
@@ -39,9 +40,14 @@ Facts = dict[str, int | str]  # what the data and the model were, by which a che
 def opened_run(config: TrainConfig) -> Iterator[Path]:
     """The directory `config.out`, made or found again, and held alone.
 
-    StorageError: something else lies there, or another process trains in it. RunError: it has another config.
+    StorageError: something else lies there, or another process trains in it. RunError: it has another config. Of the
+    processes of one run the first opens it, the others then read what is there.
     """
     out = Path(config.out)
+    if not is_first():
+        with in_turn():
+            yield out
+        return
     if refuse_unless(out, ("missing", "empty", "run"), "run") != "run":
         with new_directory(out, "run") as directory:
             write_json(directory / "config.json", to_json(config))
@@ -54,6 +60,8 @@ def opened_run(config: TrainConfig) -> Iterator[Path]:
             _same(config, out, resumed=saved and not finished)
         else:  # what was refused before its first step may be asked again in other words
             write_json(out / "config.json", to_json(config))
+        with in_turn():
+            pass
         yield out
 
 
@@ -105,17 +113,28 @@ class Checkpoints:
     """Saves and restores states of a stage of the run in `directory`, the last `kept` of them.
 
     A save is written behind the steps that follow it. What goes wrong there is raised by the next `save`, `wait` or
-    `close`; a state whose write was cut off was never there.
+    `close`; a state whose write was cut off was never there. Of several processes the first one writes and reads, and
+    all must ask for it.
     """
 
     def __init__(self, directory: Path, stage: str, facts: Facts, kept: int = KEPT) -> None:
         import orbax.checkpoint as ocp  # takes a second; a closed form does not need it
 
         self._args, self._run, self._facts = ocp.args, directory, facts
+        self._manager: Any = None
+        self.wait = self.close = lambda: None
+        if not is_first():
+            return
+        place = (directory / "checkpoints" / stage).absolute()
+        place.mkdir(parents=True, exist_ok=True)
         options = ocp.CheckpointManagerOptions(
-            max_to_keep=kept, enable_async_checkpointing=True, cleanup_tmp_directories=True
+            max_to_keep=kept,
+            enable_async_checkpointing=True,
+            cleanup_tmp_directories=True,
+            create=False,
+            multiprocessing_options=ocp.options.MultiprocessingOptions(active_processes={0}),
         )
-        self._manager = ocp.CheckpointManager((directory / "checkpoints" / stage).absolute(), options=options)
+        self._manager = ocp.CheckpointManager(place, options=options)
         logging.getLogger("absl").addFilter(_no_failures_of_orbax)  # once, however often it is added
         self.wait, self.close = self._manager.wait_until_finished, self._manager.close
 
@@ -125,9 +144,11 @@ class Checkpoints:
         It is copied first, as the next step takes over its memory. A write that is still going on is waited for.
         """
         step = int(state.step)
-        if step in self._manager.all_steps():
+        if jax.process_count() == 1 and step in self._manager.all_steps():
             return
-        copy = jax.tree.map(np.array, state)
+        copy = jax.tree.map(on_host, state)
+        if self._manager is None or step in self._manager.all_steps():
+            return
         if not _finite(copy):
             raise diverged(self._run, step)
         self.wait()
@@ -139,8 +160,12 @@ class Checkpoints:
 
     def latest(self, like: State) -> State | None:
         """The last finite state, placed as `like` is, or None; RunError if it is of other data or another model."""
-        shapes = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=x.sharding), like)
-        for step in sorted(self._manager.all_steps(), reverse=True):
+        if jax.process_count() > 1:
+            return from_first(self._latest(jax.tree.map(lambda x: np.empty(x.shape, x.dtype), like)), like)
+        return self._latest(jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=x.sharding), like))
+
+    def _latest(self, shapes: Any) -> State | None:
+        for step in sorted(self._manager.all_steps() if self._manager else (), reverse=True):
             saved = self._restore(step, facts=self._args.JsonRestore())
             for name, value in self._facts.items():
                 if saved.get(name) != value:

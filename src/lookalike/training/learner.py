@@ -112,6 +112,12 @@ def decays(config: Any) -> frozenset[str]:
     return frozenset(names | {f"{name}.lora_{part}" for name in names for part in "ab"})
 
 
+def stacked(config: Any) -> frozenset[str]:
+    """Names of the tensors in which blocks are stacked, of their products of low rank too."""
+    names = {name for name, tensor in declared(config).items() if tensor.blocks}
+    return frozenset(names | {f"{name}.lora_{part}" for name in names for part in "ab"})
+
+
 def _factor(name: str, tensor: Tensor, trained: Trained, count: int, place: int) -> Factor:
     """Of a tensor's learning rate; one behind the last block has 1, the last block layer_decay, and so on."""
     if not tensor.trained:

@@ -4,13 +4,14 @@ import shutil
 from dataclasses import replace
 from typing import Any
 
+import jax
 from jax.sharding import Mesh
 
 from lookalike.core.devices import described, start
 from lookalike.core.errors import UsageError
 from lookalike.core.files import read_card, storage_errors
 from lookalike.core.journal import note
-from lookalike.core.mesh import make_mesh
+from lookalike.core.mesh import in_turn, is_first, make_mesh
 from lookalike.encoders.config import TextSide
 from lookalike.encoders.directory import read_config, read_text
 from lookalike.encoders.encoder import Encoder
@@ -35,27 +36,34 @@ def train(
 
     `evaluate` is asked before training (of the encoder as it was given, and of the first values), every
     `evaluate_every` steps and behind each stage; `report` is told when that was done. Devices are those of `mesh`, by
-    default of `make_mesh`; `rows` take the place of those that `config` says. Returns the encoder, which is also in
-    `config.out`/model.
+    default those of all processes; `rows` take the place of those that `config` says. Returns the encoder, which is
+    also in `config.out`/model. Of several processes the first measures and writes; all need to see the same collection,
+    model and `config.out`.
     """
     start(config.device)
+    first = is_first()
+    if not first:
+        evaluate = report = None
+    if config.stop_if_worse and jax.process_count() > 1:
+        raise UsageError("`--stop-if-worse` is for runs of one process, and there are several.")
     if config.stop_if_worse and evaluate is None:
         raise UsageError(
             "`--stop-if-worse` needs measurements, and the collection has no rows of split `test`.",
             hint="`lookalike prepare ... --test 0.2` keeps a share of the classes for that",
         )
     with storage_errors(config.out), opened_run(config) as run:
-        mesh = mesh or make_mesh()
+        mesh = mesh or make_mesh(everywhere=True)
         note(described(list(mesh.devices.flat)))
         if (run / "model").exists():
             note(f"Run `{run}` is finished; its encoder is `{run / 'model'}`.")
             return Encoder.load(run / "model")
-        with tracked(config, run) as track:
-            measuring = Measuring(run, evaluate, track, report)
+        with tracked(config if first else replace(config, track="none"), run) as track:
+            measuring = Measuring(run, evaluate, track, report, first)
             encoder = _stages(config, rows or rows_of(config), measuring, mesh)
-            encoder.save(run / "model", _card(config, measuring), _text(config, encoder))
-            for left in ("stages", "copies"):
-                shutil.rmtree(run / left, ignore_errors=True)
+            if first:
+                encoder.save(run / "model", _card(config, measuring), _text(config, encoder))
+                for left in ("stages", "copies"):
+                    shutil.rmtree(run / left, ignore_errors=True)
             if report:
                 report("")
         note(f"The encoder is `{run / 'model'}`.")
@@ -77,16 +85,18 @@ def _stages(config: TrainConfig, rows: Rows, measuring: Measuring, mesh: Mesh) -
             case NewStage():
                 continue
             case FitStage():
-                made = closed_form(config, stage, rows, made)
+                with in_turn():
+                    made = closed_form(config, stage, rows, made)
             case _:
                 size = getattr(stage, "size", 0) or made.encoder.config.preprocess.size
                 if isinstance(stage, TuneStage) and size > said:
                     note_smaller(rows, said := size)
-                task = make_task(config, stage, rows, made, untouched, run)
+                with in_turn():
+                    task = make_task(config, stage, rows, made, untouched, run, mesh)
                 made, step = take_steps(config, stage, name, task, measuring, step, mesh)
         last = number == len(config.stages) - 1
         measuring.measure(step, "trained" if last else name, made.encoder)
-        if not last:
+        if not last and measuring.writes:
             save_stage(run, number, step, made.encoder, made.centers, made.path)
     return made.encoder
 

@@ -4,7 +4,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from lookalike.core.journal import note, read_metrics, record
+from lookalike.core.journal import note, read_metrics, record, rewind
 from lookalike.encoders.encoder import Encoder
 from lookalike.training.tracking import Track
 
@@ -22,11 +22,18 @@ class Measuring:
     evaluate: Evaluate | None
     track: Track
     report: Report | None = None
+    writes: bool = True  # False: another process of the run does
 
     def record(self, step: int, values: Mapping[str, float | int | str]) -> None:
         """Numbers as of `step` of the run."""
-        record(self.run, step, values)
-        self.track(step, values)
+        if self.writes:
+            record(self.run, step, values)
+            self.track(step, values)
+
+    def rewind(self, step: int) -> None:
+        """Drop what is known of later steps."""
+        if self.writes:
+            rewind(self.run, step)
 
     def measure(self, step: int, which: str, encoder: Encoder) -> None:
         """Score `encoder` as of `step`, unless that was done.

@@ -17,13 +17,14 @@ import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from lookalike.core.errors import UsageError
-from lookalike.core.mesh import make_mesh, shardings_of
+from lookalike.core.mesh import AXES, make_mesh, shardings_of
+from lookalike.data.sampling import share
 from lookalike.encoders.config import EncoderConfig, declared
 from lookalike.encoders.encoder import Encoder, init_tensors
 from lookalike.losses import first_memory
 from lookalike.training.chips import LOCAL, Chip, Topology, topology_of
 from lookalike.training.config import HeadStage, StepStage, TrainConfig, TuneStage
-from lookalike.training.learner import Division, Tensors, divide
+from lookalike.training.learner import Division, Tensors, divide, stacked
 from lookalike.training.sources import Part, part_of
 from lookalike.training.step import Batch, first_state
 from lookalike.training.tasks import first_values, holds, step_of
@@ -110,21 +111,16 @@ def embed_program(job: Job, mesh: Mesh) -> Program:
         return Encoder(job.encoder, tensors).features(images)
 
     def values() -> tuple[Any, ...]:
-        images = jax.device_put(np.zeros(shape, np.uint8), NamedSharding(mesh, PartitionSpec("data")))
+        images = jax.device_put(np.zeros(shape, np.uint8), NamedSharding(mesh, PartitionSpec(AXES)))
         return jax.device_put(_drawn(job.encoder), NamedSharding(mesh, PartitionSpec())), images
 
-    images = jax.ShapeDtypeStruct(shape, np.uint8, sharding=NamedSharding(mesh, PartitionSpec("data")))
+    images = jax.ShapeDtypeStruct(shape, np.uint8, sharding=NamedSharding(mesh, PartitionSpec(AXES)))
     return Program(jax.jit(embed), (_copied(_tensors(job.encoder), mesh), images), values)
 
 
 def train_program(job: Job, stage: StepStage, mesh: Mesh) -> Program:
     """The step: batches split over the chips, parameters and optimizer state by `sharding_of`."""
     config, encoder = job.config, job.encoder
-    if stage.batch % mesh.size:
-        raise UsageError(
-            f"`--batch` is {stage.batch}; expected a multiple of {mesh.size}, as many as there are devices.",
-            hint=f"--batch {-(-stage.batch // mesh.size) * mesh.size}",
-        )
     sizes = np.full(job.classes, job.rows // job.classes)
     sizes[: job.rows % job.classes] += 1
     shape = job.classes, stage.centers, encoder.projection.dimension
@@ -140,24 +136,19 @@ def train_program(job: Job, stage: StepStage, mesh: Mesh) -> Program:
         return first_state(learner, optimizer, running, averaged=stage.ema > 0), own.fixed
 
     def step(tensors: Tensors, state: Any, fixed: Any, batch: Batch) -> Any:
-        return step_of(config, stage, part(tensors), encoder, sizes)[1](state, fixed, batch)
+        return step_of(config, stage, part(tensors), encoder, sizes, mesh)[1](state, fixed, batch)
 
     tensors = _tensors(encoder)
     found = jax.eval_shape(begin, tensors)
-    blocks = {name for name, tensor in declared(encoder).items() if tensor.blocks}
-    stacked = frozenset(blocks | {f"{name}.lora_{part}" for name in blocks for part in "ab"})
-    places = tuple(shardings_of(tree, mesh, stacked) for tree in found)
-    batch = jax.tree.map(
-        lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=NamedSharding(mesh, PartitionSpec("data"))),
-        batch_of(job, stage),
-    )
+    places = shardings_of(found, mesh, stacked(encoder))
+    batch = batch_of(job, stage, mesh)
     state, fixed = (jax.tree.map(_at, tree, place) for tree, place in zip(found, places, strict=True))
 
     def values() -> tuple[Any, ...]:
         drawn = _drawn(encoder)
         first = jax.jit(begin, out_shardings=places)(drawn)
         zeros = jax.tree.map(lambda x: jax.device_put(np.zeros(x.shape, x.dtype), x.sharding), batch)
-        return drawn, *first, zeros._replace(counts=zeros.counts + 1)
+        return drawn, *first, zeros
 
     function = jax.jit(step, donate_argnums=1, out_shardings=(places[0], None))
     return Program(function, (_copied(tensors, mesh), state, fixed, batch), values)
@@ -170,9 +161,10 @@ def divided(config: TrainConfig, stage: StepStage, encoder: EncoderConfig, tenso
     return divide(Encoder(encoder, tensors, stage.dtype, stage.remat), stage.trained, config.seed)
 
 
-def batch_of(job: Job, stage: StepStage) -> Batch:
-    """The shapes of a batch, as `tasks` makes them."""
-    encoder, count = job.encoder, stage.batch
+def batch_of(job: Job, stage: StepStage, mesh: Mesh) -> Batch:
+    """The shapes of a batch, as `tasks` makes them, split over the chips."""
+    parts = getattr(stage, "accumulate", 1)
+    encoder, count = job.encoder, share(stage.batch, parts, mesh.size).shape[1]
     size, width = encoder.preprocess.size, encoder.projection.features
     images = jax.ShapeDtypeStruct((count, size, size, 3), np.uint8)
     features = jax.ShapeDtypeStruct((count, width), np.float32)
@@ -184,12 +176,15 @@ def batch_of(job: Job, stage: StepStage) -> Batch:
         inputs = images
         if stage.geometry.views.weight:
             inputs = jax.ShapeDtypeStruct((count, 2, size, size, 3), np.uint8)
-    return Batch(
+    found = Batch(
         inputs,
         jax.ShapeDtypeStruct((count,), np.int32),
-        jax.ShapeDtypeStruct((count,), np.float32),
         features if holds(stage) and not job.new else None,
         features if stage.geometry.vectors.weight else None,  # as wide as ours, for want of the collection
+    )
+    lead, place = ((parts,), PartitionSpec(None, AXES)) if parts > 1 else ((), PartitionSpec(AXES))
+    return jax.tree.map(
+        lambda x: jax.ShapeDtypeStruct((*lead, *x.shape), x.dtype, sharding=NamedSharding(mesh, place)), found
     )
 
 

@@ -3,6 +3,7 @@
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass
+from functools import partial
 from itertools import count, islice
 from pathlib import Path
 from typing import Any
@@ -27,6 +28,7 @@ from lookalike.vectors.runtime import BATCH
 
 COPY = "rows.npy"
 Inputs = Generator[tuple[Any, Int64[np.ndarray, "B"]], None, None]  # of each step, and the positions of its rows
+Items = Int64[np.ndarray, "P R"]  # the places in a step of what is wanted of it, part by part
 
 
 @dataclass(frozen=True)
@@ -43,7 +45,7 @@ class Part:
 class Source:
     """What goes into the steps of a stage, and what is made of it."""
 
-    inputs: Callable[[int], Inputs]  # endless, from behind a number of steps
+    inputs: Callable[[int, Int64[np.ndarray, "B"]], Inputs]  # of these items of a step, from behind so many steps
     part: Part
     tower: Callable[[Tensors], Tensors]  # the tower's tensors when these are what was learned
 
@@ -66,10 +68,10 @@ def head_source(
     columns = [features[:, i] for i in range(features.shape[1])]
     columns += _copies(config, stage, rows, encoder, run, lambda images: make(encoder, images), np.float32)
 
-    def inputs(start: int) -> Inputs:
+    def inputs(start: int, items: Int64[np.ndarray, "B"]) -> Inputs:
         draw = sampler(stage.mixture, rows.label, rows.domain, stage.batch, config.seed)
         for step in count(start):
-            at = draw(step)
+            at = draw(step)[items]
             yield np.stack([column[at] for column in columns], axis=1), at
 
     return Source(inputs, part_of(stage, None), lambda _learned: {})
@@ -92,11 +94,11 @@ def tune_source(config: TrainConfig, stage: TuneStage, rows: Rows, encoder: Enco
     maps = jax.jit(division.maps)
     columns = _copies(config, stage, rows, encoder, run, lambda x: maps(division.fixed.front, x), np.float16)
 
-    def inputs(start: int) -> Inputs:
+    def inputs(start: int, items: Int64[np.ndarray, "B"]) -> Inputs:
         draw = sampler(stage.mixture, rows.label, rows.domain, stage.batch, config.seed)
         for step in count(start):
-            at = draw(step)
-            which = generator(config.seed, step, 0, -2).integers(len(columns), size=len(at))
+            at = draw(step)[items]
+            which = generator(config.seed, step, 0, -2).integers(len(columns), size=stage.batch)[items]
             yield np.stack([columns[c][i] for c, i in zip(which, at, strict=True)]), at
 
     return Source(inputs, part_of(stage, division), tower)
@@ -111,13 +113,13 @@ def first_statistics(config: Projecting, width: int, features: Any) -> Statistic
     return {"mean": jnp.asarray(unit.mean(axis=0)), "variance": jnp.asarray(unit.var(axis=0))}
 
 
-def _images(config: TrainConfig, stage: TuneStage, rows: Rows, size: int) -> Callable[[int], Inputs]:
+def _images(config: TrainConfig, stage: TuneStage, rows: Rows, size: int) -> Callable[[int, Any], Inputs]:
     views = (stage.augment.view(size),) * (2 if stage.geometry.views.weight else 1)
 
-    def inputs(start: int) -> Inputs:
+    def inputs(start: int, items: Int64[np.ndarray, "B"]) -> Inputs:
         draw = sampler(stage.mixture, rows.label, rows.domain, stage.batch, config.seed)
-        stream = batches(rows.collection, rows.ids, draw, batch=stage.batch, seed=config.seed, start=start, views=views)
-        with closing(stream):
+        own = partial(batches, batch=stage.batch, seed=config.seed, start=start, views=views, items=items)
+        with closing(own(rows.collection, rows.ids, draw)) as stream:
             for images, at in stream:
                 yield images[0] if len(views) == 1 else np.stack(images, axis=1), at
 

@@ -3,6 +3,7 @@
 What is trained are plain named tensors, so that a checkpoint is readable without our code.
 """
 
+import contextlib
 from collections.abc import Callable
 from dataclasses import fields
 from functools import partial
@@ -11,8 +12,10 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import optax
+from jax.sharding import Mesh
 from jaxtyping import Array, Float32, Int32, Int64, Key, UInt8
 
+from lookalike.core.mesh import spread
 from lookalike.losses import Memory, Pairs, class_loss, embeddings, l2_normalize, pair_loss
 from lookalike.losses.projection import Memory as Statistics
 from lookalike.training.config import StepStage
@@ -49,15 +52,17 @@ class State(NamedTuple):
 class Batch(NamedTuple):
     """B rows of a collection as a stage looks at them: arrays of NumPy, until they are placed.
 
+    Behind as many as the stage's `batch` says are others, which only fill up what devices divide. Where a batch is
+    taken in parts, each array has an axis of parts before B, and each part is filled up.
+
     `inputs` are images as the tower takes them, V views of each where a stage looks at several; or maps; or V cached
     features of each.
     """
 
     inputs: UInt8[Any, "B S S 3"] | UInt8[Any, "B V S S 3"] | Float32[Any, "B V F"] | Any
-    label: Int32[Any, "B"]
-    counts: Float32[Any, "B"]  # 0 where a row only fills the batch up, else 1
-    untouched: Float32[Any, "B F"] | None = None  # features of the tower before training
-    teacher: Float32[Any, "B X"] | None = None  # stored vectors of another encoder
+    label: Int32[Any, "*P B"]
+    untouched: Float32[Any, "*P B F"] | None = None  # features of the tower before training
+    teacher: Float32[Any, "*P B X"] | None = None  # stored vectors of another encoder
 
 
 Objective = Callable[
@@ -88,18 +93,26 @@ def mixed(inputs: Float32[Array, "B V F"], key: Key[Array, ""]) -> Float32[Array
     return part * one + (1.0 - part) * other
 
 
-def make_objective(config: StepStage, features: Features, class_sizes: Int64[Any, "C"], first: Tensors) -> Objective:
+def make_objective(
+    config: StepStage, features: Features, class_sizes: Int64[Any, "C"], first: Tensors, mesh: Mesh | None = None
+) -> Objective:
     """The loss of a batch: features to unit length, projection, unit length, the class loss, and geometry.
 
     `features` makes them of a batch's inputs; `first` are the tower's learned tensors as they were, to hold them to.
+    What only fills the batch up has features, too, and nothing else: no loss, term or statistic sees it. On a `mesh`
+    the classes are apart over "model".
     """
     sizes, two = jnp.asarray(class_sizes, jnp.int32), bool(config.geometry.views.weight)
+    rows = config.batch // getattr(config, "accumulate", 1)
 
     def objective(learner, fixed, batch, running, key, epoch):  # type: ignore[no-untyped-def]
         mix_key, key = jax.random.split(key)
-        inputs = mixed(batch.inputs, mix_key) if batch.inputs.ndim == 3 and not learner.tower else batch.inputs
+        inputs, kept = batch.inputs, jax.tree.map(lambda x: x[:rows], batch._replace(inputs=None))
+        if inputs.ndim == 3 and not learner.tower:
+            inputs = mixed(inputs[:rows], mix_key)
         views = [inputs[:, 0], inputs[:, 1]] if two else [inputs]
-        found = [l2_normalize(features(learner.tower, fixed, view)) for view in views]
+        with contextlib.nullcontext() if mesh is None else jax.sharding.use_abstract_mesh(mesh.abstract_mesh):
+            found = [l2_normalize(features(learner.tower, fixed, view)[:rows]) for view in views]
         projection, centers = learner.projection, learner.centers["weight"]
         made, statistics = embeddings(
             config.projecting, projection["weight"], projection["bias"], found[0], key, running.projection
@@ -107,9 +120,9 @@ def make_objective(config: StepStage, features: Features, class_sizes: Int64[Any
         total, cosine, margin = jnp.zeros((), jnp.float32), jnp.zeros((), jnp.float32), running.margin
         for vectors, dimension in made:
             prefix = centers[..., :dimension]
-            loss, own, margin = _class_loss(config, vectors, prefix, batch, running.margin, epoch, sizes)
+            loss, own, margin = _class_loss(config, vectors, prefix, kept.label, running.margin, epoch, sizes, mesh)
             total, cosine = total + loss / len(made), cosine + own / len(made)
-        term, terms = _geometry(config, learner, batch, found, first)
+        term, terms = _geometry(config, learner, kept, found, first)
         return total + term, ({"cosine": cosine, **terms}, Running(margin, statistics))
 
     return objective
@@ -133,20 +146,21 @@ def _geometry(config, learner, batch, found, first):  # type: ignore[no-untyped-
     )
 
 
-def _class_loss(config, vectors, centers, batch, memory, epoch, sizes):  # type: ignore[no-untyped-def]
-    """The mean loss of the rows that count, their mean cosine to their own center, the next memory."""
+def _class_loss(config, vectors, centers, label, memory, epoch, sizes, mesh):  # type: ignore[no-untyped-def]
+    """The mean loss of the rows, their mean cosine to their own center, the next memory."""
     length = jnp.sqrt(jnp.maximum(jnp.square(vectors).sum(axis=1), 1e-12))
-    unit, counts = l2_normalize(vectors), batch.counts / jnp.maximum(batch.counts.sum(), 1.0)
+    unit = spread(l2_normalize(vectors), mesh, "data")
     if isinstance(config.loss, Pairs):
-        return (counts * pair_loss(config.loss, unit, batch.label)).sum(), jnp.zeros((), jnp.float32), memory
+        return pair_loss(config.loss, unit, label).mean(), jnp.zeros((), jnp.float32), memory
     widths = None
     if hasattr(config.loss, "margin"):
         margins = config.margin.margins(config.loss.margin, epoch, sizes)
-        widths = margins[batch.label] if margins.ndim else jnp.full(batch.label.shape, margins)
-    loss, cosine, memory = class_loss(
-        config.loss, unit, length, centers, batch.label, margin_B=widths, memory=memory, chunk=config.chunk
-    )
-    return (counts * loss).sum(), (counts * cosine).sum(), memory
+        widths = margins[label] if margins.ndim else jnp.full(label.shape, margins)
+    classes, shards = len(centers), 1 if mesh is None else mesh.shape["model"]
+    centers = spread(jnp.pad(centers, ((0, -classes % shards), (0, 0), (0, 0))), mesh, "model")
+    how = {"margin_B": widths, "memory": memory, "chunk": config.chunk, "shards": shards, "classes": classes}
+    loss, cosine, memory = class_loss(config.loss, unit, length, centers, label, **how)
+    return loss.mean(), cosine.mean(), memory
 
 
 def make_step(
@@ -173,9 +187,8 @@ def make_step(
             (loss, (metrics, running)), found = value(learner, fixed, piece, running, one, epoch)
             return (jax.tree.map(jnp.add, total, found), running), {"loss": loss, **metrics}
 
-        pieces = jax.tree.map(lambda x: x.reshape(parts, -1, *x.shape[1:]), batch)
         zeros = jax.tree.map(jnp.zeros_like, learner)
-        (found, running), metrics = jax.lax.scan(part, (zeros, running), (pieces, jnp.arange(parts)))
+        (found, running), metrics = jax.lax.scan(part, (zeros, running), (batch, jnp.arange(parts)))
         return jax.tree.map(jnp.mean, metrics), running, jax.tree.map(lambda x: x / parts, found)
 
     @partial(jax.jit, donate_argnums=0)

@@ -6,6 +6,7 @@ import threading
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import closing, contextmanager
+from functools import partial
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -13,9 +14,9 @@ from typing import Any
 import jax
 from jax.sharding import Mesh
 
-from lookalike.core.errors import UsageError
-from lookalike.core.journal import Progress, note, rewind
-from lookalike.core.mesh import place, put_batch
+from lookalike.core.journal import Progress, note
+from lookalike.core.mesh import born, put_batch, whole
+from lookalike.data.sampling import share
 from lookalike.losses import Pairs
 from lookalike.training.checkpoint import Checkpoints, diverged
 from lookalike.training.config import StepStage, TrainConfig
@@ -28,19 +29,20 @@ def take_steps(
     config: TrainConfig, stage: StepStage, name: str, task: Task, measuring: Measuring, offset: int, mesh: Mesh
 ) -> tuple[Made, int]:
     """What a stage makes, and the run's step behind it; `offset` are the steps before it."""
-    if stage.batch % mesh.size:
-        raise UsageError(
-            f"`--batch` is {stage.batch}; expected a multiple of {mesh.size}, as many as there are devices.",
-            hint=f"--batch {-(-stage.batch // mesh.size) * mesh.size}",
-        )
-    state = place(first_state(task.learner, task.optimizer, task.running, averaged=stage.ema > 0), mesh)
-    fixed, run = place(task.fixed, mesh), measuring.run
+    first = partial(first_state, optimizer=task.optimizer, averaged=stage.ema > 0)
+    state, places = born(
+        lambda learner, running: first(learner, running=running), mesh, task.stacked, task.learner, task.running
+    )
+    fixed, _ = born(lambda fixed: fixed, mesh, task.stacked, task.fixed)
+    step = jax.jit(task.step, donate_argnums=0, out_shardings=(places, None))
+    parts, run = getattr(stage, "accumulate", 1), measuring.run
+    items = share(stage.batch, parts, mesh.size, jax.process_index(), jax.process_count())
     with closing(Checkpoints(run, name, task.facts)) as checkpoints:
         state = checkpoints.latest(state) or state
         start = int(state.step)
-        rewind(run, offset + start)
+        measuring.rewind(offset + start)
         guard = Guard(config, name, task, measuring, offset)
-        bar, drawn = Progress(name, "steps", task.steps, start), closing(task.batches(start))
+        bar, drawn = Progress(name, "steps", task.steps, start), closing(task.batches(start, items))
         with closing(guard), bar, drawn as batches:
             guard.begin(state)
             pace, before = Pace(stage.batch, bar), dict[str, jax.Array]()
@@ -51,7 +53,8 @@ def take_steps(
                             return guard.best(state), offset + done
                         pace.rest()
                     with _whole():
-                        state, metrics = task.step(state, fixed, put_batch(pace.draw(batches, before), mesh))
+                        batch = put_batch(pace.draw(batches, before), mesh, axis=int(parts > 1))
+                        state, metrics = step(state, fixed, batch)
                         pace.count()
                         found = _finite(run, offset + done, before)  # looked at while the next step runs
                         before, last = metrics, done + 1 == task.steps
@@ -63,6 +66,8 @@ def take_steps(
                     bar.said = _words(stage, found, pace)
                     bar.advance()
             except KeyboardInterrupt:
+                if jax.process_count() > 1:  # the others may be at another step, and all of them save, or none
+                    raise
                 checkpoints.save(state)
                 checkpoints.wait()
                 note(f"\nsaved after step {offset + int(state.step)} ({name}: {int(state.step)} of {task.steps})")
@@ -74,7 +79,7 @@ def take_steps(
 
 def made(task: Task, state: State) -> Made:
     """What a state is: its running mean, where there is one."""
-    return task.made(state.average or state.learner, state.running)
+    return task.made(whole(state.average or state.learner), whole(state.running))
 
 
 class Guard:

@@ -12,6 +12,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
+from jax.sharding import Mesh
 from jaxtyping import Array, Float32, Int64
 
 from lookalike.core.errors import CollectionError, RunError
@@ -39,11 +40,11 @@ from lookalike.training.config import (
     TrainConfig,
     TuneStage,
 )
-from lookalike.training.learner import Fixed, Tensors, decays
+from lookalike.training.learner import Fixed, Tensors, decays, stacked
 from lookalike.training.optimizer import make_optimizer
 from lookalike.training.pca import Projection, lda, pca, shrinkage_of, within_classes
 from lookalike.training.rows import Features, Rows, features_of, mean_of, training_rows
-from lookalike.training.sources import Part, Source, first_statistics, head_source, tune_source
+from lookalike.training.sources import Items, Part, Source, first_statistics, head_source, tune_source
 from lookalike.training.step import Batch, Learner, Running, Step, make_objective, make_step
 
 
@@ -66,9 +67,10 @@ class Task:
     running: Running
     optimizer: optax.GradientTransformation
     step: Step
-    batches: Callable[[int], Generator[Batch, None, None]]  # endless, from behind a number of steps
+    batches: Callable[[int, Items], Generator[Batch, None, None]]  # a host's share, from behind a number of steps
     steps: int
     facts: Facts
+    stacked: frozenset[str]  # names of tensors in which blocks are stacked
     made: Callable[[Learner, Running], Made]  # what a learner is
 
 
@@ -110,7 +112,15 @@ def closed_form(config: TrainConfig, stage: FitStage, rows: Rows, before: Made) 
     return Made(projected(before.encoder, projection), path=before.path)
 
 
-def make_task(config: TrainConfig, stage: StepStage, rows: Rows, before: Made, untouched: Made, run: Path) -> Task:
+def make_task(
+    config: TrainConfig,
+    stage: StepStage,
+    rows: Rows,
+    before: Made,
+    untouched: Made,
+    run: Path,
+    mesh: Mesh | None = None,
+) -> Task:
     """A projection on cached features, or tower and projection on images; what is cached on the way lies in `run`."""
     rows = rows.where(stage.only)
     steps = steps_of(stage, len(rows.ids))
@@ -128,7 +138,7 @@ def make_task(config: TrainConfig, stage: StepStage, rows: Rows, before: Made, u
     weight, bias = (first.tensors[f"projection.{part}"] for part in ("weight", "bias"))
     statistics = first_statistics(stage.projecting, weight.shape[0], features)
     learner, running = first_values(stage, source.part, (weight, bias), centers, statistics)
-    optimizer, step = step_of(config, stage, source.part, first.config, rows.sizes)
+    optimizer, step = step_of(config, stage, source.part, first.config, rows.sizes, mesh)
     beside = Beside.of(config, stage, rows, untouched)
 
     def made(learner: Learner, running: Running) -> Made:
@@ -147,6 +157,7 @@ def make_task(config: TrainConfig, stage: StepStage, rows: Rows, before: Made, u
         partial(_stream, source, beside, rows),
         steps,
         _facts(rows, steps, before.encoder),
+        stacked(first.config),
         made,
     )
 
@@ -169,12 +180,17 @@ def first_values(
 
 
 def step_of(
-    config: TrainConfig, stage: StepStage, part: Part, encoder: EncoderConfig, sizes: Int64[np.ndarray, "C"]
+    config: TrainConfig,
+    stage: StepStage,
+    part: Part,
+    encoder: EncoderConfig,
+    sizes: Int64[np.ndarray, "C"],
+    mesh: Mesh | None = None,
 ) -> tuple[optax.GradientTransformation, Step]:
     """Optimizer and compiled step of a stage that learns from classes of these sizes."""
     rows = int(sizes.sum())
     optimizer = make_optimizer(stage.optimizer, steps_of(stage, rows), decays(encoder), part.factors)
-    objective = make_objective(stage, part.features, sizes, part.learned)
+    objective = make_objective(stage, part.features, sizes, part.learned, mesh)
     return optimizer, make_step(objective, optimizer, stage, config.seed, rows / stage.batch)
 
 
@@ -305,9 +321,9 @@ def _stored(rows: Rows, column: str) -> Features:
     return vectors[found]
 
 
-def _stream(source: Source, beside: Beside, rows: Rows, start: int) -> Generator[Batch, None, None]:
-    with closing(source.inputs(start)) as stream:
+def _stream(source: Source, beside: Beside, rows: Rows, start: int, items: Items) -> Generator[Batch, None, None]:
+    with closing(source.inputs(start, items.ravel())) as stream:
         for inputs, at in stream:
-            counts = np.ones(len(at), np.float32)
             parts = (None if each is None else each[at] for each in (beside.untouched, beside.teacher))
-            yield Batch(inputs, rows.label[at], counts, *parts)
+            batch = Batch(inputs, rows.label[at], *parts)
+            yield batch if len(items) == 1 else jax.tree.map(lambda x: x.reshape(*items.shape, *x.shape[1:]), batch)

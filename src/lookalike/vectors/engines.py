@@ -25,7 +25,7 @@ import numpy as np
 from jaxtyping import Float32, UInt8
 
 from lookalike.core.errors import StorageError
-from lookalike.core.files import clear_partial, fingerprint, new_directory
+from lookalike.core.files import clear_partial, fingerprint, new_directory, user_cache
 from lookalike.core.journal import note
 from lookalike.core.machine import cores, onnx_session
 from lookalike.encoders.config import EncoderConfig, below
@@ -248,12 +248,8 @@ def _entry(model: Path, int8: bool, zooms: Sequence[float]) -> Path:
     for name in ("config.json", "model.safetensors"):
         stat = (model / name).stat()
         stamps.append(f"{stat.st_ino} {stat.st_size} {stat.st_mtime_ns} {stat.st_ctime_ns}")
-    try:
-        home = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
-    except RuntimeError as error:  # a user without an entry in passwd, as in containers
-        raise FileNotFoundError("this user has no home directory, and XDG_CACHE_HOME is not set") from error
     code = (file.read_bytes() for file in sorted(_BUILDER.rglob("*.py")))
-    return Path(home) / "lookalike" / fingerprint(*code, *stamps)[:32]
+    return user_cache() / fingerprint(*code, *stamps)[:32]
 
 
 def _prune(newest: Path) -> None:

@@ -22,6 +22,7 @@ from jax import lax
 from jax.ad_checkpoint import checkpoint_name
 from jaxtyping import Array, Float, Float32, Int
 
+from lookalike.core.mesh import used
 from lookalike.towers import ops
 from lookalike.towers.ops import NORM_PARTS, Block, Ops, Pooling, Value, cuts
 from lookalike.towers.programs.convolution import Matmul, convolution
@@ -165,6 +166,9 @@ class Jax(Ops):
         self.dtype, self.remat, self.shown, self.matmul, self.divided = dtype, remat, shown, matmul, cut
         self.left: Array  # what the map was at the cut
 
+    def __getitem__(self, name: str) -> Any:
+        return used(super().__getitem__(name))
+
     def see(self, x: Value) -> Value:
         if self.shown is not None:
             self.shown.append(x.data)
@@ -191,11 +195,9 @@ class Jax(Ops):
         early = 0 if self.divided is None else min(max(self.divided.place - self.places, 0), times)
         for start, end in ((0, early), (early, times)):
             if end > start:
-                turn = start % len(blocks)
-                turned = [*blocks[turn:], *blocks[:turn]]
-                x = self._passed(
-                    self._repeat(name, end - start, turned, x, last if end == times else None), end - start
-                )
+                turn, final = start % len(blocks), last if end == times else None
+                y = self._repeat(name, end - start, [*blocks[turn:], *blocks[:turn]], x, final)
+                x = self._passed(y, end - start)
         return x
 
     def _repeat(self, name: str, times: int, blocks: Sequence[Block], x: Value, last: Block | None) -> Value:
