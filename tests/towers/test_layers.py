@@ -93,7 +93,7 @@ def test_slopes_of_depthwise_convolutions(side: int, stride: int, dilation: int,
 
     found, wanted = (jax.jit(jax.grad(one, (0, 1)))(weight, x) for one in (ours, theirs))
     for a, b in zip(found, wanted, strict=True):
-        np.testing.assert_allclose(a, b, atol=2e-5)
+        np.testing.assert_allclose(a, b, rtol=1e-5, atol=2e-5)
 
 
 @pytest.mark.parametrize("stride", [1, 2])

@@ -258,7 +258,7 @@ def undisturbed(made, tmp_path_factory):
 
 def in_python(made, out):
     flags = {"data": made.collection, "model": made.model, "out": str(out), **FLAGS}
-    return configure(["head", *(text for name, value in flags.items() for text in (f"--{name}", str(value)))])
+    return configure(["head", *(text for name, value in flags.items() for text in (f"--{name}", str(value)))]).run
 
 
 def test_asked_to_end_it_saves_and_goes_on_bit_for_bit(made, tmp_path, undisturbed):

@@ -119,6 +119,9 @@ def parsed(name: str, argv: list[str], prog: str, description: str, own: Any = N
 
 def main(config: Config) -> None:
     """Train, with every encoder measured on split "test" if the collection has one; print where the encoder is."""
+    from lookalike.core.devices import start
+
+    start(config.run.device)  # before what measures starts JAX
     if config.options.leave_out == "domain":
         leave_out(config.run)
         return
@@ -134,7 +137,7 @@ def _train(config: TrainConfig, evaluate: Evaluation | None) -> Encoder:
     from lookalike.training.config import BestConfig
     from lookalike.training.loop import train
 
-    machine = described(start(config.device))  # before what measures starts JAX
+    machine = described(start(config.device))
 
     def whole(config: TrainConfig, rows: Rows | None = None) -> Encoder:
         def report(which: str) -> None:
