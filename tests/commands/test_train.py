@@ -96,3 +96,16 @@ def test_another_config_in_the_same_run(shelf, tmp_path, capsys):
     assert main(["train", "pca", *run, "--dimension", "4"]) == 0
     assert main(["train", "pca", *run, "--dimension", "5"]) == 2
     assert "was started with dimension 4, and this command says 5." in capsys.readouterr().err
+
+
+def test_best_leaves_a_page_of_what_it_kept(shelf, tmp_path, capsys):
+    run = tmp_path / "mine"
+    places = ["--data", str(shelf / "collection"), "--model", str(shelf / "model"), "--out", str(run)]
+    assert main(["train", "best", *places, "--dimension", "2", "--minutes", "0"]) == 0
+    said = capsys.readouterr()
+    assert said.out == f"{run}/model\n"
+    assert "is kept; on what it has not seen" in said.err
+    assert "<h1>mine</h1>" in (run / "report.html").read_text()
+    found = scores(run / "final")["trained"]
+    for name, value in evaluated(run / "model", shelf / "collection", capsys).items():
+        assert found[name] == pytest.approx(value, abs=1e-6)

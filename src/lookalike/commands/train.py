@@ -139,13 +139,13 @@ def _train(config: TrainConfig, evaluate: Evaluation | None) -> Encoder:
 
     machine = described(start(config.device))
 
-    def whole(config: TrainConfig, rows: Rows | None = None) -> Encoder:
+    def whole(run: TrainConfig, rows: Rows | None = None) -> Encoder:
         def report(which: str) -> None:
             if evaluate and which:
-                evaluate.keep(config.out, which)
-            write_report(config.out, config.data, machine)
+                evaluate.keep(run.out, which)
+            write_report(run.out, run.data, machine, config.out)
 
-        return train(config, evaluate, report=report, rows=rows)
+        return train(run, evaluate, report=report, rows=rows)
 
     return best(config, whole) if isinstance(config, BestConfig) else whole(config)
 

@@ -9,7 +9,7 @@ RUN/evaluation/latest.json      and the one that was measured last
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -65,10 +65,13 @@ class RunPage:
     config: Sequence[tuple[str, str]]  # dotted names and values
 
 
-def write_report(run: str | Path, collection: str | Path, machine: str) -> None:
-    """Write RUN/report.html anew, whole or not at all; the images are those of `collection`."""
-    run = Path(run)
-    write_bytes(run / PAGE, to_html(read_run(run, Collection.open(collection), machine)).encode())
+def write_report(run: str | Path, collection: str | Path, machine: str, into: str | Path = "") -> None:
+    """Write the run's `report.html` anew, whole or not at all, with images of `collection`: into the run, or `into`
+    another directory, by whose name the page is called then.
+    """
+    into = Path(into or run)
+    page = replace(read_run(Path(run), Collection.open(collection), machine), name=into.name)
+    write_bytes(into / PAGE, to_html(page).encode())
 
 
 def to_html(page: RunPage) -> str:
