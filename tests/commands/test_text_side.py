@@ -18,6 +18,7 @@ from lookalike.encoders.directory import features_fingerprint_of, read_model, re
 from lookalike.published.layout import export_tensors
 from lookalike.published.layouts import WEIGHTS
 from lookalike.published.layouts.text import TEXTS, export_text
+from lookalike.vectors.runtime import load
 from lookalike.vectors.text import load_text
 
 LABELS = ["red_kettle", "fox", "blue label"]
@@ -155,6 +156,19 @@ def test_training_a_projection_keeps_the_text_side(shelf, run, tmp_path):
     assert facts["text"]["image"] == before.image
     assert "text.context" in run("info", shelf / "model").out
     assert "| text | up to 16 tokens |" in (shelf / "model" / "README.md").read_text()
+
+
+def test_zooms_keep_it_too(shelf, run, tmp_path):
+    """Their mean lies in the space of the features, so texts still meet it."""
+    shutil.copytree(shelf / "coll", tmp_path / "coll")
+    where = ("--data", tmp_path / "coll", "--model", shelf / "model", "--out", tmp_path / "run")
+    run("train", "pca", *where, "--dimension", "4", "--mirror", "--zooms", "0.8")
+    after, model = read_text(tmp_path / "run" / "model"), load(tmp_path / "run" / "model")
+    assert after is not None
+    assert after.image == model.features_fingerprint != read_text(shelf / "model").image
+    found, before = load_text(tmp_path / "run" / "model"), load_text(shelf / "model")
+    np.testing.assert_allclose(found.features(["fox"]), before.features(["fox"]), atol=1e-6)
+    assert found.embed(["fox"]).shape == (1, 4)
 
 
 def test_a_tower_that_was_trained_further_leaves_it_out(shelf, tmp_path, write_text_model, capsys):
