@@ -200,7 +200,7 @@ def score(
         inside.append(judge.per_query(vectors))
         ours = evaluate(vectors, judge.rows).metrics["mp@5"]
         plain = judge.interval(inside[-1:], domains)[0]
-        if abs(ours - plain) > 1e-6:
+        if abs(ours - plain) > 3e-4:  # a rounding may turn a near tie, and so a query or two
             raise SystemExit(f"lookalike.evaluate says {ours}, the plain implementation {plain}")
         note(f"{row.name}, seed {seed}: seen {ours:.4f}")
     seconds, left_out = (time.monotonic() - begun) / row.seeds, np.empty(len(judge.label))
