@@ -1,7 +1,6 @@
 """The notebooks, top to bottom in one process, on images that lie as on Kaggle; cells that install are left out."""
 
 import json
-import os
 import subprocess
 import sys
 import zipfile
@@ -41,13 +40,11 @@ def drawn(path: Path, thing: int, rng: np.random.Generator) -> None:
     PIL.Image.fromarray(pixels).save(path)
 
 
-def ran(name: str, home: Path, settings: dict[str, str]) -> str:
-    own = {k: v for k, v in os.environ.items() if not k.startswith(("JAX_", "PYTEST_"))}
-    own["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{own.get('PATH', '')}"
+def ran(name: str, home: Path, environment: dict[str, str]) -> str:
     done = subprocess.run(
         [sys.executable, "-c", program(NOTEBOOKS / name)],
         cwd=home,
-        env=own | settings,
+        env=environment,
         capture_output=True,
         text=True,
         check=False,
@@ -67,7 +64,7 @@ def model(tmp_path) -> Path:
     return tmp_path / "published"
 
 
-def test_from_kaggle_s_data_sets_to_a_submission(tmp_path, model):
+def test_from_kaggle_s_data_sets_to_a_submission(tmp_path, model, environment):
     pytest.importorskip("transformers", reason="reference library not installed: transformers")
     rng, inputs = np.random.default_rng(0), tmp_path / "input"
     for thing in range(8):
@@ -88,19 +85,23 @@ def test_from_kaggle_s_data_sets_to_a_submission(tmp_path, model):
         "id,landmark_id\n" + "".join(f"{name},{50_000 + thing}\n" for thing, name in marks)
     )
     settings = "--head.steps 2 --tune.steps 2 --head.batch 8 --tune.batch 8 --tune.dtype float32"
-    said = ran("kaggle_tpu.ipynb", tmp_path, {"KAGGLE_INPUT": str(inputs), "MODEL": str(model), "SETTINGS": settings})
+    said = ran(
+        "kaggle_tpu.ipynb",
+        tmp_path,
+        environment | {"KAGGLE_INPUT": str(inputs), "MODEL": str(model), "SETTINGS": settings},
+    )
     assert "Counter({'imagenet1k': 8, 'products10k': 6, 'glr2021': 4})" in said
     assert "largest batch" in said or "fits" in said
     with zipfile.ZipFile(tmp_path / "submission" / "submission.zip") as archive:
         assert archive.namelist() == ["saved_model.pt"]
 
 
-def test_a_better_encoder_for_photos_on_colab(tmp_path, model):
+def test_a_better_encoder_for_photos_on_colab(tmp_path, model, environment):
     rng = np.random.default_rng(0)
     for thing in range(24):
         for i in range(4):
             drawn(tmp_path / f"photos/{('mugs', 'books')[thing % 2]}/thing {thing}/{i}.jpg", thing, rng)
     settings = {"PHOTOS": str(tmp_path / "photos"), "MODEL": str(model), "SETTINGS": "--minutes 0 --dimension 8"}
-    said = ran("colab.ipynb", tmp_path, settings)
+    said = ran("colab.ipynb", tmp_path, environment | settings)
     assert "mean over domains" in said
     assert (tmp_path / "encoder" / "model.onnx").exists()

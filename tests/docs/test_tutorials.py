@@ -5,7 +5,6 @@ stands for anything; a command without lines below may print what it likes. ```p
 as one program.
 """
 
-import os
 import re
 import subprocess
 import sys
@@ -44,19 +43,8 @@ def agrees(expected: str, printed: str) -> bool:
     return re.fullmatch(r".*?".join(words), " ".join(printed.split()), re.DOTALL) is not None
 
 
-def environment() -> dict[str, str]:
-    """A user's: without the test world's settings, but that programs are compiled quickly; this Python's come first."""
-    own = {k: v for k, v in os.environ.items() if not k.startswith(("JAX_", "PYTEST_"))}
-    return own | {
-        "XLA_FLAGS": " ".join(flag for flag in own["XLA_FLAGS"].split() if "device_count" not in flag),
-        "PATH": f"{Path(sys.executable).parent}{os.pathsep}{own['PATH']}",
-        "JAX_PLATFORMS": "cpu",
-        "COLUMNS": "100",
-    }
-
-
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
-def test_a_tutorial_does_what_it_says(page: Path, tmp_path: Path) -> None:
+def test_a_tutorial_does_what_it_says(page: Path, tmp_path: Path, environment: dict[str, str]) -> None:
     found = blocks(page.read_text(encoding="utf-8"))
     assert found
     for kind, body in found:
@@ -64,7 +52,7 @@ def test_a_tutorial_does_what_it_says(page: Path, tmp_path: Path) -> None:
             start = (
                 ["bash", "-euo", "pipefail", "-c", command] if kind == "console" else [sys.executable, "-c", command]
             )
-            done = subprocess.run(start, cwd=tmp_path, env=environment(), capture_output=True, text=True, check=False)
+            done = subprocess.run(start, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False)
             assert done.returncode == 0, f"{command}\n{done.stdout}{done.stderr}"
             if expected:
                 assert agrees(expected, done.stdout), f"$ {command}\n{done.stdout}\n--- expected\n{expected}"

@@ -76,7 +76,8 @@ def made(tmp_path_factory) -> Made:
     )
     encoder.save(home / "model")
     collection = Collection.create(home / "collection")
-    collection.append(table([image(color[c], rng) for c in label], label, split))
+    names, domains = [f"thing {c}" for c in label], [("toys", "tools")[c % 2] for c in label]
+    collection.append(table([image(color[c], rng) for c in label], names, domains, split.tolist()))
     embedder, ids = load(home / "model"), np.arange(len(label))
     maker = {"fingerprint": encoder.features_fingerprint}
     collection.write_vectors(embedder.column("features", "float32"), ids, features, maker)
@@ -84,19 +85,22 @@ def made(tmp_path_factory) -> Made:
     return Made(str(home / "collection"), str(home / "model"), features, mirrored, label, split)
 
 
-def table(images: list[bytes], label: np.ndarray, split: np.ndarray) -> pa.Table:
-    count = len(label)
-    roles = split == "test"
+def table(
+    images: list[bytes], labels: list[str | None], domains: list[str], splits: list[str | None], side: int = 32
+) -> pa.Table:
+    """Rows of a collection, one an image; those that are not to be learned from are queries and gallery."""
+    count = len(images)
+    roles = [split != "train" for split in splits]
     columns = {
         "id": np.arange(count),
         "source": [f"{i}.jpg" for i in range(count)],
         "image": images,
-        "width": np.full(count, 32, np.int32),
-        "height": np.full(count, 32, np.int32),
+        "width": np.full(count, side, np.int32),
+        "height": np.full(count, side, np.int32),
         "sha256": [i.to_bytes(32, "big") for i in range(count)],
-        "label": [f"thing {c}" for c in label],
-        "domain": [("toys", "tools")[c % 2] for c in label],
-        "split": split.tolist(),
+        "label": labels,
+        "domain": domains,
+        "split": splits,
         "group": [None] * count,
         "is_query": roles,
         "is_gallery": roles,
@@ -104,6 +108,17 @@ def table(images: list[bytes], label: np.ndarray, split: np.ndarray) -> pa.Table
         "stamp": ["made"] * count,
     }
     return pa.table([pa.array(columns[field.name], field.type) for field in SCHEMA], schema=SCHEMA)
+
+
+@pytest.fixture
+def write_collection():
+    """A function that makes a collection at a path, of what `table` takes."""
+
+    def write(path: Path, *rows: object, **more: object) -> str:
+        Collection.create(path).append(table(*rows, **more))
+        return str(path)
+
+    return write
 
 
 def image(color: np.ndarray, rng: np.random.Generator) -> bytes:

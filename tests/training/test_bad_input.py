@@ -2,16 +2,14 @@
 
 import io
 import shutil
-from pathlib import Path
 
 import jax
 import numpy as np
-import pyarrow as pa
 import pytest
 from PIL import Image
 
 from lookalike.commands import main
-from lookalike.data.collection import SCHEMA, Collection
+from lookalike.data.collection import Collection
 from lookalike.encoders.config import EncoderConfig, ProjectionConfig
 from lookalike.encoders.directory import read_model
 from lookalike.encoders.encoder import Encoder
@@ -33,36 +31,22 @@ def vit(tmp_path_factory):
     return str(path)
 
 
-def collection(path: Path, labels, domains=None, same: bool = False) -> str:
-    """Images of one colour a label, and noise; None has no label."""
-    count, rng = len(labels), np.random.default_rng(0)
-    data = []
-    for label in labels:
-        color = COLORS[0 if same or label is None else label]
-        pixels = np.clip(color + (0 if same else rng.integers(-40, 40, (20, 20, 3))), 0, 255).astype(np.uint8)
-        pixels = np.broadcast_to(pixels, (20, 20, 3))
-        buffer = io.BytesIO()
-        Image.fromarray(np.ascontiguousarray(pixels)).save(buffer, "PNG")
-        data.append(buffer.getvalue())
-    columns = {
-        "id": np.arange(count),
-        "source": [f"{i}.png" for i in range(count)],
-        "image": data,
-        "width": np.full(count, 20, np.int32),
-        "height": np.full(count, 20, np.int32),
-        "sha256": [i.to_bytes(32, "big") for i in range(count)],
-        "label": [None if label is None else f"thing {label}" for label in labels],
-        "domain": domains or ["toys"] * count,
-        "split": [None] * count,
-        "group": [None] * count,
-        "is_query": np.ones(count, bool),
-        "is_gallery": np.ones(count, bool),
-        "gone": np.zeros(count, bool),
-        "stamp": ["made"] * count,
-    }
-    made = Collection.create(path)
-    made.append(pa.table([pa.array(columns[field.name], field.type) for field in SCHEMA], schema=SCHEMA))
-    return str(path)
+@pytest.fixture
+def collection(write_collection):
+    """A collection of images of one colour a label, and noise; None has no label."""
+
+    def make(path, labels, domains=None, same=False):
+        rng, data = np.random.default_rng(0), []
+        for label in labels:
+            color = COLORS[0 if same or label is None else label]
+            pixels = np.clip(color + (0 if same else rng.integers(-40, 40, (20, 20, 3))), 0, 255).astype(np.uint8)
+            buffer = io.BytesIO()
+            Image.fromarray(np.ascontiguousarray(np.broadcast_to(pixels, (20, 20, 3)))).save(buffer, "PNG")
+            data.append(buffer.getvalue())
+        names = [None if label is None else f"thing {label}" for label in labels]
+        return write_collection(path, data, names, domains or ["toys"] * len(data), [None] * len(data), side=20)
+
+    return make
 
 
 LABELS = {
@@ -74,7 +58,7 @@ LABELS = {
 
 @pytest.mark.parametrize("labels", LABELS.values(), ids=LABELS)
 @pytest.mark.parametrize("recipe", ["head", "tune"])
-def test_classes_of_any_size_are_learned_from(tmp_path, vit, labels, recipe):
+def test_classes_of_any_size_are_learned_from(tmp_path, collection, vit, labels, recipe):
     data = collection(tmp_path / "coll", labels)
     argv = ["train", recipe, "--data", data, "--model", vit, "--out", str(tmp_path / "run"), "--dimension", "4"]
     assert main([*argv, "--batch", "16", "--steps", "3"]) == 0
@@ -82,7 +66,7 @@ def test_classes_of_any_size_are_learned_from(tmp_path, vit, labels, recipe):
     assert all(np.isfinite(tensor).all() for tensor in tensors.values())
 
 
-def test_labels_in_one_domain_are_those_that_are_learned(tmp_path, vit):
+def test_labels_in_one_domain_are_those_that_are_learned(tmp_path, collection, vit):
     labels = [i % 4 for i in range(24)] + [None] * 24
     data = collection(tmp_path / "coll", labels, ["toys"] * 24 + ["tools"] * 24)
     argv = ["--data", data, "--model", vit, "--dimension", "4", "--batch", "8", "--steps", "2"]
@@ -119,7 +103,7 @@ REFUSED = {
 
 
 @pytest.mark.parametrize(("labels", "how", "argv", "words"), REFUSED.values(), ids=REFUSED)
-def test_refused_with_one_sentence(tmp_path, vit, capsys, labels, how, argv, words):
+def test_refused_with_one_sentence(tmp_path, collection, vit, capsys, labels, how, argv, words):
     data = collection(tmp_path / "coll", labels, **how)
     places = ["--data", data, "--model", vit, "--out", str(tmp_path / "run"), "--dimension", "4"]
     assert main(["train", *argv, *places]) == 2
@@ -129,7 +113,7 @@ def test_refused_with_one_sentence(tmp_path, vit, capsys, labels, how, argv, wor
     assert not (tmp_path / "run" / "model").exists()
 
 
-def test_shares_that_sum_to_nothing(tmp_path, vit, capsys):
+def test_shares_that_sum_to_nothing(tmp_path, collection, vit, capsys):
     data = collection(tmp_path / "coll", [i % 5 for i in range(30)])
     places = ["--data", data, "--model", vit, "--out", str(tmp_path / "run"), "--dimension", "4"]
     assert main(["train", "head", *places, "--mixture.cap", "0"]) == 2
@@ -140,7 +124,7 @@ WORDS = {"collection": "was saved with rows 30, and now it is 29", "model": "was
 
 
 @pytest.mark.parametrize("changed", WORDS)
-def test_what_changed_between_two_starts_of_a_run(tmp_path, vit, capsys, monkeypatch, changed):
+def test_what_changed_between_two_starts_of_a_run(tmp_path, collection, vit, capsys, monkeypatch, changed):
     data, model = collection(tmp_path / "coll", [i % 5 for i in range(30)]), tmp_path / "model"
     shutil.copytree(vit, model)
     argv = ["train", "head", "--data", data, "--model", str(model), "--out", str(tmp_path / "run"), "--dimension", "4"]
@@ -169,7 +153,7 @@ def test_what_changed_between_two_starts_of_a_run(tmp_path, vit, capsys, monkeyp
     assert not (tmp_path / "run" / "model").exists()
 
 
-def test_a_size_that_patches_do_not_divide_is_said(tmp_path, vit, capsys):
+def test_a_size_that_patches_do_not_divide_is_said(tmp_path, collection, vit, capsys):
     data = collection(tmp_path / "coll", [i % 5 for i in range(30)])
     places = ["--data", data, "--model", vit, "--out", str(tmp_path / "run"), "--dimension", "4"]
     assert main(["train", "tune", *places, "--size", "18", "--steps", "1", "--batch", "8"]) == 0

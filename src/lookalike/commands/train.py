@@ -216,8 +216,8 @@ def _compared(folds: list[dict[str, Any]]) -> dict[str, tuple[float, float | Non
 
     labels = np.concatenate([np.array(fold["label"], np.int64) for fold in folds])
     domains = np.repeat(np.arange(len(folds)), [len(fold["label"]) for fold in folds])
-    sides: dict[str, np.ndarray] = {}
-    sides |= {n: np.concatenate([np.array(f[n]) for f in folds]) for n in ("untouched", "trained") if n in folds[0]}
+    names: list[str] = [name for name in ("untouched", "trained") if name in folds[0]]
+    sides = {name: np.concatenate([np.array(fold[name]) for fold in folds]) for name in names}
     if "untouched" in sides:
         sides["difference"] = sides["trained"] - sides["untouched"]
     return {

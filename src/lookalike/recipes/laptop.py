@@ -10,6 +10,7 @@ from dataclasses import replace
 from lookalike.imaging.augment import Color
 from lookalike.losses import ArcFace, Geometry, Projecting, SimilarityDistillation
 from lookalike.training.config import (
+    EVENED,
     Augments,
     BestConfig,
     FitStage,
@@ -25,13 +26,10 @@ from lookalike.training.config import (
 
 ZOOMS = (0.8,)  # twice the time of an image for .015 (MobileNetV2) and .03 (ViT-Tiny) of mP@5
 
-# What steps begin with, and a tuned tower ends with: the spread within classes evened out as far as images tell it.
-START = Pca(power=-0.25, within=1.0)
-
 # ArcFace that keeps what the tower knows: a start in closed form, which needs no steps and is most of the gain, then a
 # small margin, low rates, few epochs. From this start terms of geometry added nothing.
 HEAD = HeadStage(
-    start=START,
+    start=EVENED,
     loss=ArcFace(margin=0.1, scale=16.0),
     projecting=Projecting(dropout=0.1),
     optimizer=Optimizer(learning_rate=1e-4, centers_learning_rate=1e-3),
@@ -40,7 +38,7 @@ HEAD = HeadStage(
 
 # A margin loss that moves the tower, and its own neighbourhoods from before, which hold it.
 TUNE = TuneStage(
-    start=START,
+    start=EVENED,
     loss=ArcFace(margin=0.1, scale=16.0),
     projecting=Projecting(dropout=0.1),
     geometry=Geometry(similarity=SimilarityDistillation(weight=1.0)),
@@ -111,7 +109,7 @@ def tune() -> TrainConfig:
     Half an hour for a small tower and 1,646 images; `--trained.blocks 4 --copies 3 --epochs 4` tunes the
     last blocks alone, in minutes. Expected: .658 (ViT-Tiny, results/tuned.md).
     """
-    return TrainConfig(stages=(TUNE, FitStage(START)), mirror=True, zooms=ZOOMS)
+    return TrainConfig(stages=(TUNE, FitStage(EVENED)), mirror=True, zooms=ZOOMS)
 
 
 def tiny() -> TrainConfig:

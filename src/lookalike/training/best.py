@@ -20,7 +20,7 @@ from lookalike.core.journal import note, record, table
 from lookalike.encoders.encoder import Encoder
 from lookalike.towers.ops import places
 from lookalike.training.checkpoint import opened_run
-from lookalike.training.config import BestConfig, FitStage, Pca, Stage, TrainConfig, TuneStage
+from lookalike.training.config import EVENED, BestConfig, FitStage, Pca, Stage, TrainConfig, TuneStage
 from lookalike.training.folds import Fold, Score, folds
 from lookalike.training.loop import train
 from lookalike.training.rows import Rows, features_of, mean_of
@@ -29,7 +29,6 @@ from lookalike.vectors.rows import filled, stored_images
 from lookalike.vectors.runtime import BATCH
 
 GRADIENT = 3.5  # times as long as a forward, what a step takes for the blocks that learn; measured on CPUs
-FIT = Pca(power=-0.25, within=1.0)
 Final = Callable[[TrainConfig, Rows], Encoder]
 KEPT = 0.003
 """What a longer way must be better by: mP@5 that differ by less are one."""
@@ -94,10 +93,10 @@ def _ways(config: BestConfig, rows: Rows, untouched: Made, run: Path) -> list[Wa
     ways = [
         Way("untouched", (), 3, 0.0),
         Way("pca", (FitStage(Pca(power=-0.125)),), 3, 0.0),
-        Way("fit", (FitStage(FIT),), 3, 0.0),
+        Way("fit", (FitStage(EVENED),), 3, 0.0),
         Way("head", (config.head,), 3, 0.0),
     ]
-    left = 60 * config.minutes - _views(config) * images * forward
+    left = 60 * config.minutes - config.views * images * forward
     count = places(tower)
     blocks = max(1, round(count * config.share))
     part = blocks / count
@@ -114,18 +113,13 @@ def _ways(config: BestConfig, rows: Rows, untouched: Made, run: Path) -> list[Wa
         stage = replace(stage, epochs=round(epochs, 1))
         if name == "last":
             stage = replace(stage, trained=replace(stage.trained, blocks=blocks))
-        ways.append(Way(name, (stage, FitStage(FIT)), trials, seconds))
+        ways.append(Way(name, (stage, FitStage(EVENED)), trials, seconds))
         left -= (trials + 1) * seconds
-        if (seconds := _views(config) * images * forward) < left:
+        if (seconds := config.views * images * forward) < left:
             half = replace(stage, interpolate=0.5)
-            ways.append(Way(f"half {name}", (half, FitStage(FIT)), 1, seconds, half_of=name))
+            ways.append(Way(f"half {name}", (half, FitStage(EVENED)), 1, seconds, half_of=name))
             left -= seconds
     return ways
-
-
-def _views(config: BestConfig) -> int:
-    """How often the tower looks at an image for its embedding."""
-    return (1 + config.mirror) * (1 + len(config.zooms))
 
 
 def _forward(encoder: Encoder, rows: Rows, run: Path) -> float:
@@ -176,7 +170,7 @@ def _half(config: BestConfig, untouched: Encoder, trial: Path, learned: Rows) ->
     tuned = Encoder.load(trial / "model")
     names = {name for name in untouched.tensors if name.startswith("tower.")}
     mixed = {name: (untouched.tensors[name] + tuned.tensors[name]) / 2 for name in names}
-    return closed_form(config, FitStage(FIT), learned, Made(with_tensors(tuned, mixed))).encoder
+    return closed_form(config, FitStage(EVENED), learned, Made(with_tensors(tuned, mixed))).encoder
 
 
 def _winner(ways: Sequence[Way], scores: Mapping[str, Sequence[Score]]) -> Way:

@@ -56,6 +56,9 @@ class Given:
     """The projection as it is; PCA in a half whitened metric where there is none of this dimension."""
 
 
+EVENED = Pca(power=-0.25, within=1.0)
+"""The closed form that is best of those measured: the spread within classes evened out as far as images tell it."""
+
 ClosedForm = Pca | Lda
 Start = Pca | Lda | Random | Given
 
@@ -347,6 +350,11 @@ class TrainConfig:
         _at_least(self, 0, "seed", "evaluate_every")
         if self.seed >= 2**32:  # JAX leaves further bits out, so that larger seeds would repeat
             raise UsageError(f"`--seed` is {self.seed}; expected less than {2**32}, as seeds have 32 bits.")
+
+    @property
+    def views(self) -> int:
+        """How often the tower looks at an image for its features."""
+        return (1 + self.mirror) * (1 + len(self.zooms))
 
     @property
     def names(self) -> tuple[str, ...]:

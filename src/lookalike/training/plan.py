@@ -150,11 +150,7 @@ def embeds_of(config: TrainConfig, rows: int) -> Iterator[int]:
             and before.centers == stage.centers
         )
         spared = isinstance(stage, TuneStage) and isinstance(stage.start, Given) and carried
-        count = (
-            0
-            if known or spared or isinstance(stage, NewStage)
-            else rows * (1 + config.mirror) * (1 + len(config.zooms))
-        )
+        count = 0 if known or spared or isinstance(stage, NewStage) else rows * config.views
         known = not isinstance(stage, TuneStage) and (known or count > 0)
         yield count + rows * getattr(stage, "copies", 0)
 

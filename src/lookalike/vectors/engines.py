@@ -150,8 +150,8 @@ def opened(
     """What is known of a model directory, or of its text side, and its graph, ready to run: kept, or made now and kept.
 
     `make` writes the graph, in eight bits only if `int8` and with these `zooms`, which need not be those of the model's
-    config, into a directory, and says what is known of it then. That
-    directory is temporary, and goes with the engine, if `model` is None or the cache can't be written (which is said).
+    config, into a directory, and says what is known of it then. That directory is temporary, and goes with the engine,
+    if `model` is None or the cache can't be written (which is said).
     """
     refused: OSError | StorageError | None = None
     if model is not None:
