@@ -21,7 +21,7 @@ from collections.abc import Callable
 parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
 parser.add_argument("--features", type=int, default=1280)
 parser.add_argument("--dimension", type=int, default=64)
-parser.add_argument("--chunk", type=int, default=0, help="classes whose logits we hold at a time; 0: all")
+parser.add_argument("--chunk", type=int, default=1024, help="classes whose logits we hold at a time; 0: all")
 parser.add_argument("--classes", type=int, default=17691)
 parser.add_argument("--batch", type=int, default=1024)
 parser.add_argument("--rounds", type=int, default=4)

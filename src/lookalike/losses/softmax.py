@@ -40,7 +40,7 @@ class _Layout(NamedTuple):
     """What is known when a program is compiled."""
 
     classes: int  # what is beside them only fills the shards up
-    chunk: int  # classes at a time
+    chunk: int  # classes at a time; 0: all
     shards: int
     top: float | None  # no logit exceeds it, and none vanishes beside it; None: the greatest is looked for
 
@@ -62,7 +62,7 @@ def class_loss(
 
     Embeddings have length 1, and had `length_B` before (AdaFace looks at it). `margin_B` takes the place of the
     margin's own width; UsageError if it has none. `memory` is that of the step before; by default, the first.
-    With `chunk` the logits of that many classes are held at a time, in place of all. `shards` says over how many
+    With `chunk` the logits of that many classes are held at a time, where there are more. `shards` says over how many
     devices axis C is split, if it is; then each takes its own classes in chunks, and C is a multiple of it. Only the
     first `classes` of C are classes, the rest fill the shards up; 0: all are.
     Values and gradients are finite for every embedding up to length 1, and what rounding makes of it.
@@ -70,8 +70,8 @@ def class_loss(
     own_B = own_cosines(embedding_BD, centers_CKD, label_B)
     seen_B = jax.lax.stop_gradient(own_B)
     memory = memory_of(margin) if memory is None else memory
-    classes, top = classes or len(centers_CKD), _top(margin)
-    layout = _Layout(classes, min(chunk, len(centers_CKD) // shards), shards, top)
+    classes, own = classes or len(centers_CKD), len(centers_CKD) // shards
+    layout = _Layout(classes, chunk if chunk < own else 0, shards, _top(margin))
     others = partial(_others, layout, embedding_BD, centers_CKD, label_B)
     logits = _Logits(jnp.float32(_scale(margin, classes)))
     match margin:

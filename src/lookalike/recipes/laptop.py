@@ -31,6 +31,7 @@ ZOOMS = (0.8,)  # twice the time of an image for .015 (MobileNetV2) and .03 (ViT
 HEAD = HeadStage(
     start=EVENED,
     loss=ArcFace(margin=0.1, scale=16.0),
+    chunk=1024,  # what a processor's cache holds: of 17,691 classes a step takes three quarters of the time
     projecting=Projecting(dropout=0.1),
     optimizer=Optimizer(learning_rate=1e-4, centers_learning_rate=1e-3),
     epochs=20.0,

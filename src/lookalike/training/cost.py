@@ -97,7 +97,7 @@ def step_operations(stage: StepStage, encoder: EncoderConfig, classes: int) -> i
     projection = 2 * width * dimension * projecting.samples * (3 if tuned else 2)
     others = stage.batch if pairs else classes * stage.centers
     compared = 2 * others * sum(projecting.nested or (dimension,)) * projecting.samples
-    compared *= 4 if stage.chunk and not pairs else 3
+    compared *= 4 if 0 < stage.chunk < classes and not pairs else 3
     tower = _tower_operations(stage, encoder) if isinstance(stage, TuneStage) else 0
     views = 2 if stage.geometry.views.weight else 1
     return stage.batch * (views * tower + projection + compared) * (2 if stage.optimizer.sam else 1)
