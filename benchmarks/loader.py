@@ -112,19 +112,18 @@ def collected(home: Path, data: Path | None, count: int) -> tuple[Collection, li
     return collection, paths
 
 
-def ours(collection: Collection, processes: bool, cores: int) -> Iterator[Any]:
+def ours(collection: Collection, processes: bool, cores: int, batch: int = BATCH) -> Iterator[Any]:
     lookalike.data.batches.cores = lambda: cores
     ids = collection.table(["id"])["id"].to_numpy()
     view = View(SIZE, (Crop(SIZE, AREA), Flip(), Color(COLOR, COLOR, COLOR)))
     labels = np.arange(len(ids)) % 100
-    draw = sampler(Mixture(classes="uniform"), labels, labels * 0, BATCH, 0)
-    return batches(collection, ids, draw, batch=BATCH, seed=0, start=0, views=[view], processes=processes)
+    draw = sampler(Mixture(classes="uniform"), labels, labels * 0, batch, 0)
+    return batches(collection, ids, draw, batch=batch, seed=0, start=0, views=[view], processes=processes)
 
 
-def peer(paths: list[str], workers: int, floats: bool) -> Iterator[Any]:
-    torch.set_num_threads(1)
+def peer(paths: list[str], workers: int, floats: bool, batch: int = BATCH) -> Iterator[Any]:
     files = Files(paths, floats)
-    yield from DataLoader(files, BATCH, sampler=RandomSampler(files, True, 10**7), num_workers=workers)
+    yield from DataLoader(files, batch, sampler=RandomSampler(files, True, 10**7), num_workers=workers)
 
 
 def decoded(collection: Collection) -> Iterator[Any]:
@@ -197,6 +196,7 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=16)
     parser.add_argument("--rounds", type=int, default=5)
     arguments = parser.parse_args()
+    torch.set_num_threads(1)
     with tempfile.TemporaryDirectory() as home:
         collection, paths = collected(Path(home), arguments.data, arguments.images)
         ways: dict[str, Callable[[], Iterator[Any]]] = {

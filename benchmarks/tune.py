@@ -3,6 +3,7 @@
     python benchmarks/tune.py                                            batches of 48, 32 and 8, 2 threads
     python benchmarks/tune.py --models mobilenet_v2 --batch 8 --rounds 1     a smoke run
     python benchmarks/tune.py --threads 1                                processor time, for a machine that is busy
+    python benchmarks/tune.py --stored 512                               the whole way, from stored images
 
 Both start from the same random weights and take the same normalised images through the tower, a projection to 64
 numbers, ArcFace over 1,000 classes, the gradient, and AdamW over every tensor but the statistics of batch norms, which
@@ -10,6 +11,10 @@ stay as they are. Torch is the model of transformers with its default attention,
 fused AdamW. The losses of the first two steps must agree. Rounds are interleaved. Beside the time on the clock stands
 the processor's: on a busy machine torch's threads wait for each other, and only its ratio with one thread says
 something. Goals: 1.0, 1.2 and 1.1 times torch. Needs the group `reference`.
+
+With `--stored N` each step begins with N stored JPEGs, of which both crop, flip and color a batch as in
+benchmarks/loader.py: ours by the input stream of training, torch by a DataLoader with as many workers as there are
+threads, or none if that is quicker here (`--workers`). The images differ, so losses aren't compared. Goal: 1.1.
 """
 
 # ruff: noqa: E402  thread settings come before the libraries that read them
@@ -21,8 +26,11 @@ import os
 import statistics
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from functools import partial
+from itertools import repeat
+from pathlib import Path
+from typing import Any
 
 parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
 parser.add_argument("--models", nargs="+", default=["mobilenet_v2", "vit_tiny", "vit_b_16"])
@@ -30,6 +38,9 @@ parser.add_argument("--batch", type=int, default=0, help="images in a step; 0: e
 parser.add_argument("--rounds", type=int, default=4)
 parser.add_argument("--steps", type=int, default=1, help="steps in a round")
 parser.add_argument("--threads", type=int, default=2)
+parser.add_argument("--stored", type=int, default=0, help="images on disk that steps begin with; 0: images in memory")
+parser.add_argument("--workers", type=int, default=2, help="of torch's DataLoader")
+parser.add_argument("--data", type=Path, default=os.environ.get("LOOKALIKE_DATA"), help="real images to store")
 arguments = parser.parse_args()
 
 os.environ["OMP_NUM_THREADS"] = str(arguments.threads)
@@ -44,6 +55,7 @@ import optax
 import torch
 import transformers
 
+import loader
 from lookalike.published.layouts import read_published
 from lookalike.towers.ops import declare
 from lookalike.towers.programs.jax import features, l2_normalize
@@ -51,8 +63,9 @@ from lookalike.towers.programs.jax import features, l2_normalize
 SIZE, CLASSES, DIMENSION, MARGIN, SCALE, RATE = 224, 1000, 64, 0.3, 30.0, 1e-4
 BATCHES = {"mobilenet_v2": 48, "vit_tiny": 32, "vit_b_16": 8}
 GOALS = {"mobilenet_v2": 1.0, "vit_tiny": 1.2, "vit_b_16": 1.1}
-Step = Callable[[], float]
+Step = Callable[[Any, Any], float]  # of images and labels
 Head = tuple[np.ndarray, np.ndarray]
+Feed = Iterator[tuple[Any, Any]]
 
 torch.set_num_threads(arguments.threads)
 transformers.logging.set_verbosity_error()
@@ -97,6 +110,8 @@ def ours(model: torch.nn.Module, head: Head, images: np.ndarray, label: np.ndarr
 
     def loss(learner: tuple, fixed: dict, x: jax.Array, y: jax.Array) -> jax.Array:
         tower, weight, centers = learner
+        if x.dtype == jnp.uint8:  # torch's workers do that
+            x = (x.astype(jnp.float32) / 255 - 0.5) / 0.25
         embedding = l2_normalize(l2_normalize(features(config.tower, config.pooling, tower | fixed, x)) @ weight)
         cosine = embedding @ l2_normalize(centers).T
         true = jnp.take_along_axis(cosine, y[:, None], axis=1)[:, 0]
@@ -119,7 +134,7 @@ def ours(model: torch.nn.Module, head: Head, images: np.ndarray, label: np.ndarr
     memory = compiled.memory_analysis().temp_size_in_bytes / 2**20
     print(f"  compiled in {time.perf_counter() - begun:.1f} s; {memory:.0f} MiB beside what goes in", flush=True)
 
-    def once() -> float:
+    def once(x: np.ndarray, y: np.ndarray) -> float:
         nonlocal state
         state, value = compiled(state, fixed, x, y)
         return float(value)
@@ -127,14 +142,14 @@ def ours(model: torch.nn.Module, head: Head, images: np.ndarray, label: np.ndarr
     return once
 
 
-def theirs(model: torch.nn.Module, head: Head, images: np.ndarray, label: np.ndarray) -> Step:
+def theirs(model: torch.nn.Module, head: Head) -> Step:
     """The same in torch."""
     weight, centers = (torch.nn.Parameter(torch.tensor(part)) for part in head)
     optimizer = torch.optim.AdamW([*model.parameters(), weight, centers], lr=RATE, weight_decay=0.01, fused=True)
-    x, y = torch.from_numpy(images).permute(0, 3, 1, 2).contiguous(), torch.tensor(label).long()
-    unit, rows = torch.nn.functional.normalize, torch.arange(len(label))
+    unit = torch.nn.functional.normalize
 
-    def once() -> float:
+    def once(x: torch.Tensor, y: torch.Tensor) -> float:
+        rows = torch.arange(len(y))
         optimizer.zero_grad()
         found = model(pixel_values=x)
         pooled = getattr(found, "pooler_output", None)
@@ -151,12 +166,23 @@ def theirs(model: torch.nn.Module, head: Head, images: np.ndarray, label: np.nda
     return once
 
 
-def seconds(once: Step) -> tuple[float, float]:
+def seconds(once: Step, feed: Feed) -> tuple[float, float]:
     """On the clock and of the processor, mean over the steps of a round."""
-    clock, processor = time.perf_counter(), time.process_time()
+    clock, processor = time.perf_counter(), loader.spent()
     for _ in range(arguments.steps):
-        once()
-    return (time.perf_counter() - clock) / arguments.steps, (time.process_time() - processor) / arguments.steps
+        once(*next(feed))
+    return (time.perf_counter() - clock) / arguments.steps, (loader.spent() - processor) / arguments.steps
+
+
+def stored(home: Path, batch: int) -> dict[str, Feed]:
+    """Batches from images on disk, for either."""
+    collection, paths = loader.collected(home, arguments.data, arguments.stored)
+    own = loader.ours(collection, False, arguments.threads, batch)
+    other = loader.peer(paths, arguments.workers, True, batch)
+    return {
+        "ours": ((found.images[0], (found.rows % CLASSES).astype(np.int32)) for found in own),
+        "torch": ((x.contiguous(), y % CLASSES) for x, y in other),
+    }
 
 
 def measure(name: str) -> dict[str, float]:
@@ -167,13 +193,21 @@ def measure(name: str) -> dict[str, float]:
     images, label = coarse.repeat(16, axis=1).repeat(16, axis=2), rng.integers(0, CLASSES, batch).astype(np.int32)
     model = model_of(name, images[:16])
     head = head_of(1280 if name == "mobilenet_v2" else model.config.hidden_size)
-    contenders = {"ours": ours(model, head, images, label), "torch": theirs(model, head, images, label)}
-    losses = {who: [once(), once()] for who, once in contenders.items()}
-    assert np.allclose(losses["ours"], losses["torch"], rtol=1e-3), f"the contenders disagree: {losses}"
-    times: dict[str, list[tuple[float, float]]] = {who: [] for who in contenders}
-    for _ in range(arguments.rounds):
-        for who, once in contenders.items():
-            times[who].append(seconds(once))
+    x, y = torch.from_numpy(images).permute(0, 3, 1, 2).contiguous(), torch.tensor(label).long()
+    feeds: dict[str, Feed] = {"ours": repeat((images, label)), "torch": repeat((x, y))}
+    times: dict[str, list[tuple[float, float]]] = {who: [] for who in feeds}
+    with tempfile.TemporaryDirectory() as home:
+        if arguments.stored:  # before JAX has threads, which forked workers must not inherit
+            feeds = stored(Path(home), batch)
+            first = {who: next(feed) for who, feed in feeds.items()}
+            images, label = first["ours"]
+        contenders = {"ours": ours(model, head, images, label), "torch": theirs(model, head)}
+        losses = {who: [once(*next(feeds[who])) for _ in range(2)] for who, once in contenders.items()}
+        same = arguments.stored or np.allclose(losses["ours"], losses["torch"], rtol=1e-3)
+        assert same, f"the contenders disagree: {losses}"
+        for _ in range(arguments.rounds):
+            for who, once in contenders.items():
+                times[who].append(seconds(once, feeds[who]))
     row: dict[str, float] = {"batch": batch}
     for i, kind in enumerate(("clock", "processor")):
         own, other = ([found[i] for found in times[who]] for who in ("ours", "torch"))

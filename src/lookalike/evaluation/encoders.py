@@ -39,6 +39,7 @@ def vectors_on(collection: Collection, ids: Ids, given: Embedder | None) -> "Cal
         return combine(*cached_features(embedder, opened, ids, mirror))
 
     embedders = {given.features_fingerprint: given} if given else {}
+    latest: dict[tuple[str, bool], Vectors] = {}  # features of the tower asked last: a stage may change the projection alone
 
     def vectors_of(encoder: "Encoder") -> Vectors:
         config, own = encoder.config, encoder.features_fingerprint
@@ -48,7 +49,9 @@ def vectors_on(collection: Collection, ids: Ids, given: Embedder | None) -> "Cal
                 embedders[own] = Embedder.of(encoder)
         if own in embedders:
             return np.asarray(encoder.project(stored(embedders[own], config.mirror)))
-        views = made_features(encoder, collection, ids, config.mirror)
-        return np.asarray(encoder.project(combine(*views.swapaxes(0, 1))))
+        if (own, config.mirror) not in latest:
+            latest.clear()
+            latest[own, config.mirror] = combine(*made_features(encoder, collection, ids, config.mirror).swapaxes(0, 1))
+        return np.asarray(encoder.project(latest[own, config.mirror]))
 
     return vectors_of
