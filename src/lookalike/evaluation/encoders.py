@@ -39,7 +39,7 @@ def vectors_on(collection: Collection, ids: Ids, given: Embedder | None) -> "Cal
         return combine(*cached_features(embedder, opened, ids, mirror))
 
     embedders = {given.features_fingerprint: given} if given else {}
-    latest: dict[tuple[str, bool], Vectors] = {}  # features of the tower asked last: a stage may change the projection alone
+    latest: dict[tuple[str, bool], Vectors] = {}  # of the tower asked last; the next may share it
 
     def vectors_of(encoder: "Encoder") -> Vectors:
         config, own = encoder.config, encoder.features_fingerprint
