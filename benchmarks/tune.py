@@ -225,7 +225,7 @@ def measure(name: str) -> dict[str, float]:
 
 def main() -> None:
     rows = {name: measure(name) for name in arguments.models}
-    print(json.dumps({"load": os.getloadavg()[0], **vars(arguments), "rows": rows}))
+    print(json.dumps({"load": os.getloadavg()[0], **vars(arguments), "rows": rows}, default=str))
 
 
 if __name__ == "__main__":

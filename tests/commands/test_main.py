@@ -222,3 +222,38 @@ def test_a_terminal_without_the_letters_gets_backslashes_and_no_command() -> Non
     environment = {**os.environ, "PYTHONIOENCODING": "ascii", "LC_ALL": "C"}
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, env=environment, check=False)
     assert (done.returncode, done.stdout, done.stderr) == (0, b"\\U0001f98a\n", b"`\\x1b[2J`\n")
+
+
+PAGES = """
+import os, sys
+from lookalike import commands
+block = lambda: bytearray(1 << 28)
+huge = lambda: sum(int(line.split()[1]) for line in open("/proc/self/smaps_rollup") if line.startswith("AnonHuge"))
+commands.main = lambda argv: print(os.environ.get("GLIBC_TUNABLES"), argv, [block(), huge() >> 17][1]) or 0
+commands.run()
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="tunables are glibc's")
+@pytest.mark.parametrize(
+    ("argv", "given", "expected"),
+    [
+        (["train", "head", "--data", "a b"], None, "glibc.malloc.hugetlb=1"),
+        (["search", "x"], None, "None"),
+        (["train", "head"], "glibc.malloc.check=0", "glibc.malloc.check=0"),
+    ],
+)
+def test_training_has_large_pages(argv, given, expected) -> None:
+    """A quarter of a GiB lies in pages of 2 MiB, if the machine gives such; what somebody has set stays."""
+    environment = {name: value for name, value in os.environ.items() if name != "GLIBC_TUNABLES"}
+    environment |= {"GLIBC_TUNABLES": given} if given else {}
+    code = [sys.executable, "-c", PAGES, *argv]
+    done = subprocess.run(code, capture_output=True, text=True, env=environment, check=True)
+    setting = Path("/sys/kernel/mm/transparent_hugepage/enabled")
+    asked = (
+        setting.exists() and "[madvise]" in setting.read_text() and os.confstr("CS_GNU_LIBC_VERSION") >= "glibc 2.35"
+    )
+    large = int(expected == "glibc.malloc.hugetlb=1")
+    assert done.stdout.startswith(f"{expected} {argv} ")
+    if asked:
+        assert int(done.stdout.split()[-1]) == large
