@@ -27,6 +27,7 @@ import statistics
 import tempfile
 import time
 from collections.abc import Callable, Iterator
+from contextlib import closing, contextmanager, nullcontext
 from functools import partial
 from itertools import repeat
 from pathlib import Path
@@ -174,15 +175,18 @@ def seconds(once: Step, feed: Feed) -> tuple[float, float]:
     return (time.perf_counter() - clock) / arguments.steps, (loader.spent() - processor) / arguments.steps
 
 
-def stored(home: Path, batch: int) -> dict[str, Feed]:
+@contextmanager
+def stored(batch: int) -> Iterator[dict[str, Feed]]:
     """Batches from images on disk, for either."""
-    collection, paths = loader.collected(home, arguments.data, arguments.stored)
-    own = loader.ours(collection, False, arguments.threads, batch)
-    other = loader.peer(paths, arguments.workers, True, batch)
-    return {
-        "ours": ((found.images[0], (found.rows % CLASSES).astype(np.int32)) for found in own),
-        "torch": ((x.contiguous(), y % CLASSES) for x, y in other),
-    }
+    with tempfile.TemporaryDirectory() as home:
+        collection, paths = loader.collected(Path(home), arguments.data, arguments.stored)
+        own = loader.ours(collection, False, arguments.threads, batch)
+        other = loader.peer(paths, arguments.workers, True, batch)
+        with closing(own), closing(other):
+            yield {
+                "ours": ((found.images[0], (found.rows % CLASSES).astype(np.int32)) for found in own),
+                "torch": ((x.contiguous(), y % CLASSES) for x, y in other),
+            }
 
 
 def measure(name: str) -> dict[str, float]:
@@ -194,11 +198,10 @@ def measure(name: str) -> dict[str, float]:
     model = model_of(name, images[:16])
     head = head_of(1280 if name == "mobilenet_v2" else model.config.hidden_size)
     x, y = torch.from_numpy(images).permute(0, 3, 1, 2).contiguous(), torch.tensor(label).long()
-    feeds: dict[str, Feed] = {"ours": repeat((images, label)), "torch": repeat((x, y))}
-    times: dict[str, list[tuple[float, float]]] = {who: [] for who in feeds}
-    with tempfile.TemporaryDirectory() as home:
-        if arguments.stored:  # before JAX has threads, which forked workers must not inherit
-            feeds = stored(Path(home), batch)
+    memory: dict[str, Feed] = {"ours": repeat((images, label)), "torch": repeat((x, y))}
+    times: dict[str, list[tuple[float, float]]] = {who: [] for who in memory}
+    with stored(batch) if arguments.stored else nullcontext(memory) as feeds:
+        if arguments.stored:  # before JAX has threads, which forked workers must not inherit: one model a call
             first = {who: next(feed) for who, feed in feeds.items()}
             images, label = first["ours"]
         contenders = {"ours": ours(model, head, images, label), "torch": theirs(model, head)}
