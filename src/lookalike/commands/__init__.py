@@ -40,7 +40,7 @@ COMMANDS = {
 
 _GO_ON = ("prepare", "pull", "train", "embed", "evaluate", "index", "demo")  # keep what they did when interrupted
 
-_TRAINING = (["train"], ["plan"], ["demo"])
+_TRAINING = {"train", "plan", "demo"}
 
 _MENDABLE = {
     errno.EACCES: "`{}` can't be opened: permission is denied.\n\nhint: `ls -ld` says who may read it",
@@ -75,7 +75,7 @@ def _in_large_pages() -> None:
     A step on a CPU takes gigabytes and leaves them again, and in pages of 4 KiB that is a third of a MobileNetV2's
     time. The C library reads this once, when a process starts.
     """
-    if sys.platform == "linux" and sys.argv[1:2] in _TRAINING and "GLIBC_TUNABLES" not in os.environ:
+    if sys.platform == "linux" and _TRAINING.intersection(sys.argv[1:2]) and "GLIBC_TUNABLES" not in os.environ:
         os.environ["GLIBC_TUNABLES"] = "glibc.malloc.hugetlb=1"
         os.execv(sys.executable, [sys.executable, *sys.orig_argv[1:]])
 

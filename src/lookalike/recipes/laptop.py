@@ -39,7 +39,7 @@ HEAD = HeadStage(
 )
 
 # All of the tower moves, and little: crops that keep most of an image, its colors, one low rate for all layers. Higher
-# rates with stronger changes are as good on the domains that they learn from, and lose more on others.
+# rates with stronger changes are as good for a ViT-Tiny, and .01 below for a MobileNetV2.
 TUNE = TuneStage(
     start=EVENED,
     loss=ArcFace(margin=0.1, scale=16.0),

@@ -176,7 +176,8 @@ def _half(config: BestConfig, untouched: Encoder, trial: Path, learned: Rows) ->
 def _winner(ways: Sequence[Way], scores: Mapping[str, Sequence[Score]]) -> Way:
     """The way that is best on the folds that it shares with the best before it, by more than chance gives.
 
-    The last blocks are asked behind the whole tower, which is better on images of which no fold is (results/tuned.md).
+    The last blocks are asked behind the whole tower, which did better on test classes where folds told no difference
+    (results/tuned.md).
     """
     won = next(way for way in ways if way.name == "pca")
     for way in sorted(ways, key=lambda way: way.name.endswith("last")):
