@@ -3,14 +3,16 @@
 from dataclasses import dataclass
 
 from lookalike.core.config import option
-from lookalike.core.journal import note
+from lookalike.core.errors import UsageError
+from lookalike.core.journal import note, table
 
 
 @dataclass(frozen=True)
 class Config:
     """Make a collection of images, or bring one up to date.
 
-    SOURCE is a folder, or a CSV or Parquet file.
+    SOURCE is a folder, a CSV or Parquet file, or with `--from` the name of a public data set, whose files lie there as
+    they are published: `lookalike prepare sop --from DIR --out COLL`. `--list` shows the names.
 
     In a folder the path says all: FOLDER/label/image, or FOLDER/domain/label/image; deeper folders belong to the
     label. An image right in FOLDER has no label. Where the path gives no domain, it is FOLDER's name. Left out are
@@ -25,10 +27,17 @@ class Config:
     source's name without its suffix.
     """
 
-    sources: tuple[str, ...] = option(positional=True, metavar="SOURCE")
-    """Folders, CSV or Parquet files."""
-    out: str = option(metavar="COLL")
+    sources: tuple[str, ...] = option(positional=True, metavar="SOURCE", default=())
+    """Folders, CSV or Parquet files, or names of data sets."""
+    out: str = option(metavar="COLL", default="")
     """The collection to make or to bring up to date."""
+    from_: tuple[str, ...] = option(default=(), metavar="PLACE")
+    """Folders or archives of the data sets that are named, one each, in their order."""
+    check: bool = False
+    """Say what of a data set is missing there, what differs from what is published and what is in no list; make
+    nothing. The exit code is 1 if an image is missing."""
+    list_: bool = False
+    """Show the data sets that are known, what they are and what they forbid."""
     size: int = 256
     """Shorter side of a stored image, in pixels; smaller ones stay as they are."""
     limit: int | None = None
@@ -43,9 +52,65 @@ class Config:
 
 def main(config: Config) -> None:
     """Prepare, and print what the collection holds."""
+    if config.list_:
+        _list()
+        return
+    if not config.sources:
+        raise UsageError("Missing: `SOURCE...`.", hint="`lookalike prepare --help` lists the options")
+    named = _named(config)
+    if config.check:
+        _check(named)
+        return
+    if not config.out:
+        raise UsageError("Missing: `--out`.", hint="`lookalike prepare --help` lists the options")
     from lookalike.data.prepare import prepare
 
     options = {name: getattr(config, name) for name in ("size", "limit", "test", "workers", "exclude")}
-    report = prepare(config.sources, config.out, **options)
+    report = prepare(named, config.out, **options)
     print(report.table())
     note(report.sentence(config.out))
+
+
+def _named(config: Config) -> "list[str | tuple[str, str]]":
+    """The sources, each data set with its place; UsageError if they are not as many."""
+    from lookalike.data.sources.dataset import dataset_of
+
+    if not config.from_:
+        return list(config.sources)
+    for name in config.sources:
+        dataset_of(name)
+    if len(config.from_) != len(config.sources):
+        raise UsageError(
+            f"{len(config.sources)} data sets are named, and `--from` gives {len(config.from_)} places.",
+            hint="give a place for each, in the same order: `lookalike prepare sop cars196 --from DIR1 DIR2`",
+        )
+    return list(zip(config.sources, config.from_, strict=True))
+
+
+def _check(named: "list[str | tuple[str, str]]") -> None:
+    from lookalike.data.sources.dataset import check
+
+    whole = True
+    for source in named:
+        if isinstance(source, str):
+            raise UsageError(
+                "`--check` is for data sets, and there is no `--from`.", hint="lookalike prepare sop --from DIR --check"
+            )
+        found = check(*source)
+        print(found.text)
+        whole = whole and found.whole
+    if not whole:
+        raise SystemExit(1)
+
+
+def _list() -> None:
+    from lookalike.data.sources.dataset import dataset_of
+    from lookalike.data.sources.datasets import DATASETS
+
+    sets = [dataset_of(name) for name in sorted(DATASETS)]
+    print(
+        table(
+            ["name", "what", "size", "licence", "forbids"],
+            [[s.name, s.what, s.size, s.licence, s.forbids] for s in sets],
+        )
+    )

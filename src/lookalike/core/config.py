@@ -127,8 +127,9 @@ def _told(field: Any, metadata: Any) -> Any:
     if positional and get_origin(field.type) is tuple:
         metavar += "..."
         hint = hint if field.default == () else "(required)"
+    named = field.name.removesuffix("_")  # a field can't be called `from`
     mark = tyro.conf.arg(
-        name="" if metadata.get("flat") else None,
+        name="" if metadata.get("flat") else named if named != field.name else None,
         metavar=metavar or None,
         aliases=(f"-{short}",) if short else None,
         help_behavior_hint=hint,
@@ -142,7 +143,7 @@ def _flags(kind: Any, default: Any, before: str = "") -> Iterator[str]:
     """Every flag that `kind` understands, dotted; the member of a union is the one that `default` has."""
     for field in dataclasses.fields(kind):
         made = field.default if field.default_factory is dataclasses.MISSING else field.default_factory()
-        value, name = getattr(default, field.name, made), field.name.replace("_", "-")
+        value, name = getattr(default, field.name, made), field.name.rstrip("_").replace("_", "-")
         if field.metadata.get("fixed"):
             continue
         if dataclasses.is_dataclass(value):

@@ -28,7 +28,9 @@ from lookalike.data.card import Report, card_of, finish
 from lookalike.data.collection import DESCRIPTION, ERRORS, Collection, committed
 from lookalike.data.convert import Converted, Failed, Outcome, Same, Task, convert_all
 from lookalike.data.follow import same_rows
-from lookalike.data.sources.listed import Listing, common_type, list_images, place_of
+from lookalike.data.sources import open_source
+from lookalike.data.sources.dataset import open_dataset
+from lookalike.data.sources.listed import Listing, Source, common_type, list_images, place_of
 
 SIZE = 256  # shorter side of a stored image, in pixels, if nobody says another
 BATCH = 512  # images of a commit, at least, unless the work ends; fewer would make a table of many small pieces
@@ -37,7 +39,7 @@ BATCH_MOST = 4096  # images of a commit, at most: they wait in memory; of rows w
 
 
 def prepare(
-    sources: Sequence[str],
+    sources: Sequence[str | tuple[str, str]],
     out: str,
     *,
     size: int = SIZE,
@@ -48,6 +50,7 @@ def prepare(
 ) -> Report:
     """Make or continue the collection `out` from `sources`; the options are those of the command.
 
+    A source is a path, or the name of a public data set and the place of its files.
     Rows of sources that are not named here stay, as do those behind `limit`; what `exclude` fits is marked as gone.
 
     Raises:
@@ -68,7 +71,7 @@ def prepare(
         card = card_of(out, {"size": size, "test": test})
         known = {entry["name"]: entry for entry in card.get("sources", [])}
         paths = {name: entry["path"] for name, entry in known.items()}
-        with list_images(sources, paths, test, out, exclude) as listing:
+        with list_images([_opened(source, exclude) for source in sources], paths, test, out) as listing:
             collection = _open_or_create(out, listing)
             collection.update_card({**card, "sources": list({**known, **listing.sources}.values())})
             update = _Update(collection, listing, len(listing) if limit is None else limit)
@@ -76,6 +79,10 @@ def prepare(
             gone = update.gone()
             collection.mark_gone(gone)
             return finish(collection, update.done[Converted], update.done[Same], len(gone), update.done[Failed])
+
+
+def _opened(source: str | tuple[str, str], exclude: Sequence[str]) -> Source:
+    return open_source(source, exclude) if isinstance(source, str) else open_dataset(*source, exclude)
 
 
 def _open_or_create(out: str, listing: Listing) -> Collection:

@@ -36,5 +36,5 @@ def test_a_member_that_the_tar_cuts_off_is_no_image(tmp_path: Path) -> None:
         archive.add(tmp_path / "file", "a.jpg")
     place = place_of(Members(tmp_path / "x.tar"), "a.jpg")
     (tmp_path / "x.tar").write_bytes((tmp_path / "x.tar").read_bytes()[:2000])
-    with pytest.raises(ImageError, match=f"ends after {2000 - place.offset} of this member's 5000 bytes"):
+    with pytest.raises(ImageError, match=f"archive ends after {2000 - place.offset} of this member's 5000 bytes"):
         place.read()

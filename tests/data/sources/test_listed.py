@@ -11,6 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from lookalike.core.errors import SourceError
+from lookalike.data.sources import open_source
 from lookalike.data.sources.listed import Listing, Names, split_of
 from lookalike.data.sources.listed import list_images as listing_of
 
@@ -34,7 +35,8 @@ class Listed:
 
 
 def list_images(paths: list[str], known: dict[str, str], test: float, *exclude: str) -> Listed:
-    with tempfile.TemporaryDirectory() as place, listing_of(paths, known, test, place, exclude) as listing:
+    sources = [open_source(path, exclude) for path in paths]
+    with tempfile.TemporaryDirectory() as place, listing_of(sources, known, test, place) as listing:
         assert os.listdir(place) == []  # nothing is left, however the process ends
         rows = {row["source"]: SimpleNamespace(**row) for _, batch in listing.batches() for row in batch.to_pylist()}
         assert listing.names.find(list(rows)).tolist() == list(range(len(listing)))

@@ -6,6 +6,7 @@ A new layout is one file with `open_source(path, exclude) -> Source`, one line i
 import os
 import shlex
 import unicodedata
+import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from difflib import get_close_matches
@@ -31,12 +32,13 @@ MAX_BYTES = 2**30  # largest file that is read as an image; what is larger is so
 
 @dataclass(frozen=True, slots=True)
 class Place:
-    """Where the bytes of an image lie: a file, or a stretch of a tar file. Small, and travels between processes."""
+    """Where the bytes of an image lie: a file, or a stretch of an archive. Small, and travels between processes."""
 
     path: str
     stamp: str  # size and time of what lies there: another stamp may be another image
     offset: int = 0
     size: int | None = None  # bytes from `offset` on; None for a whole file
+    deflated: bool = False  # a zip's member that was made smaller
 
     def read(self) -> bytes:
         """The bytes; ImageError if there are none to read, or far too many for an image."""
@@ -49,8 +51,20 @@ class Place:
         if len(data) > MAX_BYTES:
             raise ImageError(f"The file is larger than {MAX_BYTES >> 20} MB.")
         if self.size is not None and len(data) < self.size:
-            raise ImageError(f"The tar file ends after {len(data)} of this member's {self.size} bytes.")
-        return data
+            raise ImageError(f"The archive ends after {len(data)} of this member's {self.size} bytes.")
+        return _inflated(data) if self.deflated else data
+
+
+def _inflated(data: bytes) -> bytes:
+    try:
+        unpacked = (stream := zlib.decompressobj(-zlib.MAX_WBITS)).decompress(data, MAX_BYTES + 1)
+    except zlib.error as error:
+        raise ImageError("The archive's bytes of this member are not what was packed.") from error
+    if len(unpacked) > MAX_BYTES:
+        raise ImageError(f"The file is larger than {MAX_BYTES >> 20} MB.")
+    if not stream.eof:
+        raise ImageError("The archive's bytes of this member end early.")
+    return unpacked
 
 
 def layout_of(path: str) -> str:

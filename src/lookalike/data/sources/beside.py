@@ -2,7 +2,6 @@
 
 import os
 import stat
-import tarfile
 import unicodedata
 from array import array
 from collections.abc import Iterator, Sequence
@@ -15,9 +14,31 @@ from jaxtyping import Int64
 
 from lookalike.core.errors import SourceError
 from lookalike.data.sources import names_in, nfc, stamp_of
+from lookalike.data.sources.archive import members_of
 from lookalike.data.sources.listed import Names
 
 Found = tuple[str, int | None, int | None, str]  # path, offset, size, stamp; no offset and size for a whole file
+
+
+class Below:
+    """Files below a folder, in any form of Unicode."""
+
+    def __init__(self, root: str) -> None:
+        self._root = root
+        self._composed = lru_cache(64)(lambda folder: {nfc(name): name for name in names_in(folder)})
+
+    def find(self, path: str) -> Found | None:
+        """Where the file `path` lies, which is relative to the folder or begins at the root; None if it is nowhere."""
+        whole = path if path.startswith("/") else f"{self._root}/{path}"  # joining takes as long as the look
+        if (found := _regular(whole)) is not None or path.isascii():
+            return found
+        for form in (nfc(path), unicodedata.normalize("NFD", path)):
+            if (found := _regular(str(Path(self._root, form)))) is not None:
+                return found
+        place = Path(self._root)
+        for part in Path(path).parts:  # forms that change from folder to folder
+            place = place / self._composed(place).get(nfc(part), part)
+        return _regular(str(place))
 
 
 class Beside:
@@ -26,7 +47,7 @@ class Beside:
     def __init__(self, table: Path) -> None:
         self._root, tar = str(table.parent), table.with_suffix(".tar")  # no Path: it is joined by the million
         self._tar = Members(tar) if tar.is_file() else None
-        self._composed = lru_cache(64)(lambda folder: {nfc(name): name for name in names_in(folder)})
+        self._file = Below(self._root).find
 
     def find(self, paths: Sequence[str]) -> list[Found | None]:
         """Where each of `paths` lies; None for what is nowhere."""
@@ -48,18 +69,6 @@ class Beside:
         close = get_close_matches(os.path.normpath(path), names, 1)
         return what, f"did you mean `{close[0]}`?" if close else rule
 
-    def _file(self, path: str) -> Found | None:
-        whole = path if path.startswith("/") else f"{self._root}/{path}"  # joining takes as long as the look
-        if (found := _regular(whole)) is not None or path.isascii():
-            return found
-        for form in (nfc(path), unicodedata.normalize("NFD", path)):
-            if (found := _regular(str(Path(self._root, form)))) is not None:
-                return found
-        place = Path(self._root)
-        for part in Path(path).parts:  # forms that change from folder to folder
-            place = place / self._composed(place).get(nfc(part), part)
-        return _regular(str(place))
-
 
 def _regular(path: str) -> Found | None:
     try:
@@ -76,11 +85,11 @@ class Members:
         self.path = path
         self._names, offsets, sizes = Names(), array("q"), array("q")
         links: dict[int, str] = {}
-        for name, member in _members(path):
-            if member.islnk():
-                links[len(self._names)] = os.path.normpath(member.linkname)
-            self._names.add([name])
-            offsets.append(member.offset_data)
+        for member in members_of(path):
+            if member.link:
+                links[len(self._names)] = member.link
+            self._names.add([member.name])
+            offsets.append(member.offset)
             sizes.append(member.size)
         self._changed = path.stat().st_mtime_ns  # for all: the times inside are often the same
         self._offsets, self._sizes = (np.array(values, np.int64) for values in (offsets, sizes))
@@ -109,17 +118,4 @@ class Members:
 
     def names(self) -> Iterator[str]:
         """The members' names, read again."""
-        return (name for name, _ in _members(self.path))
-
-
-def _members(path: Path) -> Iterator[tuple[str, tarfile.TarInfo]]:
-    try:
-        with tarfile.open(path, "r:") as archive:
-            while (member := archive.next()) is not None:
-                archive.members.clear()  # type: ignore[attr-defined]  # it would keep them all, 1 KB each
-                if member.isreg() or member.islnk():
-                    yield os.path.normpath(member.name), member
-    except (tarfile.TarError, OSError) as error:
-        raise SourceError(
-            f"`{path}` can't be read as a tar file: {error}.", hint="it must be a plain, uncompressed tar"
-        ) from error
+        return (member.name for member in members_of(self.path))

@@ -22,10 +22,14 @@ from pyarrow import types
 from lookalike.core.errors import SourceError
 from lookalike.core.files import storage_errors
 from lookalike.data.collection import DESCRIPTION, SCHEMA
-from lookalike.data.sources import Place, absolute, open_source, text
+from lookalike.data.sources import Place, absolute, text
+from lookalike.data.sources.datasets import DATASETS
 
 # No further column has a dot in its name.
-_PLACE = (pa.field("place.path", pa.binary(), nullable=False), ("place.offset", pa.int64()), ("place.size", pa.int64()))
+_PLACE = (
+    *(pa.field("place.path", pa.binary(), nullable=False), ("place.offset", pa.int64()), ("place.size", pa.int64())),
+    ("place.deflated", pa.bool_()),
+)
 LISTED = pa.schema([SCHEMA.field("source"), *_PLACE, *map(SCHEMA.field, ("stamp", *DESCRIPTION))])
 """A row an image, its source the path or member as the source names it; further columns stand behind these."""
 BATCH = 4096  # images that a source tells of at a time
@@ -40,6 +44,7 @@ class Source:
     batches: Callable[[], Iterator[pa.RecordBatch]]
     columns: pa.Schema = field(default_factory=lambda: pa.schema([]))
     unread: list[str] = field(default_factory=list)  # folders, as images' names begin; known when the images are
+    facts: dict[str, Any] = field(default_factory=dict)  # for the card, whole when the images are known
 
     def __iter__(self) -> Iterator[pa.RecordBatch]:
         return self.batches()
@@ -47,7 +52,8 @@ class Source:
 
 def place_of(row: dict[str, Any]) -> Place:
     """Where the image of a row of `LISTED` lies."""
-    return Place(os.fsdecode(row["place.path"]), row["stamp"], row["place.offset"] or 0, row["place.size"])
+    at, size, deflated = row["place.offset"] or 0, row["place.size"], bool(row["place.deflated"])
+    return Place(os.fsdecode(row["place.path"]), row["stamp"], at, size, deflated)
 
 
 _SAME = (
@@ -165,10 +171,10 @@ class Listing:
         return len(self.names)
 
     @property
-    def sources(self) -> dict[str, dict[str, str]]:
+    def sources(self) -> dict[str, dict[str, Any]]:
         """NAME -> its entry in the collection's card."""
         return {
-            name: {"name": name, "path": text(str(absolute(source.path))), "layout": source.layout}
+            name: {"name": name, "path": text(str(absolute(source.path))), "layout": source.layout, **source.facts}
             for name, source in self.opened.items()
         }
 
@@ -189,15 +195,15 @@ class Listing:
 
 @contextmanager
 def list_images(
-    paths: Sequence[str], known: Mapping[str, str], test: float, place: str | Path, exclude: Sequence[str] = ()
+    sources: Sequence[Source], known: Mapping[str, str], test: float, place: str | Path
 ) -> Iterator[Listing]:
-    """The listing of the sources at `paths`, while the block lasts.
+    """The listing of the sources, while the block lasts.
 
     `known` are the names that sources have had before (NAME -> path), `place` is a directory that holds the listing.
     With `test`, that share of the labels becomes split `test` where the source gives no split, the others `train`.
     SourceError if a source is missing, empty, or says something impossible.
     """
-    opened = _named([open_source(path, exclude) for path in paths], known)
+    opened = _named(sources, known)
     columns = _columns(opened.values())
     schema, names = pa.schema([*LISTED, *columns]), Names()
     with tempfile.TemporaryFile(dir=place, prefix=".listing.") as file:
@@ -243,17 +249,21 @@ def split_of(domain: str | None, label: str | None, test: float) -> str | None:
 
 
 def _named(opened: Sequence[Source], known: Mapping[str, str]) -> dict[str, Source]:
-    """The sources by name: that of its folder, or of its file without the suffix; numbered where it is taken.
+    """The sources by name: the data set's, or that of its folder, or of its file without the suffix; numbered where it
+    is taken.
 
     A name whose known path no longer exists is free: such a source was moved, and keeps its name elsewhere.
     """
     named: dict[str, Source] = {}
     for source in opened:
         place = absolute(source.path)
-        if place in [absolute(other.path) for other in named.values()]:
+        if (place, source.layout) in [(absolute(other.path), other.layout) for other in named.values()]:
             raise SourceError(f"The source `{source.path}` is given twice.", hint="name it once")
         path = text(str(place))
-        base = text(place.stem if source.layout == "table" else place.name or "root")
+        if source.layout in DATASETS:
+            base = source.layout
+        else:
+            base = text(place.stem if source.layout == "table" else place.name or "root")
         earlier = (name for name, known_path in known.items() if known_path == path)
         for name in chain(earlier, [base], (f"{base}-{i}" for i in count(2))):
             if name not in named and (known.get(name, path) == path or not Path(known[name]).exists()):

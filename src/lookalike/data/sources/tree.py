@@ -1,0 +1,199 @@
+"""Files by the names that a publisher gave them: in a folder, in archives that lie there, or in one archive.
+
+An archive at `train/images_000.tar` with a member `0/1/2/x.jpg` or `train/0/1/2/x.jpg` has `train/0/1/2/x.jpg`; one at
+`train.zip` with `0.jpg` or `train/0.jpg` has `train/0.jpg`. Memory: 60 bytes a member.
+"""
+
+import os
+from array import array
+from collections.abc import Iterator, Sequence
+from copy import copy
+from functools import cached_property
+from pathlib import Path, PurePosixPath
+
+from lookalike.core.errors import ImageError, SourceError
+from lookalike.data.sources import Place, text
+from lookalike.data.sources.archive import SUFFIXES, members_of, packed
+from lookalike.data.sources.beside import Below
+from lookalike.data.sources.listed import Names
+
+DEPTH = 2  # folders below the place in which archives are looked for
+_PIXELS = (".jpg", ".jpeg", ".png", ".webp", ".gif", ".bmp", ".tif", ".tiff")
+
+
+class Tree:
+    """What lies at `place`, a folder or an archive; `nested`: tar files in tar files are looked into."""
+
+    def __init__(self, place: str, *, nested: bool = False) -> None:
+        self.place, self.prefix, self._nested = place, "", nested
+        self._folder = Below(place) if Path(place).is_dir() else None
+        if self._folder is None and not place.lower().endswith(SUFFIXES):
+            hint = f"unpack it, and give the folder: tar -xf {Path(place).name}" if packed(place) else ""
+            raise SourceError(f"`{place}` is neither a folder nor a .tar or .zip file.", hint=hint or None)
+
+    def below(self, prefix: str) -> "Tree":
+        """The same, with names that are relative to the folder `prefix`."""
+        other = copy(self)
+        other.prefix = (
+            os.path.normpath(f"{self.prefix}/{prefix}").lstrip("/").removeprefix("./") if prefix else self.prefix
+        )
+        return other
+
+    def find(self, names: Sequence[str]) -> list[Place | None]:
+        """Where each of these files lies; None for what is nowhere."""
+        whole = [self._whole(name) for name in names]
+        found: list[Place | None] = [None] * len(names)
+        if self._folder is not None:
+            for i, name in enumerate(whole):
+                if (there := self._folder.find(name)) is not None:
+                    path, _, _, stamp = there
+                    found[i] = Place(path, stamp)
+        if self.archives:
+            absent = [i for i, place in enumerate(found) if place is None]
+            for i, at in zip(absent, self._members.find([whole[i] for i in absent]), strict=True):
+                found[i] = self._members.place(at) if at >= 0 else None
+        return found
+
+    def has(self, name: str) -> bool:
+        """Whether there is a file, or a folder, of this name."""
+        if self._folder is not None and Path(self.place, self._whole(name)).exists():
+            return True
+        return bool(self.archives) and self._members.has(self._whole(name))
+
+    def read(self, name: str) -> bytes:
+        """The bytes of a file; SourceError if there is none."""
+        (place,) = self.find([name])
+        if place is None:
+            raise SourceError(f"`{self.place}` has no `{self._whole(name)}`.")
+        try:
+            return place.read()
+        except ImageError as error:
+            raise SourceError(f"`{self._whole(name)}` of `{self.place}`: {error.message}") from error
+
+    def names(self, under: str = "") -> Iterator[str]:
+        """The files below the folder `under`, in the order of names: those of the folder, then those of archives."""
+        whole = self._whole(under) if under else self.prefix
+        start = f"{self.prefix}/" if self.prefix else ""
+        if self._folder is not None:
+            top = str(Path(self.place, whole))
+            for folder, folders, files in os.walk(top):
+                folders.sort()
+                relative = os.path.relpath(folder, self.place)
+                for file in sorted(files):
+                    yield os.path.normpath(f"{relative}/{file}").removeprefix(start)
+        for name in self._members.under(whole) if self.archives else ():
+            yield name.removeprefix(start)
+
+    def tops(self, mark: str) -> list[str]:
+        """The folders, the shallowest first, below which there is a file `mark`; "" is the place itself."""
+        found = ["."] if self.has(mark) else []
+        if self._folder is not None:
+            found += [folder for folder in _folders(self.place, DEPTH) if Path(self.place, folder, mark).exists()]
+        if self.archives:
+            found += [name.removesuffix(mark).rstrip("/") for name in self._members.ending(mark)]
+        return sorted({"" if folder == "." else folder for folder in found}, key=lambda top: (top.count("/"), top))
+
+    @cached_property
+    def archives(self) -> list[tuple[str, Path]]:
+        """The archives, each with the folder that it lies in, relative to the place."""
+        if self._folder is None:
+            return [("", Path(self.place))]
+        found = []
+        for folder in ("", *_folders(self.place, DEPTH)):
+            for name in sorted(os.listdir(Path(self.place, folder))):
+                if name.lower().endswith(SUFFIXES) and Path(self.place, folder, name).is_file():
+                    found.append((folder, Path(self.place, folder, name)))
+        return found
+
+    @cached_property
+    def packed(self) -> list[str]:
+        """Archives that have to be unpacked first."""
+        if self._folder is None:
+            return []
+        names = [
+            f"{folder}/{n}".lstrip("/")
+            for folder in ("", *_folders(self.place, 1))
+            for n in os.listdir(Path(self.place, folder))
+        ]
+        return sorted(name for name in names if packed(name))
+
+    @cached_property
+    def _members(self) -> "_Members":
+        return _Members(self.archives, self._nested)
+
+    def _whole(self, name: str) -> str:
+        name = os.path.normpath(name)
+        return f"{self.prefix}/{name}" if self.prefix else name
+
+
+def _folders(place: str, depth: int) -> Iterator[str]:
+    """Folders below `place`, relative to it, the shallowest first."""
+    level = [""]
+    for _ in range(depth):
+        level = [
+            f"{folder}/{entry.name}".lstrip("/")
+            for folder in level
+            for entry in sorted(os.scandir(Path(place, folder)), key=lambda entry: entry.name)
+            if not entry.name.startswith(".") and entry.is_dir()
+        ]
+        yield from level
+
+
+class _Members:
+    """The members of several archives by their names in the tree: each has two, with the archive's own and without."""
+
+    def __init__(self, archives: Sequence[tuple[str, Path]], nested: bool) -> None:
+        self._archives, self._nested, self._names, self._told = archives, nested, Names(), list[str]()
+        self._archive, self._offset, self._size, self._deflated = array("i"), array("q"), array("q"), array("b")
+        for number, (folder, path) in enumerate(archives):
+            for member in members_of(path, nested=nested):
+                if member.link or member.name.startswith(("../", "/")):
+                    continue
+                both = _named(folder, path, member.name)
+                self._names.add(both)
+                if not member.name.lower().endswith(_PIXELS):
+                    self._told += both
+                for values, value in (
+                    (self._archive, number),
+                    (self._offset, member.offset),
+                    (self._size, member.size),
+                    (self._deflated, member.deflated),
+                ):
+                    values.append(value)
+        self._stamp = [path.stat().st_mtime_ns for _, path in archives]
+
+    def find(self, names: Sequence[str]) -> list[int]:
+        return [at // 2 if at >= 0 else -1 for at in self._names.find(names).tolist()]
+
+    def place(self, at: int) -> Place:
+        path, size = str(self._archives[self._archive[at]][1]), self._size[at]
+        stamp = f"{size}-{self._stamp[self._archive[at]]}"
+        return Place(path, stamp, self._offset[at], size, bool(self._deflated[at]))
+
+    def has(self, name: str) -> bool:
+        if self.find([name])[0] >= 0:
+            return True
+        return any(True for _ in self.under(name))
+
+    def ending(self, mark: str) -> list[str]:
+        return [name for name in self._told if name == mark or name.endswith(f"/{mark}")]
+
+    def under(self, folder: str) -> Iterator[str]:
+        """Names below a folder, in the archives' order."""
+        for place, path in self._archives:
+            for member in members_of(path, nested=self._nested):
+                for name in dict.fromkeys(_named(place, path, member.name)):
+                    if not member.link and (not folder or name.startswith(f"{folder}/")):
+                        yield name
+                        break
+
+
+def _named(folder: str, path: Path, member: str) -> tuple[str, str]:
+    """What a member of the archive at `path`, which lies in `folder`, is called in the tree."""
+    last = PurePosixPath(folder).name
+    inside = member.removeprefix(f"{last}/") if last else member
+    plain = f"{folder}/{inside}" if folder else inside
+    stem = text(path.stem)
+    if inside.startswith(f"{stem}/"):
+        return plain, plain
+    return plain, f"{folder}/{stem}/{inside}" if folder else f"{stem}/{inside}"
