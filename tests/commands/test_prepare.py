@@ -45,7 +45,7 @@ def test_counts_go_to_stdout_and_words_to_stderr(
 def test_the_card_says_what_from_where_and_how(photos: Path, tmp_path: Path) -> None:
     assert main(["prepare", str(photos), "--out", str(tmp_path / "shop"), "--test", "0.5"]) == 0
     card = json.loads((tmp_path / "shop" / "card.json").read_text())
-    assert card["options"] == {"size": 256, "test": 0.5}
+    assert card["options"] == {"size": 256, "test": 0.5, "quality": 90}
     assert card["sources"] == [{"name": "photos", "path": str(photos), "layout": "folder"}]
     assert (card["rows"], card["errors"]) == (3, 1)
     assert sum(n for splits in card["counts"].values() for n in splits.values()) == 3

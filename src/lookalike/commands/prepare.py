@@ -1,8 +1,9 @@
 """lookalike prepare: images of any source -> a collection."""
 
+import math
 from dataclasses import dataclass
 
-from lookalike.core.config import option
+from lookalike.core.config import in_range, option
 from lookalike.core.errors import UsageError
 from lookalike.core.journal import note, table
 
@@ -40,6 +41,8 @@ class Config:
     """Show the data sets that are known, what they are and what they forbid."""
     size: int = 256
     """Shorter side of a stored image, in pixels; smaller ones stay as they are."""
+    quality: int = 90
+    """Quality of what is encoded anew as JPEG, 1 to 95."""
     limit: int | None = None
     """Take only the first so many images."""
     test: float = 0.0
@@ -48,6 +51,24 @@ class Config:
     """Processes that decode; 0: one a core."""
     exclude: tuple[str, ...] = option(default=(), metavar="PATTERN")
     """Leave out folders and files of these names or paths within SOURCE: `thumbs`, `*.png`, `2019/*/raw`."""
+    preset: str = ""
+    """Take of the named data sets what a known mixture takes: seed, unifex, uned."""
+    max_per_class: int | None = None
+    """Take at most so many images of a class; those of split `test` and `val` are all taken."""
+    min_per_class: int = 1
+    """Leave out classes that have fewer images to learn from."""
+    max_classes: int | None = None
+    """Take the classes that have the most images, so many of each source."""
+    commercial: bool = False
+    """Leave out images whose licence forbids commercial use or is not known, and say how many. Images of a source that
+    says nothing of licences count as yours."""
+    retry_failed: bool = False
+    """Try images again that could not be read before."""
+    max_error_rate: float = 1.0
+    """Stop when a larger share of the images than this can't be read."""
+
+    def __post_init__(self) -> None:
+        in_range(self, 1.0, math.inf, "max_per_class", "min_per_class", "max_classes")
 
 
 def main(config: Config) -> None:
@@ -64,9 +85,12 @@ def main(config: Config) -> None:
     if not config.out:
         raise UsageError("Missing: `--out`.", hint="`lookalike prepare --help` lists the options")
     from lookalike.data.prepare import prepare
+    from lookalike.data.sources.selection import Selection
 
-    options = {name: getattr(config, name) for name in ("size", "limit", "test", "workers", "exclude")}
-    report = prepare(named, config.out, **options)
+    names = ("size", "limit", "test", "workers", "exclude", "preset", "quality", "retry_failed", "max_error_rate")
+    options = {name: getattr(config, name) for name in names}
+    chosen = {name: getattr(config, name) for name in ("max_per_class", "min_per_class", "max_classes", "commercial")}
+    report = prepare(named, config.out, selection=Selection(**chosen), **options)
     print(report.table())
     note(report.sentence(config.out))
 

@@ -25,7 +25,7 @@ from typing import Any
 from lookalike.core.errors import ImageError
 from lookalike.core.machine import cores
 from lookalike.data.sources import Place
-from lookalike.imaging.decode import store
+from lookalike.imaging.decode import QUALITY, store
 
 CHUNK = 16  # images that a worker is given at a time
 WORTH = 64  # images that are worth a process: fewer are converted before it has started
@@ -64,12 +64,12 @@ class Same:
 Outcome = Converted | Failed | Same
 
 
-def convert(task: Task, size: int) -> Outcome:
+def convert(task: Task, size: int, quality: int = QUALITY) -> Outcome:
     """Read, compare, decode and resize one image; shorter side at most `size` pixels."""
     try:
         data = task.place.read()
         digest = hashlib.sha256(data).digest()
-        return Same() if digest == task.known else Converted(*store(data, size), digest)
+        return Same() if digest == task.known else Converted(*store(data, size, quality), digest)
     except ImageError as error:
         return Failed(error.message)
     except Exception as error:  # noqa: BLE001  of a codec, or ours: a run is worth more than one image
@@ -77,7 +77,7 @@ def convert(task: Task, size: int) -> Outcome:
         return Failed(f"The image could not be converted: {type(error).__name__}: {words}.")
 
 
-def convert_all(tasks: Iterable[Task], size: int, workers: int = 0) -> Iterator[Outcome]:
+def convert_all(tasks: Iterable[Task], size: int, workers: int = 0, quality: int = QUALITY) -> Iterator[Outcome]:
     """Outcomes in the order of `tasks`, from `workers` processes (0: one a core); in this process if one suffices.
 
     At most 2 * workers + 2 chunks of `CHUNK` images are in flight or waiting, however slow the reader is.
@@ -86,7 +86,7 @@ def convert_all(tasks: Iterable[Task], size: int, workers: int = 0) -> Iterator[
     first = list(islice(tasks, workers * WORTH))
     tasks, workers = chain(first, tasks), min(workers, -(-len(first) // WORTH))
     if workers <= 1:
-        yield from (convert(task, size) for task in tasks)
+        yield from (convert(task, size, quality) for task in tasks)
         return
     started, mine = list[_Worker](), threading.local()
 
@@ -94,7 +94,7 @@ def convert_all(tasks: Iterable[Task], size: int, workers: int = 0) -> Iterator[
         """In a thread: its worker, whose processes never hear Ctrl-C; the main thread does."""
         resource_tracker.ensure_running()  # it unblocks when it starts, which would be with the first process
         signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
-        mine.worker = _Worker(size)
+        mine.worker = _Worker(size, quality)
         started.append(mine.worker)
 
     def outcomes(chunk: Sequence[Task]) -> list[Outcome]:
@@ -120,8 +120,8 @@ class _Worker:
     writes there leaves its lock held and half a message, for which everyone waits for ever.
     """
 
-    def __init__(self, size: int) -> None:
-        self._size = size
+    def __init__(self, size: int, quality: int) -> None:
+        self._size, self._quality = size, quality
         self._process: Any = None
 
     def convert(self, tasks: Sequence[Task]) -> list[Outcome]:
@@ -136,7 +136,7 @@ class _Worker:
         if self._process is None:
             context = get_context("spawn")
             self._pipe, theirs = context.Pipe()
-            self._process = context.Process(target=_serve, args=(theirs, self._size), daemon=True)
+            self._process = context.Process(target=_serve, args=(theirs, self._size, self._quality), daemon=True)
             self._process.start()
             theirs.close()
         try:
@@ -154,12 +154,12 @@ class _Worker:
             self._process = None
 
 
-def _serve(pipe: Connection, size: int) -> None:
+def _serve(pipe: Connection, size: int, quality: int) -> None:
     """In a worker: outcomes of what comes, until the pipe ends or the parent does."""
     end_with_parent()
     with suppress(EOFError, OSError):
         while True:
-            pipe.send([convert(task, size) for task in pipe.recv()])
+            pipe.send([convert(task, size, quality) for task in pipe.recv()])
 
 
 def end_with_parent() -> None:

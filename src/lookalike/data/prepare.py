@@ -13,7 +13,7 @@ Memory: about 50 bytes an image of the listing, which lies on the disk, and `BAT
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import fields
+from dataclasses import fields, replace
 from itertools import tee
 from typing import Any
 
@@ -31,8 +31,12 @@ from lookalike.data.follow import same_rows
 from lookalike.data.sources import open_source
 from lookalike.data.sources.dataset import open_dataset
 from lookalike.data.sources.listed import Listing, Source, common_type, list_images, place_of
+from lookalike.data.sources.presets import compared, parts_of
+from lookalike.data.sources.selection import Selection
+from lookalike.imaging.decode import QUALITY
 
 SIZE = 256  # shorter side of a stored image, in pixels, if nobody says another
+TAKE_ALL = Selection()
 BATCH = 512  # images of a commit, at least, unless the work ends; fewer would make a table of many small pieces
 BATCH_SECONDS = 5.0  # seconds between commits, at least: on a fast machine a commit holds more images
 BATCH_MOST = 4096  # images of a commit, at most: they wait in memory; of rows without them eight times as many
@@ -47,6 +51,11 @@ def prepare(
     test: float = 0.0,
     workers: int = 0,
     exclude: Sequence[str] = (),
+    selection: Selection = TAKE_ALL,
+    preset: str = "",
+    quality: int = QUALITY,
+    retry_failed: bool = False,
+    max_error_rate: float = 1.0,
 ) -> Report:
     """Make or continue the collection `out` from `sources`; the options are those of the command.
 
@@ -63,26 +72,32 @@ def prepare(
         ("limit", limit, limit is None or limit >= 1, "at least 1 image"),
         ("test", test, 0 <= test < 1, "a share from 0 to less than 1"),
         ("workers", workers, workers >= 0, "0 (one a core) or more"),
+        ("quality", quality, 1 <= quality <= 95, "1 (worst) to 95"),
+        ("max-error-rate", max_error_rate, 0 <= max_error_rate <= 1, "a share from 0 to 1"),
     ):
         if not fits:
             raise UsageError(f"`--{name}` is {value}; expected {expected}.")
     refuse_unless(out, ("missing", "empty", "collection"), "collection")
     with locked(out, "prepare"):  # before the card is read: another process may be writing it
-        card = card_of(out, {"size": size, "test": test})
+        card = card_of(out, {"size": size, "test": test, "quality": quality})
         known = {entry["name"]: entry for entry in card.get("sources", [])}
         paths = {name: entry["path"] for name, entry in known.items()}
-        with list_images([_opened(source, exclude) for source in sources], paths, test, out) as listing:
+        parts = parts_of(preset, sources, selection)
+        opened = [_opened(source, exclude, part) for source, part in zip(sources, parts, strict=True)]
+        with list_images(opened, paths, test, out) as listing:
             collection = _open_or_create(out, listing)
+            card |= {"preset": compared(preset, opened)} if preset else {}
             collection.update_card({**card, "sources": list({**known, **listing.sources}.values())})
-            update = _Update(collection, listing, len(listing) if limit is None else limit)
-            update.convert(size, workers)
+            update = _Update(collection, listing, len(listing) if limit is None else limit, retry_failed)
+            update.convert(size, workers, quality, max_error_rate)
             gone = update.gone()
             collection.mark_gone(gone)
             return finish(collection, update.done[Converted], update.done[Same], len(gone), update.done[Failed])
 
 
-def _opened(source: str | tuple[str, str], exclude: Sequence[str]) -> Source:
-    return open_source(source, exclude) if isinstance(source, str) else open_dataset(*source, exclude)
+def _opened(source: str | tuple[str, str], exclude: Sequence[str], selection: Selection) -> Source:
+    opened = open_source(source, exclude) if isinstance(source, str) else open_dataset(*source, exclude)
+    return replace(opened, selection=selection)
 
 
 def _open_or_create(out: str, listing: Listing) -> Collection:
@@ -105,7 +120,7 @@ def _open_or_create(out: str, listing: Listing) -> Collection:
 
 
 class _Update:
-    def __init__(self, collection: Collection, listing: Listing, limit: int) -> None:
+    def __init__(self, collection: Collection, listing: Listing, limit: int, retry: bool) -> None:
         self.collection, self.listing = collection, listing
         self.done: Counter[type[Outcome]] = Counter()
         # The id of the latest row of each image of the listing, gone or not; -1: none, or it can't be read any more.
@@ -113,10 +128,10 @@ class _Update:
         for ids, _, places in self._rows(gone=True):
             self._shown[places[places >= 0]] = ids[places >= 0]
         self._edit, self._read = np.zeros((2, len(listing)), bool)  # what is to be done
-        self._failed = self._make_plan(limit)
+        self._failed = self._make_plan(limit, retry)
         self._next = collection.next_id
         self._waiting: list[tuple[int, pa.RecordBatch, Outcome]] = []
-        self._images, self._begun = 0, time.monotonic()
+        self._images, self._begun, self._bad = 0, time.monotonic(), len(self._failed)
 
     def _rows(self, *, gone: bool) -> Iterator[tuple[Ids, list[str], Ids]]:
         """Ids and sources of the collection's rows, and their places in the listing; -1: not there."""
@@ -124,8 +139,10 @@ class _Update:
             names = batch["source"].to_pylist()
             yield batch["id"].to_numpy(), names, self.listing.names.find(names)
 
-    def _make_plan(self, limit: int) -> set[int]:
-        """Plan what is to be done for each image; ids of the errors that stay: others changed, or have left."""
+    def _make_plan(self, limit: int, retry: bool) -> set[int]:
+        """Plan what is to be done for each image; ids of the errors that stay: others changed, have left, or are to be
+        tried again.
+        """
         errors = self.collection.errors().select(["id", "source", "stamp"]).to_pylist()
         places = self.listing.names.find([error["source"] for error in errors]).tolist()
         stamps = {place: error["stamp"] for place, error in zip(places, errors, strict=True)}
@@ -136,7 +153,7 @@ class _Update:
                 break
             listed = listed.slice(0, limit - start)
             part = slice(start, start + len(listed))
-            if stamps:
+            if stamps and not retry:
                 bad[part] = [stamps.get(i) == stamp for i, stamp in enumerate(listed["stamp"].to_pylist(), start)]
             read, edit = self._shown[part] < 0, np.zeros(len(listed), bool)
             if not read.all():
@@ -155,18 +172,29 @@ class _Update:
         self.collection.drop_errors(np.array(sorted(stale), np.int64))
         return {error["id"] for error in errors} - stale
 
-    def convert(self, size: int, workers: int) -> None:
-        """Carry out the plan; an interrupt keeps what was done."""
+    def convert(self, size: int, workers: int, quality: int, most: float) -> None:
+        """Carry out the plan; an interrupt keeps what was done. SourceError: a larger share than `most` is unreadable."""
         # Conversion runs ahead of what is committed: `tee` holds the rows between, a few chunks.
         rows, ahead = tee(self._planned())
         with Progress("prepare", "images", int(self._read.sum())) as bar:
             try:
                 tasks = (Task(place_of(row.to_pylist()[0]), digest) for _, row, digest in ahead)
-                for (place, row, _), outcome in zip(rows, convert_all(tasks, size, workers), strict=True):
+                for (place, row, _), outcome in zip(rows, convert_all(tasks, size, workers, quality), strict=True):
                     self._add(place, row, outcome)
                     bar.advance()
+                    if isinstance(outcome, Failed):
+                        self._refuse_more(most)
             finally:
                 self._flush()
+
+    def _refuse_more(self, most: float) -> None:
+        self._bad += 1
+        if self._bad > most * len(self.listing):
+            raise SourceError(
+                f"{self._bad:,} of {len(self.listing):,} images can't be read, which is more than `--max-error-rate` "
+                f"({most:g}) allows. What was read is kept.",
+                hint=f"`lookalike info {self.collection.path}` says why they can't be read",
+            )
 
     def _planned(self) -> Iterator[tuple[int, pa.RecordBatch, bytes | None]]:
         """The images to read: place, row of the listing, SHA-256 of the bytes that are known. Edits are made."""

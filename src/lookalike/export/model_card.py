@@ -1,6 +1,6 @@
 """The README of a model on the Hub, made from `card.json`: data, recipe, metrics, and whose licence counts; the upload.
 
-Licences stand in order of what they forbid: of a model's weights and of the data it learned from, the strictest counts.
+Of the licences of a model's weights and of the data that it learned from, the strictest counts.
 """
 
 import re
@@ -9,47 +9,12 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from lookalike.core.errors import EncoderError
+from lookalike.core.licences import ORDER, Terms, terms_of
 from lookalike.encoders.readme import readme, table
 from lookalike.export import TARGETS
 from lookalike.export.parts import lineage, target_of
 
 Card = Mapping[str, Any]
-
-
-class Terms(NamedTuple):
-    """Licences that forbid about the same: what they are called, why they stand there, and a pattern of their names."""
-
-    name: str
-    reason: str
-    licences: str
-
-
-ORDER: tuple[Terms, ...] = (
-    Terms("public domain", "it asks for nothing", r"cc0.*|pddl|unlicense|public.domain|publicdomain|0bsd|pdm.*|wtfpl"),
-    Terms(
-        "attribution",
-        "it asks that the notice be kept or the authors be named",
-        r"mit|apache.*|bsd.*|isc|zlib|cc.by(.\d\.\d)?(.[a-z]{2})?|odc.by|cdla.permissive.*|afl.*|ms.pl|ecl.*",
-    ),
-    Terms(
-        "share alike",
-        "what is derived from it must carry the same licence",
-        r"cc.by.sa.*|a?gpl.*|lgpl.*|mpl.*|odbl|epl.*|eupl.*|cdla.sharing.*|osl.*|cc.sa.*",
-    ),
-    Terms(
-        "restricted use",
-        "it names uses that are forbidden, and what is derived must pass that on",
-        r".*rail.*|llama.*|gemma.*|dinov3.*",
-    ),
-    Terms("no derivatives", "what is derived from it must not be passed on", r"cc.by.nd.*|cc.nd.*"),
-    Terms(
-        "non-commercial",
-        "it allows no commercial use",
-        r".*\bnc\b.*|.*non.?commercial.*|.*research.only.*|.*research.use.*|apple.amlr|fair.noncommercial.*|cc.by.nc.*",
-    ),
-    Terms("unknown", "nobody said what it allows, which is to be taken as nothing", r".*"),
-)
-"""From the most permissive to the strictest."""
 
 
 class Verdict(NamedTuple):
@@ -58,13 +23,6 @@ class Verdict(NamedTuple):
     licence: str  # "unknown" if there is none
     of: str  # "the weights `clip`", "the data `shop`"
     terms: Terms
-
-
-def terms_of(licence: str | None) -> Terms:
-    """The group of a licence by its name. Non-commercial is looked for first: `cc-by-nc-sa-4.0` is more than that."""
-    name = (licence or "").strip().lower()
-    strict_first = (ORDER[5], ORDER[4], *ORDER[:4]) if name else ()
-    return next((terms for terms in strict_first if re.fullmatch(terms.licences, name)), ORDER[-1])
 
 
 def strictest(named: Mapping[str, str | None]) -> Verdict:

@@ -57,7 +57,7 @@ _GAP = 2.75
 # Of what is stored, by the cosine of those features with the features of the uncompressed image: 4:4:4 at 90 has .990
 # in 7.1 kB; 4:2:0 has .983 in 6.1 kB and needs 95 and 8.2 kB to reach .991 (60 images of 112 px, whose chroma is as
 # sharp as that of a reduced photograph). 4:4:4 at 95 has .995, for a third more bytes.
-_QUALITY = 90
+QUALITY = 90
 
 
 class Stored(NamedTuple):
@@ -104,7 +104,7 @@ def decode(data: bytes, at_least: int | None = None) -> Image:
         return np.array(np.broadcast_to(pixels, (*pixels.shape[:2], 3)), order="C")
 
 
-def store(data: bytes, size: int) -> Stored:
+def store(data: bytes, size: int, quality: int = QUALITY) -> Stored:
     """The image as a JPEG whose shorter side is at most `size` pixels, never enlarged; ImageError as `decode`.
 
     A JPEG that is small enough, upright, sRGB or gray, and whole, is not encoded again: only its metadata goes.
@@ -122,10 +122,10 @@ def store(data: bytes, size: int) -> Stored:
         unchanged = small is pixels and turned == 1 and min(width, height) <= size
         if kept and unchanged and len(plain := kept()) <= 3 * width * height + 4096:
             return Stored(plain, *upright)
-        return Stored(encode_jpeg(_turned(small, turned)), *upright)
+        return Stored(encode_jpeg(_turned(small, turned), quality), *upright)
 
 
-def encode_jpeg(image: UInt8[np.ndarray, "H W C"], quality: int = _QUALITY) -> bytes:
+def encode_jpeg(image: UInt8[np.ndarray, "H W C"], quality: int = QUALITY) -> bytes:
     """Gray or RGB as a baseline JPEG without metadata, in 4:4:4; `quality` is libjpeg's, 1 (worst) to 95."""
     buffer = io.BytesIO()
     made = PIL.Image.fromarray(image[:, :, 0] if image.shape[2] == 1 else image)

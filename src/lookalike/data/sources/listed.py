@@ -21,9 +21,11 @@ from pyarrow import types
 
 from lookalike.core.errors import SourceError
 from lookalike.core.files import storage_errors
+from lookalike.core.journal import note
 from lookalike.data.collection import DESCRIPTION, SCHEMA
 from lookalike.data.sources import Place, absolute, text
 from lookalike.data.sources.datasets import DATASETS
+from lookalike.data.sources.selection import Chosen, Selection
 
 # No further column has a dot in its name.
 _PLACE = (
@@ -45,6 +47,7 @@ class Source:
     columns: pa.Schema = field(default_factory=lambda: pa.schema([]))
     unread: list[str] = field(default_factory=list)  # folders, as images' names begin; known when the images are
     facts: dict[str, Any] = field(default_factory=dict)  # for the card, whole when the images are known
+    selection: Selection = Selection()
 
     def __iter__(self) -> Iterator[pa.RecordBatch]:
         return self.batches()
@@ -209,8 +212,10 @@ def list_images(
     with tempfile.TemporaryFile(dir=place, prefix=".listing.") as file:
         with storage_errors(place), pa.ipc.new_stream(file, schema) as writer:
             for name, source in opened.items():
-                for batch in source:
-                    listed = _completed(batch, name, schema, test)
+                batches = (_completed(batch, name, schema, test) for batch in source)
+                if not source.selection.takes_all:
+                    batches = _selected(batches, source, schema, place)
+                for listed in batches:
                     names.add(listed["source"].to_pylist())
                     writer.write_batch(listed)
         listing = Listing(names, opened, columns, file)
@@ -220,6 +225,26 @@ def list_images(
             path = listing.sources[name]["path"]
             raise SourceError(f"Two images of `{path}` are both called `{image}`.", hint="rename one")
         yield listing
+
+
+def _selected(
+    batches: Iterator[pa.RecordBatch], source: Source, schema: pa.Schema, place: str | Path
+) -> Iterator[pa.RecordBatch]:
+    """What the source's selection takes of its batches, which lie on the disk between the two passes."""
+    chosen, done = Chosen(source.selection), 0
+    with tempfile.TemporaryFile(dir=place, prefix=".listing.") as file:
+        with pa.ipc.new_stream(file, schema) as writer:
+            for batch in batches:
+                chosen.add(batch)
+                writer.write_batch(batch)
+        file.seek(0)
+        with pa.ipc.open_stream(file) as reader:
+            for batch in reader:
+                yield chosen.taken(done, batch)
+                done += len(batch)
+    source.facts["selection"] = chosen.facts()
+    for licence, count in sorted(chosen.left_out.items()):
+        note(f"left out of `{source.path}`: {count:,} images whose licence ({licence}) does not allow commercial use")
 
 
 def _completed(batch: pa.RecordBatch, name: str, schema: pa.Schema, test: float) -> pa.RecordBatch:
@@ -275,7 +300,8 @@ def _named(opened: Sequence[Source], known: Mapping[str, str]) -> dict[str, Sour
 def _columns(opened: Iterable[Source]) -> pa.Schema:
     kinds: dict[str, Any] = {}
     for source in opened:
-        for name, kind in zip(source.columns.names, source.columns.types, strict=True):
+        made = [("class_index", pa.int64())] if source.selection.first is not None else []
+        for name, kind in chain(zip(source.columns.names, source.columns.types, strict=True), made):
             there = kinds.get(name, pa.null())
             if (common := common_type(there, kind) or common_type(kind, there)) is None:
                 raise SourceError(
