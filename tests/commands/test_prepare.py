@@ -91,3 +91,88 @@ def test_names_that_are_not_utf8_go_all_the_way(photos: Path, tmp_path: Path) ->
     )
     assert b"3 added" in done.stderr
     assert "photos/cup/caf\\xe9.png" in Collection.open(tmp_path / "shop").table(["source"])["source"].to_pylist()
+
+
+def test_images_that_failed_are_tried_again_when_asked(
+    photos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As where a decoder was missing, or memory: the files are as they were."""
+    out = str(tmp_path / "shop")
+    (photos / "cup" / "bad.jpg").unlink()
+    with monkeypatch.context() as broken:
+        broken.setattr("lookalike.data.convert.store", None)
+        assert main(["prepare", str(photos), "--out", out, "--workers", "1"]) == 0
+    assert "3 could not be read" in capsys.readouterr().err
+    assert main(["prepare", str(photos), "--out", out]) == 0
+    assert len(Collection.open(out).errors()) == 3
+    assert main(["prepare", str(photos), "--out", out, "--retry-failed"]) == 0
+    assert "3 added" in capsys.readouterr().err
+    assert len(Collection.open(out).errors()) == 0
+
+
+def test_too_many_errors_end_the_work_and_lose_nothing(
+    photos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = str(tmp_path / "shop")
+    for name in ("a", "b", "c"):
+        (photos / "cup" / f"{name}.jpg").write_bytes(b"no image")
+    assert main(["prepare", str(photos), "--out", out, "--max-error-rate", "0.3"]) == 2
+    said = capsys.readouterr().err
+    assert "error: 3 of 7 images can't be read, which is more than `--max-error-rate` (0.3) allows." in said
+    assert f"hint: `lookalike info {out}` says why" in said
+    assert main(["prepare", str(photos), "--out", out]) == 0
+    assert "holds 3 images" in capsys.readouterr().err
+
+
+def test_quality_is_that_of_what_is_encoded(photos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    sizes = []
+    for quality in ("30", "95"):
+        assert main(["prepare", str(photos), "--out", str(tmp_path / quality), "--quality", quality]) == 0
+        sizes.append(len(Collection.open(tmp_path / quality).table(["image"])["image"][0].as_py()))
+    assert sizes[0] < sizes[1] / 2
+    assert main(["prepare", str(photos), "--out", str(tmp_path / "30"), "--quality", "40"]) == 2
+    assert "was made with `--quality 30`, not 40" in capsys.readouterr().err
+
+
+def test_the_data_sets_that_are_known(capsys: pytest.CaptureFixture[str]) -> None:
+    from lookalike.data.sources.datasets import DATASETS
+
+    assert main(["prepare", "--list"]) == 0
+    shown = [line.split()[0] for line in capsys.readouterr().out.splitlines()[2:]]
+    assert shown == sorted(DATASETS)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "sentence", "hint"),
+    [
+        (["product10k", "--from", "d"], "no data set that is known here. Did you mean `products10k`?", "--list"),
+        (
+            ["products10k", "glr2021", "--from", "d"],
+            "2 data sets are named, and `--from` gives 1 places.",
+            "same order",
+        ),
+        (["products10k", "--from", "d"], "There is nothing at `d`.", "how to get `products10k`"),
+        (
+            ["products10k", "--from", "photos"],
+            "`photos` is not `products10k`: there is no `train.csv`",
+            "how to get it",
+        ),
+        (["photos", "--check"], "`--check` is for data sets", "--from DIR"),
+        (["photos", "--max-per-class", "0"], "`--max-per-class` is 0; expected 1 or more.", None),
+        (["photos", "--preset", "sed"], "`--preset` is `sed`, which is not known. Did you mean `seed`?", "seed: "),
+        (["photos", "--preset", "seed"], "`--preset seed` is of other data sets", "lookalike prepare imagenet1k"),
+    ],
+)
+def test_data_sets_that_can_not_be(
+    photos: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    arguments: list[str],
+    sentence: str,
+    hint: str | None,
+) -> None:
+    monkeypatch.chdir(photos.parent)
+    assert main(["prepare", *arguments, "--out", "c"]) == 2
+    said = capsys.readouterr().err
+    assert sentence in said
+    assert hint is None or hint in said.partition("hint:")[2]

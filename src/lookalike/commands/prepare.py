@@ -46,7 +46,10 @@ class Config:
     limit: int | None = None
     """Take only the first so many images."""
     test: float = 0.0
-    """Share of the labels that become split `test` where the source gives no split (the others: `train`)."""
+    """Share of the labels that become split `test` where the source gives no split (the others: `train`); labels that
+    share a `group` stay together."""
+    merge_labels: str = option(metavar="FILE", default="")
+    """Give classes another label: a CSV with columns domain, label, into. Two that get the same one are one class."""
     workers: int = 0
     """Processes that decode; 0: one a core."""
     exclude: tuple[str, ...] = option(default=(), metavar="PATTERN")
@@ -87,7 +90,18 @@ def main(config: Config) -> None:
     from lookalike.data.prepare import prepare
     from lookalike.data.sources.selection import Selection
 
-    names = ("size", "limit", "test", "workers", "exclude", "preset", "quality", "retry_failed", "max_error_rate")
+    names = (
+        "size",
+        "limit",
+        "test",
+        "workers",
+        "exclude",
+        "preset",
+        "quality",
+        "retry_failed",
+        "max_error_rate",
+        "merge_labels",
+    )
     options = {name: getattr(config, name) for name in names}
     chosen = {name: getattr(config, name) for name in ("max_per_class", "min_per_class", "max_classes", "commercial")}
     report = prepare(named, config.out, selection=Selection(**chosen), **options)

@@ -20,7 +20,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from lookalike.core.errors import CollectionError, UsageError
+from lookalike.core.errors import CollectionError, SourceError, UsageError
 from lookalike.core.files import locked, refuse_unless
 from lookalike.core.journal import Progress
 from lookalike.core.shapes import Ids
@@ -30,6 +30,7 @@ from lookalike.data.convert import Converted, Failed, Outcome, Same, Task, conve
 from lookalike.data.follow import same_rows
 from lookalike.data.sources import open_source
 from lookalike.data.sources.dataset import open_dataset
+from lookalike.data.sources.classes import merges_of
 from lookalike.data.sources.listed import Listing, Source, common_type, list_images, place_of
 from lookalike.data.sources.presets import compared, parts_of
 from lookalike.data.sources.selection import Selection
@@ -56,6 +57,7 @@ def prepare(
     quality: int = QUALITY,
     retry_failed: bool = False,
     max_error_rate: float = 1.0,
+    merge_labels: str = "",
 ) -> Report:
     """Make or continue the collection `out` from `sources`; the options are those of the command.
 
@@ -84,7 +86,8 @@ def prepare(
         paths = {name: entry["path"] for name, entry in known.items()}
         parts = parts_of(preset, sources, selection)
         opened = [_opened(source, exclude, part) for source, part in zip(sources, parts, strict=True)]
-        with list_images(opened, paths, test, out) as listing:
+        merged = merges_of(merge_labels) if merge_labels else {}
+        with list_images(opened, paths, test, out, merged) as listing:
             collection = _open_or_create(out, listing)
             card |= {"preset": compared(preset, opened)} if preset else {}
             collection.update_card({**card, "sources": list({**known, **listing.sources}.values())})

@@ -12,7 +12,8 @@ from hypothesis import strategies as st
 
 from lookalike.core.errors import SourceError
 from lookalike.data.sources import open_source
-from lookalike.data.sources.listed import Listing, Names, split_of
+from lookalike.data.sources.classes import split_of
+from lookalike.data.sources.listed import Listing, Names
 from lookalike.data.sources.listed import list_images as listing_of
 
 

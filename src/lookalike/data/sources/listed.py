@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from itertools import chain, count
 from pathlib import Path
+from types import MappingProxyType
 from typing import IO, Any
 
 import numpy as np
@@ -24,6 +25,7 @@ from lookalike.core.files import storage_errors
 from lookalike.core.journal import note
 from lookalike.data.collection import DESCRIPTION, SCHEMA
 from lookalike.data.sources import Place, absolute, text
+from lookalike.data.sources.classes import Class, Splits
 from lookalike.data.sources.datasets import DATASETS
 from lookalike.data.sources.selection import Chosen, Selection
 
@@ -189,22 +191,23 @@ class Listing:
     def batches(self) -> Iterator[tuple[int, pa.RecordBatch]]:
         """The images as rows of `LISTED` and `columns`, and the position of the first; read from the disk."""
         self.file.seek(0)
-        done = 0
         with pa.ipc.open_stream(self.file) as reader:
-            for batch in reader:
-                yield done, batch
-                done += len(batch)
+            yield from _numbered(reader)
 
 
 @contextmanager
 def list_images(
-    sources: Sequence[Source], known: Mapping[str, str], test: float, place: str | Path
+    sources: Sequence[Source],
+    known: Mapping[str, str],
+    test: float,
+    place: str | Path,
+    merged: Mapping[Class, str] = MappingProxyType({}),
 ) -> Iterator[Listing]:
     """The listing of the sources, while the block lasts.
 
     `known` are the names that sources have had before (NAME -> path), `place` is a directory that holds the listing.
-    With `test`, that share of the labels becomes split `test` where the source gives no split, the others `train`.
-    SourceError if a source is missing, empty, or says something impossible.
+    With `test`, that share of the labels becomes split `test` where the source gives no split, the others `train`;
+    `merged` are classes that get another label. SourceError if a source is missing, empty, or says something impossible.
     """
     opened = _named(sources, known)
     columns = _columns(opened.values())
@@ -212,7 +215,9 @@ def list_images(
     with tempfile.TemporaryFile(dir=place, prefix=".listing.") as file:
         with storage_errors(place), pa.ipc.new_stream(file, schema) as writer:
             for name, source in opened.items():
-                batches = (_completed(batch, name, schema, test) for batch in source)
+                batches = (_completed(batch, name, schema, merged) for batch in source)
+                if test:
+                    batches = _split(batches, test, schema, place)
                 if not source.selection.takes_all:
                     batches = _selected(batches, source, schema, place)
                 for listed in batches:
@@ -227,27 +232,52 @@ def list_images(
         yield listing
 
 
-def _selected(
-    batches: Iterator[pa.RecordBatch], source: Source, schema: pa.Schema, place: str | Path
-) -> Iterator[pa.RecordBatch]:
-    """What the source's selection takes of its batches, which lie on the disk between the two passes."""
-    chosen, done = Chosen(source.selection), 0
+@contextmanager
+def _twice(
+    batches: Iterator[pa.RecordBatch], learn: Callable[[pa.RecordBatch], None], schema: pa.Schema, place: str | Path
+) -> Iterator[Iterator[tuple[int, pa.RecordBatch]]]:
+    """The batches with the number of each one's first row, once all of them were shown to `learn`; on the disk between."""
     with tempfile.TemporaryFile(dir=place, prefix=".listing.") as file:
         with pa.ipc.new_stream(file, schema) as writer:
             for batch in batches:
-                chosen.add(batch)
+                learn(batch)
                 writer.write_batch(batch)
         file.seek(0)
         with pa.ipc.open_stream(file) as reader:
-            for batch in reader:
-                yield chosen.taken(done, batch)
-                done += len(batch)
+            yield _numbered(reader)
+
+
+def _numbered(batches: Iterable[pa.RecordBatch]) -> Iterator[tuple[int, pa.RecordBatch]]:
+    done = 0
+    for batch in batches:
+        yield done, batch
+        done += len(batch)
+
+
+def _split(
+    batches: Iterator[pa.RecordBatch], test: float, schema: pa.Schema, place: str | Path
+) -> Iterator[pa.RecordBatch]:
+    """The batches with a split for each labelled row that has none."""
+    splits = Splits(test)
+    with _twice(batches, splits.add, schema, place) as learned:
+        for _, batch in learned:
+            yield splits.told(batch)
+
+
+def _selected(
+    batches: Iterator[pa.RecordBatch], source: Source, schema: pa.Schema, place: str | Path
+) -> Iterator[pa.RecordBatch]:
+    """What the source's selection takes of its batches."""
+    chosen = Chosen(source.selection)
+    with _twice(batches, chosen.add, schema, place) as learned:
+        for start, batch in learned:
+            yield chosen.taken(start, batch)
     source.facts["selection"] = chosen.facts()
     for licence, count in sorted(chosen.left_out.items()):
         note(f"left out of `{source.path}`: {count:,} images whose licence ({licence}) does not allow commercial use")
 
 
-def _completed(batch: pa.RecordBatch, name: str, schema: pa.Schema, test: float) -> pa.RecordBatch:
+def _completed(batch: pa.RecordBatch, name: str, schema: pa.Schema, merged: Mapping[Class, str]) -> pa.RecordBatch:
     columns: dict[str, Any] = {
         field.name: batch[field.name].cast(field.type)
         if field.name in batch.schema.names
@@ -255,22 +285,10 @@ def _completed(batch: pa.RecordBatch, name: str, schema: pa.Schema, test: float)
         for field in schema
     }
     columns["source"] = [f"{name}/{source}" for source in batch["source"].to_pylist()]
-    if test:
-        told = zip(*(batch[c].to_pylist() for c in ("domain", "label", "split")), strict=True)
-        columns["split"] = [split_of(d, label, test) if split is None else split for d, label, split in told]
+    if merged:
+        told = zip(batch["domain"].to_pylist(), batch["label"].to_pylist(), strict=True)
+        columns["label"] = [None if label is None else merged.get((d or "", label), label) for d, label in told]
     return pa.RecordBatch.from_pydict(columns, schema=schema)
-
-
-def split_of(domain: str | None, label: str | None, test: float) -> str | None:
-    """`test` for this share of the classes, `train` for the others; None for a row without a label.
-
-    A class is a pair (domain, label), judged by its own name alone (SHA-256): no other class moves it, and a larger
-    `test` keeps every class of a smaller one. Of n classes about `test` * n +- sqrt(n * test * (1 - test)) are tests.
-    """
-    if label is None:
-        return None
-    digest = hashlib.sha256(f"{domain or ''}\0{label}".encode()).digest()
-    return "test" if int.from_bytes(digest[:8], "big") / 2**64 < test else "train"
 
 
 def _named(opened: Sequence[Source], known: Mapping[str, str]) -> dict[str, Source]:
