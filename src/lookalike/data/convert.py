@@ -46,6 +46,8 @@ class Converted:
     image: bytes
     width: int
     height: int
+    pixels: bytes
+    phash: int
     sha256: bytes
 
 

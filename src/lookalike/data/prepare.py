@@ -27,6 +27,7 @@ from lookalike.core.shapes import Ids
 from lookalike.data.card import Report, card_of, finish
 from lookalike.data.collection import DESCRIPTION, ERRORS, Collection, committed
 from lookalike.data.convert import Converted, Failed, Outcome, Same, Task, convert_all
+from lookalike.data.duplicates import MARK, SEEN, mark
 from lookalike.data.follow import same_rows
 from lookalike.data.sources import open_source
 from lookalike.data.sources.dataset import open_dataset
@@ -95,6 +96,8 @@ def prepare(
             update.convert(size, workers, quality, max_error_rate)
             gone = update.gone()
             collection.mark_gone(gone)
+            if update.done[Converted] or len(gone) or "duplicates" not in collection.card:
+                collection.update_card({"duplicates": mark(collection)})
             return finish(collection, update.done[Converted], update.done[Same], len(gone), update.done[Failed])
 
 
@@ -106,6 +109,7 @@ def _opened(source: str | tuple[str, str], exclude: Sequence[str], selection: Se
 def _open_or_create(out: str, listing: Listing) -> Collection:
     """The collection with all further columns of the listing; what a killed first write left is written anew."""
     columns = [pa.field(field.name, pa.string()) if field.type == pa.null() else field for field in listing.columns]
+    columns += [*SEEN, *MARK]
     if not committed(f"{out}/rows.lance"):
         return Collection.create(out, pa.schema(columns))
     collection = Collection.open(out)

@@ -6,6 +6,7 @@ to sRGB, turned and stored here. Nothing of Pillow's global state is changed.
 A new format is one reader, `bytes -> Raster`, and one line in `FORMATS`.
 """
 
+import hashlib
 import io
 import re
 from collections.abc import Callable, Iterator
@@ -19,6 +20,7 @@ from jaxtyping import UInt8
 from lookalike.core.errors import ImageError
 from lookalike.core.shapes import Image
 from lookalike.imaging.color import to_srgb
+from lookalike.imaging.phash import phash
 from lookalike.imaging.raster import MOST, Raster, flat, reason
 from lookalike.imaging.readers import read_avif, read_bmp, read_gif, read_jpeg, read_png, read_ppm, read_webp
 from lookalike.imaging.resample import reduce
@@ -66,6 +68,8 @@ class Stored(NamedTuple):
     data: bytes
     width: int  # of the upright original, in pixels
     height: int
+    pixels: bytes  # 16, which only an image has whose pixels at this size are the same
+    phash: int  # see `phash`
 
 
 def kind_of(head: bytes) -> str | None:
@@ -120,9 +124,11 @@ def store(data: bytes, size: int, quality: int = QUALITY) -> Stored:
             pixels = reduce(pixels, new_height, new_width, (height / scale, width / scale))
         small = to_srgb(pixels, color)
         unchanged = small is pixels and turned == 1 and min(width, height) <= size
+        shown = np.ascontiguousarray(_turned(small, turned))
+        seen = (hashlib.blake2b(shown, digest_size=16, person=repr(shown.shape).encode()[:16]).digest(), phash(shown))
         if kept and unchanged and len(plain := kept()) <= 3 * width * height + 4096:
-            return Stored(plain, *upright)
-        return Stored(encode_jpeg(_turned(small, turned), quality), *upright)
+            return Stored(plain, *upright, *seen)
+        return Stored(encode_jpeg(shown, quality), *upright, *seen)
 
 
 def encode_jpeg(image: UInt8[np.ndarray, "H W C"], quality: int = QUALITY) -> bytes:

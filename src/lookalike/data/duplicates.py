@@ -1,0 +1,122 @@
+"""Images that are the same or nearly the same: found by what they look like, marked, never taken away.
+
+Two images are the same if their stored pixels are, and nearly the same if at most `NEAR` of the 63 bits of their
+perceptual hashes differ. The column `duplicate_of` has the id of the first image that an image is so like, if there is
+one before it.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+from jaxtyping import Bool, Int64
+
+from lookalike.data.collection import Collection
+
+SEEN = pa.schema([("pixels", pa.binary(16)), ("phash", pa.int64())])
+"""Columns that conversion fills."""
+MARK = pa.schema([("duplicate_of", pa.int64())])
+NEAR = 3
+_LEAST = 8  # bits of a hash that says something
+_MOST = 2000  # images that share a piece of their hashes, of which all pairs are looked at
+
+Hashes = Int64[np.ndarray, "N"]
+Pairs = Int64[np.ndarray, "P 2"]
+Mask = Bool[np.ndarray, "N"]
+
+
+def near_pairs(hashes: Hashes, most: int = NEAR) -> Pairs:
+    """All pairs of rows whose hashes differ in at most `most` bits, the lower row first, each once and in order.
+
+    Of hashes cut into `most` + 1 pieces such two share a piece (the pigeonhole principle), so that only rows that share
+    one are compared; of more than 2,000 that share one each is compared with the 2,000 behind it. Hashes with fewer
+    than eight bits, as of a blank image, say nothing and have no pairs.
+    """
+    bits = np.ascontiguousarray(hashes).view(np.uint64)
+    told = np.flatnonzero(np.bitwise_count(bits) >= _LEAST)
+    edges = np.linspace(0, 64, most + 2).astype(int).tolist()
+    found = [np.zeros((0, 2), np.int64)]
+    for low, high in zip(edges, edges[1:], strict=False):
+        piece = (bits[told] >> np.uint64(low)) & np.uint64((1 << (high - low)) - 1)
+        by_piece = np.argsort(piece, kind="stable")
+        order, piece = told[by_piece], piece[by_piece]
+        at = np.arange(len(order))
+        for behind in range(1, _MOST + 1):
+            at = at[at + behind < len(order)]
+            at = at[piece[at] == piece[at + behind]]  # a row without a fellow so far behind has none further
+            if not len(at):
+                break
+            one, other = order[at], order[at + behind]
+            near = np.bitwise_count(bits[one] ^ bits[other]) <= most
+            found.append(np.stack([one[near], other[near]], axis=1))
+    return np.unique(np.sort(np.concatenate(found), axis=1), axis=0)
+
+
+def same_pairs(pixels: Sequence[bytes | None]) -> Pairs:
+    """Rows whose pixels are the same, each with the first of them."""
+    first: dict[bytes, int] = {}
+    found = [(first.setdefault(one, row), row) for row, one in enumerate(pixels) if one is not None]
+    return np.array([pair for pair in found if pair[0] != pair[1]], np.int64).reshape(-1, 2)
+
+
+@dataclass(frozen=True)
+class Alike:
+    """Rows that are the same, and rows that are nearly the same, as pairs of positions."""
+
+    same: Pairs
+    near: Int64[np.ndarray, "M 2"]
+
+    @classmethod
+    def of(cls, rows: pa.Table) -> "Alike":
+        """Of rows with the columns of `SEEN`; those that have no values there are like nothing."""
+        known = np.flatnonzero(rows["phash"].is_valid().to_numpy())
+        hashes = rows["phash"].take(pa.array(known)).to_numpy().astype(np.int64)
+        return cls(same_pairs(rows["pixels"].to_pylist()), known[near_pairs(hashes)])
+
+    def first(self, count: int) -> Int64[np.ndarray, "N"]:
+        """The first row that each of `count` rows is like; -1 for those that are like none before them."""
+        found = np.full(count, count, np.int64)
+        for pairs in (self.same, self.near):
+            np.minimum.at(found, pairs[:, 1], pairs[:, 0])
+        return np.where(found == count, -1, found)
+
+    def between(self, one: Mask, other: Mask) -> tuple[Mask, Mask]:
+        """Which rows of `one` are the same as one of `other`, and which nearly so and not the same."""
+        found = []
+        for pairs in (self.same, self.near):
+            hit = np.zeros(len(one), bool)
+            for a, b in (pairs.T, pairs.T[::-1]):
+                hit[a[one[a] & other[b]]] = True
+            found.append(hit)
+        return found[0], found[1] & ~found[0]
+
+
+def mark(collection: Collection) -> dict[str, Any]:
+    """Fill `duplicate_of`, and tell what was found, for the card: how many images are like an earlier one, how many
+    are so with another label, and how many of each split are like one that is there to learn from.
+    """
+    rows = collection.table(["id", "label", "domain", "split", "pixels", "phash", "duplicate_of"])
+    ids, alike = rows["id"].to_numpy(), Alike.of(rows)
+    first = alike.first(len(rows))
+    marks = np.where(first < 0, -1, ids[first])
+    changed = np.flatnonzero(marks != pc.fill_null(rows["duplicate_of"], -1).to_numpy())
+    told_of = pa.array(marks[changed], pa.int64(), mask=marks[changed] < 0)
+    collection.update(pa.table({"id": ids[changed], "duplicate_of": told_of}))
+    same = np.zeros(len(rows), bool)
+    same[alike.same[:, 1]] = True
+    label = np.array([repr(pair) for pair in zip(rows["domain"].to_pylist(), rows["label"].to_pylist(), strict=True)])
+    split = np.array([name or "" for name in rows["split"].to_pylist()])
+    told = {
+        "same": int(same.sum()),
+        "near": int(((first >= 0) & ~same).sum()),
+        "of_another_label": int((label != label[first])[first >= 0].sum()),
+    }
+    leaked = {}
+    for name in sorted({*split.tolist()} - {"", "train"}):
+        mine = split == name
+        each = [int(hit.sum()) for hit in alike.between(mine, split == "train")]
+        leaked[name] = {"same": each[0], "near": each[1], "images": int(mine.sum())}
+    return {**told, "bits": NEAR, "learned_too": leaked}
