@@ -34,6 +34,10 @@ class Config:
     """Search with words instead of images: the names of the split's classes, each in the place of {} in this text, such
     as "a photo of a {}". Where the encoder has a projection, the same is told of the features before it, so that one
     sees what it costs. The encoder must have kept its text side."""
+    trained_on: tuple[str, ...] = option(default=(), metavar="COLL")
+    """Collections that the vectors learned from: queries that look like an image there are counted, and the score is
+    told without them too. Split `train` of COLL, and what the model's card names and is still there, are looked at
+    anyway."""
     json: str | None = option(default=None, metavar="FILE")
     """Write the whole report to this file; `-` writes it to stdout instead of the table."""
 
@@ -41,7 +45,9 @@ class Config:
 def main(config: Config) -> None:
     """Measure, and print the report."""
     from lookalike.data.collection import Collection
+    from lookalike.evaluation.leakage import with_leakage
     from lookalike.evaluation.protocols import Roles, evaluate
+    from lookalike.export.parts import data_of
     from lookalike.vectors.column import ensure_embeddings
     from lookalike.vectors.runtime import load
 
@@ -64,6 +70,7 @@ def main(config: Config) -> None:
             vectors = _read_vectors(config.embeddings or "")
         fingerprint = embedder.fingerprint if embedder else None
         report = evaluate(vectors, collection, config.split, config.protocol, model=fingerprint)
+        report = with_leakage(report, collection, [*config.trained_on, *(data_of(model) if model else ())])
         document, words = report.to_json(), report.table()
     if config.json is not None and config.json != "-":
         write_json(config.json, document)

@@ -31,6 +31,7 @@ class PerQuery:
     values: Mapping[str, Float64[np.ndarray, "Q"]]
     domain: Shaped[np.ndarray, "Q"]  # its name
     label: Codes  # a number for each (domain, label)
+    rows: Codes | None = None  # the queries' places among all rows by id
 
     def summary(self) -> dict[str, Any]:
         """The means and intervals of a `Report`, as its fields."""
@@ -51,8 +52,12 @@ class PerQuery:
 
     def only(self, domain: str) -> "PerQuery":
         """The queries of one domain."""
-        mine = self.domain == domain
-        return PerQuery({name: v[mine] for name, v in self.values.items()}, self.domain[mine], self.label[mine])
+        return self.where(self.domain == domain)
+
+    def where(self, mask: Bool[np.ndarray, "Q"]) -> "PerQuery":
+        """Those of the mask."""
+        rows = None if self.rows is None else self.rows[mask]
+        return PerQuery({name: v[mask] for name, v in self.values.items()}, self.domain[mask], self.label[mask], rows)
 
     def sure(self) -> dict[str, float | None]:
         """Half of the 95 % interval of each mean over domains."""
@@ -80,6 +85,7 @@ class Report:
     definition: Mapping[str, str]  # what each number means, in words
     model: str | None  # fingerprint of the encoder; None for vectors made by anyone
     collection: str | None  # fingerprint of the collection; None for a table
+    leakage: Mapping[str, Any] | None = None  # what its queries share with training; see `leakage.with_leakage`
     per_query: PerQuery | None = field(default=None, repr=False)  # what it was made from
 
     def to_json(self) -> dict[str, Any]:
@@ -98,7 +104,18 @@ class Report:
         lines = table(["domain", *self.metrics, "queries"], cells)
         if self.n_skipped:
             lines += f"\n{self.n_skipped:,} queries without a relevant image in the gallery are left out"
+        if self.leakage is not None:
+            lines += f"\n{self._leaked(self.leakage)}"
         return lines
+
+    def _leaked(self, leakage: Mapping[str, Any]) -> str:
+        same, near, without = leakage["same"], leakage["near"], leakage["metrics"]
+        places = ", ".join(f"`{place}`" for place in leakage["learned_from"])
+        if not same + near:
+            return f"no query looks like an image to learn from of {places}"
+        scores = "  ".join(f"{name} {value:.4f}" for name, value in without.items()) if without else "nothing is left"
+        words = f"{same:,} queries are the same as an image to learn from of {places}, {near:,} nearly so"
+        return f"{words}; without them: {scores}"
 
 
 def evaluate(
@@ -201,7 +218,8 @@ def report(
             hint="a label needs two images at least, of different groups",
         )
     found_by = {name: values[name][counted] for name in METRICS}
-    per_query = PerQuery(found_by, np.asarray(names)[queries.domain[counted]], queries.label[counted])
+    domains = np.asarray(names)[queries.domain[counted]]
+    per_query = PerQuery(found_by, domains, queries.label[counted], queries.id[counted])
     definition = {
         **{name: metric.words for name, metric in METRICS.items()},
         "metrics": "unweighted mean over domains of the mean over a domain's queries",

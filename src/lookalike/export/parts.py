@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from lookalike.core.errors import EncoderError
+from lookalike.core.files import read_card
 from lookalike.encoders.config import EncoderConfig, Tensors, TextSide
 from lookalike.export import TARGETS
 
@@ -68,3 +69,9 @@ def lineage(card: Any) -> Iterator[Mapping[str, Any]]:
         for part in blend if isinstance(blend, list) else ():
             yield from lineage(part.get("card") if isinstance(part, Mapping) else None)
         card = card.get("began_from")
+
+
+def data_of(model: str | Path) -> list[str]:
+    """Where the collections lay that an encoder, and what it began from, learned from, as their cards say."""
+    named = [card.get("data") for card in lineage(read_card(model))]
+    return [place for place in named if isinstance(place, str)]
