@@ -19,6 +19,8 @@ class Config:
     """A directory that a command of ours wrote."""
     json: bool = False
     """Write one JSON document instead of tables."""
+    page: str = option(metavar="FILE", default="")
+    """Of a collection, draw its domains and splits as a page (HTML), too."""
 
 
 def main(config: Config) -> None:
@@ -35,11 +37,14 @@ def main(config: Config) -> None:
         with contextlib.suppress(OSError):  # a writer has removed it meanwhile
             size += file.stat().st_size if file.is_file() else 0
     facts = {"kind": kind, "path": path, "bytes": size, **told[kind](path)}
+    if config.page:
+        _draw(facts, config.page)
     print(json_text(facts) if config.json else _text(facts))
 
 
 def _collection(path: str) -> dict[str, Any]:
     from lookalike.data.collection import Collection
+    from lookalike.data.failures import by_kind
 
     collection = Collection.open(path)
     groups = collection.table(["domain", "split", "label"]).group_by(["domain", "split"])
@@ -58,8 +63,28 @@ def _collection(path: str) -> dict[str, Any]:
         "model": collection.card.get("model"),
         "counts": [{name: count[key] for name, key in named.items()} for count in counts],
         "columns": columns,
+        "duplicates": collection.card.get("duplicates"),
+        "licences": collection.card.get("licences", {}),
+        "errors_by_kind": [
+            {"kind": kind, "images": images, "what to do": hint}
+            for kind, images, hint in by_kind(errors["reason"].to_pylist())
+        ],
         "first_errors": errors.select(["source", "reason"]).slice(0, 5).to_pylist(),
     }
+
+
+def _draw(facts: dict[str, Any], file: str) -> None:
+    from lookalike.pages.counts import write_counts
+
+    if facts["kind"] != "collection":
+        raise UsageError(f"`--page` is of a collection, and `{facts['path']}` is none.", hint="leave it out")
+    counts: dict[str, dict[str, int]] = {}
+    classes: dict[str, int] = {}
+    for count in facts["counts"]:
+        domain = count["domain"] or "none"
+        counts.setdefault(domain, {})[count["split"] or "none"] = count["images"]
+        classes[domain] = classes.get(domain, 0) + count["classes"]
+    write_counts(Path(facts["path"]).name, counts, classes, file)
 
 
 def _encoder(path: str) -> dict[str, Any]:
