@@ -13,4 +13,5 @@ DATASETS: dict[str, str] = {
     "met": "lookalike.data.sources.datasets.met",
     "food2k": "lookalike.data.sources.datasets.food2k",
     "rp2k": "lookalike.data.sources.datasets.rp2k",
+    "uned": "lookalike.data.sources.datasets.uned",
 }  # name -> module with a `DATASET`
