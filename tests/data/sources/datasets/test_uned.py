@@ -1,6 +1,7 @@
 import json
 from collections.abc import Callable
 from pathlib import Path
+from unicodedata import normalize
 
 import numpy as np
 import pytest
@@ -81,13 +82,18 @@ TOLD = {
 }
 
 
-@pytest.mark.parametrize("shape", ["folders", "zip", "escapes"])
+@pytest.mark.parametrize("shape", ["folders", "zip", "escapes", "archive"])
 def test_the_bundle(tmp_path: Path, prepared: Prepare, shape: str) -> None:
     pictures = dict(PICTURES)
     if shape == "escapes":
         for name, there in (("康师傅", "#U5eb7#U5e08#U5085"), ("Café", "Caf#U00e9")):
             pictures = {path.replace(name, there): data for path, data in pictures.items()}
-    files: dict[str, bytes | str] = {f"data/{path}": data for path, data in pictures.items()}
+    files: dict[str, bytes | str] = {}
+    if shape == "archive":  # whose names are in the other form of Unicode
+        inside = {path: pictures.pop(path) for path in list(pictures) if "rp2k" in path}
+        inside = {normalize("NFD", path.removeprefix("images/rp2k/")): data for path, data in inside.items()}
+        files["data/images/rp2k.zip"] = zipped(inside)
+    files |= {f"data/{path}": data for path, data in pictures.items()}
     lists = {f"info_files/{name}": told for name, told in LISTS.items()}
     files |= {"data/info_files.zip": zipped(lists)} if shape == "zip" else {f"data/{n}": t for n, t in lists.items()}
     place = written(tmp_path / "bundle", files)
