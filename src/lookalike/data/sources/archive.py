@@ -10,7 +10,7 @@ import tarfile
 import zipfile
 from collections.abc import Iterator
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from lookalike.core.errors import SourceError
 
@@ -52,7 +52,7 @@ def packed(name: str) -> bool:
     return name.lower().endswith(_PACKED)
 
 
-def _tarred(file: io.BufferedReader, base: int, nested: bool) -> Iterator[Member]:
+def _tarred(file: "io.BufferedReader[Any]", base: int, nested: bool) -> Iterator[Member]:
     with tarfile.open(fileobj=file, mode="r:") as archive:
         while (member := archive.next()) is not None:
             archive.members.clear()  # type: ignore[attr-defined]  # it would keep them all, 1 KB each

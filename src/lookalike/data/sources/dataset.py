@@ -20,6 +20,7 @@ from lookalike.data.sources import Place, excluded, nfc
 from lookalike.data.sources.datasets import DATASETS
 from lookalike.data.sources.folder import SUFFIXES
 from lookalike.data.sources.listed import BATCH, LISTED, Names, Source
+from lookalike.data.sources.once import Once
 from lookalike.data.sources.tree import Tree
 
 SHOWN = 5  # names that are said of those that are missing, or too many
@@ -36,6 +37,7 @@ class Row(NamedTuple):
     group: str | None = None
     name: str = ""  # where several rows have one file
     more: Mapping[str, Any] = {}  # noqa: RUF012  values of the data set's own `columns`; nobody writes to it
+    domain: str | None = None  # where a data set is a bundle of several; else its name
 
 
 class Count(NamedTuple):
@@ -121,7 +123,7 @@ def tree_of(dataset: Dataset, place: str) -> Tree:
             f"{words} It looks like `{like}`.", hint=f"lookalike prepare {like} --from {place} --out COLL"
         )
     if tree.packed:
-        raise SourceError(words, hint=f"unpack what lies there: tar -xf {tree.packed[0]}")
+        raise SourceError(words, hint="unpack first: " + "; ".join(f"tar -xf {one}" for one in tree.packed[:SHOWN]))
     raise SourceError(words, hint=f"how to get it: {dataset.get}")
 
 
@@ -134,14 +136,29 @@ def _top(dataset: Dataset, tree: Tree) -> str | None:
 
 
 def _located(dataset: Dataset, tree: Tree, exclude: Sequence[str]) -> Iterator[tuple[list[Row], list[Place | None]]]:
-    """Rows and where their files lie, a batch at a time."""
-    rows = (row for row in dataset.rows(tree) if not (exclude and excluded(row.path, exclude)))
+    """Rows and where their files lie, a batch at a time; what the lists name twice stands once."""
+    rows, once = (row for row in dataset.rows(tree) if not (exclude and excluded(row.path, exclude))), Once()
     while some := list(islice(rows, BATCH)):
+        names = [row.name or row.path for row in some]
+        told = once.look(names, [row.label for row in some])
+        if None in told:
+            raise _two_labels(dataset, tree, some[told.index(None)])
+        some = [row for row, new in zip(some, told, strict=True) if new]
         yield some, tree.find([row.path for row in some])
 
 
+def _two_labels(dataset: Dataset, tree: Tree, one: Row) -> SourceError:
+    same = (row for row in dataset.rows(tree) if (row.name, row.path) == (one.name, one.path))
+    labels = " and ".join(dict.fromkeys(f"`{row.label}`" for row in same))
+    return SourceError(
+        f"The lists of `{dataset.name}` give `{one.name or one.path}` two labels: {labels}.",
+        hint=f"download them again, or leave it out: --exclude {one.path}",
+    )
+
+
 def _listed(dataset: Dataset, row: Row, place: Place) -> dict[str, Any]:
-    told = {"source": row.name or row.path, "stamp": place.stamp, "label": row.label, "domain": dataset.name}
+    told: dict[str, Any] = {"source": row.name or row.path, "stamp": place.stamp, "label": row.label}
+    told |= {"domain": row.domain or dataset.name}
     told |= {"split": row.split, "group": row.group, "is_query": row.is_query, "is_gallery": row.is_gallery}
     told |= {"place.path": os.fsencode(place.path), "place.offset": place.offset, "place.size": place.size}
     told["label"] = None if row.label is None else nfc(row.label)
@@ -155,7 +172,7 @@ class _Seen:
         self.dataset = dataset
         self.found, self.missing = Counter[str](), Counter[str]()  # split -> images
         self.lost: list[str] = []  # the first names of those without a file
-        self._classes: dict[str, set[str]] = {}
+        self._classes: dict[str, set[tuple[str | None, str]]] = {}
 
     def add(self, rows: Sequence[Row], places: Sequence[Place | None]) -> None:
         for row, place in zip(rows, places, strict=True):
@@ -166,7 +183,7 @@ class _Seen:
                 continue
             self.found[split] += 1
             if row.label is not None:
-                self._classes.setdefault(split, set()).add(row.label)
+                self._classes.setdefault(split, set()).add((row.domain, row.label))
 
     @property
     def splits(self) -> list[str]:
@@ -241,6 +258,7 @@ def read_csv(tree: Tree, name: str, *columns: str, delimiter: str = ",") -> Iter
 
     SourceError, with the line: a column is missing, a row is short, the text is not UTF-8.
     """
+    csv.field_size_limit(2**30)  # GLDv2's lists have all images of a landmark in one value
     lines = io.StringIO(text_of(tree, name), newline="")
     reader = csv.reader(lines, delimiter=delimiter)
     header = [column.strip() for column in next(reader, [])]
@@ -282,5 +300,5 @@ def text_of(tree: Tree, name: str) -> str:
 
 
 def is_picture(name: str) -> bool:
-    """Whether a file of this name is an image."""
-    return name.lower().endswith(SUFFIXES)
+    """Whether a file of this name is an image; `._1.jpg` is what macOS keeps beside one."""
+    return name.lower().endswith(SUFFIXES) and not name.rpartition("/")[2].startswith(".")

@@ -12,7 +12,7 @@ from functools import cached_property
 from pathlib import Path, PurePosixPath
 
 from lookalike.core.errors import ImageError, SourceError
-from lookalike.data.sources import Place, text
+from lookalike.data.sources import Place, nfc, text
 from lookalike.data.sources.archive import SUFFIXES, members_of, packed
 from lookalike.data.sources.beside import Below
 from lookalike.data.sources.listed import Names
@@ -29,7 +29,7 @@ class Tree:
         self._folder = Below(place) if Path(place).is_dir() else None
         if self._folder is None and not place.lower().endswith(SUFFIXES):
             hint = f"unpack it, and give the folder: tar -xf {Path(place).name}" if packed(place) else ""
-            raise SourceError(f"`{place}` is neither a folder nor a .tar or .zip file.", hint=hint or None)
+            raise SourceError(f"`{place}` is neither a folder nor a .tar or .zip file.", hint=hint)
 
     def below(self, prefix: str) -> "Tree":
         """The same, with names that are relative to the folder `prefix`."""
@@ -71,7 +71,10 @@ class Tree:
             raise SourceError(f"`{self._whole(name)}` of `{self.place}`: {error.message}") from error
 
     def names(self, under: str = "") -> Iterator[str]:
-        """The files below the folder `under`, in the order of names: those of the folder, then those of archives."""
+        """The files below the folder `under`, in the order of names: those of the folder, then those of archives.
+
+        What was unpacked beside its archive stands once.
+        """
         whole = self._whole(under) if under else self.prefix
         start = f"{self.prefix}/" if self.prefix else ""
         if self._folder is not None:
@@ -82,7 +85,8 @@ class Tree:
                 for file in sorted(files):
                     yield os.path.normpath(f"{relative}/{file}").removeprefix(start)
         for name in self._members.under(whole) if self.archives else ():
-            yield name.removeprefix(start)
+            if self._folder is None or self._folder.find(name) is None:
+                yield name.removeprefix(start)
 
     def tops(self, mark: str) -> list[str]:
         """The folders, the shallowest first, below which there is a file `mark`; "" is the place itself."""
@@ -144,13 +148,17 @@ class _Members:
 
     def __init__(self, archives: Sequence[tuple[str, Path]], nested: bool) -> None:
         self._archives, self._nested, self._names, self._told = archives, nested, Names(), list[str]()
+        self._folders = set[str]()  # to read a million headers again for a name that is not there takes minutes
         self._archive, self._offset, self._size, self._deflated = array("i"), array("q"), array("q"), array("b")
         for number, (folder, path) in enumerate(archives):
             for member in members_of(path, nested=nested):
                 if member.link or member.name.startswith(("../", "/")):
                     continue
-                both = _named(folder, path, member.name)
+                both = [nfc(name) for name in _named(folder, path, member.name)]
                 self._names.add(both)
+                for parent in both:
+                    while (parent := parent.rpartition("/")[0]) and parent not in self._folders:
+                        self._folders.add(parent)
                 if not member.name.lower().endswith(_PIXELS):
                     self._told += both
                 for values, value in (
@@ -163,7 +171,7 @@ class _Members:
         self._stamp = [path.stat().st_mtime_ns for _, path in archives]
 
     def find(self, names: Sequence[str]) -> list[int]:
-        return [at // 2 if at >= 0 else -1 for at in self._names.find(names).tolist()]
+        return [at // 2 if at >= 0 else -1 for at in self._names.find([nfc(name) for name in names]).tolist()]
 
     def place(self, at: int) -> Place:
         path, size = str(self._archives[self._archive[at]][1]), self._size[at]
@@ -171,9 +179,7 @@ class _Members:
         return Place(path, stamp, self._offset[at], size, bool(self._deflated[at]))
 
     def has(self, name: str) -> bool:
-        if self.find([name])[0] >= 0:
-            return True
-        return any(True for _ in self.under(name))
+        return self.find([name])[0] >= 0 or nfc(name) in self._folders
 
     def ending(self, mark: str) -> list[str]:
         return [name for name in self._told if name == mark or name.endswith(f"/{mark}")]

@@ -91,3 +91,18 @@ def prepared(tmp_path: Path) -> Callable[[str, Path], Prepared]:
         return Prepared(out)
 
     return make
+
+
+def matlab(**arrays: list[dict[str, Any]]) -> bytes:
+    """A file of MATLAB's with these arrays of structs."""
+    from scipy.io import savemat
+
+    data = io.BytesIO()
+    made = {}
+    for name, entries in arrays.items():
+        table = np.empty((1, len(entries)), [(field, object) for field in entries[0]])
+        for i, entry in enumerate(entries):
+            table[0, i] = tuple(entry.values())
+        made[name] = table
+    savemat(data, made)
+    return data.getvalue()
