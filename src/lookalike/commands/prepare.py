@@ -55,7 +55,8 @@ class Config:
     exclude: tuple[str, ...] = option(default=(), metavar="PATTERN")
     """Leave out folders and files of these names or paths within SOURCE: `thumbs`, `*.png`, `2019/*/raw`."""
     preset: str = ""
-    """Take of the named data sets what a known mixture takes: seed, unifex, uned."""
+    """Take of the named data sets what a known mixture takes: seed, unifex, uned. `--test` is then a share of its
+    classes, whatever split the data sets give."""
     max_per_class: int | None = None
     """Take at most so many images of a class; those of split `test` and `val` are all taken."""
     min_per_class: int = 1

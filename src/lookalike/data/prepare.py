@@ -85,7 +85,7 @@ def prepare(
         card = card_of(out, {"size": size, "test": test, "quality": quality})
         known = {entry["name"]: entry for entry in card.get("sources", [])}
         paths = {name: entry["path"] for name, entry in known.items()}
-        parts = parts_of(preset, sources, selection)
+        parts = parts_of(preset, sources, selection, test)
         opened = [_opened(source, exclude, part) for source, part in zip(sources, parts, strict=True)]
         merged = merges_of(merge_labels) if merge_labels else {}
         with list_images(opened, paths, test, out, merged) as listing:

@@ -9,6 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from lookalike.core.errors import UsageError
+from lookalike.data.sources.classes import split_of
 from lookalike.data.sources.listed import LISTED
 from lookalike.data.sources.selection import Chosen, Selection
 
@@ -85,6 +86,22 @@ def test_a_share_of_each_class_validates() -> None:
     for row in chosen(Selection(validation=0.1), batches(rows, 7)):
         splits[row["label"]][row["split"]] += 1
     assert splits == {"1": {"train": 18, "val": 2}, "2": {None: 5}, "3": {"test": 5}}
+
+
+def test_whole_classes_are_kept_for_the_test() -> None:
+    rows: list[Row] = [(str(i % 40), "train") for i in range(200)] + [(None, "train"), ("1", "test")]
+    found = chosen(Selection(max_per_class=3, held_out=0.3, validation=0.34), batches(rows, 23))
+    told = defaultdict(Counter[str | None])
+    for row in found:
+        told[row["label"]][row["split"]] += 1
+    for label, splits in told.items():
+        if label is None:
+            assert splits == {"train": 1}
+        elif split_of("d", label, 0.3) == "test":
+            assert splits == {"test": 3 + (label == "1")}
+        else:
+            assert splits == {"train": 2, "val": 1} | ({"test": 1} if label == "1" else {})
+    assert 4 < sum("train" not in splits for splits in told.values()) < 20
 
 
 def test_what_may_not_be_sold_is_left_out_and_counted() -> None:

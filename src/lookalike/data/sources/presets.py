@@ -68,8 +68,9 @@ def preset_of(name: str) -> Preset:
     return PRESETS[name]
 
 
-def parts_of(name: str, sources: Sequence[str | tuple[str, str]], selection: Selection) -> list[Selection]:
-    """What is taken of each source: what the mixture `name` says, or without one what `selection` does.
+def parts_of(name: str, sources: Sequence[str | tuple[str, str]], selection: Selection, test: float) -> list[Selection]:
+    """What is taken of each source: what the mixture `name` says, or without one what `selection` does. The share
+    `test` of a mixture's classes is kept for the test, whatever split their source gives.
 
     UsageError: a data set of the mixture is missing, or another is given.
     """
@@ -92,7 +93,7 @@ def parts_of(name: str, sources: Sequence[str | tuple[str, str]], selection: Sel
         raise UsageError(
             "`--preset` says how many images and classes are taken.", hint="leave out `--max-per-class` and the like"
         )
-    return [replace(parts[one], commercial=selection.commercial) for one in given]
+    return [replace(parts[one], commercial=selection.commercial, held_out=test) for one in given]
 
 
 def compared(name: str, sources: Sequence[Source]) -> dict[str, Any]:

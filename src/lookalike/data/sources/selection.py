@@ -13,12 +13,12 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 from jaxtyping import Bool, Int64
 
 from lookalike.core.config import in_range
 from lookalike.core.licences import commercial
-
-VALIDATION = "val"
+from lookalike.data.sources.classes import split_of
 
 
 @dataclass(frozen=True)
@@ -35,12 +35,14 @@ class Selection:
     """Leave out images whose licence forbids commercial use, or is not known; for all splits."""
     validation: float = 0.0
     """Share of each class's images that becomes split `val`."""
+    held_out: float = 0.0
+    """Share of the classes that becomes split `test` wholly, told by their names alone as `split_of` does."""
     first: int | None = None
     """Number of the first class; the column `class_index` counts from there, in the order of labels."""
 
     def __post_init__(self) -> None:
         in_range(self, 1.0, float("inf"), "max_per_class", "min_per_class", "max_classes")
-        in_range(self, 0.0, 0.5, "validation")
+        in_range(self, 0.0, 0.5, "validation", "held_out")
 
     @property
     def takes_all(self) -> bool:
@@ -79,12 +81,10 @@ class Chosen:
         part = slice(start, start + len(batch))
         kept = np.flatnonzero(self._kept[part])
         columns = dict(zip(batch.schema.names, batch.take(pa.array(kept)).columns, strict=True))
-        validated = self._validated[part][kept]
-        if validated.any():
-            splits = columns["split"].to_pylist()
-            columns["split"] = [VALIDATION if v else s for v, s in zip(validated.tolist(), splits, strict=True)]
+        codes = self._codes[part][kept]
+        for mask, name in ((self._validated[part][kept], "val"), ((codes >= 0) & self._held[codes], "test")):
+            columns["split"] = pc.if_else(pa.array(mask), name, columns["split"])
         if self.selection.first is not None:
-            codes = self._codes[part][kept]
             numbers = self._numbers[np.maximum(codes, 0)] + self.selection.first if len(self._numbers) else codes
             columns["class_index"] = pa.array(numbers, pa.int64(), mask=codes < 0)
         return pa.RecordBatch.from_pydict(columns, batch.schema)
@@ -136,6 +136,12 @@ class Chosen:
         taken = self._chosen[self._codes[rows]] & (place < (len(rows) if most is None else most))
         kept[rows[taken]] = True
         return kept
+
+    @cached_property
+    def _held(self) -> Bool[np.ndarray, "C"]:
+        """The classes that are kept from learning; one more, for rows that are in none."""
+        share = self.selection.held_out
+        return np.array([split_of(*name, share) == "test" for name in self._classes] + [False])
 
     @cached_property
     def _validated(self) -> Bool[np.ndarray, "N"]:
