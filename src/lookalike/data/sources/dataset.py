@@ -1,8 +1,11 @@
 """A public data set as a source: its files as they are published, checked against what is known of it."""
 
 import csv
+import gzip
 import io
+import lzma
 import os
+import zlib
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -17,6 +20,7 @@ from lookalike.core.config import did_you_mean
 from lookalike.core.errors import SourceError, UsageError
 from lookalike.core.journal import note, table
 from lookalike.data.sources import Place, excluded, nfc
+from lookalike.data.sources.archive import unpacking
 from lookalike.data.sources.datasets import DATASETS
 from lookalike.data.sources.folder import SUFFIXES
 from lookalike.data.sources.listed import BATCH, LISTED, Names, Source
@@ -36,6 +40,9 @@ class Row(NamedTuple):
     group: str | None = None
     name: str = ""  # where several rows have one file
     more: Mapping[str, Any] = {}  # noqa: RUF012  values of the data set's own `columns`; nobody writes to it
+    domain: str | None = None  # None: the data set's name
+    place: Place | None = None  # in a file that holds others too; None: the file `path` is looked for
+    border: int = 0  # pixels at each side that are no part of the image
 
 
 class Count(NamedTuple):
@@ -121,7 +128,7 @@ def tree_of(dataset: Dataset, place: str) -> Tree:
             f"{words} It looks like `{like}`.", hint=f"lookalike prepare {like} --from {place} --out COLL"
         )
     if tree.packed:
-        raise SourceError(words, hint=f"unpack what lies there: tar -xf {tree.packed[0]}")
+        raise SourceError(words, hint=f"unpack what lies there: {unpacking(tree.packed[0])}")
     raise SourceError(words, hint=f"how to get it: {dataset.get}")
 
 
@@ -137,15 +144,17 @@ def _located(dataset: Dataset, tree: Tree, exclude: Sequence[str]) -> Iterator[t
     """Rows and where their files lie, a batch at a time."""
     rows = (row for row in dataset.rows(tree) if not (exclude and excluded(row.path, exclude)))
     while some := list(islice(rows, BATCH)):
-        yield some, tree.find([row.path for row in some])
+        found = iter(tree.find([row.path for row in some if row.place is None]))
+        yield some, [next(found) if row.place is None else row.place for row in some]
 
 
 def _listed(dataset: Dataset, row: Row, place: Place) -> dict[str, Any]:
-    told = {"source": row.name or row.path, "stamp": place.stamp, "label": row.label, "domain": dataset.name}
+    told: dict[str, Any] = {"source": row.name or row.path, "stamp": place.stamp, "domain": row.domain or dataset.name}
     told |= {"split": row.split, "group": row.group, "is_query": row.is_query, "is_gallery": row.is_gallery}
     told |= {"place.path": os.fsencode(place.path), "place.offset": place.offset, "place.size": place.size}
     told["label"] = None if row.label is None else nfc(row.label)
-    return {**told, "place.deflated": place.deflated, "licence": dataset.licence, **row.more}
+    told |= {"place.deflated": place.deflated, "place.border": row.border}
+    return {**told, "licence": dataset.licence, **row.more}
 
 
 class _Seen:
@@ -213,7 +222,7 @@ def check(name: str, place: str) -> Checked:
         seen.add(rows, places)
         listed.add([os.path.normpath(row.path) for row in rows])
     extra, first = 0, list[str]()
-    names = (name for name in tree.names() if name.lower().endswith(SUFFIXES))
+    names = (name for name in tree.names() if is_picture(name))
     while some := list(islice(names, BATCH)):
         unknown = [one for one, at in zip(some, listed.find(some).tolist(), strict=True) if at < 0]
         extra += len(unknown)
@@ -271,9 +280,28 @@ def read_blanks(tree: Tree, name: str, *, skip: int = 0, least: int = 1) -> Iter
         yield words
 
 
+def read_box(tree: Tree, name: str) -> list[float] | None:
+    """The numbers of a file of boxes, `x y w h` a line; None if there is no such file."""
+    if tree.find([name])[0] is None:
+        return None
+    numbers = [word for words in read_blanks(tree, name, least=4) for word in words]
+    try:
+        return [float(number) for number in numbers]
+    except ValueError as error:
+        raise SourceError(f"`{name}` of `{tree.place}` holds no box of numbers: {' '.join(numbers)}.") from error
+
+
 def text_of(tree: Tree, name: str) -> str:
-    """The text of a list; SourceError if it is not UTF-8."""
+    """The text of a list, which may be a .gz or .xz file; SourceError if it is damaged or not UTF-8."""
     data = tree.read(name)
+    try:
+        data = (
+            gzip.decompress(data) if name.endswith(".gz") else lzma.decompress(data) if name.endswith(".xz") else data
+        )
+    except (OSError, EOFError, zlib.error, lzma.LZMAError) as error:
+        raise SourceError(
+            f"`{name}` of `{tree.place}` can't be unpacked: {error}.", hint="download it again if it is not whole"
+        ) from error
     try:
         return data.decode("utf-8-sig")
     except UnicodeDecodeError as error:
@@ -282,5 +310,5 @@ def text_of(tree: Tree, name: str) -> str:
 
 
 def is_picture(name: str) -> bool:
-    """Whether a file of this name is an image."""
-    return name.lower().endswith(SUFFIXES)
+    """Whether a file of this name is an image. macOS writes `._x.jpg` beside `x.jpg`, which is none."""
+    return name.lower().endswith(SUFFIXES) and not name.rpartition("/")[2].startswith(".")
