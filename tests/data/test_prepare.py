@@ -49,9 +49,9 @@ def decodes(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[bytes]]:
     seen: list[bytes] = []
     real = convert.store
 
-    def store(data: bytes, size: int, quality: int) -> Any:
+    def store(data: bytes, *options: int) -> Any:
         seen.append(data)
-        return real(data, size, quality)
+        return real(data, *options)
 
     monkeypatch.setattr(convert, "store", store)
     return seen

@@ -17,7 +17,13 @@ ROOT = Path(lookalike.__file__).parent
 
 # Room -> the name of its table, whose values are module paths or things of the room's modules, and files that are none.
 TABLES: dict[str, tuple[str, set[str]]] = {
-    "data.sources": ("SOURCES", {"archive", "beside", "csv_table", "dataset", "listed", "lists", "once", "tree"}),
+    "data.sources": (
+        "SOURCES",
+        {
+            *("archive", "beside", "classes", "csv_table", "dataset", "listed", "lists", "once", "presets"),
+            *("selection", "tfrecord", "tree"),
+        },
+    ),
     "published.layouts": ("WEIGHTS", {"text"}),
     "recipes": ("RECIPES", set()),
     "export": (

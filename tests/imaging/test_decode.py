@@ -525,3 +525,15 @@ def test_nothing_global_is_left_changed(picture):
     assert picture.shape in found
     assert len(found) == 3
     assert state() == before
+
+
+@pytest.mark.parametrize(("height", "width", "size"), [(40, 60, 256), (300, 400, 100), (1501, 1203, 64)])
+def test_a_border_is_cut_off(height, width, size):
+    framed = np.full((height, width, 3), (255, 0, 0), np.uint8)
+    framed[8:-8, 8:-8] = 90  # JPEG mixes colours of neighbours: the gray ones beside the red are cut off too
+    stored = store(file(framed, "JPEG", quality=95), size, border=16)
+    assert np.abs(decode(stored.data).astype(int) - 90).max() < 6
+    assert abs(stored.width - (width - 32)) < 20
+    assert abs(stored.height - (height - 32)) < 20
+    with pytest.raises(ImageError, match="nothing but its border"):
+        store(file(framed, "PNG"), size, border=(min(height, width) + 1) // 2)

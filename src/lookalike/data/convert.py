@@ -71,7 +71,7 @@ def convert(task: Task, size: int, quality: int = QUALITY) -> Outcome:
     try:
         data = task.place.read()
         digest = hashlib.sha256(data).digest()
-        return Same() if digest == task.known else Converted(*store(data, size, quality), digest)
+        return Same() if digest == task.known else Converted(*store(data, size, quality, task.place.border), digest)
     except ImageError as error:
         return Failed(error.message)
     except Exception as error:  # noqa: BLE001  of a codec, or ours: a run is worth more than one image

@@ -108,15 +108,22 @@ def decode(data: bytes, at_least: int | None = None) -> Image:
         return np.array(np.broadcast_to(pixels, (*pixels.shape[:2], 3)), order="C")
 
 
-def store(data: bytes, size: int, quality: int = QUALITY) -> Stored:
+def store(data: bytes, size: int, quality: int = QUALITY, border: int = 0) -> Stored:
     """The image as a JPEG whose shorter side is at most `size` pixels, never enlarged; ImageError as `decode`.
 
+    Without its `border`, which is cut off at each side and is not counted as its width and height either.
     A JPEG that is small enough, upright, sRGB or gray, and whole, is not encoded again: only its metadata goes.
     """
     with _refused():
         raster = _read(data, int(_GAP * size))
         width, height, turned, kept = raster.width, raster.height, raster.orientation, raster.kept
         pixels, color, scale = flat(raster, int(_GAP * size))
+        if border:
+            cut = -(-border // scale) + (scale > 1)  # the last pixel of a reduced image may be a part of one
+            width, height, kept = width - 2 * cut * scale, height - 2 * cut * scale, None
+            if min(width, height) < 1:
+                raise ImageError(f"The image is nothing but its border of {border} pixels.")
+            pixels = np.ascontiguousarray(pixels[cut:-cut, cut:-cut])
         upright = (height, width) if turned >= 5 else (width, height)
         if min(width, height) > size:
             new_width, new_height = (max(1, round(side * (size / min(width, height)))) for side in (width, height))

@@ -39,6 +39,7 @@ class Place:
     offset: int = 0
     size: int | None = None  # bytes from `offset` on; None for a whole file
     deflated: bool = False  # a zip's member that was made smaller
+    border: int = 0  # pixels at each side of the image, as its file has them, that are no part of it
 
     def read(self) -> bytes:
         """The bytes; ImageError if there are none to read, or far too many for an image."""

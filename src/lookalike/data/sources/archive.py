@@ -5,6 +5,7 @@ So a member's name is never a path that is written to: `../x` is a name that nob
 
 import io
 import os
+import shlex
 import stat
 import tarfile
 import zipfile
@@ -50,6 +51,14 @@ def members_of(path: Path, *, nested: bool = False) -> Iterator[Member]:
 def packed(name: str) -> bool:
     """Whether a file of this name is an archive that has to be unpacked first, since it can only be read from its start."""
     return name.lower().endswith(_PACKED)
+
+
+def unpacking(name: str) -> str:
+    """The command that unpacks an archive of this name."""
+    tools = {".rar": "unrar x", ".7z": "7z x"}
+    if name.lower().endswith(".gz") and not name.lower().endswith(".tar.gz"):
+        return f"gunzip {shlex.quote(name)}"
+    return f"{tools.get(Path(name).suffix.lower(), 'tar -xf')} {shlex.quote(name)}"
 
 
 def _tarred(file: "io.BufferedReader[Any]", base: int, nested: bool) -> Iterator[Member]:

@@ -1,8 +1,11 @@
 """A public data set as a source: its files as they are published, checked against what is known of it."""
 
 import csv
+import gzip
 import io
+import lzma
 import os
+import zlib
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -17,6 +20,7 @@ from lookalike.core.config import did_you_mean
 from lookalike.core.errors import SourceError, UsageError
 from lookalike.core.journal import note, table
 from lookalike.data.sources import Place, excluded, nfc
+from lookalike.data.sources.archive import unpacking
 from lookalike.data.sources.datasets import DATASETS
 from lookalike.data.sources.folder import SUFFIXES
 from lookalike.data.sources.listed import BATCH, LISTED, Names, Source
@@ -37,7 +41,9 @@ class Row(NamedTuple):
     group: str | None = None
     name: str = ""  # where several rows have one file
     more: Mapping[str, Any] = {}  # noqa: RUF012  values of the data set's own `columns`; nobody writes to it
-    domain: str | None = None  # where a data set is a bundle of several; else its name
+    domain: str | None = None  # None: the data set's name
+    place: Place | None = None  # in a file that holds others too; None: the file `path` is looked for
+    border: int = 0  # pixels at each side that are no part of the image
 
 
 class Count(NamedTuple):
@@ -123,7 +129,7 @@ def tree_of(dataset: Dataset, place: str) -> Tree:
             f"{words} It looks like `{like}`.", hint=f"lookalike prepare {like} --from {place} --out COLL"
         )
     if tree.packed:
-        raise SourceError(words, hint="unpack first: " + "; ".join(f"tar -xf {one}" for one in tree.packed[:SHOWN]))
+        raise SourceError(words, hint="unpack first: " + "; ".join(map(unpacking, tree.packed[:SHOWN])))
     raise SourceError(words, hint=f"how to get it: {dataset.get}")
 
 
@@ -144,7 +150,8 @@ def _located(dataset: Dataset, tree: Tree, exclude: Sequence[str]) -> Iterator[t
         if None in told:
             raise _two_labels(dataset, tree, some[told.index(None)])
         some = [row for row, new in zip(some, told, strict=True) if new]
-        yield some, tree.find([row.path for row in some])
+        found = iter(tree.find([row.path for row in some if row.place is None]))
+        yield some, [next(found) if row.place is None else row.place for row in some]
 
 
 def _two_labels(dataset: Dataset, tree: Tree, one: Row) -> SourceError:
@@ -162,7 +169,8 @@ def _listed(dataset: Dataset, row: Row, place: Place) -> dict[str, Any]:
     told |= {"split": row.split, "group": row.group, "is_query": row.is_query, "is_gallery": row.is_gallery}
     told |= {"place.path": os.fsencode(place.path), "place.offset": place.offset, "place.size": place.size}
     told["label"] = None if row.label is None else nfc(row.label)
-    return {**told, "place.deflated": place.deflated, "licence": dataset.licence, **row.more}
+    told |= {"place.deflated": place.deflated, "place.border": row.border}
+    return {**told, "licence": dataset.licence, **row.more}
 
 
 class _Seen:
@@ -230,7 +238,7 @@ def check(name: str, place: str) -> Checked:
         seen.add(rows, places)
         listed.add([os.path.normpath(row.path) for row in rows])
     extra, first = 0, list[str]()
-    names = (name for name in tree.names() if name.lower().endswith(SUFFIXES))
+    names = (name for name in tree.names() if is_picture(name))
     while some := list(islice(names, BATCH)):
         unknown = [one for one, at in zip(some, listed.find(some).tolist(), strict=True) if at < 0]
         extra += len(unknown)
@@ -289,9 +297,28 @@ def read_blanks(tree: Tree, name: str, *, skip: int = 0, least: int = 1) -> Iter
         yield words
 
 
+def read_box(tree: Tree, name: str) -> list[float] | None:
+    """The numbers of a file of boxes, `x y w h` a line; None if there is no such file."""
+    if tree.find([name])[0] is None:
+        return None
+    numbers = [word for words in read_blanks(tree, name, least=4) for word in words]
+    try:
+        return [float(number) for number in numbers]
+    except ValueError as error:
+        raise SourceError(f"`{name}` of `{tree.place}` holds no box of numbers: {' '.join(numbers)}.") from error
+
+
 def text_of(tree: Tree, name: str) -> str:
-    """The text of a list; SourceError if it is not UTF-8."""
+    """The text of a list, which may be a .gz or .xz file; SourceError if it is damaged or not UTF-8."""
     data = tree.read(name)
+    try:
+        data = (
+            gzip.decompress(data) if name.endswith(".gz") else lzma.decompress(data) if name.endswith(".xz") else data
+        )
+    except (OSError, EOFError, zlib.error, lzma.LZMAError) as error:
+        raise SourceError(
+            f"`{name}` of `{tree.place}` can't be unpacked: {error}.", hint="download it again if it is not whole"
+        ) from error
     try:
         return data.decode("utf-8-sig")
     except UnicodeDecodeError as error:

@@ -32,7 +32,7 @@ from lookalike.data.sources.selection import Chosen, Selection
 # No further column has a dot in its name.
 _PLACE = (
     *(pa.field("place.path", pa.binary(), nullable=False), ("place.offset", pa.int64()), ("place.size", pa.int64())),
-    ("place.deflated", pa.bool_()),
+    *(("place.deflated", pa.bool_()), ("place.border", pa.int32())),
 )
 LISTED = pa.schema([SCHEMA.field("source"), *_PLACE, *map(SCHEMA.field, ("stamp", *DESCRIPTION))])
 """A row an image, its source the path or member as the source names it; further columns stand behind these."""
@@ -58,7 +58,7 @@ class Source:
 def place_of(row: dict[str, Any]) -> Place:
     """Where the image of a row of `LISTED` lies."""
     at, size, deflated = row["place.offset"] or 0, row["place.size"], bool(row["place.deflated"])
-    return Place(os.fsdecode(row["place.path"]), row["stamp"], at, size, deflated)
+    return Place(os.fsdecode(row["place.path"]), row["stamp"], at, size, deflated, row["place.border"] or 0)
 
 
 _SAME = (

@@ -107,7 +107,7 @@ class _Table:
         columns |= dict(zip(batch.schema.names, batch.columns, strict=True))
         columns |= {"source": columns["path"], "place.path": [os.fsencode(file) for file in files]}
         columns |= {"place.offset": offsets, "place.size": sizes, "stamp": stamps}
-        columns |= {"place.deflated": pa.nulls(len(batch), pa.bool_())}
+        columns |= {name: pa.nulls(len(batch), LISTED.field(name).type) for name in ("place.deflated", "place.border")}
         columns["domain"] = pc.fill_null(columns["domain"], nfc(text(self.file.stem)))
         return pa.RecordBatch.from_pydict(columns, schema)
 

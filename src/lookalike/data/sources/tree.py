@@ -8,12 +8,13 @@ import os
 from array import array
 from collections.abc import Iterator, Sequence
 from copy import copy
+from fnmatch import fnmatchcase
 from functools import cached_property
 from pathlib import Path, PurePosixPath
 
 from lookalike.core.errors import ImageError, SourceError
 from lookalike.data.sources import Place, nfc, text
-from lookalike.data.sources.archive import SUFFIXES, members_of, packed
+from lookalike.data.sources.archive import SUFFIXES, members_of, packed, unpacking
 from lookalike.data.sources.beside import Below
 from lookalike.data.sources.listed import Names
 
@@ -28,7 +29,7 @@ class Tree:
         self.place, self.prefix, self._nested = place, "", nested
         self._folder = Below(place) if Path(place).is_dir() else None
         if self._folder is None and not place.lower().endswith(SUFFIXES):
-            hint = f"unpack it, and give the folder: tar -xf {Path(place).name}" if packed(place) else ""
+            hint = f"unpack it, and give the folder: {unpacking(Path(place).name)}" if packed(place) else ""
             raise SourceError(f"`{place}` is neither a folder nor a .tar or .zip file.", hint=hint)
 
     def below(self, prefix: str) -> "Tree":
@@ -55,8 +56,8 @@ class Tree:
         return found
 
     def has(self, name: str) -> bool:
-        """Whether there is a file, or a folder, of this name."""
-        if self._folder is not None and Path(self.place, self._whole(name)).exists():
+        """Whether there is a file, or a folder, of this name; with `*` in it, a file that it fits."""
+        if self._folder is not None and _there(Path(self.place, self.prefix), name):
             return True
         return bool(self.archives) and self._members.has(self._whole(name))
 
@@ -92,9 +93,9 @@ class Tree:
         """The folders, the shallowest first, below which there is a file `mark`; "" is the place itself."""
         found = ["."] if self.has(mark) else []
         if self._folder is not None:
-            found += [folder for folder in _folders(self.place, DEPTH) if Path(self.place, folder, mark).exists()]
+            found += [folder for folder in _folders(self.place, DEPTH) if _there(Path(self.place, folder), mark)]
         if self.archives:
-            found += [name.removesuffix(mark).rstrip("/") for name in self._members.ending(mark)]
+            found += self._members.above(mark)
         return sorted({"" if folder == "." else folder for folder in found}, key=lambda top: (top.count("/"), top))
 
     @cached_property
@@ -128,6 +129,10 @@ class Tree:
     def _whole(self, name: str) -> str:
         name = os.path.normpath(name)
         return f"{self.prefix}/{name}" if self.prefix else name
+
+
+def _there(folder: Path, name: str) -> bool:
+    return Path(folder, name).exists() or ("*" in name and any(True for _ in folder.glob(name)))
 
 
 def _folders(place: str, depth: int) -> Iterator[str]:
@@ -179,10 +184,16 @@ class _Members:
         return Place(path, stamp, self._offset[at], size, bool(self._deflated[at]))
 
     def has(self, name: str) -> bool:
+        if "*" in name:
+            folder = name.partition("*")[0].rpartition("/")[0]
+            return any(fnmatchcase(member, name) for member in self.under(folder))
         return self.find([name])[0] >= 0 or nfc(name) in self._folders
 
-    def ending(self, mark: str) -> list[str]:
-        return [name for name in self._told if name == mark or name.endswith(f"/{mark}")]
+    def above(self, mark: str) -> list[str]:
+        """The folders below which `mark` lies, which is a list and no image."""
+        parts = mark.count("/") + 1
+        split = (name.split("/") for name in self._told)
+        return ["/".join(way[:-parts]) for way in split if fnmatchcase("/".join(way[-parts:]), mark)]
 
     def under(self, folder: str) -> Iterator[str]:
         """Names below a folder, in the archives' order."""

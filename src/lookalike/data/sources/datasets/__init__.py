@@ -14,4 +14,12 @@ DATASETS: dict[str, str] = {
     "food2k": "lookalike.data.sources.datasets.food2k",
     "rp2k": "lookalike.data.sources.datasets.rp2k",
     "uned": "lookalike.data.sources.datasets.uned",
+    "gpr1200": "lookalike.data.sources.datasets.gpr1200",
+    "food101": "lookalike.data.sources.datasets.food101",
+    "instre": "lookalike.data.sources.datasets.instre",
+    "objectnet": "lookalike.data.sources.datasets.objectnet",
+    "shopee": "lookalike.data.sources.datasets.shopee",
+    "abo": "lookalike.data.sources.datasets.abo",
+    "ilias": "lookalike.data.sources.datasets.ilias",
+    "guie_tfrecords": "lookalike.data.sources.datasets.guie_tfrecords",
 }  # name -> module with a `DATASET`
