@@ -12,8 +12,9 @@ from lookalike.core.journal import note, table
 class Config:
     """Make a collection of images, or bring one up to date.
 
-    SOURCE is a folder, a CSV or Parquet file, or with `--from` the name of a public data set, whose files lie there as
-    they are published: `lookalike prepare sop --from DIR --out COLL`. `--list` shows the names.
+    SOURCE is a folder, a CSV or Parquet file, a WebDataset tar or a folder of them, what Hugging Face's `save_to_disk`
+    wrote, or with `--from` the name of a public data set, whose files lie there as they are published: `lookalike
+    prepare sop --from DIR --out COLL`. `--list` shows the names.
 
     In a folder the path says all: FOLDER/label/image, or FOLDER/domain/label/image; deeper folders belong to the
     label. An image right in FOLDER has no label. Where the path gives no domain, it is FOLDER's name. Left out are
@@ -23,13 +24,15 @@ class Config:
     A table has a column `path`, relative to the file or a member of the .tar of the same name beside it. It may have
     label, domain, split (train, val, test), is_query, is_gallery and group; further columns are kept to filter by.
 
+    In a tar file the label of 0001.jpg stands in 0001.cls, or in 0001.json as `label` or `class`.
+
     The same command again goes on where it stopped, adds what is new, marks what is gone, and decodes nothing twice.
     An image that can't be read becomes a row of the errors table. Images are called NAME/PATH, NAME being the
     source's name without its suffix.
     """
 
     sources: tuple[str, ...] = option(positional=True, metavar="SOURCE", default=())
-    """Folders, CSV or Parquet files, or names of data sets."""
+    """Folders, files, or names of data sets."""
     out: str = option(metavar="COLL", default="")
     """The collection to make or to bring up to date."""
     from_: tuple[str, ...] = option(default=(), metavar="PLACE")

@@ -141,16 +141,12 @@ def test_an_empty_folder_is_an_error(tmp_path: Path) -> None:
 
 def test_what_is_no_source_is_said(tmp_path: Path) -> None:
     image(tmp_path / "photos" / "1.jpg")
-    (tmp_path / "shop.tar").write_bytes(b"")
     (tmp_path / "shop.xlsx").write_bytes(b"")
     with pytest.raises(SourceError, match="nothing at") as caught:
         layout_of(str(tmp_path / "photo"))
     assert "photos" in caught.value.hint
     with pytest.raises(SourceError, match="nothing at"):
         layout_of(str(tmp_path / "no" / "where"))
-    with pytest.raises(SourceError) as caught:
-        layout_of(str(tmp_path / "shop.tar"))
-    assert "shop.csv" in caught.value.hint
     with pytest.raises(SourceError) as caught:
         layout_of(str(tmp_path / "shop.xlsx"))
     assert ".csv" in caught.value.hint

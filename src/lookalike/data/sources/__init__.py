@@ -23,9 +23,13 @@ if TYPE_CHECKING:
 SOURCES = {
     "folder": "lookalike.data.sources.folder",
     "table": "lookalike.data.sources.table",
+    "webdataset": "lookalike.data.sources.webdataset",
+    "huggingface": "lookalike.data.sources.huggingface",
 }
 
 SPLITS = ("train", "val", "test")
+
+_WITH_TARS = (".tar", ".json", ".jsonl", ".parquet", ".csv", ".tsv", ".txt", ".md", ".yaml", ".yml")
 
 MAX_BYTES = 2**30  # largest file that is read as an image; what is larger is something else
 
@@ -72,7 +76,11 @@ def layout_of(path: str) -> str:
     """Key of `SOURCES` for what lies at `path`; SourceError if nothing does, or nothing of a known layout."""
     place = Path(path)
     if place.is_dir():
-        return "folder"
+        if (place / "dataset_dict.json").is_file() or {"state.json", "dataset_info.json"} <= {*names_in(place)}:
+            return "huggingface"
+        return "webdataset" if _all_tars(place) else "folder"
+    if place.suffix.lower() == ".tar" and place.is_file():
+        return "webdataset"
     if place.suffix.lower() in (".csv", ".parquet") and place.is_file():
         return "table"
     if place.exists():
@@ -82,11 +90,15 @@ def layout_of(path: str) -> str:
     raise SourceError(f"There is nothing at `{path}`.", hint=hint)
 
 
+def _all_tars(folder: Path) -> bool:
+    """Whether there are tar files, and beside them only files that tell of them: one image or folder more, and no."""
+    names = [name for name in names_in(folder) if not name.startswith(".")]
+    return any(name.endswith(".tar") for name in names) and all(name.lower().endswith(_WITH_TARS) for name in names)
+
+
 def _remedy(place: Path) -> str:
     csv, parquet = (str(place.with_suffix(suffix)) for suffix in (".csv", ".parquet"))
     match place.suffix.lower():
-        case ".tar":
-            return f"give the table beside it, `{csv}`, whose column `path` names members of the tar"
         case ".tsv" | ".tab":
             code = (
                 f"import csv; csv.writer(open({csv!r}, 'w', newline='')).writerows("

@@ -61,6 +61,13 @@ def place_of(row: dict[str, Any]) -> Place:
     return Place(os.fsdecode(row["place.path"]), row["stamp"], at, size, deflated, row["place.border"] or 0)
 
 
+def listed_place(place: Place) -> dict[str, Any]:
+    """The same as values of a row of `LISTED`."""
+    told: dict[str, Any] = {"place.path": os.fsencode(place.path), "stamp": place.stamp}
+    told |= {"place.offset": place.offset, "place.size": place.size}
+    return told | {"place.deflated": place.deflated, "place.border": place.border}
+
+
 _SAME = (
     *(types.is_null, types.is_boolean, types.is_integer, types.is_float32, types.is_float64, types.is_string),
     *(types.is_binary, types.is_large_binary, types.is_fixed_size_binary, types.is_date, types.is_time32),
@@ -306,7 +313,8 @@ def _named(opened: Sequence[Source], known: Mapping[str, str]) -> dict[str, Sour
         if source.layout in DATASETS:
             base = source.layout
         else:
-            base = text(place.stem if source.layout == "table" else place.name or "root")
+            is_file = source.layout in ("table", "webdataset") and not place.is_dir()
+            base = text(place.stem if is_file else place.name or "root")
         earlier = (name for name, known_path in known.items() if known_path == path)
         for name in chain(earlier, [base], (f"{base}-{i}" for i in count(2))):
             if name not in named and (known.get(name, path) == path or not Path(known[name]).exists()):

@@ -52,7 +52,7 @@ class _Table:
         else:
             with _parquet(file) as table:
                 self.columns = table.schema_arrow
-        names = [_kept_name(name) for name in self.columns.names]
+        names = [kept_name(name) for name in self.columns.names]
         if "path" not in names:
             raise _no_path(file, self.columns)
         further = []
@@ -167,7 +167,7 @@ class _Table:
         return SourceError(f"`{self.file}`, {self._place(row)}: {what}.", hint=hint)
 
 
-def _kept_name(name: str) -> str:
+def kept_name(name: str) -> str:
     """Name in the collection: a further column called like one of ours gets `source_` before it."""
     name = name.strip().replace(".", "_") or "unnamed"
     return f"source_{name}" if name in _TAKEN or name.startswith((*VECTORS, "_row")) else name
