@@ -69,9 +69,11 @@ def training_rows(collection: Collection, where: str, *, labelled: bool) -> Rows
     keep = [i for i, name in enumerate(names) if split[i] in wanted and (name or not labelled)]
     used = sorted({names[i] for i in keep} - {""})
     if not keep or (labelled and len(used) < 2):
+        refused = [f"`{s['name']}`" for s in collection.card.get("sources", ()) if s.get("learn") is False]
+        words = f" {' and '.join(refused)} may not be learned from, only be measured on." if refused else ""
         raise CollectionError(
             f"`{collection.path}` has {len(keep)} rows of {len(used)} classes to learn from; "
-            "two classes are the least.",
+            f"two classes are the least.{words}",
             hint=f"`lookalike info {collection.path}` counts rows by split; labels come with `lookalike prepare`",
         )
     code = {name: place for place, name in enumerate(used)}

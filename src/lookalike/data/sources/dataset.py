@@ -93,7 +93,8 @@ def open_dataset(name: str, place: str, exclude: Sequence[str] = ()) -> Source:
     dataset = dataset_of(name)
     tree = tree_of(dataset, place)
     columns = pa.schema([*dataset.columns, ("licence", pa.string())])
-    facts: dict[str, Any] = {"dataset": name, "licence": dataset.licence, "page": dataset.page}
+    facts: dict[str, Any] = {"dataset": name, "licence": dataset.licence, "forbids": dataset.forbids}
+    facts |= {"page": dataset.page, "learn": dataset.learn}
 
     def batches() -> Iterator[pa.RecordBatch]:
         schema, seen = pa.schema([*LISTED, *columns]), _Seen(dataset)

@@ -6,8 +6,9 @@ import numpy as np
 import PIL.Image
 import pytest
 
-from lookalike.core.errors import SourceError
+from lookalike.core.errors import CollectionError, SourceError
 from lookalike.data.sources.dataset import check
+from lookalike.training.rows import training_rows
 
 from .conftest import Prepared, picture, written, zipped
 
@@ -62,3 +63,9 @@ def test_what_is_impossible_is_said(tmp_path: Path) -> None:
     wrong = {**FILES, "objectnet-1.0/mappings/folder_to_objectnet_label.json": "{"}
     with pytest.raises(SourceError, match="is no table from folders to labels"):
         check("objectnet", str(written(tmp_path / "b", wrong)))
+
+
+def test_nobody_learns_from_it(tmp_path: Path, prepared: Prepare) -> None:
+    found = prepared("objectnet", written(tmp_path / "o", FILES))
+    with pytest.raises(CollectionError, match="`objectnet` may not be learned from, only be measured on"):
+        training_rows(found.collection, "", labelled=True)
