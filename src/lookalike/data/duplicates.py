@@ -5,6 +5,7 @@ perceptual hashes differ. The column `duplicate_of` has the id of the first imag
 one before it.
 """
 
+import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -39,7 +40,7 @@ def near_pairs(hashes: Hashes, most: int = NEAR) -> Pairs:
     told = np.flatnonzero(np.bitwise_count(bits) >= _LEAST)
     edges = np.linspace(0, 64, most + 2).astype(int).tolist()
     found = [np.zeros((0, 2), np.int64)]
-    for low, high in zip(edges, edges[1:], strict=False):
+    for low, high in itertools.pairwise(edges):
         piece = (bits[told] >> np.uint64(low)) & np.uint64((1 << (high - low)) - 1)
         by_piece = np.argsort(piece, kind="stable")
         order, piece = told[by_piece], piece[by_piece]

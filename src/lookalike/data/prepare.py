@@ -30,8 +30,8 @@ from lookalike.data.convert import Converted, Failed, Outcome, Same, Task, conve
 from lookalike.data.duplicates import MARK, SEEN, mark
 from lookalike.data.follow import same_rows
 from lookalike.data.sources import open_source
-from lookalike.data.sources.dataset import open_dataset
 from lookalike.data.sources.classes import merges_of
+from lookalike.data.sources.dataset import open_dataset
 from lookalike.data.sources.listed import Listing, Source, common_type, list_images, place_of
 from lookalike.data.sources.presets import compared, parts_of
 from lookalike.data.sources.selection import Selection

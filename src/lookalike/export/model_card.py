@@ -3,7 +3,6 @@
 Of the licences of a model's weights and of the data that it learned from, the strictest counts.
 """
 
-import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple

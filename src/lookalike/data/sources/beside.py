@@ -12,7 +12,6 @@ from pathlib import Path
 import numpy as np
 from jaxtyping import Int64
 
-from lookalike.core.errors import SourceError
 from lookalike.data.sources import names_in, nfc, stamp_of
 from lookalike.data.sources.archive import members_of
 from lookalike.data.sources.listed import Names

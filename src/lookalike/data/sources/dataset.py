@@ -40,7 +40,7 @@ class Row(NamedTuple):
     is_gallery: bool = True
     group: str | None = None
     name: str = ""  # where several rows have one file
-    more: Mapping[str, Any] = {}  # noqa: RUF012  values of the data set's own `columns`; nobody writes to it
+    more: Mapping[str, Any] = {}
     domain: str | None = None  # None: the data set's name
     place: Place | None = None  # in a file that holds others too; None: the file `path` is looked for
     border: int = 0  # pixels at each side that are no part of the image

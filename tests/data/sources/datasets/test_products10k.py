@@ -66,10 +66,12 @@ def test_what_is_missing_is_said_and_left_out(
     (place / "train/1.jpg").unlink()
     found = prepared("products10k", place)
     assert "products10k: 1 of 5 images that its lists name have no file" in capsys.readouterr().err
-    assert found.facts["missing"] == {"train": 1} and found.facts["found"]["train"] == {"images": 2, "classes": 2}
+    assert found.facts["missing"] == {"train": 1}
+    assert found.facts["found"]["train"] == {"images": 2, "classes": 2}
     checked = check("products10k", str(place))
     assert not checked.whole
-    assert "missing: train/1.jpg" in checked.text and "in no list: train/9.jpg" in checked.text
+    assert "missing: train/1.jpg" in checked.text
+    assert "in no list: train/9.jpg" in checked.text
 
 
 def test_another_ones_place_says_what_it_looks_like(tmp_path: Path) -> None:
