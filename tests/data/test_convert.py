@@ -51,7 +51,7 @@ def test_what_goes_wrong_with_one_image_is_its_own_affair(tmp_path: Path, monkey
     monkeypatch.setattr("lookalike.data.sources.MAX_BYTES", 5)
     assert "larger" in convert(Task(Place(str(tmp_path / "text.jpg"), "s")), 256).reason
 
-    def exhausted(data: bytes, size: int) -> None:
+    def exhausted(data: bytes, size: int, border: int) -> None:
         raise MemoryError
 
     monkeypatch.setattr(module, "store", exhausted)
@@ -220,7 +220,7 @@ def test_an_image_that_ends_its_process_costs_itself_alone(tmp_path: Path) -> No
 def test_any_exception_of_a_decoder_is_a_row(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: type[Exception]
 ) -> None:
-    def broken(data: bytes, size: int) -> None:
+    def broken(data: bytes, size: int, border: int) -> None:
         raise error("inside\nof it")
 
     monkeypatch.setattr(module, "store", broken)

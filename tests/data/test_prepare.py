@@ -49,9 +49,9 @@ def decodes(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[bytes]]:
     seen: list[bytes] = []
     real = convert.store
 
-    def store(data: bytes, size: int) -> Any:
+    def store(data: bytes, size: int, border: int) -> Any:
         seen.append(data)
-        return real(data, size)
+        return real(data, size, border)
 
     monkeypatch.setattr(convert, "store", store)
     return seen
