@@ -9,6 +9,7 @@ that no row names are left out, and counted.
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,7 @@ from lookalike.core.errors import SourceError
 from lookalike.core.journal import note
 from lookalike.data.sources import SPLIT_OF, absolute, excluded, metadata_in, nfc, text
 from lookalike.data.sources.folder import SUFFIXES
-from lookalike.data.sources.listed import LISTED, Names, Source, common_type
+from lookalike.data.sources.listed import BATCH, LISTED, Names, Source, common_type
 from lookalike.data.sources.table import open_source as open_table
 
 
@@ -63,7 +64,10 @@ def _batches(
             for i, column in enumerate(("split", "domain", "label")):
                 told[column] = pc.coalesce(told[column], pa.array([of[i] for of in shown], pa.string()))
             yield pa.RecordBatch.from_pydict({**told, "source": sources}, schema)
-    if left := sum(at < 0 for at in names.find([nfc(name) for name in _images(path, exclude)]).tolist()):
+    there, left = map(nfc, _images(path, exclude)), 0
+    while some := list(islice(there, BATCH)):
+        left += int((names.find(some) < 0).sum())
+    if left:
         note(f"images of `{path}` that its metadata does not name, left out: {left:,}")
 
 
