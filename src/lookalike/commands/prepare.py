@@ -12,19 +12,21 @@ from lookalike.core.journal import note, table
 class Config:
     """Make a collection of images, or bring one up to date.
 
-    SOURCE is a folder, a CSV or Parquet file, a WebDataset tar or a folder of them, what Hugging Face's `save_to_disk`
-    wrote, or with `--from` the name of a public data set, whose files lie there as they are published: `lookalike
-    prepare sop --from DIR --out COLL`. `--list` shows the names.
+    SOURCE is a folder, a CSV, Parquet or JSON lines file, a WebDataset tar or a folder of them, what Hugging Face's
+    `save_to_disk` wrote, or with `--from` the name of a public data set, whose files lie there as they are published:
+    `lookalike prepare sop --from DIR --out COLL`. `--list` shows the names.
 
     In a folder the path says all: FOLDER/label/image, or FOLDER/domain/label/image; deeper folders belong to the
     label. An image right in FOLDER has no label. Where the path gives no domain, it is FOLDER's name. Left out are
     names that begin with a dot, files that are not images, what systems keep there (thumbnails, trash), and links that
     lead in a circle.
 
-    A table has a column `path`, relative to the file or a member of the .tar of the same name beside it. It may have
-    label, domain, split (train, val, test), is_query, is_gallery and group; further columns are kept to filter by.
+    A table has a column `path`, or `file_name`, relative to the file or a member of the .tar of the same name beside
+    it. It may have label, domain, split (train, val, test), is_query, is_gallery and group; further columns are kept
+    to filter by.
 
-    In a tar file the label of 0001.jpg stands in 0001.cls, or in 0001.json as `label` or `class`.
+    In a folder with metadata.csv, .jsonl or .parquet, or with one in its folders train, validation and test, that is
+    the table. In a tar file the label of 0001.jpg stands in 0001.cls, or in 0001.json as `label` or `class`.
 
     The same command again goes on where it stopped, adds what is new, marks what is gone, and decodes nothing twice.
     An image that can't be read becomes a row of the errors table. Images are called NAME/PATH, NAME being the

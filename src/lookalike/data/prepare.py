@@ -34,11 +34,10 @@ from lookalike.data.sources.classes import merges_of
 from lookalike.data.sources.dataset import open_dataset
 from lookalike.data.sources.listed import Listing, Source, common_type, list_images, place_of
 from lookalike.data.sources.presets import compared, parts_of
-from lookalike.data.sources.selection import Selection
+from lookalike.data.sources.selection import TAKE_ALL, Selection
 from lookalike.imaging.decode import QUALITY
 
 SIZE = 256  # shorter side of a stored image, in pixels, if nobody says another
-TAKE_ALL = Selection()
 BATCH = 512  # images of a commit, at least, unless the work ends; fewer would make a table of many small pieces
 BATCH_SECONDS = 5.0  # seconds between commits, at least: on a fast machine a commit holds more images
 BATCH_MOST = 4096  # images of a commit, at most: they wait in memory; of rows without them eight times as many
@@ -180,7 +179,7 @@ class _Update:
         return {error["id"] for error in errors} - stale
 
     def convert(self, size: int, workers: int, quality: int, most: float) -> None:
-        """Carry out the plan; an interrupt keeps what was done. SourceError: a larger share than `most` is unreadable."""
+        """Carry out the plan; an interrupt keeps what was done. SourceError: more than the share `most` can't be read."""
         # Conversion runs ahead of what is committed: `tee` holds the rows between, a few chunks.
         rows, ahead = tee(self._planned())
         with Progress("prepare", "images", int(self._read.sum())) as bar:

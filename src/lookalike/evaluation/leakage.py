@@ -1,4 +1,4 @@
-"""What a measurement shares with training: queries that look like an image that was learned from, and the score without.
+"""What a measurement shares with training: queries like an image that was learned from, and the score without them.
 
 Looks are those of `data.duplicates`, stored where a collection was prepared.
 """

@@ -132,7 +132,10 @@ def store(data: bytes, size: int, quality: int = QUALITY, border: int = 0) -> St
         small = to_srgb(pixels, color)
         unchanged = small is pixels and turned == 1 and min(width, height) <= size
         shown = np.ascontiguousarray(_turned(small, turned))
-        seen = (hashlib.blake2b(shown, digest_size=16, person=repr(shown.shape).encode()[:16]).digest(), phash(shown))
+        seen = (
+            hashlib.blake2b(shown.data, digest_size=16, person=repr(shown.shape).encode()[:16]).digest(),
+            phash(shown),
+        )
         if kept and unchanged and len(plain := kept()) <= 3 * width * height + 4096:
             return Stored(plain, *upright, *seen)
         return Stored(encode_jpeg(shown, quality), *upright, *seen)

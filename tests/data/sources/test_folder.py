@@ -218,8 +218,7 @@ def test_a_class_is_one_in_any_form_of_unicode(tmp_path: Path) -> None:
 
 def test_what_is_no_source_names_the_remedy(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (tmp_path / "it's.tsv").write_text("path\tlabel\na.jpg\t007\n")
-    (tmp_path / "metadata.jsonl").write_text('{"file_name": "a.jpg", "label": "007"}\n')
-    for name, made in (("it's.tsv", "it's.csv"), ("metadata.jsonl", "metadata.parquet")):
+    for name, made in (("it's.tsv", "it's.csv"),):
         with pytest.raises(SourceError) as caught:
             layout_of(str(tmp_path / name))
         command = caught.value.hint.partition("python -c ")[2]
@@ -233,5 +232,7 @@ def test_what_is_no_source_names_the_remedy(tmp_path: Path, capsys: pytest.Captu
         listed(tmp_path / "spark")
     assert f"{shlex.quote(str(tmp_path / 'spark'))}/*.parquet" in caught.value.hint
     capsys.readouterr()
+    image(tmp_path / "deep" / "a.jpg")
+    (tmp_path / "deep" / "metadata.jsonl").write_text('{"file_name": "a.jpg", "label": "007"}\n')
     listed(tmp_path)
     assert "metadata.jsonl` is not read" in capsys.readouterr().err

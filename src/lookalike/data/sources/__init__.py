@@ -7,7 +7,7 @@ import os
 import shlex
 import unicodedata
 import zlib
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from difflib import get_close_matches
 from fnmatch import fnmatchcase
@@ -25,9 +25,14 @@ SOURCES = {
     "table": "lookalike.data.sources.table",
     "webdataset": "lookalike.data.sources.webdataset",
     "huggingface": "lookalike.data.sources.huggingface",
+    "imagefolder": "lookalike.data.sources.imagefolder",
 }
 
 SPLITS = ("train", "val", "test")
+SPLIT_OF = {"train": "train", "validation": "val", "valid": "val", "val": "val", "dev": "val", "test": "test"}
+"""What people call a split -> what it is called here."""
+
+METADATA = ("metadata.jsonl", "metadata.csv", "metadata.parquet")
 
 _WITH_TARS = (".tar", ".json", ".jsonl", ".parquet", ".csv", ".tsv", ".txt", ".md", ".yaml", ".yml")
 
@@ -78,15 +83,17 @@ def layout_of(path: str) -> str:
     if place.is_dir():
         if (place / "dataset_dict.json").is_file() or {"state.json", "dataset_info.json"} <= {*names_in(place)}:
             return "huggingface"
+        if any(metadata_in(place)):
+            return "imagefolder"
         return "webdataset" if _all_tars(place) else "folder"
     if place.suffix.lower() == ".tar" and place.is_file():
         return "webdataset"
-    if place.suffix.lower() in (".csv", ".parquet") and place.is_file():
+    if place.suffix.lower() in (".csv", ".parquet", ".jsonl", ".ndjson") and place.is_file():
         return "table"
     if place.exists():
         raise SourceError(f"`{path}` is no source of images that is known here.", hint=_remedy(place))
     close = get_close_matches(place.name, names_in(place.parent), 1)
-    hint = f"did you mean `{place.with_name(close[0])}`?" if close else "give a folder, a CSV or a Parquet file"
+    hint = f"did you mean `{place.with_name(close[0])}`?" if close else "give a folder, a table or a tar file"
     raise SourceError(f"There is nothing at `{path}`.", hint=hint)
 
 
@@ -96,8 +103,16 @@ def _all_tars(folder: Path) -> bool:
     return any(name.endswith(".tar") for name in names) and all(name.lower().endswith(_WITH_TARS) for name in names)
 
 
+def metadata_in(folder: Path) -> Iterator[tuple[str, Path]]:
+    """Files that tell of images: in the folder itself, or in those of its folders that are called like splits."""
+    for name in ("", *SPLIT_OF):
+        found = next((file for file in METADATA if (folder / name / file).is_file()), None)
+        if found:
+            yield name, folder / name / found
+
+
 def _remedy(place: Path) -> str:
-    csv, parquet = (str(place.with_suffix(suffix)) for suffix in (".csv", ".parquet"))
+    csv = str(place.with_suffix(".csv"))
     match place.suffix.lower():
         case ".tsv" | ".tab":
             code = (
@@ -105,12 +120,6 @@ def _remedy(place: Path) -> str:
                 f"csv.reader(open({str(place)!r}, newline=''), delimiter='\\t'))"
             )
             return f"write it with commas: python -c {shlex.quote(code)}"
-        case ".jsonl" | ".ndjson":
-            code = (
-                f"import pyarrow.json as j, pyarrow.parquet as p; t = j.read_json({str(place)!r}); p.write_table("
-                f"t.rename_columns(['path' if n == 'file_name' else n for n in t.column_names]), {parquet!r})"
-            )
-            return f"make a Parquet file of it: python -c {shlex.quote(code)}"
     return "give a folder of images, or a .csv or .parquet file with a column `path`"
 
 

@@ -49,7 +49,7 @@ def members_of(path: Path, *, nested: bool = False) -> Iterator[Member]:
 
 
 def packed(name: str) -> bool:
-    """Whether a file of this name is an archive that has to be unpacked first, since it can only be read from its start."""
+    """Whether a file of this name is an archive that can only be read from its start, and so has to be unpacked."""
     return name.lower().endswith(_PACKED)
 
 

@@ -279,7 +279,8 @@ def read_csv(tree: Tree, name: str, *columns: str, delimiter: str = ",") -> Iter
     for row in reader:
         if row and len(row) <= max(places):
             raise SourceError(
-                f"`{name}` of `{tree.place}`, line {reader.line_num}: {len(row)} values where the columns are {len(header)}."
+                f"`{name}` of `{tree.place}`, line {reader.line_num}: {len(row)} values where the columns are "
+                f"{len(header)}."
             )
         if row:
             yield tuple(row[i] for i in places)

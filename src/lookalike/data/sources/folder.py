@@ -22,7 +22,7 @@ import pyarrow as pa
 
 from lookalike.core.errors import SourceError
 from lookalike.core.journal import note
-from lookalike.data.sources import absolute, excluded, names_in, nfc, stamp_of, text
+from lookalike.data.sources import METADATA, absolute, excluded, names_in, nfc, stamp_of, text
 from lookalike.data.sources.listed import BATCH, LISTED, Source
 from lookalike.imaging.decode import HEAD, kind_of
 
@@ -38,7 +38,6 @@ _NOT_OURS = frozenset(
     )
 )
 """Folders that systems and their trash keep among the user's: Synology, QNAP, Windows, Linux, macOS."""
-_METADATA = ("metadata.jsonl", "metadata.csv", "metadata.parquet")
 
 
 def open_source(path: str, exclude: Sequence[str] = ()) -> Source:
@@ -59,8 +58,8 @@ def _rows(root: str, exclude: Sequence[str], unread: list[str]) -> Iterator[dict
     for entry, status, parts in _walk(root, (), frozenset(), exclude, unread):
         if not _is_image(entry, status):
             left_out += 1
-            if entry.name in _METADATA:
-                note(f"`{text(entry.path)}` is not read: a table with a column `path` is a source of its own")
+            if entry.name in METADATA:
+                note(f"`{text(entry.path)}` is not read: its folder is a source of its own")
             continue
         found += 1
         *folders, _ = (text(part) for part in parts)

@@ -17,12 +17,10 @@ import pyarrow as pa
 
 from lookalike.core.errors import SourceError
 from lookalike.core.journal import note
-from lookalike.data.sources import Place, absolute, excluded, nfc, stamp_of, text
+from lookalike.data.sources import SPLIT_OF, Place, absolute, excluded, nfc, stamp_of, text
 from lookalike.data.sources.beside import Below
 from lookalike.data.sources.listed import BATCH, LISTED, Source, listed_place, stored_type
 from lookalike.data.sources.table import kept_name
-
-_SPLITS = {"train": "train", "validation": "val", "valid": "val", "val": "val", "dev": "val", "test": "test"}
 
 
 @dataclass(frozen=True)
@@ -90,7 +88,7 @@ def _saved(folder: Path, name: str) -> _Saved:
             f"`{folder}` is a choice of rows by a table of indices.", hint="`data.flatten_indices().save_to_disk(...)`"
         )
     split = name or str(_read(folder / "state.json", "_split"))
-    return _Saved(folder, name, _SPLITS.get(split), _read(folder / "dataset_info.json", "features"), files)
+    return _Saved(folder, name, SPLIT_OF.get(split), _read(folder / "dataset_info.json", "features"), files)
 
 
 def _further(saved: _Saved) -> tuple[pa.Schema, dict[str, str]]:

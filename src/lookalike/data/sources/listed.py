@@ -27,7 +27,7 @@ from lookalike.data.collection import DESCRIPTION, SCHEMA
 from lookalike.data.sources import Place, absolute, text
 from lookalike.data.sources.classes import Class, Splits
 from lookalike.data.sources.datasets import DATASETS
-from lookalike.data.sources.selection import Chosen, Selection
+from lookalike.data.sources.selection import TAKE_ALL, Chosen, Selection
 
 # No further column has a dot in its name.
 _PLACE = (
@@ -49,7 +49,7 @@ class Source:
     columns: pa.Schema = field(default_factory=lambda: pa.schema([]))
     unread: list[str] = field(default_factory=list)  # folders, as images' names begin; known when the images are
     facts: dict[str, Any] = field(default_factory=dict)  # for the card, whole when the images are known
-    selection: Selection = Selection()
+    selection: Selection = TAKE_ALL
 
     def __iter__(self) -> Iterator[pa.RecordBatch]:
         return self.batches()
@@ -214,7 +214,8 @@ def list_images(
 
     `known` are the names that sources have had before (NAME -> path), `place` is a directory that holds the listing.
     With `test`, that share of the labels becomes split `test` where the source gives no split, the others `train`;
-    `merged` are classes that get another label. SourceError if a source is missing, empty, or says something impossible.
+    `merged` are classes that get another label. SourceError if a source is missing, empty, or says something
+    impossible.
     """
     opened = _named(sources, known)
     columns = _columns(opened.values())
@@ -222,7 +223,7 @@ def list_images(
     with tempfile.TemporaryFile(dir=place, prefix=".listing.") as file:
         with storage_errors(place), pa.ipc.new_stream(file, schema) as writer:
             for name, source in opened.items():
-                batches = (_completed(batch, name, schema, merged) for batch in source)
+                batches: Iterator[pa.RecordBatch] = (_completed(b, name, schema, merged) for b in source)
                 if test:
                     batches = _split(batches, test, schema, place)
                 if not source.selection.takes_all:
@@ -243,7 +244,7 @@ def list_images(
 def _twice(
     batches: Iterator[pa.RecordBatch], learn: Callable[[pa.RecordBatch], None], schema: pa.Schema, place: str | Path
 ) -> Iterator[Iterator[tuple[int, pa.RecordBatch]]]:
-    """The batches with the number of each one's first row, once all of them were shown to `learn`; on the disk between."""
+    """The batches with the numbers of their first rows, once all were shown to `learn`; on the disk between."""
     with tempfile.TemporaryFile(dir=place, prefix=".listing.") as file:
         with pa.ipc.new_stream(file, schema) as writer:
             for batch in batches:
@@ -280,8 +281,8 @@ def _selected(
         for start, batch in learned:
             yield chosen.taken(start, batch)
     source.facts["selection"] = chosen.facts()
-    for licence, count in sorted(chosen.left_out.items()):
-        note(f"left out of `{source.path}`: {count:,} images whose licence ({licence}) does not allow commercial use")
+    for licence, images in sorted(chosen.left_out.items()):
+        note(f"left out of `{source.path}`: {images:,} images whose licence ({licence}) does not allow commercial use")
 
 
 def _completed(batch: pa.RecordBatch, name: str, schema: pa.Schema, merged: Mapping[Class, str]) -> pa.RecordBatch:

@@ -47,7 +47,10 @@ class Selection:
     @property
     def takes_all(self) -> bool:
         """Whether it leaves everything as it is."""
-        return self == Selection()
+        return self == TAKE_ALL
+
+
+TAKE_ALL = Selection()
 
 
 @dataclass
@@ -121,7 +124,7 @@ class Chosen:
     def _chosen(self) -> Bool[np.ndarray, "C"]:
         """The classes that are taken."""
         sizes = np.bincount(self._codes[self._codes >= 0], minlength=len(self._classes))
-        chosen = sizes >= self.selection.min_per_class
+        chosen: np.ndarray = sizes >= self.selection.min_per_class
         if self.selection.max_classes is not None:
             names = sorted(self._classes, key=lambda name: (-sizes[self._classes[name]], _natural(name)))
             first = [self._classes[name] for name in names if chosen[self._classes[name]]][: self.selection.max_classes]
@@ -130,7 +133,7 @@ class Chosen:
 
     @cached_property
     def _kept(self) -> Bool[np.ndarray, "N"]:
-        kept = self._codes == -1
+        kept: np.ndarray = self._codes == -1
         rows, place = self._order
         most = self.selection.max_per_class
         taken = self._chosen[self._codes[rows]] & (place < (len(rows) if most is None else most))

@@ -1,6 +1,6 @@
-"""A CSV or Parquet file, a row an image, with the images beside it or in the tar file of the same name.
+"""A CSV, Parquet or JSON lines file, a row an image, with the images beside it or in the tar file of the same name.
 
-    path                 required: a path relative to the file, or a member of NAME.tar beside NAME.csv
+    path                 required: a path relative to the file, or a member of NAME.tar beside NAME.csv; or `file_name`
     label, group         texts; empty: none
     domain               text; empty: the file's name without its suffix
     split                train, val, test, or empty
@@ -20,13 +20,14 @@ from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
+import pyarrow.json
 import pyarrow.parquet
 
 from lookalike.core.errors import SourceError
 from lookalike.data.collection import DESCRIPTION, SCHEMA, VECTORS
 from lookalike.data.sources import SPLITS, excluded, nfc, text
 from lookalike.data.sources.beside import Beside, Found
-from lookalike.data.sources.csv_table import batches_of, columns_of, line_of
+from lookalike.data.sources.csv_table import BLOCK, batches_of, columns_of, line_of
 from lookalike.data.sources.listed import BATCH, LISTED, Names, Source, stored_type
 
 _ROLES = DESCRIPTION[4:]
@@ -38,21 +39,30 @@ _AS_FILES = (
 )
 
 
-def open_source(path: str, exclude: Sequence[str] = ()) -> Source:
-    """The table at `path` as a source, its columns checked; a row that is wrong is told when it is reached."""
-    table = _Table(Path(path), exclude)
+def open_source(path: str, exclude: Sequence[str] = (), domain: str | None = "") -> Source:
+    """The table at `path` as a source, its columns checked; a row that is wrong is told when it is reached.
+
+    `domain` is that of rows that tell none; "": the file's name.
+    """
+    file = Path(path)
+    table = _Table(file, exclude, nfc(text(file.stem)) if domain == "" else domain)
     return Source(path, "table", table.listed, table.further)
 
 
 class _Table:
-    def __init__(self, file: Path, exclude: Sequence[str]) -> None:
-        self.file, self.exclude, self.is_csv = file, exclude, file.suffix.lower() == ".csv"
+    def __init__(self, file: Path, exclude: Sequence[str], domain: str | None) -> None:
+        self.file, self.exclude, self.domain = file, exclude, domain
+        self.is_csv, self.is_json = (file.suffix.lower() in kinds for kinds in ((".csv",), (".jsonl", ".ndjson")))
         if self.is_csv:
-            self.columns = columns_of(file, frozenset(_OURS))
+            self.columns = columns_of(file, frozenset((*_OURS, "file_name")))
+        elif self.is_json:
+            self.columns = _json(file).schema
         else:
             with _parquet(file) as table:
                 self.columns = table.schema_arrow
         names = [kept_name(name) for name in self.columns.names]
+        if "path" not in names and names.count("file_name") == 1:
+            names[names.index("file_name")] = "path"
         if "path" not in names:
             raise _no_path(file, self.columns)
         further = []
@@ -108,13 +118,17 @@ class _Table:
         columns |= {"source": columns["path"], "place.path": [os.fsencode(file) for file in files]}
         columns |= {"place.offset": offsets, "place.size": sizes, "stamp": stamps}
         columns |= {name: pa.nulls(len(batch), LISTED.field(name).type) for name in ("place.deflated", "place.border")}
-        columns["domain"] = pc.fill_null(columns["domain"], nfc(text(self.file.stem)))
+        columns["domain"] = pc.fill_null(columns["domain"], self.domain) if self.domain else columns["domain"]
         return pa.RecordBatch.from_pydict(columns, schema)
 
     def _batches(self) -> Iterator[tuple[int, pa.RecordBatch]]:
         """Rows with typed columns, and the number of the first."""
         done = 0
-        for batch in batches_of(self.file, self.columns) if self.is_csv else _parquet(self.file).iter_batches(BATCH):
+        if self.is_csv:
+            batches = batches_of(self.file, self.columns)
+        else:
+            batches = _json(self.file).to_batches() if self.is_json else _parquet(self.file).iter_batches(BATCH)
+        for batch in batches:
             for start in range(0, len(batch), BATCH):
                 part = batch.slice(start, BATCH)
                 named = zip(self.names, part.columns, strict=True)
@@ -160,7 +174,7 @@ class _Table:
             raise self._error(start + row, f"`{name}` is `{value}`", hint)
 
     def _place(self, row: int) -> str:
-        """`line 7` of a CSV, `row 6` of a Parquet file, for data row `row` counted from 0."""
+        """`line 7` of a CSV, `row 6` of another file, for data row `row` counted from 0."""
         return f"line {line_of(self.file, row)}" if self.is_csv else f"row {row + 1}"
 
     def _error(self, row: int, what: str, hint: str) -> SourceError:
@@ -183,10 +197,21 @@ def _parquet(file: Path) -> Any:
         ) from error
 
 
+def _json(file: Path) -> pa.Table:
+    """All of a file of JSON lines: what is behind its first lines may widen a column."""
+    try:
+        return pyarrow.json.read_json(file, pyarrow.json.ReadOptions(block_size=BLOCK))
+    except (pa.ArrowInvalid, UnicodeDecodeError, OSError) as error:
+        reason = str(error).split("\n")[0].rstrip(".")
+        raise SourceError(
+            f"`{file}` can't be read as JSON lines: {reason}.", hint="an object a line, in UTF-8"
+        ) from error
+
+
 def _no_path(file: Path, columns: pa.Schema) -> SourceError:
     names = columns.names
     close = [c for c in names if c.strip().lower() == "path"] or get_close_matches("path", names, 1)
-    close = close or [c for c in names if c.lower() in ("file", "filename", "file_name", "image", "image_path")]
+    close = close or [c for c in names if c.lower() in ("file", "filename", "image", "image_path")]
     hint = f"name the column `{close[0]}` `path`" if close else "name the column with the images' paths `path`"
     if close and (pa.types.is_nested(kind := columns.field(close[0]).type) or pa.types.is_binary(kind)):
         hint = f"`{close[0]}` holds the images themselves; {_AS_FILES}"

@@ -1,7 +1,7 @@
 """TFRecord files without TensorFlow: the stretches in which records lie, checked, and what an Example in one says.
 
 A record is its length (8 bytes, little end first), a checksum of these, the data, and a checksum of the data. A
-checksum is a CRC32C, turned by 15 bits, plus a constant. Each is checked: a core does above 100 MB/s.
+checksum is a CRC32C, turned by 15 bits, plus a constant. Each is checked: a core does about 100 MB/s.
 """
 
 import shlex

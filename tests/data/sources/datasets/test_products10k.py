@@ -76,5 +76,5 @@ def test_what_is_missing_is_said_and_left_out(
 
 def test_another_ones_place_says_what_it_looks_like(tmp_path: Path) -> None:
     place = written(tmp_path / "p", {"train.csv": TRAIN, "train/0.jpg": picture(0)})
-    with pytest.raises(SourceError, match="is not `imagenet1k`: .* It looks like `products10k`"):
+    with pytest.raises(SourceError, match=r"is not `imagenet1k`: .* It looks like `products10k`"):
         check("imagenet1k", str(place))
