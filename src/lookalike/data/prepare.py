@@ -179,7 +179,7 @@ class _Update:
         return {error["id"] for error in errors} - stale
 
     def convert(self, size: int, workers: int, quality: int, most: float) -> None:
-        """Carry out the plan; an interrupt keeps what was done. SourceError: more than the share `most` can't be read."""
+        """Carry out the plan; an interrupt keeps what was done. SourceError: a larger share than `most` failed."""
         # Conversion runs ahead of what is committed: `tee` holds the rows between, a few chunks.
         rows, ahead = tee(self._planned())
         with Progress("prepare", "images", int(self._read.sum())) as bar:

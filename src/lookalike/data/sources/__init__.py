@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from lookalike.core.errors import ImageError, SourceError
+from lookalike.data.sources.remote import is_remote, read_remote
 
 if TYPE_CHECKING:
     from lookalike.data.sources.listed import Source
@@ -26,6 +27,7 @@ SOURCES = {
     "webdataset": "lookalike.data.sources.webdataset",
     "huggingface": "lookalike.data.sources.huggingface",
     "imagefolder": "lookalike.data.sources.imagefolder",
+    "remote": "lookalike.data.sources.remote",
 }
 
 SPLITS = ("train", "val", "test")
@@ -52,12 +54,15 @@ class Place:
 
     def read(self) -> bytes:
         """The bytes; ImageError if there are none to read, or far too many for an image."""
-        try:
-            with Path(self.path).open("rb") as file:
-                file.seek(self.offset)
-                data = file.read(MAX_BYTES + 1 if self.size is None else self.size)
-        except OSError as error:
-            raise ImageError(f"The file can't be read: {error.strerror}.") from error
+        if is_remote(self.path):
+            data = read_remote(self.path, MAX_BYTES + 1)
+        else:
+            try:
+                with Path(self.path).open("rb") as file:
+                    file.seek(self.offset)
+                    data = file.read(MAX_BYTES + 1 if self.size is None else self.size)
+            except OSError as error:
+                raise ImageError(f"The file can't be read: {error.strerror}.") from error
         if len(data) > MAX_BYTES:
             raise ImageError(f"The file is larger than {MAX_BYTES >> 20} MB.")
         if self.size is not None and len(data) < self.size:
@@ -79,6 +84,8 @@ def _inflated(data: bytes) -> bytes:
 
 def layout_of(path: str) -> str:
     """Key of `SOURCES` for what lies at `path`; SourceError if nothing does, or nothing of a known layout."""
+    if is_remote(path):
+        return "remote"
     place = Path(path)
     if place.is_dir():
         if (place / "dataset_dict.json").is_file() or {"state.json", "dataset_info.json"} <= {*names_in(place)}:
@@ -159,6 +166,11 @@ def text(name: str) -> str:
 def stamp_of(path: str, status: os.stat_result) -> str:
     """The stamp of a file. One that may not be read is told apart, so that a changed permission is seen."""
     return f"{status.st_size}-{status.st_mtime_ns}{'' if os.access(path, os.R_OK) else '-unreadable'}"
+
+
+def kept(path: str) -> str:
+    """A source's path as a card keeps it: from the root, or the address that it is."""
+    return path.rstrip("/") if is_remote(path) else text(str(absolute(path)))
 
 
 def absolute(path: str) -> Path:

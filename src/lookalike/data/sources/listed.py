@@ -24,9 +24,10 @@ from lookalike.core.errors import SourceError
 from lookalike.core.files import storage_errors
 from lookalike.core.journal import note
 from lookalike.data.collection import DESCRIPTION, SCHEMA
-from lookalike.data.sources import Place, absolute, text
+from lookalike.data.sources import Place, absolute, kept, text
 from lookalike.data.sources.classes import Class, Splits
 from lookalike.data.sources.datasets import DATASETS
+from lookalike.data.sources.remote import is_remote
 from lookalike.data.sources.selection import TAKE_ALL, Chosen, Selection
 
 # No further column has a dot in its name.
@@ -186,7 +187,7 @@ class Listing:
     def sources(self) -> dict[str, dict[str, Any]]:
         """NAME -> its entry in the collection's card."""
         return {
-            name: {"name": name, "path": text(str(absolute(source.path))), "layout": source.layout, **source.facts}
+            name: {"name": name, "path": kept(source.path), "layout": source.layout, **source.facts}
             for name, source in self.opened.items()
         }
 
@@ -310,7 +311,7 @@ def _named(opened: Sequence[Source], known: Mapping[str, str]) -> dict[str, Sour
         place = absolute(source.path)
         if (place, source.layout) in [(absolute(other.path), other.layout) for other in named.values()]:
             raise SourceError(f"The source `{source.path}` is given twice.", hint="name it once")
-        path = text(str(place))
+        path = kept(source.path)
         if source.layout in DATASETS:
             base = source.layout
         else:
@@ -318,10 +319,14 @@ def _named(opened: Sequence[Source], known: Mapping[str, str]) -> dict[str, Sour
             base = text(place.stem if is_file else place.name or "root")
         earlier = (name for name, known_path in known.items() if known_path == path)
         for name in chain(earlier, [base], (f"{base}-{i}" for i in count(2))):
-            if name not in named and (known.get(name, path) == path or not Path(known[name]).exists()):
+            if name not in named and (known.get(name, path) == path or not _there(known[name])):
                 named[name] = source
                 break
     return named
+
+
+def _there(path: str) -> bool:
+    return is_remote(path) or Path(path).exists()
 
 
 def _columns(opened: Iterable[Source]) -> pa.Schema:
