@@ -81,7 +81,8 @@ def assert_same(run, other, images):
     for a, b in zip(lines(run), lines(other), strict=True):
         assert a.keys() == b.keys() > {"loss", "gradient"}
         for name in a:
-            assert a[name] == pytest.approx(b[name], rel=1e-4 if name == "gradient" else 1e-5, abs=1e-6), name
+            # Sums in another order; statistics of a batch divide by what is small. Seen: 1.5e-4, on a CPU with AVX-512.
+            assert a[name] == pytest.approx(b[name], rel=3e-4 if name == "gradient" else 1e-5, abs=1e-6), name
     found = [jax.jit(Encoder.__call__)(Encoder.load(each / "model"), images) for each in (run, other)]
     np.testing.assert_allclose(*found, atol=1e-4)
 

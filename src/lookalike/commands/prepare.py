@@ -13,9 +13,9 @@ class Config:
     """Make a collection of images, or bring one up to date.
 
     SOURCE is a folder, a CSV, Parquet or JSON lines file, a WebDataset tar or a folder of them, what Hugging Face's
-    `save_to_disk` wrote, a folder in an object store (s3://BUCKET/FOLDER, gs://BUCKET/FOLDER), or with `--from` the name
-    of a public data set, whose files lie there as they are published: `lookalike prepare sop --from DIR --out COLL`.
-    `--list` shows the names.
+    `save_to_disk` wrote, a folder in an object store (s3://BUCKET/FOLDER, gs://BUCKET/FOLDER), or with `--from` the
+    name of a public data set, whose files lie there as they are published: `lookalike prepare sop --from DIR --out
+    COLL`. `--list` shows the names.
 
     In a folder the path says all: FOLDER/label/image, or FOLDER/domain/label/image; deeper folders belong to the
     label. An image right in FOLDER has no label. Where the path gives no domain, it is FOLDER's name. Left out are

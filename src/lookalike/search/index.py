@@ -10,6 +10,7 @@ from jaxtyping import Float, Float32, Int64
 from lookalike.core.errors import CollectionError, UsageError
 from lookalike.core.shapes import Ids, l2_normalize
 from lookalike.data.collection import SCHEMA, Collection, is_vector
+from lookalike.data.duplicates import MARK, SEEN
 from lookalike.search.exact import knn
 
 Exclude = Int64[np.ndarray, "Q"] | Int64[np.ndarray, "Q E"] | None
@@ -32,7 +33,8 @@ class Matches:
     def rows(self, query: int) -> list[dict[str, Any]]:
         """The matches of one query: id, score, source, label, domain, and the further columns of the source."""
         schema = self.collection.schema
-        added = [field.name for field in schema if field.name not in SCHEMA.names and not is_vector(field)]
+        ours = {*SCHEMA.names, *SEEN.names, *MARK.names}
+        added = [field.name for field in schema if field.name not in ours and not is_vector(field)]
         rows = self._take(query, ["id", "source", "label", "domain", *added])
         return [
             {"id": row.pop("id"), "score": float(s), **row} for s, row in zip(self.scores[query], rows, strict=False)

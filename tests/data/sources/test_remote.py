@@ -90,7 +90,8 @@ def store(monkeypatch: pytest.MonkeyPatch) -> Iterator[Store]:
             else:
                 self.answer(200, b"")
 
-        do_HEAD = do_GET
+        def do_HEAD(self) -> None:
+            self.do_GET()
 
         def listing(self, prefix: str, delimiter: str) -> None:
             keys = sorted(key for key in held.files if key.startswith(prefix))
