@@ -1,11 +1,6 @@
 """A public data set as a source: its files as they are published, checked against what is known of it."""
 
-import csv
-import gzip
-import io
-import lzma
 import os
-import zlib
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -68,7 +63,7 @@ class Dataset:
     counts: Mapping[str, Count]  # split -> what is published
     marks: tuple[tuple[str, ...], ...]  # files and folders that show that it is this one: all of any of these
     rows: Callable[[Tree], Iterable[Row]]
-    checksums: Mapping[str, str] = field(default_factory=dict)  # file -> "md5:..."
+    checksums: Mapping[str, str] = field(default_factory=dict)  # file -> "md5:...", "sha256:..."
     columns: pa.Schema = field(default_factory=lambda: pa.schema([]))  # further ones
     learn: bool = True  # False: it is there to be measured on
     nested: bool = False  # its tar files hold tar files
@@ -260,72 +255,6 @@ def check(name: str, place: str) -> Checked:
 def _some(names: Sequence[str], count: int) -> str:
     more = f" and {count - len(names):,} more" if count > len(names) else ""
     return ", ".join(names) + more
-
-
-def read_csv(tree: Tree, name: str, *columns: str, delimiter: str = ",") -> Iterator[tuple[str, ...]]:
-    """These columns of a list, by their names in its first line: others may stand beside them, in any order.
-
-    SourceError, with the line: a column is missing, a row is short, the text is not UTF-8.
-    """
-    csv.field_size_limit(2**30)  # GLDv2's lists have all images of a landmark in one value
-    lines = io.StringIO(text_of(tree, name), newline="")
-    reader = csv.reader(lines, delimiter=delimiter)
-    header = [column.strip() for column in next(reader, [])]
-    if absent := [column for column in columns if column not in header]:
-        raise SourceError(
-            f"`{name}` of `{tree.place}` has no column `{absent[0]}`; its columns are {', '.join(header) or 'none'}."
-        )
-    places = [header.index(column) for column in columns]
-    for row in reader:
-        if row and len(row) <= max(places):
-            raise SourceError(
-                f"`{name}` of `{tree.place}`, line {reader.line_num}: {len(row)} values where the columns are "
-                f"{len(header)}."
-            )
-        if row:
-            yield tuple(row[i] for i in places)
-
-
-def read_blanks(tree: Tree, name: str, *, skip: int = 0, least: int = 1) -> Iterator[list[str]]:
-    """The words of each line of a list that blanks separate, behind its first `skip` lines; empty lines say nothing."""
-    for number, line in enumerate(text_of(tree, name).splitlines(), 1):
-        words = line.split()
-        if number <= skip or not words:
-            continue
-        if len(words) < least:
-            raise SourceError(
-                f"`{name}` of `{tree.place}`, line {number}: {len(words)} words, and {least} are expected."
-            )
-        yield words
-
-
-def read_box(tree: Tree, name: str) -> list[float] | None:
-    """The numbers of a file of boxes, `x y w h` a line; None if there is no such file."""
-    if tree.find([name])[0] is None:
-        return None
-    numbers = [word for words in read_blanks(tree, name, least=4) for word in words]
-    try:
-        return [float(number) for number in numbers]
-    except ValueError as error:
-        raise SourceError(f"`{name}` of `{tree.place}` holds no box of numbers: {' '.join(numbers)}.") from error
-
-
-def text_of(tree: Tree, name: str) -> str:
-    """The text of a list, which may be a .gz or .xz file; SourceError if it is damaged or not UTF-8."""
-    data = tree.read(name)
-    try:
-        data = (
-            gzip.decompress(data) if name.endswith(".gz") else lzma.decompress(data) if name.endswith(".xz") else data
-        )
-    except (OSError, EOFError, zlib.error, lzma.LZMAError) as error:
-        raise SourceError(
-            f"`{name}` of `{tree.place}` can't be unpacked: {error}.", hint="download it again if it is not whole"
-        ) from error
-    try:
-        return data.decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        line = data[: error.start].count(b"\n") + 1
-        raise SourceError(f"`{name}` of `{tree.place}`, line {line}: the text is not UTF-8.") from error
 
 
 def is_picture(name: str) -> bool:

@@ -138,13 +138,13 @@ class Names:
 
     def add(self, names: Sequence[str]) -> None:
         """Add names behind those that are there."""
-        self._digests += _digests(names)
+        self._digests += names_digested(names)
         self._length += len(names)
 
     def find(self, names: Sequence[str]) -> Int64[np.ndarray, "N"]:
         """The position of each name, the last of several; -1 where it is not there."""
         digests, order = self._sorted
-        wanted = np.frombuffer(_digests(names), "S16")
+        wanted = np.frombuffer(names_digested(names), "S16")
         if not len(digests):
             return np.full(len(wanted), -1, np.int64)
         places = np.searchsorted(digests, wanted, side="right") - 1
@@ -167,8 +167,9 @@ class Names:
         return digests, order.astype(np.int32 if self._length < 2**31 else np.int64)
 
 
-def _digests(names: Sequence[str]) -> bytes:
-    return b"".join(hashlib.blake2b(name.encode(errors="surrogatepass"), digest_size=16).digest() for name in names)
+def names_digested(names: Sequence[str], size: int = 16) -> bytes:
+    """BLAKE2b of each name, `size` bytes each, one behind the other."""
+    return b"".join(hashlib.blake2b(name.encode(errors="surrogatepass"), digest_size=size).digest() for name in names)
 
 
 @dataclass(frozen=True, eq=False)

@@ -1,9 +1,10 @@
 """Which names stand in lists for the first time, and with which label they stood there before; 16 bytes a name."""
 
-import hashlib
 from collections.abc import Sequence
 
 import numpy as np
+
+from lookalike.data.sources.listed import names_digested
 
 
 class Once:
@@ -17,7 +18,8 @@ class Once:
 
     def look(self, names: Sequence[str], labels: Sequence[str | None]) -> list[bool | None]:
         """Of each name: True if it is new, False if it was told with this label, None if with another one."""
-        keys, said = _digests(names), _digests([f"{label is None}{label}" for label in labels])
+        said = [f"{label is None}{label}" for label in labels]
+        keys, said_of = (np.frombuffer(names_digested(words, 8), np.uint64) for words in (names, said))
         known: dict[int, int] = {}
         for run, labels_of in self._runs:
             places = np.minimum(np.searchsorted(run, keys), len(run) - 1)
@@ -25,7 +27,7 @@ class Once:
             known |= zip(keys[there].tolist(), labels_of[places[there]].tolist(), strict=True)
         told: list[bool | None] = []
         new: dict[int, int] = {}
-        for key, label in zip(keys.tolist(), said.tolist(), strict=True):
+        for key, label in zip(keys.tolist(), said_of.tolist(), strict=True):
             before = known.get(key, new.get(key))
             if before is None:
                 new[key] = label
@@ -44,8 +46,3 @@ class Once:
             names = np.concatenate([a, b])
             order = np.argsort(names)
             self._runs[-2:] = [(names[order], np.concatenate([said_a, said_b])[order])]
-
-
-def _digests(words: Sequence[str]) -> np.ndarray:
-    data = b"".join(hashlib.blake2b(word.encode(errors="surrogatepass"), digest_size=8).digest() for word in words)
-    return np.frombuffer(data, np.uint64)

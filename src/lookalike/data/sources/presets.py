@@ -8,7 +8,7 @@ from lookalike.core.config import did_you_mean
 from lookalike.core.errors import UsageError
 from lookalike.core.journal import note
 from lookalike.data.sources.listed import Source
-from lookalike.data.sources.selection import Selection
+from lookalike.data.sources.selection import TAKE_ALL, Selection
 
 
 @dataclass(frozen=True)
@@ -89,7 +89,7 @@ def parts_of(name: str, sources: Sequence[str | tuple[str, str]], selection: Sel
             f"`--preset {name}` is of other data sets: {', '.join(words) or 'one is given twice'}.",
             hint=f"lookalike prepare {names} --from {' '.join('DIR' for _ in parts)} --preset {name} --out COLL",
         )
-    if selection != replace(Selection(), commercial=selection.commercial):
+    if selection != replace(TAKE_ALL, commercial=selection.commercial):
         raise UsageError(
             "`--preset` says how many images and classes are taken.", hint="leave out `--max-per-class` and the like"
         )

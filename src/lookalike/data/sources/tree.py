@@ -16,10 +16,10 @@ from lookalike.core.errors import ImageError, SourceError
 from lookalike.data.sources import Place, nfc, text
 from lookalike.data.sources.archive import SUFFIXES, members_of, packed, unpacking
 from lookalike.data.sources.beside import Below
+from lookalike.data.sources.folder import SUFFIXES as PICTURES
 from lookalike.data.sources.listed import Names
 
 DEPTH = 2  # folders below the place in which archives are looked for
-_PIXELS = (".jpg", ".jpeg", ".png", ".webp", ".gif", ".bmp", ".tif", ".tiff")
 
 
 class Tree:
@@ -164,7 +164,7 @@ class _Members:
                 for parent in both:
                     while (parent := parent.rpartition("/")[0]) and parent not in self._folders:
                         self._folders.add(parent)
-                if not member.name.lower().endswith(_PIXELS):
+                if not member.name.lower().endswith(PICTURES):
                     self._told += both
                 for values, value in (
                     (self._archive, number),

@@ -8,7 +8,8 @@ import pyarrow as pa
 
 from lookalike.core.errors import SourceError
 from lookalike.core.journal import note
-from lookalike.data.sources.dataset import Count, Dataset, Row, read_csv, text_of
+from lookalike.data.sources.dataset import Count, Dataset, Row
+from lookalike.data.sources.lists import read_csv, text_of
 from lookalike.data.sources.tree import Tree
 
 IMAGES = "images/metadata/images.csv.gz"

@@ -2,7 +2,8 @@
 
 from collections.abc import Iterator
 
-from lookalike.data.sources.dataset import Count, Dataset, Row, text_of
+from lookalike.data.sources.dataset import Count, Dataset, Row
+from lookalike.data.sources.lists import text_of
 from lookalike.data.sources.tree import Tree
 
 

@@ -4,7 +4,8 @@ from collections.abc import Iterator
 
 import pyarrow as pa
 
-from lookalike.data.sources.dataset import Count, Dataset, Row, read_blanks, text_of
+from lookalike.data.sources.dataset import Count, Dataset, Row
+from lookalike.data.sources.lists import read_blanks, text_of
 from lookalike.data.sources.tree import Tree
 
 LIST, NAMES = "Food2k_label/{}_finetune.txt", "Food2k_label/food2k_label2name_en.txt"

@@ -5,8 +5,8 @@ from collections.abc import Iterator
 
 import pyarrow as pa
 
-from lookalike.data.sources.dataset import Count, Dataset, Row, read_csv
-from lookalike.data.sources.lists import first_of
+from lookalike.data.sources.dataset import Count, Dataset, Row
+from lookalike.data.sources.lists import first_of, read_csv
 from lookalike.data.sources.tree import Tree
 
 FREE = {"licence": "public domain"}  # of index and test: CC0 or public domain

@@ -6,7 +6,8 @@ from itertools import chain
 import pyarrow as pa
 
 from lookalike.core.journal import note
-from lookalike.data.sources.dataset import Count, Dataset, Row, is_picture, read_box
+from lookalike.data.sources.dataset import Count, Dataset, Row, is_picture
+from lookalike.data.sources.lists import read_box
 from lookalike.data.sources.tree import Tree
 
 DISTRACTORS = "yfcc100m"

@@ -5,8 +5,8 @@ from collections.abc import Iterator
 
 from lookalike.core.errors import SourceError
 from lookalike.core.journal import note
-from lookalike.data.sources.dataset import Count, Dataset, Row, is_picture, read_blanks, read_csv
-from lookalike.data.sources.lists import first_of, read_structs
+from lookalike.data.sources.dataset import Count, Dataset, Row, is_picture
+from lookalike.data.sources.lists import first_of, read_blanks, read_csv, read_structs
 from lookalike.data.sources.tree import Tree
 
 TRAIN, VAL = "ILSVRC2012_img_train", "ILSVRC2012_img_val"

@@ -3,8 +3,8 @@
 from collections.abc import Iterator
 
 from lookalike.core.errors import SourceError
-from lookalike.data.sources.dataset import Count, Dataset, Row, text_of
-from lookalike.data.sources.lists import read_json
+from lookalike.data.sources.dataset import Count, Dataset, Row
+from lookalike.data.sources.lists import read_json, text_of
 from lookalike.data.sources.tree import Tree
 
 OPEN = "Inat_dataset_splits/Inaturalist_{}_set1.txt"  # a path a line; their classes differ

@@ -8,7 +8,8 @@ import numpy as np
 import pyarrow as pa
 
 from lookalike.core.errors import SourceError
-from lookalike.data.sources.dataset import Count, Dataset, Row, is_picture, read_box
+from lookalike.data.sources.dataset import Count, Dataset, Row, is_picture
+from lookalike.data.sources.lists import read_box
 from lookalike.data.sources.tree import Tree
 
 GROUND_TRUTH = "gnd_instre.mat"

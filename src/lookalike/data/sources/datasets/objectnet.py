@@ -4,7 +4,8 @@ import json
 from collections.abc import Iterator
 
 from lookalike.core.errors import SourceError
-from lookalike.data.sources.dataset import Count, Dataset, Row, is_picture, text_of
+from lookalike.data.sources.dataset import Count, Dataset, Row, is_picture
+from lookalike.data.sources.lists import text_of
 from lookalike.data.sources.tree import Tree
 
 LABELS = "mappings/folder_to_objectnet_label.json"

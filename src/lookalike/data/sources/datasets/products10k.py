@@ -4,7 +4,8 @@ from collections.abc import Iterator
 
 import pyarrow as pa
 
-from lookalike.data.sources.dataset import Count, Dataset, Row, read_csv
+from lookalike.data.sources.dataset import Count, Dataset, Row
+from lookalike.data.sources.lists import read_csv
 from lookalike.data.sources.tree import Tree
 
 
