@@ -3,13 +3,11 @@
 What a batch holds depends on (seed, step) alone: not on threads, processes, hosts or where the stream began.
 """
 
-import signal
 import threading
 from collections import deque
 from collections.abc import Callable, Generator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from itertools import count, islice
-from multiprocessing import resource_tracker
 from typing import NamedTuple
 
 import numpy as np
@@ -48,16 +46,14 @@ def batches(
 
     Of the rows `ids`, those at the positions that `draw` gives for a step; of these the ones at the places `items`, a
     host's `share`, or all. An image is decoded once for all `views`, each of which draws numbers of its own. There is
-    a thread a core, and if `processes` (None: where there are many cores) one behind each, for a script that spawned
-    processes may import (`if __name__ == "__main__"`). ImageError and CollectionError come at their step.
+    a thread a core, and if `processes` (None: where there are many cores) one behind each. ImageError and
+    CollectionError come at their step.
     """
     mine = np.arange(batch) if items is None else items
     started, own = list[Worker](), threading.local()
 
     def begin() -> None:
-        """In a thread: its process, which never hears Ctrl-C; the main thread does."""
-        resource_tracker.ensure_running()  # it unblocks when it starts, which would be with the first process
-        signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+        """In a thread: its process."""
         own.worker = Worker(views)
         started.append(own.worker)
 

@@ -3,17 +3,13 @@
 Decoding, resizing and changes of colour leave Python's lock, but what holds them together does not: a tenth to a
 quarter of the time. So threads are enough for a few cores, and more of them are fed by processes.
 
-Imports neither Lance nor JAX, so that a process starts quickly and takes no accelerator. Processes are spawned, ignore
-Ctrl-C, and end when the parent does, even if it was killed; none outlives its `close`.
+Imports neither Lance nor JAX, so that a process starts quickly and takes no accelerator. None outlives its `close`.
 """
 
 import os
-import signal
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from multiprocessing import get_context
 from multiprocessing.connection import Connection
-from typing import Any
 
 import numpy as np
 import PIL.Image
@@ -22,7 +18,7 @@ import simplejpeg
 from jaxtyping import UInt8
 
 from lookalike.core.errors import ImageError
-from lookalike.data.convert import end_with_parent
+from lookalike.core.processes import start_process
 from lookalike.data.sampling import generator
 from lookalike.imaging.augment import Background, View
 from lookalike.imaging.decode import decode
@@ -91,11 +87,7 @@ class Worker:
 
     def __init__(self, views: Sequence[View]) -> None:
         self._views = views
-        context = get_context("spawn")
-        self._pipe, theirs = context.Pipe()
-        self._process: Any = context.Process(target=_serve, args=(theirs, tuple(views)), daemon=True)
-        self._process.start()
-        theirs.close()
+        self._process, self._pipe = start_process(_serve, tuple(views))
 
     def render(self, images: Images) -> Pixels:
         """As `render`; pixels are written where they stay. ImageError if the process dies, too."""
@@ -130,9 +122,7 @@ def _transfer(some: Callable[[memoryview], int], pixels: UInt8[np.ndarray, "B S 
 
 
 def _serve(pipe: Connection, views: tuple[View, ...]) -> None:
-    """In a process: views of the images that come, until the pipe ends or the parent does."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    end_with_parent()
+    """In a process: views of the images that come, until the pipe ends."""
     while True:
         try:
             images = pipe.recv()

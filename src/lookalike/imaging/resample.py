@@ -2,9 +2,10 @@
 
 Along one side a resampled value is a weighted sum of pixels, so resampling is a matrix: `taps` gives its band, `matrix`
 the whole of it, and `weights` states it as a program, for an image whose size only the program knows. `resize` is
-Pillow's, the reference of the published image processors. `reduce` is the same in about 60 % of the time, for what is
+Pillow's, the reference of the published image processors. `reduce` is the same filter in half of the time, for what is
 stored: a block of neighbouring outputs is a small dense matrix times a window of inputs, which is what BLAS is fast at.
-1 value in 10,000 then differs, by 1 (more where Pillow begins with columns). `sample` has no antialiasing.
+Its values are the nearest to the exact ones; of Pillow's, which rounds twice, 1 in 8 differs by 1. `sample` has no
+antialiasing.
 """
 
 from collections.abc import Callable
@@ -161,24 +162,22 @@ def reduce(
 ) -> UInt8[np.ndarray, "height width C"]:
     """`image`, of which the upper left `box` (height, width; pixels) is used, by the bicubic filter, antialiased.
 
-    Colours stay interleaved, since moving them apart costs more than the zeros in the matrices.
+    Columns are filtered first: their matrices hold no zeros for other colours, which lie interleaved since moving them
+    apart costs more. It is rounded once, at the end, where Pillow rounds after each direction.
     """
     rows, columns, channels = image.shape
-    across, down = _blocks(columns, width, box[1], channels), _blocks(rows, height, box[0], 1)
-    flat, narrow = image.reshape(rows, columns * channels), np.empty((rows, width * channels), np.uint8)
-    # Two buffers for all parts: fresh memory costs the system as much as the arithmetic of a part.
-    many = max(1, min(rows, _CACHE // (columns * channels)))
-    floats = np.empty((many, columns * channels), np.float32)
-    buffer = np.empty((many, across[1].shape[0] * across[1].shape[1]), np.float32)
-    for start in range(0, rows, many):
-        part = flat[start : start + many]
-        wide, filtered = floats[: len(part)], buffer[: len(part)]
-        np.copyto(wide, part)
-        _filter(wide.T, across, filtered.T)
-        narrow[start : start + many] = _bytes(filtered)[:, : width * channels]
-    made = np.empty((down[1].shape[0] * down[1].shape[1], width * channels), np.float32)
-    _filter(narrow.astype(np.float32), down, made)
-    return _bytes(made)[:height].reshape(height, width, channels)
+    (starts, weights), across = _blocks(rows, height, box[0], 1), _blocks(columns, width, box[1], channels)
+    flat, (blocks, made, taken) = image.reshape(rows, columns * channels), weights.shape
+    short = np.empty((blocks * made, columns * channels), np.float32)
+    many = max(1, _CACHE // (columns * channels) * blocks // rows)
+    for block in range(0, blocks, many):
+        places = starts[block : block + many]
+        part = flat[places[0] : places[-1] + taken].astype(np.float32)
+        there = [start - places[0] for start in places]
+        _filter(part, (there, weights[block : block + many]), short[block * made : (block + many) * made])
+    small = np.empty((height, across[1].shape[0] * across[1].shape[1]), np.float32)
+    _filter(short[:height].T, across, small.T)
+    return _bytes(small)[:, : width * channels].reshape(height, width, channels)
 
 
 def _filter(lines: Float32[np.ndarray, "A n"], blocks: _Blocks, out: Float32[np.ndarray, "B n"]) -> None:

@@ -1,17 +1,15 @@
 """A function in a process of its own, whose memory and time are watched: compilers may ask for more than there is."""
 
 import os
-import signal
 import time
 import traceback
 from collections.abc import Callable
-from multiprocessing import get_context, resource_tracker
 from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any, TypeVar
 
 from lookalike.core.errors import LookalikeError, RunError
-from lookalike.data.convert import end_with_parent
+from lookalike.core.processes import start_process
 
 T = TypeVar("T")
 
@@ -28,14 +26,7 @@ def watched(function: Callable[..., T], *given: Any, memory: int, seconds: float
 
     Function, arguments and result are pickled. Memory is looked at where the system tells it (Linux).
     """
-    context, begun = get_context("spawn"), time.monotonic()
-    pipe, theirs = context.Pipe()
-    process = context.Process(target=_serve, args=(theirs, function, given), daemon=True)
-    resource_tracker.ensure_running()  # it unblocks when it starts, which would be with the process
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})  # the process never hears Ctrl-C; this one does
-    process.start()
-    signal.pthread_sigmask(signal.SIG_SETMASK, before)
-    theirs.close()
+    (process, pipe), begun = start_process(_serve, function, given), time.monotonic()
     try:
         while not pipe.poll(_LOOK):
             if (held := resident(process.pid or 0)) > memory:
@@ -72,7 +63,6 @@ def resident(pid: int) -> int:
 
 def _serve(pipe: Connection, function: Callable[..., Any], given: tuple[Any, ...]) -> None:
     """In the process: the result, or what was raised; a bug with its traceback, as text."""
-    end_with_parent()
     try:
         answer = True, function(*given)
     except LookalikeError as error:
