@@ -394,7 +394,8 @@ def test_large_photographs_lose_nothing_that_is_seen():
     data = file(smooth(1200, 1603), "JPEG", quality=92)
     whole = resize(decode(data), 100, 134)
     plain = decode(encode_jpeg(whole))
-    assert difference(decode(store(data, 100).data), plain) < difference(plain, whole) / 2  # what JPEG itself loses
+    lost = difference(plain, whole)  # by JPEG itself, at full size
+    assert difference(decode(store(data, 100).data), whole) < 1.05 * lost
 
 
 @pytest.mark.parametrize("size", [1, 2, 5])

@@ -52,10 +52,10 @@ The formats that cameras, phones and shops give are read; Pillow's rarer readers
 
 HEAD = 64  # first bytes of a file that are enough to know it
 
-# An image is decoded at no less than this many times the wanted size: a 12-megapixel photograph at 1/4, for 256. Its
-# MobileNetV2 features then have cosine .9998 with those of a full decode (lowest .9996), and most of the time left is
-# entropy coding, which every scale pays; 1/2 would give .9999 for a third more time.
-_GAP = 2.75
+# An image is decoded at no less than this many times the wanted size: 1024x768 at 1/2 for 256, 12 megapixels at 1/4.
+# Its MobileNetV2 features then have cosine .9996 with those of a full decode reduced by Pillow (40 images of 1024x768,
+# sensor noise included). Storing costs twenty times that: .99231 for what is stored, .99232 at full size.
+_GAP = 1.5
 # Of what is stored, by the cosine of those features with the features of the uncompressed image: 4:4:4 at 90 has .990
 # in 7.1 kB; 4:2:0 has .983 in 6.1 kB and needs 95 and 8.2 kB to reach .991 (60 images of 112 px, whose chroma is as
 # sharp as that of a reduced photograph). 4:4:4 at 95 has .995, for a third more bytes.
