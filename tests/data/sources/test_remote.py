@@ -20,10 +20,10 @@ import pyarrow.parquet
 import pytest
 
 from lookalike.commands import main
-from lookalike.core.errors import SourceError
+from lookalike.core.errors import ImageError, SourceError
 from lookalike.data.collection import Collection
 from lookalike.data.prepare import prepare
-from lookalike.data.sources import open_source
+from lookalike.data.sources import Place, open_source
 from lookalike.data.sources import store as stores
 
 from .datasets.conftest import tarred, zipped
@@ -411,3 +411,12 @@ def test_what_is_not_read_in_a_store(store: Store, tmp_path: Path, capsys: pytes
     shelved(store, "zips", {"s.zip": zipped({"a.jpg": jpeg(1)})})
     assert main(["prepare", "s3://shop/zips/s.zip", "--out", str(tmp_path / "c")]) == 2
     assert "no source of images that is known here" in capsys.readouterr().err
+
+
+def test_an_image_that_does_not_come_in_time(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(stores, "SECONDS", 1.0)
+    monkeypatch.setattr(stores, "_TRIES", 1)
+    assert Place("s3://shop/other/x.jpg", "", 2, 30).read() == jpeg(4)[2:32]
+    store.wait = 3.0
+    with pytest.raises(ImageError, match="can't be read: the store did not answer within 1 seconds"):
+        Place("s3://shop/other/x.jpg", "", 2, 30).read()
