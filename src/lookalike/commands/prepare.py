@@ -12,10 +12,11 @@ from lookalike.core.journal import note, table
 class Config:
     """Make a collection of images, or bring one up to date.
 
-    SOURCE is a folder, a CSV, Parquet or JSON lines file, a WebDataset tar or a folder of them, what Hugging Face's
-    `save_to_disk` wrote, a folder in an object store (s3://BUCKET/FOLDER, gs://BUCKET/FOLDER), or with `--from` the
-    name of a public data set, whose files lie there as they are published: `lookalike prepare sop --from DIR --out
-    COLL`. `--list` shows the names.
+    SOURCE is a folder, a CSV, TSV, Parquet or JSON lines file, a WebDataset tar or a folder of them, a data set of
+    Hugging Face's Hub (Parquet files with the images in them, or what `save_to_disk` wrote), or with `--from` the name
+    of a public data set, whose files lie there as they are published: `lookalike prepare sop --from DIR --out COLL`.
+    `--list` shows the names. All but what `save_to_disk` wrote may lie in an object store: s3://BUCKET/PATH,
+    gs://BUCKET/PATH.
 
     In a folder the path says all: FOLDER/label/image, or FOLDER/domain/label/image; deeper folders belong to the
     label. An image right in FOLDER has no label. Where the path gives no domain, it is FOLDER's name. Left out are
@@ -28,6 +29,10 @@ class Config:
 
     In a folder with metadata.csv, .jsonl or .parquet, or with one in its folders train, validation and test, that is
     the table. In a tar file the label of 0001.jpg stands in 0001.cls, or in 0001.json as `label` or `class`.
+
+    A Parquet file, or a folder of them, may hold the images themselves, in a column of bytes, or of bytes and a path.
+    The label is the column `label`, else the only column of classes; the split is what the file is called, such as
+    train-00000-of-00003.parquet. Images are called by file and row.
 
     The same command again goes on where it stopped, adds what is new, marks what is gone, and decodes nothing twice.
     An image that can't be read becomes a row of the errors table. Images are called NAME/PATH, NAME being the

@@ -19,7 +19,7 @@ _KINDS: tuple[tuple[str, str, str], ...] = (
     ),
     ("too large", r"too large|larger than", "make them smaller, or `--exclude` them"),
     ("no memory", r"memory", "give fewer `--workers`, then `--retry-failed`"),
-    ("no pixels", r"no pixels|no page|can't be\.", "leave them out with `--exclude`"),
+    ("no pixels", r"no pixels|no page|holds no image|can't be\.", "leave them out with `--exclude`"),
 )
 OTHER = ("other", "`lookalike info COLL --json` has each reason; `--retry-failed` tries again")
 

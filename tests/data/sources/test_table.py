@@ -295,16 +295,33 @@ def test_columns_of_any_type_are_stored_shown_and_found_unchanged(shop: Path, na
 def test_a_type_that_is_not_stored_is_refused_by_name(shop: Path) -> None:
     assert stored_type(pa.month_day_nano_interval()) is None
     assert stored_type(pa.list_(pa.month_day_nano_interval())) is None
-    for name, column in (("label", [["a"]]), ("path", [{"bytes": b"", "path": "a.jpg"}]), ("path", [b"\xff\xd8"])):
+    for name, column in (("label", [["a"]]), ("path", [{"x": b"", "path": "a.jpg"}]), ("path", [b"\xff\xd8"])):
         table = {"path": ["a.jpg"], name: column}
         pyarrow.parquet.write_table(pa.table(table), shop / "shop.parquet")
         with pytest.raises(SourceError, match=f"Column `{name}` of .* expected is text") as caught:
             rows(open_source(str(shop / "shop.parquet")))
         assert ("datasets" in caught.value.hint) == (name == "path")
-    pyarrow.parquet.write_table(pa.table({"image": [{"bytes": b"", "path": "a.jpg"}]}), shop / "shop.parquet")
+    pyarrow.parquet.write_table(pa.table({"image": [[{"bytes": b"", "path": "a.jpg"}]]}), shop / "shop.parquet")
     with pytest.raises(SourceError, match="no column `path`") as caught:
         open_source(str(shop / "shop.parquet"))
     assert "holds the images themselves" in caught.value.hint
+
+
+@pytest.mark.parametrize("name", ["shop.tsv", "shop.TAB"])
+def test_tabs_stand_between_the_values_of_a_tsv(shop: Path, name: str) -> None:
+    text = 'path\tlabel\tdomain\tprice\na.jpg\t007\tcups, mugs\t1.5\nb.jpg\t"two\nlines"\t\t\n'
+    (shop / name).write_text(text)
+    found = rows(open_source(str(shop / name)))
+    assert [(r.source, r.label) for r in found] == [("a.jpg", "007"), ("b.jpg", "two\nlines")]
+    assert [r.domain for r in found] == ["cups, mugs", "shop"]
+    assert [r.extra for r in found] == [{"price": 1.5}, {"price": None}]
+    (shop / name).write_text(text + "c.jpg\t1\t2\t3\t4\n")
+    with pytest.raises(SourceError, match="line 5: 5 values where the columns are 4") as caught:
+        rows(open_source(str(shop / name)))
+    assert "tab" in caught.value.hint
+    (shop / name).write_text(text.replace("007", "7") + "gone.jpg\t1\t2\t3\n")
+    with pytest.raises(SourceError, match=r"line 5: there is no file `gone\.jpg`"):
+        rows(open_source(str(shop / name)))
 
 
 cells = st.sampled_from(

@@ -4,7 +4,6 @@ A new layout is one file with `open_source(path, exclude) -> Source`, one line i
 """
 
 import os
-import shlex
 import unicodedata
 import zlib
 from collections.abc import Iterator, Sequence
@@ -16,7 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from lookalike.core.errors import ImageError, SourceError
-from lookalike.data.sources.remote import is_remote, read_remote
+from lookalike.data.sources.store import Address, File, Status, copying, is_remote, located, read_remote
 
 if TYPE_CHECKING:
     from lookalike.data.sources.listed import Source
@@ -27,6 +26,7 @@ SOURCES = {
     "webdataset": "lookalike.data.sources.webdataset",
     "huggingface": "lookalike.data.sources.huggingface",
     "imagefolder": "lookalike.data.sources.imagefolder",
+    "parquet": "lookalike.data.sources.parquet",
     "remote": "lookalike.data.sources.remote",
 }
 
@@ -36,31 +36,40 @@ SPLIT_OF = {"train": "train", "validation": "val", "valid": "val", "val": "val",
 
 METADATA = ("metadata.jsonl", "metadata.csv", "metadata.parquet")
 
-_WITH_TARS = (".tar", ".json", ".jsonl", ".parquet", ".csv", ".tsv", ".txt", ".md", ".yaml", ".yml")
+TABLES = (".csv", ".tsv", ".tab", ".parquet", ".jsonl", ".ndjson")
+_WITH_TARS = (".tar", ".json", ".jsonl", ".parquet", ".csv", ".tsv", ".txt", ".md", ".yaml", ".yml", ".py")
 
 MAX_BYTES = 2**30  # largest file that is read as an image; what is larger is something else
 
 
 @dataclass(frozen=True, slots=True)
 class Place:
-    """Where the bytes of an image lie: a file, or a stretch of an archive. Small, and travels between processes."""
+    """Where the bytes of an image lie: a file, a stretch of an archive, or a cell of a Parquet file. Small, and travels
+    between processes.
+    """
 
     path: str
     stamp: str  # size and time of what lies there: another stamp may be another image
-    offset: int = 0
+    offset: int = 0  # bytes; of a Parquet file, rows
     size: int | None = None  # bytes from `offset` on; None for a whole file
     deflated: bool = False  # a zip's member that was made smaller
     border: int = 0  # pixels at each side of the image, as its file has them, that are no part of it
+    column: str = ""  # of a Parquet file, in whose row `offset` the image is
 
     def read(self) -> bytes:
         """The bytes; ImageError if there are none to read, or far too many for an image."""
-        if is_remote(self.path):
-            data = read_remote(self.path, MAX_BYTES + 1)
+        most = MAX_BYTES + 1 if self.size is None else self.size
+        if self.column:
+            from lookalike.data.sources.cells import read_cell  # Arrow: a worker that needs none starts without it
+
+            data = read_cell(self.path, self.stamp, self.column, self.offset)
+        elif is_remote(self.path):
+            data = read_remote(self.path, most, self.offset)
         else:
             try:
                 with Path(self.path).open("rb") as file:
                     file.seek(self.offset)
-                    data = file.read(MAX_BYTES + 1 if self.size is None else self.size)
+                    data = file.read(most)
             except OSError as error:
                 raise ImageError(f"The file can't be read: {error.strerror}.") from error
         if len(data) > MAX_BYTES:
@@ -84,50 +93,76 @@ def _inflated(data: bytes) -> bytes:
 
 def layout_of(path: str) -> str:
     """Key of `SOURCES` for what lies at `path`; SourceError if nothing does, or nothing of a known layout."""
-    if is_remote(path):
-        return "remote"
-    place = Path(path)
-    if place.is_dir():
-        if (place / "dataset_dict.json").is_file() or {"state.json", "dataset_info.json"} <= {*names_in(place)}:
-            return "huggingface"
-        if any(metadata_in(place)):
-            return "imagefolder"
-        return "webdataset" if _all_tars(place) else "folder"
-    if place.suffix.lower() == ".tar" and place.is_file():
+    place = located(path)
+    suffix = place.suffix.lower()
+    if suffix == ".tar" and place.is_file():
         return "webdataset"
-    if place.suffix.lower() in (".csv", ".parquet", ".jsonl", ".ndjson") and place.is_file():
-        return "table"
+    if suffix in TABLES and place.is_file():
+        return "parquet" if suffix == ".parquet" and _holds_images(place) else "table"
+    if place.is_dir():
+        return _folder_layout(place)
     if place.exists():
-        raise SourceError(f"`{path}` is no source of images that is known here.", hint=_remedy(place))
+        hint = "give a folder of images, or a .csv or .parquet file with a column `path`"
+        raise SourceError(f"`{path}` is no source of images that is known here.", hint=hint)
+    if isinstance(place, Address):
+        place.names()  # says why there is nothing
     close = get_close_matches(place.name, names_in(place.parent), 1)
-    hint = f"did you mean `{place.with_name(close[0])}`?" if close else "give a folder, a table or a tar file"
+    hint = f"did you mean `{place.parent / close[0]}`?" if close else "give a folder, a table or a tar file"
     raise SourceError(f"There is nothing at `{path}`.", hint=hint)
 
 
-def _all_tars(folder: Path) -> bool:
+def _folder_layout(folder: File) -> str:
+    names = {*names_in(folder)}
+    if "dataset_dict.json" in names or {"state.json", "dataset_info.json"} <= names:
+        if isinstance(folder, Address):
+            raise SourceError(f"`{folder}`, which `save_to_disk` wrote, is not read in a store.", hint=copying(folder))
+        return "huggingface"
+    if any(metadata_in(folder)):
+        return "imagefolder"
+    if _all_tars(folder):
+        return "webdataset"
+    if parquet_in(folder):
+        return "parquet"
+    return "remote" if isinstance(folder, Address) else "folder"
+
+
+def _holds_images(file: File) -> bool:
+    from lookalike.data.sources.parquet import holds_images
+
+    return holds_images(file)
+
+
+def _all_tars(folder: File) -> bool:
     """Whether there are tar files, and beside them only files that tell of them: one image or folder more, and no."""
     names = [name for name in names_in(folder) if not name.startswith(".")]
     return any(name.endswith(".tar") for name in names) and all(name.lower().endswith(_WITH_TARS) for name in names)
 
 
-def metadata_in(folder: Path) -> Iterator[tuple[str, Path]]:
+def parquet_in(folder: File, depth: int = 2) -> list[str]:
+    """The Parquet files in a folder, and in folders of it, by their paths in it; none if there are others than such as
+    tell of them.
+    """
+    found, below = list[str](), list[str]()
+    for name in sorted(name for name in names_in(folder) if name[0] not in "._"):
+        if name.lower().endswith(".parquet"):
+            found.append(name)
+        elif not name.lower().endswith(_WITH_TARS):
+            below.append(name)
+    for name in below:
+        inner = parquet_in(folder / name, depth - 1) if depth and (folder / name).is_dir() else []
+        if not inner:
+            return []
+        found += [f"{name}/{file}" for file in inner]
+    return found
+
+
+def metadata_in(folder: File) -> Iterator[tuple[str, File]]:
     """Files that tell of images: in the folder itself, or in those of its folders that are called like splits."""
-    for name in ("", *SPLIT_OF):
+    names = {*names_in(folder)}
+    for name in ("", *(name for name in SPLIT_OF if name in names)):
         found = next((file for file in METADATA if (folder / name / file).is_file()), None)
         if found:
             yield name, folder / name / found
-
-
-def _remedy(place: Path) -> str:
-    csv = str(place.with_suffix(".csv"))
-    match place.suffix.lower():
-        case ".tsv" | ".tab":
-            code = (
-                f"import csv; csv.writer(open({csv!r}, 'w', newline='')).writerows("
-                f"csv.reader(open({str(place)!r}, newline=''), delimiter='\\t'))"
-            )
-            return f"write it with commas: python -c {shlex.quote(code)}"
-    return "give a folder of images, or a .csv or .parquet file with a column `path`"
 
 
 def open_source(path: str, exclude: Sequence[str] = ()) -> "Source":
@@ -136,8 +171,10 @@ def open_source(path: str, exclude: Sequence[str] = ()) -> "Source":
     return source
 
 
-def names_in(folder: Path) -> list[str]:
-    """Names in `folder`; none if it can't be read."""
+def names_in(folder: File) -> list[str]:
+    """Names in `folder`; none if it can't be read, and SourceError if a store says so."""
+    if isinstance(folder, Address):
+        return folder.names()
     try:
         return os.listdir(folder)
     except OSError:
@@ -163,8 +200,10 @@ def text(name: str) -> str:
     return os.fsencode(name).decode("utf-8", "backslashreplace")
 
 
-def stamp_of(path: str, status: os.stat_result) -> str:
+def stamp_of(path: str, status: os.stat_result | Status) -> str:
     """The stamp of a file. One that may not be read is told apart, so that a changed permission is seen."""
+    if isinstance(status, Status):
+        return status.stamp
     return f"{status.st_size}-{status.st_mtime_ns}{'' if os.access(path, os.R_OK) else '-unreadable'}"
 
 
@@ -173,6 +212,6 @@ def kept(path: str) -> str:
     return path.rstrip("/") if is_remote(path) else text(str(absolute(path)))
 
 
-def absolute(path: str) -> Path:
-    """`path` from the root, without `..`; a link keeps its own name."""
-    return Path(os.path.normpath(Path(path).absolute()))
+def absolute(path: str) -> File:
+    """`path` from the root, without `..`, or the address that it is; a link keeps its own name."""
+    return located(path) if is_remote(path) else Path(os.path.normpath(Path(path).absolute()))

@@ -9,15 +9,19 @@ import shlex
 import stat
 import tarfile
 import zipfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from lookalike.core.errors import SourceError
+from lookalike.data.sources.store import BLOCK, Address, File, Stretch
 
 SUFFIXES = (".tar", ".zip")
 _PACKED = (".tgz", ".tbz2", ".txz", ".tar.gz", ".tar.bz2", ".tar.xz", ".tar.zst", ".7z", ".rar", ".gz")
 _HEADER = 30  # bytes of a zip's local header before the member's name; two lengths are in its last four
+
+Pieces = Callable[[int, int], "io.BufferedReader[Any]"]  # start and size of a stretch -> a file
 
 
 class Member(NamedTuple):
@@ -30,17 +34,27 @@ class Member(NamedTuple):
     link: str = ""  # of a hard link: the member whose bytes are meant
 
 
-def members_of(path: Path, *, nested: bool = False) -> Iterator[Member]:
+def members_of(path: File, *, nested: bool = False) -> Iterator[Member]:
     """Members of the archive at `path`, in its order; `nested`: those of tar files in it too, below their names.
 
     SourceError if it can't be read, ends early, or is of a kind that has to be unpacked.
     """
+    yield from _kept(path, path.stat().stamp, nested) if isinstance(path, Address) else _members_of(path, nested)
+
+
+@lru_cache(4)
+def _kept(path: Address, _stamp: str, nested: bool) -> list[Member]:
+    """Members of an archive in a store, which is asked once for them: 250 bytes a member."""
+    return list(_members_of(path, nested))
+
+
+def _members_of(path: File, nested: bool) -> Iterator[Member]:
     try:
         if path.name.lower().endswith(".zip"):
             yield from _zipped(path)
             return
         with path.open("rb") as file:
-            yield from _tarred(file, 0, nested)
+            yield from _tarred(file, _pieces(file) if nested else None)
     except (tarfile.TarError, zipfile.BadZipFile, OSError, EOFError) as error:
         raise SourceError(
             f"`{path}` can't be read as a {path.suffix.lower()[1:]} file: {error}.",
@@ -61,14 +75,15 @@ def unpacking(name: str) -> str:
     return f"{tools.get(Path(name).suffix.lower(), 'tar -xf')} {shlex.quote(name)}"
 
 
-def _tarred(file: "io.BufferedReader[Any]", base: int, nested: bool) -> Iterator[Member]:
+def _tarred(file: "io.BufferedReader[Any]", pieces: Pieces | None, base: int = 0) -> Iterator[Member]:
+    """`pieces`: for the tar files in it, which are looked into; None: they are not."""
     with tarfile.open(fileobj=file, mode="r:") as archive:
         while (member := archive.next()) is not None:
             archive.members.clear()  # type: ignore[attr-defined]  # it would keep them all, 1 KB each
             name = os.path.normpath(member.name)
-            if nested and member.isreg() and name.endswith(".tar"):
-                stretch = io.BufferedReader(_Stretch(file.fileno(), base + member.offset_data, member.size))
-                for inner in _tarred(stretch, base + member.offset_data, nested=False):
+            if pieces and member.isreg() and name.endswith(".tar"):
+                stretch = pieces(base + member.offset_data, member.size)
+                for inner in _tarred(stretch, None, base + member.offset_data):
                     yield inner._replace(name=os.path.normpath(f"{name[:-4]}/{inner.name}"))
             elif member.isreg():
                 yield Member(name, base + member.offset_data, member.size)
@@ -76,38 +91,15 @@ def _tarred(file: "io.BufferedReader[Any]", base: int, nested: bool) -> Iterator
                 yield Member(name, 0, 0, link=os.path.normpath(member.linkname))
 
 
-class _Stretch(io.RawIOBase):
-    """A part of a file as a file of its own, which leaves the position of the whole alone."""
-
-    def __init__(self, number: int, start: int, size: int) -> None:
-        self._number, self._start, self._size, self._at = number, start, size, 0
-
-    def fileno(self) -> int:
-        return self._number
-
-    def readable(self) -> bool:
-        return True
-
-    def seekable(self) -> bool:
-        return True
-
-    def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
-        self._at = {io.SEEK_SET: 0, io.SEEK_CUR: self._at, io.SEEK_END: self._size}[whence] + offset
-        return self._at
-
-    def tell(self) -> int:
-        return self._at
-
-    def readinto(self, buffer: memoryview) -> int:  # type: ignore[override]
-        wanted = max(min(len(buffer), self._size - self._at), 0)
-        data = os.pread(self._number, wanted, self._start + self._at)
-        buffer[: len(data)] = data
-        self._at += len(data)
-        return len(data)
+def _pieces(file: Any) -> Pieces:
+    """What opens a stretch of an open file as a file of its own, which leaves the position of the whole alone."""
+    if isinstance(file.raw, Stretch):
+        return lambda start, size: io.BufferedReader(Stretch(file.raw.read_at, start, size), BLOCK)
+    return lambda start, size: io.BufferedReader(Stretch(partial(os.pread, file.fileno()), start, size))
 
 
-def _zipped(path: Path) -> Iterator[Member]:
-    with zipfile.ZipFile(path) as archive, path.open("rb") as file:
+def _zipped(path: File) -> Iterator[Member]:
+    with path.open("rb") as file, zipfile.ZipFile(file) as archive:
         size = path.stat().st_size
         for info in sorted(archive.infolist(), key=lambda info: info.header_offset):
             if info.is_dir() or stat.S_ISLNK(info.external_attr >> 16):

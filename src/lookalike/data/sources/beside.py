@@ -15,36 +15,49 @@ from jaxtyping import Int64
 from lookalike.data.sources import names_in, nfc, stamp_of
 from lookalike.data.sources.archive import members_of
 from lookalike.data.sources.listed import Names
+from lookalike.data.sources.store import Address, File, is_remote
 
 Found = tuple[str, int | None, int | None, str]  # path, offset, size, stamp; no offset and size for a whole file
 
 
 class Below:
-    """Files below a folder, in any form of Unicode."""
+    """Files below a folder, in any form of Unicode; one in a store is listed as soon as a file is looked for."""
 
-    def __init__(self, root: str) -> None:
-        self._root = root
+    def __init__(self, root: File) -> None:
+        self.root, self._root = root, str(root)  # no Path: it is joined by the million
         self._composed = lru_cache(64)(lambda folder: {nfc(name): name for name in names_in(folder)})
 
     def find(self, path: str) -> Found | None:
-        """Where the file `path` lies, which is relative to the folder or begins at the root; None if it is nowhere."""
-        whole = path if path.startswith("/") else f"{self._root}/{path}"  # joining takes as long as the look
-        if (found := _regular(whole)) is not None or path.isascii():
+        """Where the file `path` lies, which is relative to the folder, or begins at the root, or is an address; None if
+        it is nowhere.
+        """
+        if isinstance(self.root, Address):
+            self.root.load()
+        whole = path if path.startswith("/") or is_remote(path) else f"{self._root}/{path}"
+        if (found := self._regular(whole)) is not None or path.isascii():
             return found
         for form in (nfc(path), unicodedata.normalize("NFD", path)):
-            if (found := _regular(str(Path(self._root, form)))) is not None:
+            if (found := self._regular(str(self.root / form))) is not None:
                 return found
-        place = Path(self._root)
+        place = self.root
         for part in Path(path).parts:  # forms that change from folder to folder
             place = place / self._composed(place).get(nfc(part), part)
-        return _regular(str(place))
+        return self._regular(str(place))
+
+    def _regular(self, path: str) -> Found | None:
+        """The file at this path, or at this address: one below the folder was listed, another is asked for."""
+        if is_remote(path):
+            address = (self.root if isinstance(self.root, Address) else Address(path)) / path
+            status = address.look()
+            return (address.url, None, None, status.stamp) if status else None
+        return _regular(path) if isinstance(self.root, Path) else None
 
 
 class Beside:
     """What a table names: members of the tar of its name, then files relative to it, in any form of Unicode."""
 
-    def __init__(self, table: Path) -> None:
-        self._root, tar = str(table.parent), table.with_suffix(".tar")  # no Path: it is joined by the million
+    def __init__(self, table: File) -> None:
+        self._root, tar = table.parent, table.with_suffix(".tar")
         self._tar = Members(tar) if tar.is_file() else None
         self._file = Below(self._root).find
 
@@ -58,7 +71,9 @@ class Beside:
     def missing(self, path: str) -> tuple[str, str]:
         """What is missing where nothing is called `path`, and a hint."""
         what, rule = f"there is no file `{path}`", f"paths are relative to `{self._root}`"
-        names = [str(Path(os.path.normpath(path)).parent / name) for name in names_in(Path(self._root, path).parent)]
+        folder = (self._root / path).parent
+        there = names_in(folder) if folder.is_dir() else ()
+        names = [str(Path(os.path.normpath(path)).parent / name) for name in there]
         if (tar := self._tar) is not None:
             what, rule = f"`{tar.path}` has no member `{path}`, and {what}", f"`path` names members of `{tar.path}`"
             names = [*tar.names(), *names]
@@ -80,7 +95,7 @@ def _regular(path: str) -> Found | None:
 class Members:
     """Every regular file in the uncompressed tar at `path`, at 32 bytes each; the last of two members counts."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: File) -> None:
         self.path = path
         self._names, offsets, sizes = Names(), array("q"), array("q")
         links: dict[int, str] = {}

@@ -1,16 +1,18 @@
-"""CSV files in batches: names and types of columns, lines as a person finds them, and what is wrong where."""
+"""CSV files in batches, and such with tabs (.tsv, .tab): names and types of columns, lines as a person finds them, and
+what is wrong where.
+"""
 
 import csv
 import re
 from collections.abc import Iterable, Iterator
 from itertools import chain, islice
-from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
 import pyarrow.csv
 
 from lookalike.core.errors import SourceError
+from lookalike.data.sources.store import File, for_arrow
 
 BLOCK = 2**24  # bytes that are read at a time; a row is shorter
 _KINDS = (
@@ -20,7 +22,7 @@ _KINDS = (
 """Types of columns, in the order in which Arrow tries them on a whole file; a stream it judges by its first block."""
 
 
-def columns_of(file: Path, texts: frozenset[str]) -> pa.Schema:
+def columns_of(file: File, texts: frozenset[str]) -> pa.Schema:
     """The columns of a CSV by their names in it, with the type that all of their values have.
 
     `texts` are columns, by their names without blanks around them, that are texts whatever stands in them: "NA" is a
@@ -45,7 +47,7 @@ def columns_of(file: Path, texts: frozenset[str]) -> pa.Schema:
             kinds[name] = _KINDS[_KINDS.index(kinds[name]) + 1]
 
 
-def batches_of(file: Path, columns: pa.Schema) -> Iterator[pa.RecordBatch]:
+def batches_of(file: File, columns: pa.Schema) -> Iterator[pa.RecordBatch]:
     """The rows of a CSV; only nothing is null."""
     try:
         yield from _stream(file, dict(zip(columns.names, columns.types, strict=True)))
@@ -53,21 +55,26 @@ def batches_of(file: Path, columns: pa.Schema) -> Iterator[pa.RecordBatch]:
         raise _error(file, str(error)) from error
 
 
-def _stream(file: Path, kinds: dict[str, Any]) -> Any:
+def _stream(file: File, kinds: dict[str, Any]) -> Any:
     return pyarrow.csv.open_csv(
-        file,
+        for_arrow(file),
         read_options=pyarrow.csv.ReadOptions(block_size=BLOCK),
-        parse_options=pyarrow.csv.ParseOptions(newlines_in_values=True),
+        parse_options=pyarrow.csv.ParseOptions(newlines_in_values=True, delimiter=delimiter(file)),
         convert_options=pyarrow.csv.ConvertOptions(column_types=kinds, null_values=[""], strings_can_be_null=True),
     )
 
 
-def line_of(file: Path, row: int) -> int:
+def delimiter(file: File) -> str:
+    """What stands between the values: by the file's suffix."""
+    return "\t" if file.suffix.lower() in (".tsv", ".tab") else ","
+
+
+def line_of(file: File, row: int) -> int:
     """Number of the line on which data row `row` begins, counted from 0."""
     return next(islice(_records(file), row + 1, None))[0]
 
 
-def _check_quotes(file: Path) -> None:
+def _check_quotes(file: File) -> None:
     """SourceError if a quote is never closed: all rows behind it would be taken for its value."""
     try:
         with file.open("rb") as data:
@@ -84,7 +91,7 @@ def _check_quotes(file: Path) -> None:
         )
 
 
-def _error(file: Path, reason: str) -> SourceError:
+def _error(file: File, reason: str) -> SourceError:
     with file.open("rb") as lines:
         for number, line in enumerate(lines, 1):
             try:
@@ -98,14 +105,15 @@ def _error(file: Path, reason: str) -> SourceError:
     for begin, values in records:
         if len(values) != wanted:
             what = f"`{file}`, line {begin}: {len(values)} values where the columns are {wanted}."
-            return SourceError(what, hint="a value with a comma in it stands in double quotes")
+            sign = "comma" if delimiter(file) == "," else "tab"
+            return SourceError(what, hint=f"a value with a {sign} in it stands in double quotes")
     return SourceError(f"`{file}` is not a table: {reason.removeprefix('CSV parse error: ')}.")
 
 
-def _records(file: Path, behind: Iterable[str] = ()) -> Iterator[tuple[int, list[str]]]:
+def _records(file: File, behind: Iterable[str] = ()) -> Iterator[tuple[int, list[str]]]:
     """Rows of a CSV, and of lines `behind` it, with the lines that they begin on: a value may hold line ends."""
-    with file.open(encoding="utf-8-sig", errors="replace", newline="") as lines:
-        reader = csv.reader(chain(lines, behind))
+    with file.open("r", encoding="utf-8-sig", errors="replace", newline="") as lines:
+        reader = csv.reader(chain(lines, behind), delimiter=delimiter(file))
         begin = 1
         for values in reader:
             if values:

@@ -6,7 +6,6 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib import import_module
 from itertools import islice
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import pyarrow as pa
@@ -20,6 +19,7 @@ from lookalike.data.sources.datasets import DATASETS
 from lookalike.data.sources.folder import SUFFIXES
 from lookalike.data.sources.listed import BATCH, LISTED, Names, Source
 from lookalike.data.sources.once import Once
+from lookalike.data.sources.store import located
 from lookalike.data.sources.tree import Tree
 
 SHOWN = 5  # names that are said of those that are missing, or too many
@@ -111,7 +111,7 @@ def open_dataset(name: str, place: str, exclude: Sequence[str] = ()) -> Source:
 
 def tree_of(dataset: Dataset, place: str) -> Tree:
     """The files of the data set at `place`, from the folder in which its marks lie."""
-    if not Path(place).exists():
+    if not located(place).exists():
         raise SourceError(f"There is nothing at `{place}`.", hint=f"how to get `{dataset.name}`: {dataset.get}")
     tree = Tree(place, nested=dataset.nested)
     if (top := _top(dataset, tree)) is not None:

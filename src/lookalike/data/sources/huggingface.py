@@ -6,7 +6,7 @@ classes are told by their names. The split is the folder's or the state's, the d
 """
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -20,18 +20,20 @@ from lookalike.core.journal import note
 from lookalike.data.sources import SPLIT_OF, Place, absolute, excluded, nfc, stamp_of, text
 from lookalike.data.sources.beside import Below
 from lookalike.data.sources.listed import BATCH, LISTED, Source, listed_place, stored_type
+from lookalike.data.sources.store import File
 from lookalike.data.sources.table import kept_name
 
 
 @dataclass(frozen=True)
-class _Saved:
-    """A Dataset: its folder, what it is called in a DatasetDict, its features by column, and its files."""
+class Saved:
+    """A Dataset: where it lies, what its images' names begin with, its features by column, its files, their columns."""
 
-    folder: Path
+    folder: File
     name: str
     split: str | None
     features: Mapping[str, Any]
-    files: Sequence[Path]
+    files: Sequence[Any]  # paths, or addresses in a store
+    schema: pa.Schema
 
     @property
     def image(self) -> str:
@@ -40,7 +42,7 @@ class _Saved:
         if "image" not in images and len(images) != 1:
             raise SourceError(
                 f"`{self.folder}` has {len(images)} columns with images; its columns are {', '.join(self.features)}.",
-                hint="keep one, or call it `image`: `data.rename_column('photo', 'image').save_to_disk(...)`",
+                hint="keep one, or call it `image`: `data.rename_column('photo', 'image')`, then save it again",
             )
         return "image" if "image" in images else images[0]
 
@@ -66,8 +68,8 @@ def open_source(path: str, exclude: Sequence[str] = ()) -> Source:
     for one in sets[1:]:
         if one.features != sets[0].features:
             raise SourceError(f"`{one.folder}` and `{sets[0].folder}` have different columns.", hint="give each alone")
-    columns, kept = _further(sets[0]) if sets else (pa.schema([]), {})
-    return Source(path, "huggingface", partial(_batches, path, sets, exclude, columns, kept), columns)
+    columns, kept = further_of(sets[0]) if sets else (pa.schema([]), {})
+    return Source(path, "huggingface", partial(batches_of, path, sets, exclude, columns, kept, _located), columns)
 
 
 def _read(file: Path, key: str) -> Any:
@@ -79,7 +81,7 @@ def _read(file: Path, key: str) -> Any:
         ) from error
 
 
-def _saved(folder: Path, name: str) -> _Saved:
+def _saved(folder: Path, name: str) -> Saved:
     files = [folder / entry["filename"] for entry in _read(folder / "state.json", "_data_files")]
     if missing := [file for file in files if not file.is_file()]:
         raise SourceError(f"There is no `{missing[0]}`, which `{folder / 'state.json'}` names.", hint="copy it again")
@@ -87,14 +89,15 @@ def _saved(folder: Path, name: str) -> _Saved:
         raise SourceError(
             f"`{folder}` is a choice of rows by a table of indices.", hint="`data.flatten_indices().save_to_disk(...)`"
         )
+    features = _read(folder / "dataset_info.json", "features")
     split = name or str(_read(folder / "state.json", "_split"))
-    return _Saved(folder, name, SPLIT_OF.get(split), _read(folder / "dataset_info.json", "features"), files)
+    return Saved(folder, name, SPLIT_OF.get(split), features, files, _schema(files[0]))
 
 
-def _further(saved: _Saved) -> tuple[pa.Schema, dict[str, str]]:
+def further_of(saved: Saved) -> tuple[pa.Schema, dict[str, str]]:
     """Columns to keep, and what each is called in the collection -> in the files."""
     fields, kept, left = [], {}, []
-    for name, kind in zip((schema := _schema(saved.files[0])).names, schema.types, strict=True):
+    for name, kind in zip(saved.schema.names, saved.schema.types, strict=True):
         if name in (saved.image, saved.label):
             continue
         stored = pa.string() if name in saved.of_kind("ClassLabel") else stored_type(kind)
@@ -109,18 +112,25 @@ def _further(saved: _Saved) -> tuple[pa.Schema, dict[str, str]]:
     return pa.schema(fields), kept
 
 
-def _batches(
-    path: str, sets: Sequence[_Saved], exclude: Sequence[str], columns: pa.Schema, kept: Mapping[str, str]
+def batches_of(
+    path: str,
+    sets: Sequence[Saved],
+    exclude: Sequence[str],
+    columns: pa.Schema,
+    kept: Mapping[str, str],
+    located: Callable[[Saved], Iterator[tuple[pa.RecordBatch, list[Place]]]],
 ) -> Iterator[pa.RecordBatch]:
-    found, domain = 0, nfc(text(absolute(path).name or "root"))
+    """The images of several Datasets with the `columns` that are `kept`; `located` says where those of one lie."""
+    found, domain = 0, nfc(text(absolute(path).name.removesuffix(".parquet") or "root"))
+    bare: list[Saved] = []  # without a label
     for saved in sets:
         number, labels = 0, 0
-        for batch, places in _located(saved):
+        for batch, places in located(saved):
             names = [f"{saved.name}/{number + i}".lstrip("/") for i in range(len(batch))]
             number += len(batch)
             told = _texts(saved, saved.label, batch) if saved.label else [None] * len(batch)
             labels += sum(label is not None for label in told)
-            more = {
+            further = {
                 called: _texts(saved, name, batch)
                 if name in saved.of_kind("ClassLabel")
                 else batch[name].cast(columns.field(called).type, safe=False).to_pylist()
@@ -129,7 +139,7 @@ def _batches(
             rows = [
                 {
                     **listed_place(place),
-                    **{called: values[i] for called, values in more.items()},
+                    **{called: values[i] for called, values in further.items()},
                     "source": names[i],
                     "label": told[i],
                     "domain": domain,
@@ -142,8 +152,10 @@ def _batches(
             ]
             found += len(rows)
             yield pa.RecordBatch.from_pylist(rows, pa.schema([*LISTED, *columns]))
-        if number and not labels:
-            note(f"no image of `{saved.folder}` has a label: its columns are {', '.join(saved.features)}")
+        bare += [saved] if number and not labels else []
+    if bare:
+        more = f" and {len(bare) - 1:,} more" if len(bare) > 1 else ""
+        note(f"no image of `{bare[0].folder}`{more} has a label; the columns are {', '.join(bare[0].features)}")
     if not found:
         raise SourceError(f"`{path}` holds no rows.", hint="`len(data)` says how many were saved")
 
@@ -161,9 +173,9 @@ def _damaged(file: Path, error: Exception) -> SourceError:
     return SourceError(f"`{file}` can't be read as an Arrow stream: {reason}.", hint="copy it again, or save it again")
 
 
-def _located(saved: _Saved) -> Iterator[tuple[pa.RecordBatch, list[Place]]]:
+def _located(saved: Saved) -> Iterator[tuple[pa.RecordBatch, list[Place]]]:
     """Rows, and where their images lie."""
-    below = Below(str(saved.folder))
+    below = Below(saved.folder)
     for file in saved.files:
         stamp, path = stamp_of(str(file), file.stat()), str(file)
         try:
@@ -200,7 +212,7 @@ def _stretches(images: Any, whole: Any, file: Path) -> Iterator[tuple[int, int, 
         yield start + ends[i], ends[i + 1] - ends[i], (path or "") if empty[i] else None
 
 
-def _beside(below: Below, saved: _Saved, path: str) -> Place:
+def _beside(below: Below, saved: Saved, path: str) -> Place:
     if (found := below.find(path) if path else None) is None:
         what = f"the file `{path}`, which is not there" if path else "no image"
         raise SourceError(
@@ -209,7 +221,7 @@ def _beside(below: Below, saved: _Saved, path: str) -> Place:
     return Place(found[0], found[3])
 
 
-def _texts(saved: _Saved, name: str, batch: pa.RecordBatch) -> list[str | None]:
+def _texts(saved: Saved, name: str, batch: pa.RecordBatch) -> list[str | None]:
     """Values as texts: classes by their names; -1 is none."""
     feature = saved.features.get(name)
     names: Sequence[str] = (feature.get("names") or ()) if isinstance(feature, dict) else ()

@@ -10,7 +10,6 @@ import os
 from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
 from itertools import islice
-from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
@@ -21,13 +20,17 @@ from lookalike.core.journal import note
 from lookalike.data.sources import SPLIT_OF, absolute, excluded, metadata_in, nfc, text
 from lookalike.data.sources.folder import SUFFIXES
 from lookalike.data.sources.listed import BATCH, LISTED, Names, Source, common_type
+from lookalike.data.sources.store import Address, File, located
 from lookalike.data.sources.table import open_source as open_table
 
 
 def open_source(path: str, exclude: Sequence[str] = ()) -> Source:
     """The folder at `path`, the columns of its metadata checked."""
-    found = [(name, file) for name, file in metadata_in(Path(path)) if not (name and excluded(name, exclude))]
-    tables = {name: open_table(str(file), exclude, domain=None) for name, file in found}
+    place = located(path)
+    if isinstance(place, Address):
+        place.load()
+    found = [(name, file) for name, file in metadata_in(place) if not (name and excluded(name, exclude))]
+    tables = {name: open_table(file, exclude, domain=None) for name, file in found}
     if "" in tables and len(tables) > 1:
         raise SourceError(
             f"There is metadata in `{path}` and in `{found[1][1].parent}` too.", hint="take one of them away"
@@ -43,13 +46,13 @@ def open_source(path: str, exclude: Sequence[str] = ()) -> Source:
                 )
             kinds[field.name] = common
     columns = pa.schema(list(kinds.items()))
-    return Source(path, "imagefolder", partial(_batches, path, tables, exclude, columns), columns)
+    return Source(path, "imagefolder", partial(_batches, place, tables, exclude, columns), columns)
 
 
 def _batches(
-    path: str, tables: Mapping[str, Source], exclude: Sequence[str], columns: pa.Schema
+    path: File, tables: Mapping[str, Source], exclude: Sequence[str], columns: pa.Schema
 ) -> Iterator[pa.RecordBatch]:
-    names, schema, root = Names(), pa.schema([*LISTED, *columns]), nfc(text(absolute(path).name or "root"))
+    names, schema, root = Names(), pa.schema([*LISTED, *columns]), nfc(text(absolute(str(path)).name or "root"))
     for name, table in tables.items():
         for batch in table:
             sources = [os.path.normpath(f"{name}/{source}").lstrip("/") for source in batch["source"].to_pylist()]
@@ -80,8 +83,11 @@ def _by_path(source: str, root: str) -> tuple[str | None, str, str | None]:
     return split, nfc(folders[0]) if len(folders) >= 2 else root, label
 
 
-def _images(path: str, exclude: Sequence[str]) -> Iterator[str]:
+def _images(path: File, exclude: Sequence[str]) -> Iterator[str]:
     """Files that are called like images, relative to the folder."""
+    if isinstance(path, Address):
+        yield from (name for name, _ in path.walk() if name.lower().endswith(SUFFIXES) and not excluded(name, exclude))
+        return
     for place, folders, files in os.walk(path):
         folders[:] = [name for name in folders if not name.startswith(".") and not excluded(text(name), exclude)]
         for name in files:

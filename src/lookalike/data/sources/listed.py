@@ -27,13 +27,13 @@ from lookalike.data.collection import DESCRIPTION, SCHEMA
 from lookalike.data.sources import Place, absolute, kept, text
 from lookalike.data.sources.classes import Class, Splits
 from lookalike.data.sources.datasets import DATASETS
-from lookalike.data.sources.remote import is_remote
 from lookalike.data.sources.selection import TAKE_ALL, Chosen, Selection
+from lookalike.data.sources.store import is_remote
 
 # No further column has a dot in its name.
 _PLACE = (
     *(pa.field("place.path", pa.binary(), nullable=False), ("place.offset", pa.int64()), ("place.size", pa.int64())),
-    *(("place.deflated", pa.bool_()), ("place.border", pa.int32())),
+    *(("place.deflated", pa.bool_()), ("place.border", pa.int32()), ("place.column", pa.string())),
 )
 LISTED = pa.schema([SCHEMA.field("source"), *_PLACE, *map(SCHEMA.field, ("stamp", *DESCRIPTION))])
 """A row an image, its source the path or member as the source names it; further columns stand behind these."""
@@ -59,14 +59,15 @@ class Source:
 def place_of(row: dict[str, Any]) -> Place:
     """Where the image of a row of `LISTED` lies."""
     at, size, deflated = row["place.offset"] or 0, row["place.size"], bool(row["place.deflated"])
-    return Place(os.fsdecode(row["place.path"]), row["stamp"], at, size, deflated, row["place.border"] or 0)
+    border, column = row["place.border"] or 0, row["place.column"] or ""
+    return Place(os.fsdecode(row["place.path"]), row["stamp"], at, size, deflated, border, column)
 
 
 def listed_place(place: Place) -> dict[str, Any]:
     """The same as values of a row of `LISTED`."""
     told: dict[str, Any] = {"place.path": os.fsencode(place.path), "stamp": place.stamp}
     told |= {"place.offset": place.offset, "place.size": place.size}
-    return told | {"place.deflated": place.deflated, "place.border": place.border}
+    return told | {"place.deflated": place.deflated, "place.border": place.border, "place.column": place.column}
 
 
 _SAME = (
@@ -316,7 +317,7 @@ def _named(opened: Sequence[Source], known: Mapping[str, str]) -> dict[str, Sour
         if source.layout in DATASETS:
             base = source.layout
         else:
-            is_file = source.layout in ("table", "webdataset") and not place.is_dir()
+            is_file = source.layout in ("table", "webdataset", "parquet") and not place.is_dir()
             base = text(place.stem if is_file else place.name or "root")
         earlier = (name for name, known_path in known.items() if known_path == path)
         for name in chain(earlier, [base], (f"{base}-{i}" for i in count(2))):

@@ -15,7 +15,6 @@ import os
 from collections.abc import Iterator, Sequence
 from difflib import get_close_matches
 from itertools import accumulate
-from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
@@ -29,8 +28,10 @@ from lookalike.data.sources import SPLITS, excluded, nfc, text
 from lookalike.data.sources.beside import Beside, Found
 from lookalike.data.sources.csv_table import BLOCK, batches_of, columns_of, line_of
 from lookalike.data.sources.listed import BATCH, LISTED, Names, Source, stored_type
+from lookalike.data.sources.store import File, for_arrow, located
 
 _ROLES = DESCRIPTION[4:]
+_WHOLE = ("place.deflated", "place.border", "place.column")  # of an image that is a file, or a stretch of one
 _OURS = ("path", *DESCRIPTION)
 _TAKEN = {*SCHEMA.names} - {*DESCRIPTION}
 _AS_FILES = (
@@ -39,26 +40,28 @@ _AS_FILES = (
 )
 
 
-def open_source(path: str, exclude: Sequence[str] = (), domain: str | None = "") -> Source:
+def open_source(path: str | File, exclude: Sequence[str] = (), domain: str | None = "") -> Source:
     """The table at `path` as a source, its columns checked; a row that is wrong is told when it is reached.
 
     `domain` is that of rows that tell none; "": the file's name.
     """
-    file = Path(path)
+    file = located(path)
     table = _Table(file, exclude, nfc(text(file.stem)) if domain == "" else domain)
-    return Source(path, "table", table.listed, table.further)
+    return Source(str(path), "table", table.listed, table.further)
 
 
 class _Table:
-    def __init__(self, file: Path, exclude: Sequence[str], domain: str | None) -> None:
+    def __init__(self, file: File, exclude: Sequence[str], domain: str | None) -> None:
         self.file, self.exclude, self.domain = file, exclude, domain
-        self.is_csv, self.is_json = (file.suffix.lower() in kinds for kinds in ((".csv",), (".jsonl", ".ndjson")))
+        self.is_csv, self.is_json = (
+            file.suffix.lower() in kinds for kinds in ((".csv", ".tsv", ".tab"), (".jsonl", ".ndjson"))
+        )
         if self.is_csv:
             self.columns = columns_of(file, frozenset((*_OURS, "file_name")))
         elif self.is_json:
             self.columns = _json(file).schema
         else:
-            with _parquet(file) as table:
+            with open_parquet(file) as table:
                 self.columns = table.schema_arrow
         names = [kept_name(name) for name in self.columns.names]
         if "path" not in names and names.count("file_name") == 1:
@@ -117,7 +120,7 @@ class _Table:
         columns |= dict(zip(batch.schema.names, batch.columns, strict=True))
         columns |= {"source": columns["path"], "place.path": [os.fsencode(file) for file in files]}
         columns |= {"place.offset": offsets, "place.size": sizes, "stamp": stamps}
-        columns |= {name: pa.nulls(len(batch), LISTED.field(name).type) for name in ("place.deflated", "place.border")}
+        columns |= {name: pa.nulls(len(batch), LISTED.field(name).type) for name in _WHOLE}
         columns["domain"] = pc.fill_null(columns["domain"], self.domain) if self.domain else columns["domain"]
         return pa.RecordBatch.from_pydict(columns, schema)
 
@@ -127,7 +130,7 @@ class _Table:
         if self.is_csv:
             batches = batches_of(self.file, self.columns)
         else:
-            batches = _json(self.file).to_batches() if self.is_json else _parquet(self.file).iter_batches(BATCH)
+            batches = _json(self.file).to_batches() if self.is_json else open_parquet(self.file).iter_batches(BATCH)
         for batch in batches:
             for start in range(0, len(batch), BATCH):
                 part = batch.slice(start, BATCH)
@@ -187,9 +190,10 @@ def kept_name(name: str) -> str:
     return f"source_{name}" if name in _TAKEN or name.startswith((*VECTORS, "_row")) else name
 
 
-def _parquet(file: Path) -> Any:
+def open_parquet(file: File) -> Any:
+    """A Parquet file, whose row groups are read a buffer at a time; SourceError if it is none."""
     try:
-        return pyarrow.parquet.ParquetFile(file, buffer_size=2**20, pre_buffer=False)
+        return pyarrow.parquet.ParquetFile(for_arrow(file), buffer_size=2**20, pre_buffer=False)
     except (pa.ArrowInvalid, OSError) as error:
         reason = str(error).split("\n")[0].rstrip(".")
         raise SourceError(
@@ -197,10 +201,10 @@ def _parquet(file: Path) -> Any:
         ) from error
 
 
-def _json(file: Path) -> pa.Table:
+def _json(file: File) -> pa.Table:
     """All of a file of JSON lines: what is behind its first lines may widen a column."""
     try:
-        return pyarrow.json.read_json(file, pyarrow.json.ReadOptions(block_size=BLOCK))
+        return pyarrow.json.read_json(for_arrow(file), pyarrow.json.ReadOptions(block_size=BLOCK))
     except (pa.ArrowInvalid, UnicodeDecodeError, OSError) as error:
         reason = str(error).split("\n")[0].rstrip(".")
         raise SourceError(
@@ -208,7 +212,7 @@ def _json(file: Path) -> pa.Table:
         ) from error
 
 
-def _no_path(file: Path, columns: pa.Schema) -> SourceError:
+def _no_path(file: File, columns: pa.Schema) -> SourceError:
     names = columns.names
     close = [c for c in names if c.strip().lower() == "path"] or get_close_matches("path", names, 1)
     close = close or [c for c in names if c.lower() in ("file", "filename", "image", "image_path")]
@@ -216,5 +220,5 @@ def _no_path(file: Path, columns: pa.Schema) -> SourceError:
     if close and (pa.types.is_nested(kind := columns.field(close[0]).type) or pa.types.is_binary(kind)):
         hint = f"`{close[0]}` holds the images themselves; {_AS_FILES}"
     if len(names) == 1 and (";" in names[0] or "\t" in names[0]):
-        hint = "separate the columns with commas"
+        hint = "separate the columns with commas, or with tabs in a file called .tsv"
     return SourceError(f"`{file}` has no column `path`; its columns are {', '.join(map(repr, names))}.", hint=hint)

@@ -8,7 +8,6 @@ import shlex
 import struct
 from collections.abc import Iterator
 from functools import cache
-from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
@@ -16,6 +15,7 @@ from jaxtyping import Int64, UInt8, UInt32
 
 from lookalike.core.errors import SourceError
 from lookalike.data.sources import MAX_BYTES, Place
+from lookalike.data.sources.store import located
 
 _MASK = 0xA282EAD8
 _POLYNOMIAL = 0x82F63B78  # Castagnoli's, bits mirrored
@@ -31,8 +31,8 @@ def records(place: Place) -> Iterator[tuple[int, memoryview]]:
             f"`{name}` holds TFRecord files that were made smaller.",
             hint=f"unzip {shlex.quote(name)}, and give the folder",
         )
-    end = at + place.size if place.size is not None else Path(name).stat().st_size
-    with Path(name).open("rb") as file:
+    end = at + place.size if place.size is not None else located(name).stat().st_size
+    with located(name).open("rb") as file:
         file.seek(at)
         for number in range(2**63):
             head = file.read(min(12, end - at))

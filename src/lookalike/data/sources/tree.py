@@ -10,26 +10,33 @@ from collections.abc import Iterator, Sequence
 from copy import copy
 from fnmatch import fnmatchcase
 from functools import cached_property
-from pathlib import Path, PurePosixPath
+from pathlib import PurePosixPath
 
 from lookalike.core.errors import ImageError, SourceError
-from lookalike.data.sources import Place, nfc, text
+from lookalike.data.sources import Place, names_in, nfc, text
 from lookalike.data.sources.archive import SUFFIXES, members_of, packed, unpacking
 from lookalike.data.sources.beside import Below
 from lookalike.data.sources.folder import SUFFIXES as PICTURES
 from lookalike.data.sources.listed import Names
+from lookalike.data.sources.store import Address, File, located
 
 DEPTH = 2  # folders below the place in which archives are looked for
 
 
 class Tree:
-    """What lies at `place`, a folder or an archive; `nested`: tar files in tar files are looked into."""
+    """What lies at `place`, a folder or an archive, on the disk or in a store.
+
+    `nested`: tar files in tar files are looked into.
+    """
 
     def __init__(self, place: str, *, nested: bool = False) -> None:
         self.place, self.prefix, self._nested = place, "", nested
-        self._folder = Below(place) if Path(place).is_dir() else None
+        self._root = located(place)
+        self._folder = Below(self._root) if self._root.is_dir() else None
+        if self._folder and isinstance(self._root, Address):
+            self._root.load()
         if self._folder is None and not place.lower().endswith(SUFFIXES):
-            hint = f"unpack it, and give the folder: {unpacking(Path(place).name)}" if packed(place) else ""
+            hint = f"unpack it, and give the folder: {unpacking(self._root.name)}" if packed(place) else ""
             raise SourceError(f"`{place}` is neither a folder nor a .tar or .zip file.", hint=hint)
 
     def below(self, prefix: str) -> "Tree":
@@ -57,7 +64,7 @@ class Tree:
 
     def has(self, name: str) -> bool:
         """Whether there is a file, or a folder, of this name; with `*` in it, a file that it fits."""
-        if self._folder is not None and _there(Path(self.place, self.prefix), name):
+        if self._folder is not None and _there(self._root / self.prefix, name):
             return True
         return bool(self.archives) and self._members.has(self._whole(name))
 
@@ -79,12 +86,8 @@ class Tree:
         whole = self._whole(under) if under else self.prefix
         start = f"{self.prefix}/" if self.prefix else ""
         if self._folder is not None:
-            top = str(Path(self.place, whole))
-            for folder, folders, files in os.walk(top):
-                folders.sort()
-                relative = os.path.relpath(folder, self.place)
-                for file in sorted(files):
-                    yield os.path.normpath(f"{relative}/{file}").removeprefix(start)
+            for name in _walk(self._root, whole):
+                yield name.removeprefix(start)
         for name in self._members.under(whole) if self.archives else ():
             if self._folder is None or self._folder.find(name) is None:
                 yield name.removeprefix(start)
@@ -93,21 +96,21 @@ class Tree:
         """The folders, the shallowest first, below which there is a file `mark`; "" is the place itself."""
         found = ["."] if self.has(mark) else []
         if self._folder is not None:
-            found += [folder for folder in _folders(self.place, DEPTH) if _there(Path(self.place, folder), mark)]
+            found += [folder for folder in _folders(self._root, DEPTH) if _there(self._root / folder, mark)]
         if self.archives:
             found += self._members.above(mark)
         return sorted({"" if folder == "." else folder for folder in found}, key=lambda top: (top.count("/"), top))
 
     @cached_property
-    def archives(self) -> list[tuple[str, Path]]:
+    def archives(self) -> list[tuple[str, File]]:
         """The archives, each with the folder that it lies in, relative to the place."""
         if self._folder is None:
-            return [("", Path(self.place))]
+            return [("", self._root)]
         found = []
-        for folder in ("", *_folders(self.place, DEPTH)):
-            for name in sorted(os.listdir(Path(self.place, folder))):
-                if name.lower().endswith(SUFFIXES) and Path(self.place, folder, name).is_file():
-                    found.append((folder, Path(self.place, folder, name)))
+        for folder in ("", *_folders(self._root, DEPTH)):
+            for name in sorted(names_in(self._root / folder)):
+                if name.lower().endswith(SUFFIXES) and (self._root / folder / name).is_file():
+                    found.append((folder, self._root / folder / name))
         return found
 
     @cached_property
@@ -117,8 +120,8 @@ class Tree:
             return []
         names = [
             f"{folder}/{n}".lstrip("/")
-            for folder in ("", *_folders(self.place, 1))
-            for n in os.listdir(Path(self.place, folder))
+            for folder in ("", *_folders(self._root, 1))
+            for n in names_in(self._root / folder)
         ]
         return sorted(name for name in names if packed(name))
 
@@ -131,19 +134,37 @@ class Tree:
         return f"{self.prefix}/{name}" if self.prefix else name
 
 
-def _there(folder: Path, name: str) -> bool:
-    return Path(folder, name).exists() or ("*" in name and any(True for _ in folder.glob(name)))
+def _there(folder: File, name: str) -> bool:
+    return (folder / name).exists() or ("*" in name and any(True for _ in folder.glob(name)))
 
 
-def _folders(place: str, depth: int) -> Iterator[str]:
+def _walk(root: File, folder: str) -> Iterator[str]:
+    """The files below a folder of `root`, relative to this, in the order of names."""
+    if isinstance(root, Address):
+        yield from (os.path.normpath(f"{folder}/{name}").lstrip("/") for name, _ in (root / folder).walk())
+        return
+    for place, folders, files in os.walk(root / folder):
+        folders.sort()
+        relative = os.path.relpath(place, root)
+        yield from (os.path.normpath(f"{relative}/{file}") for file in sorted(files))
+
+
+def _inside(folder: File) -> list[str]:
+    """The folders in a folder, in the order of names."""
+    if isinstance(folder, Address):
+        return sorted(name for name in folder.names() if (folder / name).is_dir())
+    return sorted(entry.name for entry in os.scandir(folder) if entry.is_dir())
+
+
+def _folders(place: File, depth: int) -> Iterator[str]:
     """Folders below `place`, relative to it, the shallowest first."""
     level = [""]
     for _ in range(depth):
         level = [
-            f"{folder}/{entry.name}".lstrip("/")
+            f"{folder}/{name}".lstrip("/")
             for folder in level
-            for entry in sorted(os.scandir(Path(place, folder)), key=lambda entry: entry.name)
-            if not entry.name.startswith(".") and entry.is_dir()
+            for name in _inside(place / folder)
+            if not name.startswith(".")
         ]
         yield from level
 
@@ -151,7 +172,7 @@ def _folders(place: str, depth: int) -> Iterator[str]:
 class _Members:
     """The members of several archives by their names in the tree: each has two, with the archive's own and without."""
 
-    def __init__(self, archives: Sequence[tuple[str, Path]], nested: bool) -> None:
+    def __init__(self, archives: Sequence[tuple[str, File]], nested: bool) -> None:
         self._archives, self._nested, self._names, self._told = archives, nested, Names(), list[str]()
         self._folders = set[str]()  # to read a million headers again for a name that is not there takes minutes
         self._archive, self._offset, self._size, self._deflated = array("i"), array("q"), array("q"), array("b")
@@ -205,7 +226,7 @@ class _Members:
                         break
 
 
-def _named(folder: str, path: Path, member: str) -> tuple[str, str]:
+def _named(folder: str, path: File, member: str) -> tuple[str, str]:
     """What a member of the archive at `path`, which lies in `folder`, is called in the tree."""
     last = PurePosixPath(folder).name
     inside = member.removeprefix(f"{last}/") if last else member

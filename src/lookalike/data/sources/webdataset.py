@@ -9,29 +9,30 @@ The domain is the tar file's name without its suffix, or the folder's. An image 
 behind the tar file's name. Samples may lie in any order.
 """
 
+import io
 import json
 from collections.abc import Iterator, Sequence
 from functools import partial
 from itertools import islice
-from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet
 
-from lookalike.core.errors import ImageError, SourceError
+from lookalike.core.errors import SourceError
 from lookalike.core.journal import note
 from lookalike.data.sources import Place, absolute, excluded, names_in, nfc, text
 from lookalike.data.sources.beside import Members
 from lookalike.data.sources.folder import SUFFIXES
 from lookalike.data.sources.listed import BATCH, LISTED, Source, listed_place
+from lookalike.data.sources.store import File, for_arrow, located
 
 COLUMNS = pa.schema([("caption", pa.string()), ("url", pa.string())])
 
 
 def open_source(path: str, exclude: Sequence[str] = ()) -> Source:
     """The tar file, or the folder of tar files, at `path`."""
-    place = Path(path)
+    place = located(path)
     tars = (
         [place / n for n in sorted(names_in(place)) if n.endswith(".tar") and n[0] != "."]
         if place.is_dir()
@@ -43,21 +44,21 @@ def open_source(path: str, exclude: Sequence[str] = ()) -> Source:
                 f"`{tar}` belongs to the table `{table.name}` beside it.",
                 hint=f"give the table, whose column `path` names members of the tar: `{table}`",
             )
-    return Source(path, "webdataset", partial(_batches, path, tars, exclude), COLUMNS)
+    return Source(path, "webdataset", partial(_batches, place, tars, exclude), COLUMNS)
 
 
-def _table_of(tar: Path) -> Path | None:
+def _table_of(tar: File) -> File | None:
     """The table whose images the tar holds. img2dataset writes one beside each too, which has no `path`."""
     table = tar.with_suffix(".parquet")
     try:
-        if table.is_file() and "path" in pyarrow.parquet.read_schema(table).names:
+        if table.is_file() and "path" in pyarrow.parquet.read_schema(for_arrow(table)).names:
             return table
     except (pa.ArrowInvalid, OSError):
         pass
-    return table if (table := tar.with_suffix(".csv")).is_file() else None
+    return next((table for kind in (".csv", ".tsv") if (table := tar.with_suffix(kind)).is_file()), None)
 
 
-def _batches(path: str, tars: Sequence[Path], exclude: Sequence[str]) -> Iterator[pa.RecordBatch]:
+def _batches(path: File, tars: Sequence[File], exclude: Sequence[str]) -> Iterator[pa.RecordBatch]:
     schema, found, labels = pa.schema([*LISTED, *COLUMNS]), 0, 0
     rows = (row for tar in tars for row in _rows(tar, path, exclude))
     while some := list(islice(rows, BATCH)):
@@ -69,25 +70,33 @@ def _batches(path: str, tars: Sequence[Path], exclude: Sequence[str]) -> Iterato
         note(f"no image of `{path}` has a label: there is no .cls, and no .json with `label` or `class`")
 
 
-def _rows(tar: Path, path: str, exclude: Sequence[str]) -> Iterator[dict[str, Any]]:
+def _rows(tar: File, path: File, exclude: Sequence[str]) -> Iterator[dict[str, Any]]:
     if excluded(text(tar.name), exclude):
         return
-    single, members = tar == Path(path), Members(tar)
-    before, domain = ("", tar.stem) if single else (f"{text(tar.stem)}/", absolute(path).name or "root")
+    members = Members(tar)
+    before, domain = ("", tar.stem) if tar == path else (f"{text(tar.stem)}/", absolute(str(path)).name or "root")
+    with tar.open("rb") as file:
+        yield from _samples(members, file, exclude, before, nfc(text(domain)))
+
+
+def _samples(
+    members: Members, file: "io.BufferedReader[Any]", exclude: Sequence[str], before: str, domain: str
+) -> Iterator[dict[str, Any]]:
+    """The images of an open tar file; what tells of one mostly stands beside it, and is read with it."""
     for name in members.names():
         folder, slash, last = name.rpartition("/")
         if last.startswith(".") or not last.lower().endswith(SUFFIXES) or excluded(text(name), exclude):
             continue
         key = folder + slash + last.partition(".")[0]
         image, *beside = members.find([name, f"{key}.cls", f"{key}.json", f"{key}.txt"]).tolist()
-        label, sample, caption = (_told(members, member) for member in beside)
-        more = _object(tar, f"{key}.json", sample)
+        label, sample, caption = (_told(members, member, file) for member in beside)
+        more = _object(members.path, f"{key}.json", sample)
         label = label or _word(more.get("label", more.get("class")))
         yield {
             **listed_place(_place(members, image)),
             "source": before + text(name),
             "label": nfc(label) if label else None,
-            "domain": nfc(text(domain)),
+            "domain": domain,
             "is_query": True,
             "is_gallery": True,
             "caption": caption or _word(more.get("caption")),
@@ -100,19 +109,21 @@ def _place(members: Members, member: int) -> Place:
     return Place(path, stamp, offset, size)
 
 
-def _told(members: Members, member: int) -> str | None:
+def _told(members: Members, member: int, file: "io.BufferedReader[Any]") -> str | None:
     """The text of a member without blanks around it; None if there is none."""
     if member < 0:
         return None
     try:
-        return _place(members, member).read().decode("utf-8-sig").strip() or None
-    except (ImageError, UnicodeDecodeError) as error:
+        _, offset, size, _ = members.place(member)
+        file.seek(offset)
+        return file.read(size).decode("utf-8-sig").strip() or None
+    except (OSError, UnicodeDecodeError) as error:
         raise SourceError(
             f"A member of `{members.path}` that tells of an image is no text in UTF-8: {error}."
         ) from error
 
 
-def _object(tar: Path, name: str, data: str | None) -> dict[str, Any]:
+def _object(tar: File, name: str, data: str | None) -> dict[str, Any]:
     try:
         told = json.loads(data) if data else {}
     except json.JSONDecodeError as error:
