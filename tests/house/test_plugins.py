@@ -21,7 +21,7 @@ TABLES: dict[str, tuple[str, set[str]]] = {
         "SOURCES",
         {
             *("archive", "beside", "classes", "csv_table", "dataset", "listed", "lists", "once", "presets"),
-            *("selection", "tfrecord", "tree"),
+            *("checksums", "selection", "tfrecord", "tree"),
         },
     ),
     "published.layouts": ("WEIGHTS", {"text"}),

@@ -4,7 +4,7 @@ import math
 from dataclasses import dataclass
 
 from lookalike.core.config import in_range, option
-from lookalike.core.errors import UsageError
+from lookalike.core.errors import SourceError, UsageError
 from lookalike.core.journal import note, table
 
 
@@ -41,8 +41,9 @@ class Config:
     from_: tuple[str, ...] = option(default=(), metavar="PLACE")
     """Folders or archives of the data sets that are named, one each, in their order."""
     check: bool = False
-    """Say what of a data set is missing there, what differs from what is published and what is in no list; make
-    nothing. The exit code is 1 if an image is missing."""
+    """Say what of a data set is missing there, what differs from what is published and what is in no list, and compare
+    its archives with the published checksums, where these are known; make nothing. The exit code is 1 if an image is
+    missing or a checksum is wrong."""
     list_: bool = False
     """Show the data sets that are known, what they are and what they forbid."""
     size: int = 256
@@ -133,7 +134,8 @@ def _named(config: Config) -> "list[str | tuple[str, str]]":
 
 
 def _check(named: "list[str | tuple[str, str]]") -> None:
-    from lookalike.data.sources.dataset import check
+    from lookalike.data.sources.checksums import compare, told
+    from lookalike.data.sources.dataset import check, dataset_of
 
     whole = True
     for source in named:
@@ -141,9 +143,21 @@ def _check(named: "list[str | tuple[str, str]]") -> None:
             raise UsageError(
                 "`--check` is for data sets, and there is no `--from`.", hint="lookalike prepare sop --from DIR --check"
             )
-        found = check(*source)
-        print(found.text)
-        whole = whole and found.whole
+        name, place = source
+        if compared := compare(dataset_of(name).checksums, place):
+            print(told(compared), end="\n\n")
+        if is_wrong := any(one.is_wrong for one in compared):
+            note("a file with a wrong checksum is damaged, or of another edition: download it again")
+        try:
+            found = check(name, place)
+        except SourceError as error:
+            if not is_wrong:
+                raise
+            note(f"{error.message} {error.hint}")  # a wrong file explains it
+        else:
+            print(found.text)
+            whole = whole and found.whole
+        whole = whole and not is_wrong
     if not whole:
         raise SystemExit(1)
 

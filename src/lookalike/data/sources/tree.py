@@ -93,7 +93,7 @@ class Tree:
         """The folders, the shallowest first, below which there is a file `mark`; "" is the place itself."""
         found = ["."] if self.has(mark) else []
         if self._folder is not None:
-            found += [folder for folder in _folders(self.place, DEPTH) if _there(Path(self.place, folder), mark)]
+            found += [folder for folder in folders(self.place, DEPTH) if _there(Path(self.place, folder), mark)]
         if self.archives:
             found += self._members.above(mark)
         return sorted({"" if folder == "." else folder for folder in found}, key=lambda top: (top.count("/"), top))
@@ -104,7 +104,7 @@ class Tree:
         if self._folder is None:
             return [("", Path(self.place))]
         found = []
-        for folder in ("", *_folders(self.place, DEPTH)):
+        for folder in ("", *folders(self.place, DEPTH)):
             for name in sorted(os.listdir(Path(self.place, folder))):
                 if name.lower().endswith(SUFFIXES) and Path(self.place, folder, name).is_file():
                     found.append((folder, Path(self.place, folder, name)))
@@ -117,7 +117,7 @@ class Tree:
             return []
         names = [
             f"{folder}/{n}".lstrip("/")
-            for folder in ("", *_folders(self.place, 1))
+            for folder in ("", *folders(self.place, 1))
             for n in os.listdir(Path(self.place, folder))
         ]
         return sorted(name for name in names if packed(name))
@@ -135,7 +135,7 @@ def _there(folder: Path, name: str) -> bool:
     return Path(folder, name).exists() or ("*" in name and any(True for _ in folder.glob(name)))
 
 
-def _folders(place: str, depth: int) -> Iterator[str]:
+def folders(place: str, depth: int) -> Iterator[str]:
     """Folders below `place`, relative to it, the shallowest first."""
     level = [""]
     for _ in range(depth):
