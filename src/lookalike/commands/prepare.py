@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from lookalike.core.config import in_range, option
 from lookalike.core.errors import EncoderError, SourceError, UsageError
-from lookalike.core.files import read_card
+from lookalike.core.files import locked, read_card
 from lookalike.core.journal import note, table
 
 if TYPE_CHECKING:
@@ -156,7 +156,8 @@ def _mark(embedder: "Embedder", config: Config) -> None:
     duplicates = collection.card["duplicates"]
     if duplicates["of"] == collection.fingerprint and encoder.items() <= duplicates.get("embedding", {}).items():
         return
-    with collection.locked("prepare"):
+    with locked(config.out, "prepare"):
+        collection = Collection.open(config.out)  # another process may have changed it meanwhile
         ids, vectors = collection.vectors(column)
         if len(bad := np.flatnonzero(~np.isfinite(vectors).all(axis=1))):
             raise EncoderError(

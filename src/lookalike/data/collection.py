@@ -217,14 +217,8 @@ class Collection:
 
     @contextmanager
     def locked(self, verb: str) -> Iterator[None]:
-        """Hold the collection alone while writing; `verb` names the command. StorageError if another process does,
-        CollectionError if one has changed it since it was opened.
-        """
+        """Hold the collection alone while writing; StorageError if another process does. `verb` names the command."""
         with locked(self.path, verb):
-            if self._dataset.latest_version != self.version:
-                raise CollectionError(
-                    f"Another process changed `{self.path}` after it was opened.", hint="give the same command again"
-                )
             self.sweep()
             yield
 

@@ -47,6 +47,10 @@ def ensure_features(embedder: Embedder, collection: Collection, mirrored: bool) 
     if is_done and not any(_work_file(embedder, collection, name).exists() for name in names):
         return names  # of a collection that may be read-only
     with collection.locked("embed"):
+        if Collection.open(collection.path).version != collection.version:
+            raise CollectionError(
+                f"Another process changed `{collection.path}` after it was opened.", hint="give the same command again"
+            )
         work = [Work(embedder, collection, name) for name in names]
         total = len(np.unique(np.concatenate([part.missing for part in work])))
         lacking = np.unique(np.concatenate([part.lacking for part in work]))

@@ -21,6 +21,7 @@ SAMPLE = 128  # images that are copied
 OTHERS = 2000  # images that are compared with each other
 REACHED = 0.95  # share of the copies with at least that cosine
 RARE = 0.999999  # share of the pairs of different images that lie below it
+_ROUNDING = 1e-5  # of a cosine
 _LOW_QUALITY, _CUT = 50, 0.05  # of the width and of the height, at each side
 
 
@@ -60,7 +61,7 @@ def bar_of(embedder: Embedder, collection: Collection, ids: Ids, vectors: Float3
     np.fill_diagonal(pairs, -1)
     pairs[np.arange(len(pairs)), pairs.argmax(axis=1)] = -1
     below = float(np.quantile(pairs, RARE, method="lower"))
-    return Bar(max(reached, below) if below < median else None, median, below)
+    return Bar(max(reached, below) if below < median - _ROUNDING else None, median, below)
 
 
 def _spread(count: int, most: int) -> np.ndarray:
