@@ -21,7 +21,7 @@ def first_alike(vectors: Float[np.ndarray, "N D"], least: float) -> Int64[np.nda
     with Progress("compare", "images", len(vectors)) as bar:
         for start in range(0, len(vectors), _STEP):
             some = np.arange(start, min(start + _STEP, len(vectors)))
-            nearest[some] = knn(vectors[some], vectors, 1, exclude=some)[0][:, 0]
+            nearest[some] = knn(vectors[some], vectors, 1, exclude=some, largest=1.0)[0][:, 0]
             bar.advance(len(some))
     first = np.full(len(vectors), -1, np.int64)
     close = np.flatnonzero(nearest >= least - _ROUNDING)  # few: only these are compared with each other
