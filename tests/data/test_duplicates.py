@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
 from lookalike.data.collection import Collection
-from lookalike.data.duplicates import NEAR, Alike, near_pairs, same_pairs
+from lookalike.data.duplicates import NEAR, Alike, Close, mark, near_pairs, same_pairs
 from lookalike.data.prepare import prepare
 from lookalike.imaging.decode import store
 from lookalike.imaging.phash import phash
@@ -98,6 +98,7 @@ def test_copies_are_marked_and_stay(tmp_path: Path) -> None:
         "of_another_label": 2,
         "bits": NEAR,
         "learned_too": {"test": {"same": 0, "near": 1, "images": 3}},
+        "of": collection.fingerprint,
     }
     # The first goes: the marks move on to the next.
     (tmp_path / "t.csv").write_text("\n".join(line for line in lines if "a.png" not in line))
@@ -107,6 +108,36 @@ def test_copies_are_marked_and_stay(tmp_path: Path) -> None:
         "train/mug/c.jpg": rows["train/cup/b.bmp"]["id"],
         "test/pot/e.jpg": rows["train/cup/b.bmp"]["id"],
     }
+
+
+def test_marks_are_made_good_after_a_kill_before_them(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "a" / "x").mkdir(parents=True)
+    photograph(1).save(tmp_path / "a" / "x" / "1.png")
+    prepare([str(tmp_path / "a")], str(tmp_path / "coll"), workers=1)
+    photograph(1).save(tmp_path / "a" / "x" / "2.png")
+    with monkeypatch.context() as patch:
+        patch.setattr("lookalike.data.prepare.mark", lambda _: pytest.fail("killed"))
+        with pytest.raises(pytest.fail.Exception):
+            prepare([str(tmp_path / "a")], str(tmp_path / "coll"), workers=1)
+    prepare([str(tmp_path / "a")], str(tmp_path / "coll"), workers=1)
+    assert Collection.open(tmp_path / "coll").table(["duplicate_of"])["duplicate_of"].to_pylist() == [None, 0]
+
+
+def test_what_embeddings_add_to_looks(tmp_path: Path) -> None:
+    """Rows 0 to 4 are other images, but 3 is the copy of 1; embeddings say that 2 is like 0, 3 like 0 and 4 like 2."""
+    for i, seed in enumerate((1, 2, 3, 2, 4)):
+        (tmp_path / "a" / f"label{i}").mkdir(parents=True)
+        photograph(seed).save(tmp_path / "a" / f"label{i}" / "x.png")
+    prepare([str(tmp_path / "a")], str(tmp_path / "coll"), workers=1)
+    collection = Collection.open(tmp_path / "coll")
+    splits = pa.array(["train", "train", "test", "test", "test"])
+    collection.update(pa.table({"id": collection.table(["id"])["id"], "split": splits}))
+    learned_too = np.array([False, False, True, True, False])
+    told = mark(collection, Close(np.array([-1, -1, 0, 0, 2]), learned_too, {"cosine": 0.9}))
+    assert collection.table(["duplicate_of"])["duplicate_of"].to_pylist() == [None, None, 0, 0, 2]
+    assert (told["same"], told["near"], told["of_another_label"]) == (1, 0, 1)
+    assert told["learned_too"]["test"] == {"same": 1, "near": 0, "images": 3}
+    assert told["embedding"] == {"images": 2, "of_another_label": 2, "learned_too": {"test": 1}, "cosine": 0.9}
 
 
 @pytest.mark.data

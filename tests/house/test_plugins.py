@@ -20,8 +20,8 @@ TABLES: dict[str, tuple[str, set[str]]] = {
     "data.sources": (
         "SOURCES",
         {
-            *("archive", "beside", "cells", "classes", "csv_table", "dataset", "listed", "lists", "once", "presets"),
-            *("selection", "store", "tfrecord", "tree"),
+            *("archive", "beside", "cells", "checksums", "classes", "csv_table", "dataset", "listed", "lists", "once"),
+            *("presets", "selection", "store", "tfrecord", "tree"),
         },
     ),
     "published.layouts": ("WEIGHTS", {"text"}),

@@ -30,6 +30,7 @@ class Config:
 def main(config: Config) -> None:
     """Prepare if there is a source, embed what lacks vectors, note the encoder."""
     from lookalike.data.collection import Collection
+    from lookalike.data.duplicates import note_lost
     from lookalike.data.follow import follow
     from lookalike.data.prepare import SIZE, prepare
     from lookalike.vectors.column import ensure_embeddings
@@ -39,7 +40,9 @@ def main(config: Config) -> None:
     if kind_of(config.source) != "collection":
         size = max(SIZE, embedder.config.preprocess.resize)
         options = {"size": size, **read_card(config.out).get("options", {})}
+        before = read_card(config.out)
         note(prepare([config.source], config.out, **options, exclude=config.exclude).sentence(config.out))
+        note_lost(before, Collection.open(config.out))
     elif Path(config.source).resolve() != Path(config.out).resolve():
         follow(Collection.open(config.source), config.out, "index")
     collection = Collection.open(config.out)

@@ -2,10 +2,16 @@
 
 import math
 from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
 
 from lookalike.core.config import in_range, option
-from lookalike.core.errors import UsageError
+from lookalike.core.errors import EncoderError, SourceError, UsageError
+from lookalike.core.files import locked, read_card
 from lookalike.core.journal import note, table
+
+if TYPE_CHECKING:
+    from lookalike.vectors.runtime import Embedder
 
 
 @dataclass(frozen=True)
@@ -46,8 +52,9 @@ class Config:
     from_: tuple[str, ...] = option(default=(), metavar="PLACE")
     """Folders or archives of the data sets that are named, one each, in their order."""
     check: bool = False
-    """Say what of a data set is missing there, what differs from what is published and what is in no list; make
-    nothing. The exit code is 1 if an image is missing."""
+    """Say what of a data set is missing there, what differs from what is published and what is in no list, and compare
+    its archives with the published checksums, where these are known; make nothing. The exit code is 1 if an image is
+    missing or a checksum is wrong."""
     list_: bool = False
     """Show the data sets that are known, what they are and what they forbid."""
     size: int = 256
@@ -77,6 +84,9 @@ class Config:
     commercial: bool = False
     """Leave out images whose licence forbids commercial use or is not known, and say how many. Images of a source that
     says nothing of licences count as yours."""
+    model: str = option(default="", metavar="MODEL")
+    """Embed the images with this model directory too, and mark those that are nearly the same by their embeddings, as
+    cropped and mirrored copies are. How alike that is, copies of some of the images decide."""
     retry_failed: bool = False
     """Try images again that could not be read before."""
     max_error_rate: float = 1.0
@@ -99,6 +109,8 @@ def main(config: Config) -> None:
         return
     if not config.out:
         raise UsageError("Missing: `--out`.", hint="`lookalike prepare --help` lists the options")
+    from lookalike.data.collection import Collection
+    from lookalike.data.duplicates import note_lost
     from lookalike.data.prepare import prepare
     from lookalike.data.sources.selection import Selection
 
@@ -116,9 +128,66 @@ def main(config: Config) -> None:
     )
     options = {name: getattr(config, name) for name in names}
     chosen = {name: getattr(config, name) for name in ("max_per_class", "min_per_class", "max_classes", "commercial")}
+    embedder = _loaded(config.model)  # first: it may be what is wrong
+    before = read_card(config.out)
     report = prepare(named, config.out, selection=Selection(**chosen), **options)
     print(report.table())
     note(report.sentence(config.out))
+    if embedder is None:
+        note_lost(before, Collection.open(config.out))
+    elif report.rows:
+        _mark(embedder, config)
+
+
+def _loaded(model: str) -> "Embedder | None":
+    from lookalike.vectors.runtime import load
+
+    return load(model) if model else None
+
+
+def _mark(embedder: "Embedder", config: Config) -> None:
+    """Embed what lacks vectors, and mark what is nearly the same by them, unless these very images are marked so."""
+    import numpy as np
+
+    from lookalike.data.collection import Collection
+    from lookalike.data.duplicates import SEEN, Alike, Close, mark
+    from lookalike.search.alike import first_alike, like_any
+    from lookalike.vectors.column import ensure_embeddings
+    from lookalike.vectors.copies import bar_of
+
+    collection = Collection.open(config.out)
+    column = ensure_embeddings(embedder, collection).column
+    encoder = {"fingerprint": embedder.fingerprint, "column": column}
+    duplicates = collection.card["duplicates"]
+    if duplicates["of"] == collection.fingerprint and encoder.items() <= duplicates.get("embedding", {}).items():
+        return
+    with locked(config.out, "prepare"):
+        collection = Collection.open(config.out)  # another process may have changed it meanwhile
+        ids, vectors = collection.vectors(column)
+        if len(bad := np.flatnonzero(~np.isfinite(vectors).all(axis=1))):
+            raise EncoderError(
+                f"`{config.model}` gives embeddings that are not finite: {len(bad):,} of {len(ids):,}, first of row "
+                f"{ids[bad[0]]} of `{config.out}`.",
+                hint="give another `--model`",
+            )
+        rows = collection.table([*SEEN.names, "split"])
+        alone = Alike.of(rows).first(len(rows)) < 0
+        bar = bar_of(embedder, collection, ids[alone], vectors[alone])
+        first, learned_too = np.full(len(rows), -1), np.zeros(len(rows), bool)
+        if bar.cosine is not None:
+            first = first_alike(vectors, bar.cosine)
+            learned = rows["split"].to_numpy(zero_copy_only=False) == "train"
+            learned_too[~learned] = like_any(vectors[~learned], vectors[learned], bar.cosine)
+        told = {**bar._asdict(), "model": str(Path(config.model).absolute()), **encoder}
+        marked = mark(collection, Close(first, learned_too, told))
+        collection.update_card({"duplicates": marked})
+    note(
+        f"`{config.model}` can't tell copies of these images (cosine {bar.copies:.3f}) from other images "
+        f"({bar.others:.3f}): nothing is marked by its embeddings"
+        if bar.cosine is None
+        else f"{marked['embedding']['images']:,} images are nearly the same as an earlier one by their embeddings "
+        f"(cosine {bar.cosine:.3f} or more) and not by their looks"
+    )
 
 
 def _named(config: Config) -> "list[str | tuple[str, str]]":
@@ -138,7 +207,8 @@ def _named(config: Config) -> "list[str | tuple[str, str]]":
 
 
 def _check(named: "list[str | tuple[str, str]]") -> None:
-    from lookalike.data.sources.dataset import check
+    from lookalike.data.sources.checksums import compare, told
+    from lookalike.data.sources.dataset import check, dataset_of
 
     whole = True
     for source in named:
@@ -146,9 +216,21 @@ def _check(named: "list[str | tuple[str, str]]") -> None:
             raise UsageError(
                 "`--check` is for data sets, and there is no `--from`.", hint="lookalike prepare sop --from DIR --check"
             )
-        found = check(*source)
-        print(found.text)
-        whole = whole and found.whole
+        name, place = source
+        if compared := compare(dataset_of(name).checksums, place):
+            print(told(compared), end="\n\n")
+        if is_wrong := any(one.is_wrong for one in compared):
+            note("a file with a wrong checksum is damaged, or of another edition: download it again")
+        try:
+            found = check(name, place)
+        except SourceError as error:
+            if not is_wrong:
+                raise
+            note(f"{error.message} {error.hint}")  # a wrong file explains it
+        else:
+            print(found.text)
+            whole = whole and found.whole
+        whole = whole and not is_wrong
     if not whole:
         raise SystemExit(1)
 

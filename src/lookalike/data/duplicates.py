@@ -1,12 +1,12 @@
 """Images that are the same or nearly the same: found by what they look like, marked, never taken away.
 
 Two images are the same if their stored pixels are, and nearly the same if at most `NEAR` of the 63 bits of their
-perceptual hashes differ. The column `duplicate_of` has the id of the first image that an image is so like, if there is
-one before it.
+perceptual hashes differ, or if an encoder's embeddings say so, where `prepare` was given one. The column `duplicate_of`
+has the id of the first image that an image is so like, if there is one before it.
 """
 
 import itertools
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,6 +15,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from jaxtyping import Bool, Int64
 
+from lookalike.core.journal import note
 from lookalike.data.collection import Collection
 
 SEEN = pa.schema([("pixels", pa.binary(16)), ("phash", pa.int64())])
@@ -95,13 +96,25 @@ class Alike:
         return found[0], found[1] & ~found[0]
 
 
-def mark(collection: Collection) -> dict[str, Any]:
+@dataclass(frozen=True)
+class Close:
+    """Rows that are alike by an encoder's embeddings, in the order of ids."""
+
+    first: Int64[np.ndarray, "N"]  # the first row before each that it is like; -1: none
+    learned_too: Mask  # rows of other splits that are like one of split `train`
+    told: Mapping[str, Any]  # which encoder, and from which cosine on
+
+
+def mark(collection: Collection, close: Close | None = None) -> dict[str, Any]:
     """Fill `duplicate_of`, and tell what was found, for the card: how many images are like an earlier one, how many
-    are so with another label, and how many of each split are like one that is there to learn from.
+    are so with another label, and how many of each split are like one that is there to learn from; by how they look,
+    and under `embedding` what `close` adds to that.
     """
     rows = collection.table(["id", "label", "domain", "split", "pixels", "phash", "duplicate_of"])
     ids, alike = rows["id"].to_numpy(), Alike.of(rows)
-    first = alike.first(len(rows))
+    looks = alike.first(len(rows))
+    by_embedding = np.full(len(rows), -1) if close is None else close.first
+    first = np.where((looks < 0) | (by_embedding < 0), np.maximum(looks, by_embedding), np.minimum(looks, by_embedding))
     marks = np.where(first < 0, -1, ids[first])
     changed = np.flatnonzero(marks != pc.fill_null(rows["duplicate_of"], -1).to_numpy())
     told_of = pa.array(marks[changed], pa.int64(), mask=marks[changed] < 0)
@@ -110,14 +123,32 @@ def mark(collection: Collection) -> dict[str, Any]:
     same[alike.same[:, 1]] = True
     label = np.array([repr(pair) for pair in zip(rows["domain"].to_pylist(), rows["label"].to_pylist(), strict=True)])
     split = np.array([name or "" for name in rows["split"].to_pylist()])
-    told = {
+    told: dict[str, Any] = {
         "same": int(same.sum()),
-        "near": int(((first >= 0) & ~same).sum()),
-        "of_another_label": int((label != label[first])[first >= 0].sum()),
+        "near": int(((looks >= 0) & ~same).sum()),
+        "of_another_label": int((label != label[looks])[looks >= 0].sum()),
     }
-    leaked = {}
+    leaked, leaked_too = {}, {}
     for name in sorted({*split.tolist()} - {"", "train"}):
         mine = split == name
-        each = [int(hit.sum()) for hit in alike.between(mine, split == "train")]
-        leaked[name] = {"same": each[0], "near": each[1], "images": int(mine.sum())}
-    return {**told, "bits": NEAR, "learned_too": leaked}
+        once, nearly = alike.between(mine, split == "train")
+        leaked[name] = {"same": int(once.sum()), "near": int(nearly.sum()), "images": int(mine.sum())}
+        if close is not None:
+            leaked_too[name] = int((close.learned_too & mine & ~once & ~nearly).sum())
+    told |= {"bits": NEAR, "learned_too": leaked, "of": collection.fingerprint}
+    if close is None:
+        return told
+    only = (by_embedding >= 0) & (looks < 0)
+    other = int((label != label[by_embedding])[only].sum())
+    found = {"images": int(only.sum()), "of_another_label": other, "learned_too": leaked_too}
+    return {**told, "embedding": {**found, **close.told}}
+
+
+def note_lost(before: Mapping[str, Any], collection: Collection) -> None:
+    """Say so if what the card `before` tells of duplicates by embeddings is no longer marked: the images changed."""
+    told, now = ((card.get("duplicates") or {}).get("embedding") for card in (before, collection.card))
+    if told and not now:
+        note(
+            f"`{collection.path}` has changed, and near duplicates by embeddings are no longer marked: "
+            f"`lookalike prepare SOURCE --out {collection.path} --model {told['model']}` marks them again"
+        )

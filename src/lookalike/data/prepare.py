@@ -95,7 +95,7 @@ def prepare(
             update.convert(size, workers, quality, max_error_rate)
             gone = update.gone()
             collection.mark_gone(gone)
-            if update.done[Converted] or len(gone) or "duplicates" not in collection.card:
+            if collection.card.get("duplicates", {}).get("of") != collection.fingerprint:  # also if killed before this
                 collection.update_card({"duplicates": mark(collection)})
             return finish(collection, update.done[Converted], update.done[Same], len(gone), update.done[Failed])
 

@@ -1,19 +1,23 @@
 """What a measurement shares with training: queries like an image that was learned from, and the score without them.
 
-Looks are those of `data.duplicates`, stored where a collection was prepared.
+Looks are those of `data.duplicates`, stored where a collection was prepared; so are the embeddings, where that was done
+with a model.
 """
 
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
 
 from lookalike.core.files import kind_of
+from lookalike.core.journal import note
 from lookalike.data.collection import Collection
-from lookalike.data.duplicates import SEEN, Alike
-from lookalike.evaluation.protocols import EVERY, Report
+from lookalike.data.duplicates import SEEN, Alike, Mask
+from lookalike.evaluation.protocols import EVERY, PerQuery, Report
+from lookalike.search.alike import like_any
 
 TRAIN = "train"
 
@@ -34,25 +38,59 @@ def with_leakage(report: Report, collection: Collection, learned_from: Sequence[
     here = Path(collection.path).resolve()
     others = [Collection.open(place) for place in dict.fromkeys(learned_from) if kind_of(place) == "collection"]
     others = [other for other in others if Path(other.path).resolve() != here and _seen(other)]
-    own = _rows(collection)
-    parts = [own, *map(_learned, others)]
-    learned = np.concatenate(
-        [own["split"].to_numpy(zero_copy_only=False) == TRAIN, *(np.ones(len(p), bool) for p in parts[1:])]
-    )
+    parts = [_rows(place) for place in (collection, *others)]
+    learned = np.concatenate([_train(parts[0]), *map(_learned, parts[1:])])
     if not learned.any():
         return report
     queries = np.zeros(len(learned), bool)
     queries[report.per_query.rows] = True
     same, near = Alike.of(pa.concat_tables(part.select(SEEN.names) for part in parts)).between(queries, learned)
     leaked = (same | near)[report.per_query.rows]
-    kept = report.per_query.where(~leaked)
     told = {
         "learned_from": [collection.path, *(other.path for other in others)],
         "same": int(same.sum()),
         "near": int(near.sum()),
-        "metrics": kept.summary()["metrics"] if len(kept.label) else None,
+        "metrics": _metrics(report.per_query.where(~leaked)),
+        "embedding": _by_embedding(report.per_query, leaked, collection, others),
     }
     return replace(report, leakage=told)
+
+
+def _metrics(kept: PerQuery) -> dict[str, float] | None:
+    return kept.summary()["metrics"] if len(kept.label) else None
+
+
+def _by_embedding(
+    queries: PerQuery, leaked: Mask, collection: Collection, others: Sequence[Collection]
+) -> dict[str, Any] | None:
+    """What the embeddings add that `prepare --model` marked by, in any of these collections; None where there are none.
+
+    Nothing is embedded for it: what has no vectors is left out, and a note says how to make them.
+    """
+    places = [collection, *others]
+    marks = [(place.card.get("duplicates") or {}).get("embedding") or {} for place in places]
+    by = next((by for by in marks if by.get("column") in collection.columns and by["cosine"] is not None), None)
+    if by is None:
+        return None
+    whole = [by["column"] in place.columns and not len(place.missing(by["column"])) for place in places]
+    for place, is_whole in zip(places, whole, strict=True):
+        if not is_whole:
+            note(
+                f"`{place.path}` lacks embeddings of `{by['model']}`, by which images that are alike were marked, and "
+                f"what queries share with it is told by looks alone: `lookalike embed {by['model']} {place.path}`"
+            )
+    if not whole[0]:
+        return None
+    own = collection.vectors(by["column"])[1]
+    mine = own[queries.rows]
+    alike = like_any(mine, own[_train(_rows(collection))], by["cosine"])
+    for other in (place for place, is_whole in zip(others, whole[1:], strict=True) if is_whole):
+        alike |= like_any(mine, other.vectors(by["column"])[1][_learned(_rows(other))], by["cosine"])
+    return {
+        "queries": int((alike & ~leaked).sum()),
+        "metrics": _metrics(queries.where(~(alike | leaked))),
+        **{name: by[name] for name in ("cosine", "model", "column")},
+    }
 
 
 def _seen(collection: Collection) -> bool:
@@ -63,7 +101,12 @@ def _rows(collection: Collection) -> pa.Table:
     return collection.table([*SEEN.names, "split"])
 
 
-def _learned(collection: Collection) -> pa.Table:
-    rows = _rows(collection)
-    split = rows["split"].to_numpy(zero_copy_only=False)
-    return rows.filter(pa.array(split == TRAIN)) if (split == TRAIN).any() else rows
+def _train(rows: pa.Table) -> Mask:
+    mask: Mask = rows["split"].to_numpy(zero_copy_only=False) == TRAIN
+    return mask
+
+
+def _learned(rows: pa.Table) -> Mask:
+    """Which rows of another collection were learned from: its split `train`, or all if it has none."""
+    train = _train(rows)
+    return train if train.any() else np.ones(len(rows), bool)

@@ -109,13 +109,20 @@ class Report:
         return lines
 
     def _leaked(self, leakage: Mapping[str, Any]) -> str:
-        same, near, without = leakage["same"], leakage["near"], leakage["metrics"]
+        same, near, more = leakage["same"], leakage["near"], leakage["embedding"]
         places = ", ".join(f"`{place}`" for place in leakage["learned_from"])
-        if not same + near:
-            return f"no query looks like an image to learn from of {places}"
-        scores = "  ".join(f"{name} {value:.4f}" for name, value in without.items()) if without else "nothing is left"
-        words = f"{same:,} queries are the same as an image to learn from of {places}, {near:,} nearly so"
-        return f"{words}; without them: {scores}"
+        words = f"no query looks like an image to learn from of {places}"
+        if same + near:
+            words = f"{same:,} queries are the same as an image to learn from of {places}, {near:,} nearly so"
+            words += f"; without them: {_scores(leakage['metrics'])}"
+        if more and more["queries"]:
+            words += f"\n{more['queries']:,} more are nearly so by the embeddings of `{more['model']}` (cosine "
+            words += f"{more['cosine']:.3f} or more); without these either: {_scores(more['metrics'])}"
+        return words
+
+
+def _scores(metrics: Mapping[str, float] | None) -> str:
+    return "  ".join(f"{name} {value:.4f}" for name, value in metrics.items()) if metrics else "nothing is left"
 
 
 def evaluate(

@@ -96,7 +96,7 @@ class Tree:
         """The folders, the shallowest first, below which there is a file `mark`; "" is the place itself."""
         found = ["."] if self.has(mark) else []
         if self._folder is not None:
-            found += [folder for folder in _folders(self._root, DEPTH) if _there(self._root / folder, mark)]
+            found += [folder for folder in folders(self._root, DEPTH) if _there(self._root / folder, mark)]
         if self.archives:
             found += self._members.above(mark)
         return sorted({"" if folder == "." else folder for folder in found}, key=lambda top: (top.count("/"), top))
@@ -107,7 +107,7 @@ class Tree:
         if self._folder is None:
             return [("", self._root)]
         found = []
-        for folder in ("", *_folders(self._root, DEPTH)):
+        for folder in ("", *folders(self._root, DEPTH)):
             for name in sorted(names_in(self._root / folder)):
                 if name.lower().endswith(SUFFIXES) and (self._root / folder / name).is_file():
                     found.append((folder, self._root / folder / name))
@@ -120,7 +120,7 @@ class Tree:
             return []
         names = [
             f"{folder}/{n}".lstrip("/")
-            for folder in ("", *_folders(self._root, 1))
+            for folder in ("", *folders(self._root, 1))
             for n in names_in(self._root / folder)
         ]
         return sorted(name for name in names if packed(name))
@@ -156,7 +156,7 @@ def _inside(folder: File) -> list[str]:
     return sorted(entry.name for entry in os.scandir(folder) if entry.is_dir())
 
 
-def _folders(place: File, depth: int) -> Iterator[str]:
+def folders(place: File, depth: int) -> Iterator[str]:
     """Folders below `place`, relative to it, the shallowest first."""
     level = [""]
     for _ in range(depth):
