@@ -323,7 +323,9 @@ def test_a_folder_with_metadata_in_a_store(store: Store, tmp_path: Path, capsys:
 
 
 @pytest.mark.parametrize("packed", ["folder", "zip", "tar", "inside"])
-def test_a_data_set_by_name_in_a_store(store: Store, tmp_path: Path, packed: str) -> None:
+def test_a_data_set_by_name_in_a_store(
+    store: Store, tmp_path: Path, packed: str, capsys: pytest.CaptureFixture[str]
+) -> None:
     files: dict[str, bytes | str] = {f"bicycle_final/{i}.JPG": jpeg(i) for i in range(4)}
     head = "image_id class_id super_class_id path\n"
     for split, some in (("train", (0, 1)), ("test", (2, 3))):
@@ -336,7 +338,8 @@ def test_a_data_set_by_name_in_a_store(store: Store, tmp_path: Path, packed: str
         "inside": lambda: shelved(store, "sop", {"Stanford_Online_Products.zip": zipped(within)}),
     }[packed]()
     arguments = ["prepare", "sop", "--from", place]
-    assert main([*arguments, "--check"]) == 0
+    assert main([*arguments, "--check"]) == (packed == "inside")  # its name is the published one, its checksum not
+    assert ("wrong: found sha256:" in capsys.readouterr().out) == (packed == "inside")
     assert main([*arguments, "--out", str(tmp_path / "c"), "--workers", "1"]) == 0
     rows = whole(tmp_path / "c")
     assert told(rows, "label", "split", "image") == {

@@ -17,7 +17,7 @@ from lookalike.data.sources import Place, excluded, nfc
 from lookalike.data.sources.archive import unpacking
 from lookalike.data.sources.datasets import DATASETS
 from lookalike.data.sources.folder import SUFFIXES
-from lookalike.data.sources.listed import BATCH, LISTED, Names, Source
+from lookalike.data.sources.listed import BATCH, LISTED, Names, Source, listed_place
 from lookalike.data.sources.once import Once
 from lookalike.data.sources.store import located
 from lookalike.data.sources.tree import Tree
@@ -160,12 +160,9 @@ def _two_labels(dataset: Dataset, tree: Tree, one: Row) -> SourceError:
 
 
 def _listed(dataset: Dataset, row: Row, place: Place) -> dict[str, Any]:
-    told: dict[str, Any] = {"source": row.name or row.path, "stamp": place.stamp, "label": row.label}
-    told |= {"domain": row.domain or dataset.name}
+    told: dict[str, Any] = {**listed_place(place), "place.border": row.border, "source": row.name or row.path}
+    told |= {"domain": row.domain or dataset.name, "label": None if row.label is None else nfc(row.label)}
     told |= {"split": row.split, "group": row.group, "is_query": row.is_query, "is_gallery": row.is_gallery}
-    told |= {"place.path": os.fsencode(place.path), "place.offset": place.offset, "place.size": place.size}
-    told["label"] = None if row.label is None else nfc(row.label)
-    told |= {"place.deflated": place.deflated, "place.border": row.border}
     return {**told, "licence": dataset.licence, **row.more}
 
 

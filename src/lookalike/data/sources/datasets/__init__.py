@@ -21,5 +21,6 @@ DATASETS: dict[str, str] = {
     "shopee": "lookalike.data.sources.datasets.shopee",
     "abo": "lookalike.data.sources.datasets.abo",
     "ilias": "lookalike.data.sources.datasets.ilias",
+    "lookbench": "lookalike.data.sources.datasets.lookbench",
     "guie_tfrecords": "lookalike.data.sources.datasets.guie_tfrecords",
 }  # name -> module with a `DATASET`
