@@ -100,12 +100,16 @@ def decode(data: bytes, at_least: int | None = None) -> Image:
         ImageError: The image is empty, unknown, damaged, truncated, too large, or of a kind that is not read.
     """
     with _refused():
-        raster = _read(data, at_least)
-        pixels, color, _ = flat(raster, at_least)
-        pixels = _turned(to_srgb(pixels, color), raster.orientation)
-        if pixels.shape[2] == 3 and pixels.flags.writeable:
-            return pixels
-        return np.array(np.broadcast_to(pixels, (*pixels.shape[:2], 3)), order="C")
+        return upright(_read(data, at_least), at_least)
+
+
+def upright(raster: Raster, at_least: int | None = None) -> Image:
+    """The pixels of a raster as `decode` gives them, which are nobody else's."""
+    pixels, color, _ = flat(raster, at_least)
+    pixels = _turned(to_srgb(pixels, color), raster.orientation)
+    if pixels.shape[2] == 3 and pixels.flags.writeable:
+        return pixels
+    return np.array(np.broadcast_to(pixels, (*pixels.shape[:2], 3)), order="C")
 
 
 def store(data: bytes, size: int, quality: int = QUALITY, border: int = 0) -> Stored:

@@ -218,7 +218,7 @@ def _images(embedder: Embedder, collection: Collection, batches: Sequence[np.nda
     stored = (
         list(zip(ids.tolist(), collection.take(ids, ["image"])["image"].to_pylist(), strict=True)) for ids in batches
     )
-    yield from prepared(stored, decode)
+    yield from map(np.stack, prepared(stored, decode))
 
 
 def _stored(collection: Collection, column: str, ids: Ids) -> Float32[np.ndarray, "M F"]:

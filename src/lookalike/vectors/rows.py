@@ -70,7 +70,7 @@ def stored_images(config: EncoderConfig, collection: Collection, ids: Ids) -> It
     data = (collection.take(ids[i : i + BATCH], ["image"])["image"].to_pylist() for i in places)
     with Progress("embed", "images", len(ids)) as bar:
         for images in prepared(data, lambda image: config.preprocess(decode(image))):
-            yield images
+            yield np.stack(images)
             bar.advance(len(images))
 
 

@@ -2,22 +2,25 @@
 
 import importlib.util
 import os
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Sized
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import nullcontext
 from functools import partial
-from itertools import chain
+from itertools import chain, islice
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal, TypeVar
+from typing import TYPE_CHECKING, Any, Literal, TypeVar, cast, overload
 
 import numpy as np
 from jaxtyping import Float32, UInt8
 
-from lookalike.core.errors import ImageError, SourceError, UsageError
+from lookalike.core.errors import LookalikeError, UsageError
+from lookalike.core.journal import Progress
 from lookalike.core.machine import cores, multiplies_bytes
-from lookalike.core.shapes import Image, l2_normalize
+from lookalike.core.shapes import l2_normalize
 from lookalike.encoders.config import EncoderConfig
 from lookalike.encoders.directory import read_config, read_model, read_safetensors
 from lookalike.imaging.decode import decode
+from lookalike.imaging.given import Given, is_one, pixels_of
 from lookalike.vectors.engines import Engine, JaxEngine, Known, fill, opened
 
 if TYPE_CHECKING:
@@ -29,6 +32,7 @@ Kind = Literal["features", "mirrored", "embedding"]  # the tower's, those of the
 Images = UInt8[np.ndarray, "B S S 3"]
 Features = Float32[np.ndarray, "N F"]
 T = TypeVar("T")
+Made = TypeVar("Made")
 BATCH = 64
 
 
@@ -103,20 +107,86 @@ class Embedder:
         """Name of the column that holds the embeddings."""
         return self.column("embedding", self.precision)
 
-    def embed(self, items: Sequence[str | Path | bytes | np.ndarray]) -> Float32[np.ndarray, "N D"]:
-        """Embeddings of unit length of image files, their bytes, or RGB pixels, uint8 [H W 3], of any height and width.
+    @overload
+    def embed(
+        self,
+        images: Given | Iterable[Given],
+        *,
+        batch_size: int | None = None,
+        progress: bool = False,
+        on_error: Literal["raise"] = "raise",
+    ) -> Float32[np.ndarray, "*N D"]: ...
+    @overload
+    def embed(
+        self,
+        images: Given | Iterable[Given],
+        *,
+        batch_size: int | None = None,
+        progress: bool = False,
+        on_error: Literal["skip", "nan"],
+    ) -> tuple[Float32[np.ndarray, "N D"], dict[int, LookalikeError]]: ...
+    def embed(
+        self,
+        images: Given | Iterable[Given],
+        *,
+        batch_size: int | None = None,
+        progress: bool = False,
+        on_error: Literal["raise", "skip", "nan"] = "raise",
+    ) -> Any:
+        """Embeddings of unit length, float32: [N D] of an iterable of images, [D] of a single one.
 
-        SourceError: a file can't be read. ImageError: a file is not an image, or a damaged one; an item is something
-        else, or of another form. UsageError: `items` is one image instead of several.
+        An image is a path, the bytes of a file, an image of Pillow, or an array [H W], [H W 1], [H W 3] or [H W 4],
+        uint8 or floats from 0 to 1. It is turned upright, brought to sRGB, and laid on white where it is transparent.
+
+            vectors = encoder.embed(["a.jpg", PIL.Image.open("b.heic")])
+            vectors, failed = encoder.embed(paths, on_error="skip")
+
+        Args:
+            images: One, or an iterable, which is taken a batch at a time: a generator may be long.
+            batch_size: How many are decoded and go through at once; None: what the encoder was loaded with.
+            progress: Whether stderr is told how far it is.
+            on_error: What is done with images that can't be read. "skip": they have no row; "nan": their row is NaN;
+                both return (vectors, position -> error).
+
+        Raises:
+            SourceError: A file can't be read.
+            ImageError: An item is no image, or a damaged one; of another kind or form.
+            UsageError: `images` is nothing that can be iterated.
         """
-        if isinstance(items, (str, bytes, Path)) or not hasattr(items, "__getitem__") or getattr(items, "ndim", 4) == 3:
-            alone = f"`{items}`" if isinstance(items, (str, Path)) else f"one {type(items).__name__}"
-            raise UsageError(f"`embed` takes a list of images, and was given {alone}.", hint="embed([image, ...])")
-        vectors = [np.empty((0, self.dimension), np.float32)]
-        batches = (items[i : i + self.engine.batch] for i in range(0, len(items), self.engine.batch))
-        for images in prepared(batches, lambda item: self.config.preprocess(_pixels(item, self._enough))):
-            vectors.append(self.vectors(images, "embedding"))
-        return np.concatenate(vectors)
+        if on_error not in ("raise", "skip", "nan"):
+            raise UsageError(f'`on_error` is {on_error!r}; expected "raise", "skip" or "nan".')
+        if is_one(images):
+            found = self.embed([cast("Given", images)], batch_size=batch_size, progress=progress, on_error=on_error)
+            return found[0] if on_error == "raise" else found
+        if not isinstance(images, Iterable):
+            raise UsageError(f"`embed` takes images, and was given a {type(images).__qualname__}.", hint="embed(path)")
+        attempt = partial(self._attempt, on_error != "raise")
+        several, size = iter(images), batch_size or self.engine.batch
+        vectors, failed, count = [np.empty((0, self.dimension), np.float32)], dict[int, LookalikeError](), 0
+        total = len(images) if isinstance(images, Sized) else None
+        with Progress("embed", "images", total) if progress else nullcontext() as bar:
+            for results in prepared(iter(lambda: list(islice(several, size)), []), attempt):
+                failed |= {count + i: each for i, each in enumerate(results) if isinstance(each, LookalikeError)}
+                good = np.array([not isinstance(each, LookalikeError) for each in results])
+                made = np.full((len(good), self.dimension), np.nan, np.float32)
+                if good.any():
+                    made[good] = self.vectors(
+                        np.stack([each for each in results if isinstance(each, np.ndarray)]), "embedding"
+                    )
+                vectors.append(made[good] if on_error == "skip" else made)
+                count += len(results)
+                if bar is not None:
+                    bar.advance(len(results))
+        return np.concatenate(vectors) if on_error == "raise" else (np.concatenate(vectors), failed)
+
+    def _attempt(self, keep: bool, item: object) -> UInt8[np.ndarray, "S S 3"] | LookalikeError:
+        """An image as the tower takes it, or with `keep` why it can't be."""
+        try:
+            return self.config.preprocess(pixels_of(item, self._enough))
+        except LookalikeError as error:
+            if keep:
+                return error
+            raise
 
     def vectors(self, images: Images, kind: Kind) -> Features:
         """What `kind` says of images that `config.preprocess` made, any number."""
@@ -150,17 +220,15 @@ def combine(features: Features, mirrored: Features | None = None) -> Features:
     return mean
 
 
-def prepared(
-    batches: Iterable[Sequence[T]], prepare: Callable[[T], UInt8[np.ndarray, "S S 3"]]
-) -> Iterator[UInt8[np.ndarray, "B S S 3"]]:
+def prepared(batches: Iterable[Sequence[T]], prepare: Callable[[T], Made]) -> Iterator[list[Made]]:
     """Each batch prepared image by image on all cores, two batches ahead of who takes them."""
-    waiting: list[list[Future[np.ndarray]]] = []
+    waiting: list[list[Future[Made]]] = []
     pool = ThreadPoolExecutor(cores())
     try:
         for batch in chain(batches, ((), ())):
             waiting.append([pool.submit(prepare, item) for item in batch])
             if len(waiting) > 2:
-                yield np.stack([future.result() for future in waiting.pop(0)])
+                yield [future.result() for future in waiting.pop(0)]
     finally:
         pool.shutdown(cancel_futures=True)
 
@@ -184,25 +252,3 @@ def _chosen(runtime: Runtime) -> Literal["jax", "onnx"]:
     for place in (space.submodule_search_locations or ()) if space else ():
         plugins += os.listdir(place)
     return "jax" if accelerated(os.environ.get("JAX_PLATFORMS", ""), plugins, os.path.exists) else "onnx"
-
-
-def _pixels(item: object, enough: int | None) -> Image:
-    if isinstance(item, np.ndarray):
-        if item.dtype != np.uint8 or item.ndim != 3 or item.shape[2] != 3 or 0 in item.shape:
-            raise ImageError(
-                f"An image is {item.dtype} {list(item.shape)}; expected uint8 [H W 3].",
-                hint="gray: numpy.stack([x] * 3, axis=-1); floats from 0 to 1: (255 * x).round().astype(numpy.uint8)",
-            )
-        return item
-    if not isinstance(item, (str, Path, bytes)):
-        raise ImageError(
-            f"An image is a {type(item).__module__}.{type(item).__qualname__}; expected a path, bytes or an array.",
-            hint='an image of Pillow: numpy.asarray(image.convert("RGB"))',
-        )
-    name = f"{len(item):,} bytes" if isinstance(item, bytes) else item
-    try:
-        return decode(item if isinstance(item, bytes) else Path(item).read_bytes(), enough)
-    except ImageError as error:
-        raise ImageError(f"`{name}`: {error.message}", hint=error.hint) from error
-    except (OSError, ValueError) as error:  # ValueError: a zero byte
-        raise SourceError(f"`{name}` can't be read: {getattr(error, 'strerror', error)}.") from error
