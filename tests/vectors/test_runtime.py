@@ -349,7 +349,7 @@ def test_prepares_in_order_and_a_little_ahead() -> None:
     first = next(stream)
     assert [int(image[0, 0, 0]) for image in first] == [0, 1, 2, 3]
     assert taken == [0, 4, 8]
-    assert [int(b[0, 0, 0, 0]) for b in stream] == [4, 8, 12, 16]
+    assert [int(b[0][0, 0, 0]) for b in stream] == [4, 8, 12, 16]
 
 
 @pytest.mark.parametrize(
