@@ -46,7 +46,7 @@ from lookalike.encoders.directory import read_model
 from lookalike.encoders.encoder import Encoder
 from lookalike.imaging import decode as new_images
 from lookalike.imaging.preprocess import Preprocess
-from lookalike.search.exact import knn
+from lookalike.retrieval.exact import knn
 from lookalike.towers import ViTConfig
 from lookalike.vectors.runtime import load
 

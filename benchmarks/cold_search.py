@@ -43,7 +43,7 @@ def lap(name):
 for library in ("numpy", "jaxtyping", "tyro", "PIL.Image", "pyarrow", "lance", "safetensors", "onnxruntime"):
     __import__(library)
     lap(f"import {library}")
-import lookalike.commands.search, lookalike.vectors.runtime, lookalike.search.index
+import lookalike.commands.search, lookalike.vectors.runtime, lookalike.retrieval.index
 from lookalike.core.config import parse
 lap("import lookalike")
 
@@ -56,7 +56,7 @@ def timed(owner, name, label):
         return result
     setattr(owner, name, wrapper)
 
-runtime, index = lookalike.vectors.runtime, lookalike.search.index
+runtime, index = lookalike.vectors.runtime, lookalike.retrieval.index
 timed(runtime, "load", "open the model directory")
 timed(index.Index, "open", "read 64 numbers of every row")
 timed(runtime.Embedder, "features", "the graph: open it and run it")

@@ -42,13 +42,13 @@ import jax.numpy as jnp
 import numpy as np
 from threadpoolctl import threadpool_limits
 
-from lookalike.search.exact import BLOCK, CHUNK, QUERIES, knn
+from lookalike.retrieval.exact import BLOCK, CHUNK, QUERIES, knn
 
 OWN = """
 import json, sys, time
 from pathlib import Path
 import numpy as np
-from lookalike.search.exact import knn
+from lookalike.retrieval.exact import knn
 
 def peak():  # of this program alone; getrusage counts what the process was before it, too
     lines = Path("/proc/self/status").read_text().splitlines()

@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 
 from lookalike.commands import main
-from lookalike.export import TARGETS
-from lookalike.export.model_card import model_card
+from lookalike.targets import TARGETS
+from lookalike.targets.model_card import model_card
 
 
 def test_export_says_how_near_and_how_large(
@@ -41,8 +41,8 @@ def test_a_text_side_goes_along(tmp_path: Path, write_text_model: Callable[..., 
 
 
 FILE = """
-from lookalike.export import onnx
-from lookalike.export.parts import Target, Written
+from lookalike.targets import onnx
+from lookalike.targets.parts import Target, Written
 
 
 def write(export, directory):

@@ -16,7 +16,7 @@ import pytest
 
 from lookalike.commands import main
 from lookalike.data.collection import SCHEMA, Collection
-from lookalike.search.index import Index
+from lookalike.retrieval.index import Index
 from lookalike.vectors import runtime
 
 

@@ -4,7 +4,7 @@ import json
 from pathlib import Path
 
 from lookalike.commands import main
-from lookalike.export.model_card import licences
+from lookalike.targets.model_card import licences
 
 RUN = Path(__file__).parents[1] / "golden" / "before" / "run"
 

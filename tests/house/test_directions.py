@@ -21,12 +21,12 @@ TABLE = {
     "losses": {"core"},
     "vectors": {"core", "imaging", "data", "towers", "encoders"},
     "training": {"core", "imaging", "data", "towers", "encoders", "losses", "vectors", "evaluation.trials"},
-    "search": {"core", "data"},
-    "evaluation": {"core", "data", "encoders", "vectors", "search"},
-    "pages": {"core", "imaging", "data", "search"},
+    "retrieval": {"core", "data"},
+    "evaluation": {"core", "data", "encoders", "vectors", "retrieval"},
+    "pages": {"core", "imaging", "data", "retrieval"},
     "recipes": {"core", "imaging", "data", "towers", "losses", "training.config"},
     "demo": {"core", "imaging", "data", "pages"},
-    "export": {"core", "imaging", "towers", "encoders", "published"},
+    "targets": {"core", "imaging", "towers", "encoders", "published"},
 }
 FREE = {"commands"}  # wires siblings, reads argv, prints, exits
 
@@ -76,11 +76,11 @@ def test_imports_go_one_way(room: str) -> None:
     ("room", "source"),
     [
         ("core", "import lookalike.imaging.decode"),
-        ("data", "from lookalike.search import exact"),
+        ("data", "from lookalike.retrieval import exact"),
         ("training", "def f():\n    from lookalike.evaluation.protocols import report"),
         ("recipes", "from lookalike.training.loop import train"),
         ("recipes", "from lookalike.training import loop"),
-        ("search", "if TYPE_CHECKING:\n    from lookalike.encoders.encoder import Encoder"),
+        ("retrieval", "if TYPE_CHECKING:\n    from lookalike.encoders.encoder import Encoder"),
         ("towers", "from ..data import batches"),
         ("data", "import lookalike.database"),  # a room's name is not a prefix of another's
     ],
@@ -93,7 +93,7 @@ def test_the_check_can_fail(room: str, source: str) -> None:
     ("room", "source"),
     [
         ("recipes", "from lookalike.training.config import HeadStage"),
-        ("evaluation", "import lookalike.search.exact, numpy"),
+        ("evaluation", "import lookalike.retrieval.exact, numpy"),
         ("towers", "from . import vit\nfrom .vit import ViT\nfrom ..core import files"),
     ],
 )

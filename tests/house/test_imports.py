@@ -15,7 +15,7 @@ import pytest
 import lookalike
 
 # A file in another library's words (PyTorch compiles classes as they stand in one), imported by its target alone.
-FOREIGN = {"lookalike.export.torch_program": "torch"}
+FOREIGN = {"lookalike.targets.torch_program": "torch"}
 
 MODULES = sorted({m.name for m in pkgutil.walk_packages(lookalike.__path__, "lookalike.")} - FOREIGN.keys())
 
@@ -160,5 +160,10 @@ def test_public_names_are_complete_sorted_and_found() -> None:
 def test_type_checkers_see_the_same_public_names() -> None:
     tree = ast.parse(Path(lookalike.__file__).read_text(encoding="utf-8"))
     block = next(n for n in tree.body if isinstance(n, ast.If))
-    seen = {alias.name: node.module for node in block.body if isinstance(node, ast.ImportFrom) for alias in node.names}
+    seen = {
+        alias.asname or alias.name: f"{node.module}:{alias.name}"
+        for node in block.body
+        if isinstance(node, ast.ImportFrom)
+        for alias in node.names
+    }
     assert seen == lookalike._PLACES

@@ -10,8 +10,8 @@ import pytest
 
 import lookalike
 from lookalike.commands import COMMANDS
-from lookalike.export import TARGETS
-from lookalike.export.parts import Target, target_of
+from lookalike.targets import TARGETS
+from lookalike.targets.parts import Target, target_of
 
 ROOT = Path(lookalike.__file__).parent
 
@@ -26,7 +26,7 @@ TABLES: dict[str, tuple[str, set[str]]] = {
     ),
     "published.layouts": ("WEIGHTS", {"text"}),
     "recipes": ("RECIPES", set()),
-    "export": (
+    "targets": (
         "TARGETS",
         {"lines", "model_card", "parity", "parts", "pixels", "torch_program", "writing"},
     ),
@@ -67,7 +67,7 @@ def test_every_verb_has_what_the_table_promises(verb: str) -> None:
 def test_what_is_known_of_a_target_stands_in_its_file(name: str) -> None:
     assert isinstance(target_of(name), Target)
     assert name in (import_module("lookalike.commands.export").Config.__doc__ or "")
-    general = ("export/parts.py", "export/writing.py", "export/model_card.py", "export/parity.py")
+    general = ("targets/parts.py", "targets/writing.py", "targets/model_card.py", "targets/parity.py")
     for file in (*general, "commands/export.py", "commands/push.py", "encoders/readme.py"):
         for node in ast.walk(ast.parse((ROOT / file).read_text(encoding="utf-8"))):
             if isinstance(node, ast.Constant) and isinstance(node.value, str):

@@ -8,7 +8,7 @@ import pytest
 from lookalike.core.errors import UsageError
 from lookalike.losses import Projecting, embeddings, first_memory, folded, unfolded
 from lookalike.losses.projection import coded
-from lookalike.search.codes import ZERO, code_rows
+from lookalike.retrieval.codes import ZERO, code_rows
 
 F, D = 12, 8
 

@@ -27,6 +27,11 @@ class Config:
 
 def main(config: Config) -> None:
     """Fill the columns, and print the name of the one that holds the embeddings."""
+    print(run(config))
+
+
+def run(config: Config) -> str:
+    """Fill the columns; the name of the one that holds the embeddings."""
     from lookalike.data.collection import Collection
     from lookalike.vectors.column import ensure_embeddings
     from lookalike.vectors.runtime import load
@@ -35,4 +40,4 @@ def main(config: Config) -> None:
     embedder = load(config.model, config.runtime, config.batch)
     if embedder.cosine is not None:
         note(f"in eight bits: cosine {embedder.cosine:.4f} and more with float32, which `--runtime onnx` takes")
-    print(ensure_embeddings(embedder, collection).column)
+    return ensure_embeddings(embedder, collection).column

@@ -1,5 +1,6 @@
 """lookalike evaluate: how well vectors bring images of one label together."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -10,7 +11,11 @@ from lookalike.core.errors import UsageError
 from lookalike.core.files import json_text, write_json
 
 if TYPE_CHECKING:
+    import numpy as np
+
     from lookalike.data.collection import Collection
+    from lookalike.evaluation.protocols import Report
+    from lookalike.vectors.runtime import Embedder
 
 
 @dataclass(frozen=True)
@@ -45,11 +50,7 @@ class Config:
 def main(config: Config) -> None:
     """Measure, and print the report."""
     from lookalike.data.collection import Collection
-    from lookalike.evaluation.leakage import with_leakage
-    from lookalike.evaluation.protocols import Roles, evaluate
-    from lookalike.export.parts import data_of
-    from lookalike.vectors.column import ensure_embeddings
-    from lookalike.vectors.runtime import load
+    from lookalike.evaluation.protocols import Roles
 
     if len(config.places) != (2 if config.embeddings is None else 1):
         raise UsageError(
@@ -59,22 +60,46 @@ def main(config: Config) -> None:
         )
     *models, path = config.places
     model, collection = next(iter(models), None), Collection.open(path)
-    Roles.of(collection, config.split)  # a wrong split is told before hours of embedding
     if config.text is not None:
+        Roles.of(collection, config.split)  # a wrong split is told before hours of embedding
         document, words = _by_text(config.text, config, model, collection)
     else:
-        embedder = load(model) if model else None
-        if embedder:
-            vectors = collection.vectors(ensure_embeddings(embedder, collection).column)[1]
-        else:
-            vectors = _read_vectors(config.embeddings or "")
-        fingerprint = embedder.fingerprint if embedder else None
-        report = evaluate(vectors, collection, config.split, config.protocol, model=fingerprint)
-        report = with_leakage(report, collection, [*config.trained_on, *(data_of(model) if model else ())])
+        given = model or _read_vectors(config.embeddings or "")
+        report = measured(given, collection, config.split, config.protocol, config.trained_on)
         document, words = report.to_json(), report.table()
     if config.json is not None and config.json != "-":
         write_json(config.json, document)
     print(json_text(document) if config.json == "-" else words)
+
+
+def measured(
+    given: "str | np.ndarray | Embedder",
+    collection: "Collection",
+    split: str,
+    protocol: str,
+    trained_on: Sequence[str] = (),
+) -> "Report":
+    """The report of a model directory, an encoder or vectors, with what its queries share with training."""
+    import numpy as np
+
+    from lookalike.evaluation.leakage import with_leakage
+    from lookalike.evaluation.protocols import Roles, evaluate
+    from lookalike.targets.parts import data_of
+    from lookalike.vectors.column import ensure_embeddings
+    from lookalike.vectors.runtime import load
+
+    Roles.of(collection, split)  # a wrong split is told before hours of embedding
+    learned, fingerprint = list(trained_on), None
+    if isinstance(given, np.ndarray):
+        vectors = given
+    else:
+        embedder = load(given) if isinstance(given, str) else given
+        learned += data_of(given) if isinstance(given, str) else ()
+        vectors, fingerprint = (
+            collection.vectors(ensure_embeddings(embedder, collection).column)[1],
+            embedder.fingerprint,
+        )
+    return with_leakage(evaluate(vectors, collection, split, protocol, model=fingerprint), collection, learned)
 
 
 def _by_text(template: str, config: Config, model: str | None, collection: "Collection") -> tuple[dict[str, Any], str]:
@@ -91,15 +116,15 @@ def _by_text(template: str, config: Config, model: str | None, collection: "Coll
     classes = Classes.of(collection, config.split)
     texts, image = classes.texts(template), load(model)
     words = load_text(model, image)
-    measured = partial(evaluate_texts, classes=classes, split=config.split, protocol=config.protocol, template=template)
+    by_words = partial(evaluate_texts, classes=classes, split=config.split, protocol=config.protocol, template=template)
     vectors = collection.vectors(ensure_embeddings(image, collection).column)[1]
-    report = measured(words.embed(texts), vectors, model=image.fingerprint, collection=collection)
+    report = by_words(words.embed(texts), vectors, model=image.fingerprint, collection=collection)
     document = {**report.to_json(), "template": template, "unprojected": None}
     if image.config.projection.kind == "identity":
         return document, report.table()
     names = ensure_features(image, collection, image.config.mirror)
     features = combine(*(collection.vectors(name)[1] for name in names))
-    before = measured(words.features(texts), features, model=image.features_fingerprint, collection=collection)
+    before = by_words(words.features(texts), features, model=image.features_fingerprint, collection=collection)
     costs = "  ".join(f"{name} {report.metrics[name] - before.metrics[name]:+.4f}" for name in report.metrics)
     told = (
         f"through the projection to {image.dimension} numbers\n{report.table()}\n\n"

@@ -2,12 +2,13 @@
 
 import os
 from dataclasses import dataclass
+from typing import Any
 
 from lookalike.core.config import in_range, option
 from lookalike.core.files import read_card, refuse_unless
 from lookalike.core.journal import note
 from lookalike.core.shapes import Vectors
-from lookalike.export import TARGETS
+from lookalike.targets import TARGETS
 
 
 @dataclass(frozen=True)
@@ -40,9 +41,19 @@ Config.__doc__ = (Config.__doc__ or "").replace("TARGETS", ", ".join(TARGETS))
 
 def main(config: Config) -> None:
     """Write, check, and say how near it is and how large."""
+    facts = run(config)
+    note(
+        f"`{config.out}`: {config.to}, {facts['bytes'] / 1e6:,.1f} MB, smallest cosine {facts['minimum_cosine']:.6f} "
+        f"over {facts['images']} images (different images: at most {facts['cosine_of_different_images']:.4f}), "
+        f"computed by {facts['checked_with']}"
+    )
+
+
+def run(config: Config) -> dict[str, Any]:
+    """Write and check; the facts of the check."""
     from lookalike.encoders.directory import read_model, read_text
-    from lookalike.export.parts import Export
-    from lookalike.export.writing import check_request, write_export
+    from lookalike.targets.parts import Export
+    from lookalike.targets.writing import check_request, write_export
 
     # Their bars and reports of loading are about our own scratch files.
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
@@ -52,19 +63,17 @@ def main(config: Config) -> None:
     encoder, tensors = read_model(config.model)
     text = read_text(config.model) if target.text else None
     export = Export(encoder, tensors, read_card(config.model), config.preprocess, config.int8, text)
-    facts = write_export(config.to, export, lambda: vectors(config.model), config.out, config.min_cosine)
-    note(
-        f"`{config.out}`: {config.to}, {facts['bytes'] / 1e6:,.1f} MB, smallest cosine {facts['minimum_cosine']:.6f} "
-        f"over {facts['images']} images (different images: at most {facts['cosine_of_different_images']:.4f}), "
-        f"computed by {facts['checked_with']}"
+    facts: dict[str, Any] = write_export(
+        config.to, export, lambda: vectors(config.model), config.out, config.min_cosine
     )
+    return facts
 
 
 def vectors(model: str) -> Vectors:
     """What the encoder gives for the images of the check, by JAX: the graph must not be its own witness."""
     import jax
 
-    from lookalike.export.parity import drawn_images
+    from lookalike.targets.parity import drawn_images
     from lookalike.vectors.runtime import load
 
     with jax.default_matmul_precision("highest"):

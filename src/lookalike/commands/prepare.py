@@ -1,6 +1,7 @@
 """lookalike prepare: images of any source -> a collection."""
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -11,6 +12,7 @@ from lookalike.core.files import locked, read_card
 from lookalike.core.journal import note, table
 
 if TYPE_CHECKING:
+    from lookalike.data.card import Report
     from lookalike.vectors.runtime import Embedder
 
 
@@ -100,15 +102,17 @@ def main(config: Config) -> None:
     """Prepare, and print what the collection holds."""
     if config.list_:
         _list()
-        return
-    if not config.sources:
-        raise UsageError("Missing: `SOURCE...`.", hint="`lookalike prepare --help` lists the options")
+    elif config.check and config.sources:
+        _check(_named(config))
+    else:
+        run(config, print)
+
+
+def run(config: Config, tell: Callable[[str], None] | None = None) -> "Report":
+    """Prepare; `tell` gets the table of what the collection holds before its images are embedded."""
+    for missing in [name for name, given in (("SOURCE...", config.sources), ("--out", config.out)) if not given]:
+        raise UsageError(f"Missing: `{missing}`.", hint="`lookalike prepare --help` lists the options")
     named = _named(config)
-    if config.check:
-        _check(named)
-        return
-    if not config.out:
-        raise UsageError("Missing: `--out`.", hint="`lookalike prepare --help` lists the options")
     from lookalike.data.collection import Collection
     from lookalike.data.duplicates import note_lost
     from lookalike.data.prepare import prepare
@@ -131,12 +135,14 @@ def main(config: Config) -> None:
     embedder = _loaded(config.model)  # first: it may be what is wrong
     before = read_card(config.out)
     report = prepare(named, config.out, selection=Selection(**chosen), **options)
-    print(report.table())
+    if tell:
+        tell(report.table())
     note(report.sentence(config.out))
     if embedder is None:
         note_lost(before, Collection.open(config.out))
     elif report.rows:
         _mark(embedder, config)
+    return report
 
 
 def _loaded(model: str) -> "Embedder | None":
@@ -151,7 +157,7 @@ def _mark(embedder: "Embedder", config: Config) -> None:
 
     from lookalike.data.collection import Collection
     from lookalike.data.duplicates import SEEN, Alike, Close, mark
-    from lookalike.search.alike import first_alike, like_any
+    from lookalike.retrieval.alike import first_alike, like_any
     from lookalike.vectors.column import ensure_embeddings
     from lookalike.vectors.copies import bar_of
 

@@ -29,7 +29,7 @@ class Config:
 def main(config: Config) -> None:
     """Upload, and print where it is."""
     from lookalike.evaluation.metrics import METRICS
-    from lookalike.export.model_card import check_name, licences, model_card, public, strictest, upload
+    from lookalike.targets.model_card import check_name, licences, model_card, public, strictest, upload
 
     check_name(config.repository)
     directory = Path(config.model)

@@ -12,7 +12,7 @@ from lookalike.core.files import json_text
 from lookalike.core.journal import note, shown, table
 
 if TYPE_CHECKING:
-    from lookalike.search.index import Matches
+    from lookalike.retrieval.index import Matches
 
 
 @dataclass(frozen=True)
@@ -85,7 +85,7 @@ def _matches(config: Config, images: "Sequence[str | bytes]", names: Sequence[st
     import numpy as np
 
     from lookalike.data.collection import Collection
-    from lookalike.search.index import Index
+    from lookalike.retrieval.index import Index
     from lookalike.vectors.column import embeddings_of, precision_of
     from lookalike.vectors.runtime import load
 

@@ -119,14 +119,20 @@ def parsed(name: str, argv: list[str], prog: str, description: str, own: Any = N
 
 def main(config: Config) -> None:
     """Train, with every encoder measured on split "test" if the collection has one; print where the encoder is."""
+    if model := run(config):
+        print(model)
+
+
+def run(config: Config) -> str | None:
+    """Train; the model directory that was made. None where domains were left out, which makes none of all."""
     from lookalike.core.devices import start
 
     start(config.run.device)  # before what measures starts JAX
     if config.options.leave_out == "domain":
         leave_out(config.run)
-        return
+        return None
     _train(config.run, evaluation(config.run))
-    print(f"{config.run.out}/model")
+    return f"{config.run.out}/model"
 
 
 def _train(config: TrainConfig, evaluate: Evaluation | None) -> Encoder:

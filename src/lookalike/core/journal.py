@@ -10,6 +10,7 @@ import sys
 import time
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
+from html import escape
 from pathlib import Path
 from typing import Any
 
@@ -97,6 +98,15 @@ class Progress(AbstractContextManager["Progress"]):
             clock = f"{minutes // 60}:{minutes % 60:02}:{second:02}" if minutes >= 60 else f"{minutes}:{second:02}"
             words += f", {clock} left"
         print(("\r\x1b[K" if self._live else "") + words, end=end, file=sys.stderr, flush=True)
+
+
+def html_table(headers: Sequence[str], rows: Sequence[Sequence[Any]]) -> str:
+    """A table as `table` has it, in HTML, for notebooks."""
+
+    def line(cells: Sequence[Any], tag: str) -> str:
+        return "<tr>" + "".join(f"<{tag}>{escape(shown(str(cell)))}</{tag}>" for cell in cells) + "</tr>"
+
+    return "<table>" + line(headers, "th") + "".join(line(row, "td") for row in rows) + "</table>"
 
 
 def table(headers: Sequence[str], rows: Sequence[Sequence[Any]]) -> str:

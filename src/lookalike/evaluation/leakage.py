@@ -17,7 +17,7 @@ from lookalike.core.journal import note
 from lookalike.data.collection import Collection
 from lookalike.data.duplicates import SEEN, Alike, Mask
 from lookalike.evaluation.protocols import EVERY, PerQuery, Report
-from lookalike.search.alike import like_any
+from lookalike.retrieval.alike import like_any
 
 TRAIN = "train"
 

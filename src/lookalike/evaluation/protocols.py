@@ -3,19 +3,22 @@
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, fields
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pyarrow as pa
 from jaxtyping import Bool, Float, Float32, Float64, Int64, Shaped
 
 from lookalike.core.errors import CollectionError, UsageError
-from lookalike.core.journal import table
+from lookalike.core.journal import html_table, table
 from lookalike.core.shapes import l2_normalize
 from lookalike.data.collection import Collection
 from lookalike.evaluation.intervals import half_width
 from lookalike.evaluation.metrics import METRICS
 from lookalike.evaluation.trials import Same, Trial
+
+if TYPE_CHECKING:
+    from lookalike.evaluation.differences import Difference
 
 Codes = Int64[np.ndarray, "N"]
 
@@ -64,7 +67,7 @@ class PerQuery:
         return {name: half_width(values, self.label, self.domain) for name, values in self.values.items()}
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Report:
     """What an evaluation found.
 
@@ -92,8 +95,30 @@ class Report:
         """The report as what `json` writes, without single queries."""
         return {name: value for name, value in vars(self).items() if name != "per_query"}
 
-    def table(self) -> str:
-        """A line a domain, then both means."""
+    def __sub__(self, other: "Report") -> "Difference":
+        """What this one has more than `other`, of the same queries; UsageError if they are not the same."""
+        from lookalike.evaluation.differences import Difference
+
+        return Difference.of(self, other)
+
+    def __repr__(self) -> str:
+        metrics = ", ".join(f"{name} {value:.4f}" for name, value in self.metrics.items())
+        return f"Report({metrics}; {self.n_queries:,} queries of split {self.split!r})"
+
+    def _repr_html_(self) -> str:
+        return html_table(*self.rows())
+
+    def to_arrow(self) -> pa.Table:
+        """A row a domain, then their mean, as columns `domain`, the metrics and `n_queries`."""
+        rows = [{"domain": name, **values} for name, values in self.per_domain.items()]
+        return pa.Table.from_pylist([*rows, {"domain": None, **self.metrics, "n_queries": self.n_queries}])
+
+    def to_pandas(self) -> Any:
+        """The same as a pandas DataFrame; pandas must be installed."""
+        return self.to_arrow().to_pandas()
+
+    def rows(self) -> tuple[list[str], list[list[str]]]:
+        """Headers and lines of the table: a line a domain, then both means."""
         rows = [(name, values, f"{values['n_queries']:,}") for name, values in self.per_domain.items()]
         rows.append(("mean over domains", self.metrics, ""))
         cells = [[name, *(f"{values[m]:.4f}" for m in self.metrics), queries] for name, values, queries in rows]
@@ -101,7 +126,11 @@ class Report:
         cells.append(["  95 % interval", *sure, ""])
         means = (f"{value:.4f}" for value in self.metrics_by_query.values())
         cells.append(["mean over queries", *means, f"{self.n_queries:,}"])
-        lines = table(["domain", *self.metrics, "queries"], cells)
+        return ["domain", *self.metrics, "queries"], cells
+
+    def table(self) -> str:
+        """The same as text, and what is to be said beside it."""
+        lines = table(*self.rows())
         if self.n_skipped:
             lines += f"\n{self.n_skipped:,} queries without a relevant image in the gallery are left out"
         if self.leakage is not None:

@@ -8,7 +8,7 @@ import numpy as np
 from jaxtyping import Bool, Float32, Int64
 
 from lookalike.evaluation.metrics import METRICS, Counts, PerQuery
-from lookalike.search.exact import knn
+from lookalike.retrieval.exact import knn
 
 Numbers = Int64[np.ndarray, "N"]
 

@@ -70,7 +70,7 @@ def test_features_equal_timm(save_drawn: Any, tmp_path: Path, name: str):
     import timm
     import torch
 
-    from lookalike.export.onnx import run
+    from lookalike.targets.onnx import run
 
     made_for = {"input_size": (3, 64, 64), "crop_pct": 1.0, "crop_mode": "squash"}
     model = timm.create_model(name, num_classes=0, pretrained_cfg_overlay=made_for).eval()

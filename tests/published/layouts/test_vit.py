@@ -83,7 +83,7 @@ def test_a_resnet_equals_transformers_and_goes_back(parity: Any, tmp_path: Path,
     import torch
     from transformers import ResNetConfig, ResNetModel
 
-    from lookalike.export.onnx import run
+    from lookalike.targets.onnx import run
 
     first = kind == "bottleneck"
     config = ResNetConfig(
@@ -121,7 +121,7 @@ def test_a_published_vit_gives_the_features_of_transformers():
     import torch
     from transformers import ViTModel
 
-    from lookalike.export.onnx import run
+    from lookalike.targets.onnx import run
 
     path = Path(os.environ["LOOKALIKE_DATA"]) / "backbones" / "vit_tiny_patch16_224_in21k_in1k"
     layout, ours, tensors = read_published(path)

@@ -1,0 +1,282 @@
+"""The verbs as functions: the same options, defaults and errors as on the command line, and results instead of prints.
+
+Words on what is done go to stderr, as there. What is wrong is a `lookalike.Error`, with `message` and `hint`.
+"""
+
+from collections.abc import Iterable, Sequence
+from os import PathLike, fspath
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal, cast
+
+import numpy as np
+import pyarrow as pa
+from jaxtyping import Float, Float32
+
+from lookalike.core.errors import UsageError
+
+if TYPE_CHECKING:
+    from lookalike.data.collection import Collection
+    from lookalike.evaluation.differences import Comparison
+    from lookalike.evaluation.protocols import Report
+    from lookalike.imaging.given import Given
+    from lookalike.vectors.runtime import Embedder
+
+    Place = str | PathLike[str]
+    Vectors = Float[np.ndarray, "N D"]
+
+
+def prepare(
+    sources: "Place | Sequence[Place]",
+    out: "Place",
+    *,
+    from_: "Place | Sequence[Place]" = (),
+    size: int = 256,
+    quality: int = 90,
+    limit: int | None = None,
+    test: float = 0.0,
+    merge_labels: "Place" = "",
+    workers: int = 0,
+    exclude: Sequence[str] = (),
+    preset: str = "",
+    max_per_class: int | None = None,
+    min_per_class: int = 1,
+    max_classes: int | None = None,
+    commercial: bool = False,
+    retry_failed: bool = False,
+    max_error_rate: float = 1.0,
+    model: "Place" = "",
+) -> "Collection":
+    """Make a collection of images, or bring one up to date; `lookalike prepare --help` says what each option does.
+
+        photos = lookalike.prepare("photos", "photos.coll", test=0.3)
+        print(len(photos), photos.columns)
+
+    Raises:
+        Error: A source is missing or is none, an option is impossible, the disk is full.
+    """
+    from lookalike.commands.prepare import Config, run
+    from lookalike.data.collection import Collection
+
+    run(
+        Config(
+            sources=_several(sources),
+            out=fspath(out),
+            from_=_several(from_),
+            size=size,
+            quality=quality,
+            limit=limit,
+            test=test,
+            merge_labels=fspath(merge_labels),
+            workers=workers,
+            exclude=tuple(exclude),
+            preset=preset,
+            max_per_class=max_per_class,
+            min_per_class=min_per_class,
+            max_classes=max_classes,
+            commercial=commercial,
+            retry_failed=retry_failed,
+            max_error_rate=max_error_rate,
+            model=fspath(model),
+        )
+    )
+    return Collection.open(fspath(out))
+
+
+def pull(
+    source: str,
+    out: "Place",
+    *,
+    revision: str | None = None,
+    preprocessing: Literal["check", "published", "imagenet", "seed"] = "check",
+    size: int | None = None,
+    stride: int | None = None,
+    layer: int | None = None,
+    pooling: Literal["class", "mean", "gem", "attention"] | None = None,
+    features: Literal["pooled", "projected"] | None = None,
+    text: bool = True,
+) -> "Embedder":
+    """Turn published weights into a model directory, and load it; `lookalike pull --help` says what each option does.
+
+        encoder = lookalike.pull("laptop", "model")
+
+    Raises:
+        Error: There is no such model, a tensor is missing or has another shape, no connection.
+    """
+    from lookalike.commands.pull import Config, main
+    from lookalike.vectors.runtime import load
+
+    main(
+        Config(
+            source=source,
+            out=fspath(out),
+            revision=revision,
+            preprocessing=preprocessing,
+            size=size,
+            stride=stride,
+            layer=layer,
+            pooling=pooling,
+            features=features,
+            text=text,
+        )
+    )
+    return load(fspath(out))
+
+
+def train(
+    recipe: str, *, data: "Place | Collection", out: "Place", model: "Place" = "", **options: Any
+) -> "Embedder | None":
+    """Make an encoder from a collection, following a recipe, and load it.
+
+        encoder = lookalike.train("head", data="photos.coll", model="model", out="run", dimension=32)
+        encoder = lookalike.train("arcface", data=photos, model="model", out="run2", **{"loss.margin": 0.3})
+
+    Options are those of `lookalike train RECIPE --help`, with `_` for `-`; a tuple where it takes several values. A run
+    that was stopped goes on with the same call. None with `leave_out="domain"`, which makes no encoder of all domains.
+
+    Raises:
+        Error: No such recipe or option, a collection without what it learns from, another run in `out`.
+    """
+    from lookalike.commands.train import configure, run
+    from lookalike.vectors.runtime import load
+
+    given = {"data": _path(data), "out": fspath(out), **({"model": fspath(model)} if model else {}), **options}
+    made = run(configure([recipe, *(word for name, value in given.items() for word in _flag(name, value))]))
+    return load(made) if made else None
+
+
+def embed(
+    images: "Given | Iterable[Given] | Collection",
+    model: "Place | Embedder",
+    *,
+    batch_size: int | None = None,
+    progress: bool = False,
+) -> Float32[np.ndarray, "*N D"]:
+    """Embeddings of unit length: [N D] of images or of the rows of a collection by id, [D] of a single image.
+
+        vectors = lookalike.embed(["a.jpg", "b.jpg"], "model")
+        vectors = lookalike.embed(photos, "model")  # stored there, too: only new images are embedded the next time
+
+    `Encoder.embed` says what an image may be, and leaves out what can't be read if it is told so.
+
+    Raises:
+        Error: No such model; an image that can't be read.
+    """
+    from lookalike.data.collection import Collection
+    from lookalike.vectors.column import ensure_embeddings
+    from lookalike.vectors.runtime import Embedder, load
+
+    encoder = model if isinstance(model, Embedder) else load(fspath(model))
+    if isinstance(images, Collection):
+        stored: Float32[np.ndarray, "N D"] = images.vectors(ensure_embeddings(encoder, images).column)[1]
+        return stored
+    return encoder.embed(images, batch_size=batch_size, progress=progress)
+
+
+def evaluate(
+    given: "Place | Embedder | Vectors",
+    collection: "Place | Collection | pa.Table",
+    split: str = "test",
+    protocol: Literal["merged", "separate"] = "merged",
+    *,
+    trained_on: "Place | Sequence[Place]" = (),
+) -> "Report":
+    """How well vectors bring images of one label together.
+
+        report = lookalike.evaluate("run/model", "photos.coll")
+        print(report.metrics["mp@5"], report - lookalike.evaluate("model", "photos.coll"))
+
+    Args:
+        given: A model directory, an encoder, or vectors [N D] of anyone: row i belongs to the i-th row by id.
+        collection: What to measure on. A model's embeddings are read from it, or made and kept there. With vectors it
+            may be a table with the columns `id` and `label` and, if it has them, `domain`, `split`, `group`,
+            `is_query`, `is_gallery`.
+        split: The rows that take part; "all" takes every row.
+        protocol: "merged" searches one index of all domains, "separate" each domain in its own.
+        trained_on: Collections that the vectors learned from, whose images are looked for among the queries.
+
+    Raises:
+        Error: No query has a relevant image, vectors that do not fit the rows, an unknown split.
+    """
+    from lookalike.commands.evaluate import measured
+    from lookalike.evaluation import protocols
+
+    if isinstance(given, np.ndarray) and isinstance(collection, pa.Table):
+        return protocols.evaluate(given, collection, split, protocol)
+    model = given if isinstance(given, np.ndarray) or not isinstance(given, (str, PathLike)) else fspath(given)
+    return measured(model, _opened(cast("Place | Collection", collection)), split, protocol, _several(trained_on))
+
+
+def compare(
+    *given: "Place | Embedder | Vectors",
+    data: "Place | Collection",
+    split: str = "test",
+    protocol: Literal["merged", "separate"] = "merged",
+    names: Sequence[str] = (),
+) -> "Comparison":
+    """Encoders, or vectors, on the same queries: differences with their 95 % intervals and p.
+
+        print(lookalike.compare("model", "run/model", data="photos.coll").table())
+
+    Raises:
+        Error: Fewer than two; as `evaluate`.
+    """
+    from lookalike.evaluation.differences import Comparison
+
+    if len(given) < 2:
+        raise UsageError(f"There is nothing to compare: {len(given)} were given.", hint="compare(one, other, data=...)")
+    if names and len(names) != len(given):
+        raise UsageError(f"There are {len(given)} to compare, and {len(names)} names.")
+    called = [str(one) if isinstance(one, (str, PathLike)) else f"vectors {i}" for i, one in enumerate(given, 1)]
+    collection, called = _opened(data), list(names) or called
+    if len(set(called)) < len(called):
+        raise UsageError(f"Two have one name: {', '.join(called)}.", hint="names=[...] tells them apart")
+    reports = {name: evaluate(one, collection, split, protocol) for name, one in zip(called, given, strict=True)}
+    return Comparison(reports)
+
+
+def export(
+    model: "Place",
+    to: str,
+    out: "Place",
+    *,
+    preprocess: bool = True,
+    int8: bool = False,
+    min_cosine: float | None = None,
+) -> dict[str, Any]:
+    """Take an encoder to another library or runtime, checked; the facts of the check.
+
+        facts = lookalike.export("run/model", "onnx", "encoder-onnx")
+        print(facts["minimum_cosine"], facts["bytes"])
+
+    Raises:
+        Error: No such target, or one that can't hold this encoder; vectors that are not near enough.
+    """
+    from lookalike.commands.export import Config, run
+
+    config = Config(
+        model=fspath(model), to=to, out=fspath(out), preprocess=preprocess, int8=int8, min_cosine=min_cosine
+    )
+    return run(config)
+
+
+def _several(places: "Place | Sequence[Place]") -> tuple[str, ...]:
+    return (fspath(places),) if isinstance(places, (str, PathLike)) else tuple(fspath(place) for place in places)
+
+
+def _path(place: "Place | Collection") -> str:
+    return fspath(place) if isinstance(place, (str, PathLike)) else str(place.path)
+
+
+def _opened(place: "Place | Collection") -> "Collection":
+    from lookalike.data.collection import Collection
+
+    return place if isinstance(place, Collection) else Collection.open(fspath(place))
+
+
+def _flag(name: str, value: Any) -> list[str]:
+    """A keyword argument as the command line has it: `loss.margin` and `epochs`; `mirror=False` is `--no-mirror`."""
+    before, dot, last = name.replace("_", "-").rpartition(".")
+    if isinstance(value, bool):
+        return [f"--{before}{dot}{'' if value else 'no-'}{last}"]
+    several = list(value) if isinstance(value, (list, tuple)) else [value]
+    return [f"--{before}{dot}{last}", *(str(one if not isinstance(one, Path) else fspath(one)) for one in several)]

@@ -1,0 +1,130 @@
+"""Reports beside each other: how far apart encoders are on the same queries, and how sure that is."""
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from itertools import combinations
+from typing import Any
+
+import numpy as np
+
+from lookalike.core.errors import UsageError
+from lookalike.core.journal import html_table, table
+from lookalike.evaluation.intervals import NORMAL, half_width
+from lookalike.evaluation.protocols import Report
+
+
+@dataclass(frozen=True, repr=False)
+class Difference:
+    """What one report has more than another of the same queries, means over domains, by the keys of `METRICS`.
+
+    The 95 % interval is the value and as much on both sides as `half_width` says, over classes, paired by queries; None
+    where a domain has a single class. `p` is the two-sided probability of so large a difference between encoders that
+    are equally good, by the normal distribution, whose standard error the interval has.
+    """
+
+    values: Mapping[str, float]
+    half_width: Mapping[str, float | None]
+    p: Mapping[str, float | None]
+    per_domain: Mapping[str, Mapping[str, float]]
+
+    @classmethod
+    def of(cls, one: Report, other: Report) -> "Difference":
+        """`one` - `other`; UsageError if their queries are not the same."""
+        a, b = one.per_query, other.per_query
+        alike = (one.protocol, one.split, one.collection) == (other.protocol, other.split, other.collection)
+        if a is None or b is None or not alike or not _same(a.rows, b.rows):
+            raise UsageError(
+                "The reports are of other queries, so that their difference says nothing of encoders.",
+                hint="evaluate both on the same collection, split and protocol",
+            )
+        apart = {name: values - b.values[name] for name, values in a.values.items()}
+        half = {name: half_width(values, a.label, a.domain) for name, values in apart.items()}
+        values = {name: value - other.metrics[name] for name, value in one.metrics.items()}
+        chances = {name: _p(value, half[name]) for name, value in values.items()}
+        domains = {
+            domain: {name: float(each[a.domain == domain].mean()) for name, each in apart.items()}
+            for domain in one.per_domain
+        }
+        return cls(values, half, chances, domains)
+
+    def rows(self) -> tuple[list[str], list[list[str]]]:
+        """Headers and lines: a line a domain, then the mean, its interval and its p."""
+        body = [[name, *(f"{value:+.4f}" for value in values.values())] for name, values in self.per_domain.items()]
+        body.append(["mean over domains", *(f"{value:+.4f}" for value in self.values.values())])
+        halves = ("" if half is None else f"\N{PLUS-MINUS SIGN}{half:.4f}" for half in self.half_width.values())
+        body.append(["  95 % interval", *halves])
+        body.append(["  p", *("" if p is None else f"{p:.2g}" for p in self.p.values())])
+        return ["difference", *self.values], body
+
+    def table(self) -> str:
+        """As text."""
+        return table(*self.rows())
+
+    def __repr__(self) -> str:
+        return f"Difference({', '.join(f'{name} {value:+.4f}' for name, value in self.values.items())})"
+
+    def _repr_html_(self) -> str:
+        return html_table(*self.rows())
+
+
+@dataclass(frozen=True, repr=False)
+class Comparison:
+    """Several reports of the same queries, by name."""
+
+    reports: Mapping[str, Report]
+
+    def pairs(self) -> dict[tuple[str, str], Difference]:
+        """The difference of each one and each before it: (later, earlier) -> later - earlier."""
+        return {(b, a): self.reports[b] - self.reports[a] for a, b in combinations(self.reports, 2)}
+
+    def rows(self) -> tuple[list[str], list[list[str]]]:
+        """Headers and lines: a line a report, with differences from the first, their intervals and their p."""
+        first, *others = self.reports
+        names = [*self.reports[first].metrics]
+        body = [[first, *(f"{value:.4f}" for value in self.reports[first].metrics.values())]]
+        for other in others:
+            apart = self.reports[other] - self.reports[first]
+            body.append([other, *(f"{value:.4f}" for value in self.reports[other].metrics.values())])
+            body.append([f"  - {first}", *(_words(apart, name) for name in names)])
+        return ["", *names], body
+
+    def table(self) -> str:
+        """As text."""
+        return table(*self.rows())
+
+    def to_json(self) -> dict[str, Any]:
+        """The metrics of each, and of each pair the differences with 95 % interval and p."""
+        models = [{"name": name, "metrics": dict(report.metrics)} for name, report in self.reports.items()]
+        pairs = []
+        for (a, b), apart in self.pairs().items():
+            for metric, value in apart.values.items():
+                half = apart.half_width[metric]
+                told = {"a": a, "b": b, "metric": metric, "difference": value, "p": apart.p[metric]}
+                low, high = (None, None) if half is None else (value - half, value + half)
+                pairs.append({**told, "low": low, "high": high})
+        return {"models": models, "pairs": pairs}
+
+    def __repr__(self) -> str:
+        return f"Comparison of {', '.join(self.reports)}"
+
+    def _repr_html_(self) -> str:
+        return html_table(*self.rows())
+
+
+def _same(one: "np.ndarray | None", other: "np.ndarray | None") -> bool:
+    return one is not None and other is not None and np.array_equal(one, other)
+
+
+def _p(value: float, half: float | None) -> float | None:
+    if half is None:
+        return None
+    if half == 0:
+        return 1.0 if value == 0 else 0.0
+    return math.erfc(abs(value) * NORMAL / half / math.sqrt(2))
+
+
+def _words(apart: Difference, name: str) -> str:
+    half, p = apart.half_width[name], apart.p[name]
+    sure = "" if half is None else f" \N{PLUS-MINUS SIGN}{half:.4f}, p {p:.2g}"
+    return f"{apart.values[name]:+.4f}{sure}"

@@ -1,0 +1,350 @@
+"""Exact nearest neighbours by inner product, on NumPy arrays, in bounded memory.
+
+Two levels keep the selection cheap. The score matrix is made piece by piece in a buffer that fits the cache, and of
+every block of 64 gallery rows only the maximum is kept. The k best rows lie in the k blocks with the best maxima
+(before a row of any other block come k rows, one of each of those), so only k blocks a query are scored once more.
+Each thread multiplies on its own: a BLAS that spreads products this thin over its threads waits more than it works.
+
+A large search takes its maxima from codes of eight bits (`codes.py`). They say which k blocks are worth scoring first;
+the k-th best row of those is a bar, and what the codes can't tell from it, a few more blocks a query, is scored too.
+"""
+
+import functools
+import threading
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from typing import Any, Literal, NamedTuple
+
+import numpy as np
+from jaxtyping import Float, Float32, Int64
+
+from lookalike.core.machine import cores
+from lookalike.retrieval import codes
+
+Scores = Float32[np.ndarray, "Q k"]
+Rows = Int64[np.ndarray, "Q k"]
+
+QUERIES, FEW = 512, 64  # queries of one task: at most, and at least where there are as many
+PIECE = 8192  # vectors that are looked through at a time
+CHUNK = 512  # gallery rows of one product: with 512 queries the scores take 1 MiB, about a core's second cache
+PANEL = 2**18  # gallery rows of one task
+BLOCK, SMALL_BLOCK = 64, 16  # gallery rows with one maximum; small blocks are cheaper to score again ...
+LARGE_K, SMALL_GALLERY = 16, 2**15  # ... where k is large, or there are few blocks to choose from
+DIRECT = 2**17  # numbers in a score matrix that is so small that blocks bring nothing
+WHOLE = 2**22  # scores that are held at a time where blocks bring nothing (16 MiB)
+GATHERED = 2**20  # numbers of the candidates' vectors that are copied at a time (4 MiB)
+ALONE = 10**7  # multiplications below which threads cost more than they bring
+CODED = 4 * 10**10
+CODES = 2**25  # codes that are held at a time (32 MiB)
+UNSURE = 32  # blocks a query that codes may leave open before float32 is faster
+NEVER = -(2**31)  # below every product of codes
+FINITE = float(np.finfo(np.float32).max)
+
+_one_at_a_time = threading.Lock()  # the limit on BLAS threads is the whole process's, and every call uses all cores
+
+
+class Part(NamedTuple):
+    """The best of one panel for a block of queries; rows count from the start of the gallery."""
+
+    scores: Scores
+    rows: Rows
+
+
+def knn(
+    queries: Float[np.ndarray, "Q D"],
+    gallery: Float[np.ndarray, "G D"],
+    k: int,
+    exclude: Int64[np.ndarray, "Q"] | Int64[np.ndarray, "Q E"] | None = None,
+    largest: float | None = None,
+) -> tuple[Scores, Rows]:
+    """The k gallery rows with the largest inner product, for every query.
+
+    Exact in float32: other float types are converted piece by piece. Equal scores go to the lower row. Neither the
+    Q x G scores nor a copy of the gallery is ever held: beside inputs and outputs, each thread needs about 32 MiB and
+    (512 + 64 k) x D x 4 bytes; a large search once 32 MiB of codes, and ONNX Runtime's 30 MiB.
+
+    `k` is at least 1; the gallery's rows are the most. `exclude` holds gallery rows that must not be found by a query
+    (itself, its group); -1 stands for none. `largest` is the gallery's largest absolute number, if that is known; else
+    the whole gallery is looked through.
+
+    Returns:
+        Scores, falling, and the rows they belong to, min(k, G) a query; score -inf and row -1 where `exclude` leaves
+        fewer. Rounding may bring the product of vectors of length 1 a little above 1.
+
+    Raises:
+        ValueError: A number is not finite or so large that a score could overflow, or sizes do not fit together.
+    """
+    _check_sizes(queries, gallery, k, exclude)
+    k = min(k, len(gallery))
+    scores = np.full((len(queries), k), -np.inf, np.float32)
+    rows = np.full((len(queries), k), -1, np.int64)
+    if exclude is not None:
+        exclude = (exclude[:, None] if exclude.ndim == 1 else exclude).astype(np.int64, copy=False)
+    with _mapper(len(queries) * len(gallery) * queries.shape[1]) as apply:
+        largest = _largest(gallery, "gallery", apply) if largest is None else largest
+        # |score| <= D x max|q| x max|g|: below float32's end, no score can become infinite or NaN.
+        if _largest(queries, "queries", apply) * largest * queries.shape[1] > FINITE:
+            raise ValueError("the vectors are so long that their inner products could overflow float32")
+        plan = _plan(queries, gallery, k, largest)
+        firsts, panels = range(0, len(queries), plan.step), range(0, len(gallery), plan.panel)
+        # Codes serve one panel, and all its queries: only then do they pay for themselves, and take little memory.
+        for group in ([start] for start in panels) if plan.way == "codes" else [panels]:
+            coded = gallery[group[0] : group[0] + plan.panel] if plan.way == "codes" else None
+            code = None if coded is None else codes.code_rows(coded, CHUNK, apply)
+
+            def task(place: tuple[int, int], code: codes.Rows | None = code) -> Part:
+                asked = slice(place[0], place[0] + plan.step)
+                part = gallery[place[1] : place[1] + plan.panel]
+                pairs = _pairs(None if exclude is None else exclude[asked] - place[1], len(part))
+                if plan.way == "direct":
+                    best = _direct(_float32(queries[asked]), part, k, pairs)
+                else:
+                    best = _two_level(_float32(queries[asked]), part, k, plan.block, pairs, code)
+                return Part(best.scores, np.where(best.rows < 0, -1, best.rows + place[1]))
+
+            parts = apply(task, ((first, start) for first in firsts for start in group))
+            for first in firsts:
+                asked = slice(first, first + plan.step)
+                for _ in group:  # in rising order, so that the stable sort keeps the lower row first
+                    scores[asked], rows[asked] = _merge(Part(scores[asked], rows[asked]), next(parts))
+    return scores, rows
+
+
+class Plan(NamedTuple):
+    """How a search is cut up."""
+
+    step: int  # queries of one task
+    panel: int  # gallery rows of one task
+    block: int
+    way: Literal["direct", "float32", "codes"]  # for all tasks: two may round differently; equal rows would not tie
+
+
+def _plan(queries: np.ndarray, gallery: np.ndarray, k: int, largest: float) -> Plan:
+    width = queries.shape[1]
+    tasks = -(-max(1, len(queries)) // (QUERIES * cores())) * cores()  # equal shares for the cores
+    step = max(FEW, -(-len(queries) // tasks))
+    block = BLOCK if k <= LARGE_K and len(gallery) >= SMALL_GALLERY else SMALL_BLOCK
+    size = min(len(gallery), PANEL)
+    if step * size <= DIRECT or 4 * k * block >= size:
+        return Plan(step, PANEL, block, "direct")
+    coded = min(PANEL, CODES // max(1, width) // CHUNK * CHUNK)
+    if len(queries) * len(gallery) * width < CODED or largest > FINITE / 2 or 4 * k * block >= coded:
+        return Plan(step, PANEL, block, "float32")
+    return Plan(step, coded, block, "codes")
+
+
+def _check_sizes(queries: np.ndarray, gallery: np.ndarray, k: int, exclude: np.ndarray | None) -> None:
+    if queries.ndim != 2 or gallery.ndim != 2 or queries.shape[1] != gallery.shape[1]:
+        raise ValueError(f"queries {queries.shape} and gallery {gallery.shape} are not two matrices of one width")
+    if k < 1:
+        raise ValueError(f"k is {k}, and at least 1 is needed")
+    if exclude is not None and (exclude.ndim not in (1, 2) or len(exclude) != len(queries)):
+        raise ValueError(f"exclude {exclude.shape} has not one row for each of {len(queries)} queries")
+
+
+def _largest(vectors: np.ndarray, name: str, apply: codes.Apply) -> float:
+    """The largest absolute number; ValueError if one is not finite in float32."""
+
+    def look(first: int) -> float:
+        piece = vectors[first : first + PIECE]
+        low, high = (float(piece.min()), float(piece.max())) if piece.size else (0.0, 0.0)
+        if not -FINITE <= low <= high <= FINITE:  # NaN fails every comparison
+            raise ValueError(
+                f"{name} hold a number that is not finite in float32, in rows {first} to {first + len(piece) - 1}"
+            )
+        return max(-low, high)
+
+    return max(apply(look, range(0, len(vectors), PIECE)), default=0.0)
+
+
+def _float32(vectors: np.ndarray) -> np.ndarray:
+    return np.ascontiguousarray(vectors, dtype=np.float32)
+
+
+@contextmanager
+def _mapper(work: int) -> Iterator[Callable[..., Iterator[Any]]]:
+    """`map`, over as many threads as the work deserves, with BLAS kept to the thread that calls it."""
+    if work < ALONE:
+        yield map
+        return
+    with _one_at_a_time, _blas().limit(limits=1, user_api="blas"):
+        pool = ThreadPoolExecutor(cores())
+        try:
+            yield pool.map
+        finally:  # an interrupted search does not finish what waits
+            pool.shutdown(cancel_futures=True)
+
+
+@functools.cache
+def _blas() -> Any:
+    """What sets the threads of NumPy's BLAS; kept, since looking for it takes milliseconds."""
+    from threadpoolctl import ThreadpoolController  # here, since its import sets an environment variable
+
+    return ThreadpoolController()
+
+
+class Pairs(NamedTuple):
+    """Which query must not find which gallery row; ordered by gallery row."""
+
+    query: np.ndarray
+    row: np.ndarray
+
+
+def _pairs(exclude: np.ndarray | None, size: int) -> Pairs:
+    if exclude is None:
+        return Pairs(np.zeros(0, np.int64), np.zeros(0, np.int64))
+    query, entry = np.nonzero((exclude >= 0) & (exclude < size))
+    row = exclude[query, entry]
+    order = np.argsort(row, kind="stable")
+    return Pairs(query[order], row[order])
+
+
+def _chunks(gallery: np.ndarray) -> Iterator[tuple[int, int, np.ndarray]]:
+    """First row, number of rows, and the rows as float32, filled up with zeros to one height for all.
+
+    Products of equal shape round equally; at the ragged end of a matrix BLAS may add in another order, and a copy of
+    a row would not tie with it.
+    """
+    height = min(CHUNK, -(-len(gallery) // BLOCK) * BLOCK)
+    for first in range(0, len(gallery), CHUNK):
+        piece = gallery[first : first + CHUNK]
+        if len(piece) == height:
+            yield first, height, _float32(piece)
+        else:
+            filled = np.zeros((height, gallery.shape[1]), np.float32)
+            filled[: len(piece)] = piece
+            yield first, len(piece), filled
+
+
+def _direct(queries: np.ndarray, gallery: np.ndarray, k: int, pairs: Pairs) -> Part:
+    """From every score of the panel, for as many queries at a time as memory allows."""
+    step = max(1, WHOLE // len(gallery))
+    scores = np.empty((min(step, len(queries)), len(gallery)), np.float32)
+    best = []
+    for first in range(0, len(queries), step):
+        some = queries[first : first + step]
+        piece = scores[: len(some)]
+        for start, count, rows in _chunks(gallery):
+            piece[:, start : start + count] = np.matmul(some, rows.T)[:, :count]
+        mine = (pairs.query >= first) & (pairs.query < first + step)
+        piece[pairs.query[mine] - first, pairs.row[mine]] = -np.inf
+        best.append(_best(piece, k))
+    return Part(np.concatenate([part.scores for part in best]), np.concatenate([part.rows for part in best]))
+
+
+def _two_level(
+    queries: np.ndarray, gallery: np.ndarray, k: int, block: int, pairs: Pairs, code: codes.Rows | None
+) -> Part:
+    """From the blocks with the best maxima; in float32 if codes leave too much open."""
+    maxima, slack = _maxima(queries, gallery, block, pairs, code)
+    chosen = _largest_columns(maxima, min(k, maxima.shape[1]))
+    rows = (chosen[:, :, None] * block + np.arange(block)).reshape(len(queries), -1)
+    scores = _scores_of(queries, gallery, np.arange(len(queries)), chosen, block).reshape(len(queries), -1)
+    query, entry = np.nonzero(chosen[pairs.query] == (pairs.row // block)[:, None])
+    scores[pairs.query[query], entry * block + pairs.row[query] % block] = -np.inf
+    best = _best(scores, k)
+    best = Part(best.scores, np.where(best.rows < 0, -1, np.take_along_axis(rows, best.rows, axis=1)))
+    if code is None:
+        return best
+    bar = np.maximum(best.scores[:, -1] - slack, -FINITE)  # a block with no row to find, at -inf, stays below
+    unsure = maxima >= bar[:, None]
+    np.put_along_axis(unsure, chosen, False, axis=1)
+    if np.count_nonzero(unsure) > UNSURE * len(queries):
+        return _two_level(queries, gallery, k, block, pairs, None)
+    return _with_blocks(best, queries, gallery, np.nonzero(unsure), block, pairs)
+
+
+def _with_blocks(
+    best: Part, queries: np.ndarray, gallery: np.ndarray, places: tuple[np.ndarray, ...], block: int, pairs: Pairs
+) -> Part:
+    """The best so far or from more blocks: pairs of a query and a block."""
+    asked, blocks = places
+    scores = _scores_of(queries, gallery, asked, blocks[:, None], block)[:, 0]
+    pair, entry = np.nonzero(scores >= best.scores[asked, -1, None])
+    values, rows, asked = scores[pair, entry], blocks[pair] * block + entry, asked[pair]
+    free = (rows < len(gallery)) & ~np.isin(asked * len(gallery) + rows, pairs.query * len(gallery) + pairs.row)
+    k = best.scores.shape[1]
+    values = np.concatenate([best.scores.ravel(), values[free]])
+    rows = np.concatenate([best.rows.ravel(), rows[free]])
+    asked = np.concatenate([np.repeat(np.arange(len(queries)), k), asked[free]])
+    order = np.lexsort((rows, -values, asked))
+    best_of = order[np.searchsorted(asked[order], np.arange(len(queries)))[:, None] + np.arange(k)]
+    return Part(values[best_of], rows[best_of])
+
+
+def _maxima(
+    queries: np.ndarray, gallery: np.ndarray, block: int, pairs: Pairs, code: codes.Rows | None
+) -> tuple[np.ndarray, np.ndarray]:
+    """The largest score of every block of gallery rows, [queries, blocks], and how far off a query's may be."""
+    never: float | int = -np.inf if code is None else NEVER
+    maxima = np.empty((-(-len(gallery) // block), len(queries)), np.dtype("float32" if code is None else "int32"))
+    if code is None:
+        buffer = np.empty((CHUNK, len(queries)), np.float32)
+        products = (
+            (first, count, np.matmul(rows, queries.T, out=buffer[: len(rows)]))
+            for first, count, rows in _chunks(gallery)
+        )
+    else:
+        asked = codes.code_queries(queries, code)
+        products = (
+            (first, min(CHUNK, len(gallery) - first), codes.product(code.codes[first : first + CHUNK], asked.codes))
+            for first in range(0, len(gallery), CHUNK)
+        )
+    for first, count, scores in products:
+        scores[count:] = never
+        low, high = np.searchsorted(pairs.row, [first, first + count])
+        scores[pairs.row[low:high] - first, pairs.query[low:high]] = never
+        mine = maxima[first // block : -(-(first + count) // block)]
+        groups = scores[: len(mine) * block].reshape(len(mine), block, scores.shape[1])
+        np.maximum.reduce(groups, axis=1, out=mine)
+    maxima = np.ascontiguousarray(maxima.T)
+    if code is None:
+        return maxima, np.zeros(len(queries), np.float32)
+    estimates = maxima * asked.scale[:, None] + asked.shift[:, None]
+    estimates[maxima == NEVER] = -np.inf
+    return estimates, asked.slack
+
+
+def _scores_of(
+    queries: np.ndarray, gallery: np.ndarray, asked: np.ndarray, blocks: np.ndarray, block: int
+) -> np.ndarray:
+    """The scores of each asked query with the rows of its own blocks [n, blocks]: [n, blocks, rows]; -inf beyond."""
+    scores = np.empty((*blocks.shape, block), np.float32)
+    step = max(1, GATHERED // (blocks.shape[1] * block * queries.shape[1]))
+    for first in range(0, len(blocks), step):
+        some = slice(first, first + step)
+        rows = blocks[some, :, None] * block + np.arange(block)
+        candidates = _float32(gallery[np.minimum(rows, len(gallery) - 1)])
+        # Block by block, since products of equal shape round equally.
+        np.matmul(candidates, queries[asked[some], None, :, None], out=scores[some, ..., None])
+        scores[some][rows >= len(gallery)] = -np.inf
+    return scores
+
+
+def _largest_columns(scores: np.ndarray, count: int) -> np.ndarray:
+    """Where the `count` largest of every row stand, from left to right; of equal ones the leftmost count."""
+    width = scores.shape[1]
+    least = np.partition(scores, width - count, axis=1)[:, width - count, None]
+    keep = scores >= least
+    for row in np.flatnonzero(np.count_nonzero(keep, axis=1) > count):  # ties at the end: only the first fit in
+        equal = np.flatnonzero(scores[row] == least[row])
+        keep[row, equal[count - np.count_nonzero(keep[row]) :]] = False
+    return np.nonzero(keep)[1].reshape(len(scores), count)
+
+
+def _best(scores: np.ndarray, k: int) -> Part:
+    """The k largest of every row, or all of fewer, falling; of equal ones the first. Where it is -inf, -1."""
+    columns = _largest_columns(scores, min(k, scores.shape[1]))
+    values = np.take_along_axis(scores, columns, axis=1)
+    order = np.argsort(-values, axis=1, kind="stable")
+    values, columns = np.take_along_axis(values, order, axis=1), np.take_along_axis(columns, order, axis=1)
+    return Part(values, np.where(values == -np.inf, -1, columns))
+
+
+def _merge(before: Part, after: Part) -> Part:
+    """The best of two parts, of which the first has the lower rows."""
+    scores = np.concatenate([before.scores, after.scores], axis=1)
+    order = np.argsort(-scores, axis=1, kind="stable")[:, : before.scores.shape[1]]
+    rows = np.concatenate([before.rows, after.rows], axis=1)
+    return Part(np.take_along_axis(scores, order, axis=1), np.take_along_axis(rows, order, axis=1))

@@ -1,0 +1,149 @@
+"""Open a collection's vectors for search; query -> Matches."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol, runtime_checkable
+
+import numpy as np
+from jaxtyping import Float, Float32, Int64
+
+from lookalike.core.errors import CollectionError, UsageError
+from lookalike.core.shapes import Ids, l2_normalize
+from lookalike.data.collection import SCHEMA, Collection, is_vector
+from lookalike.data.duplicates import MARK, SEEN
+from lookalike.retrieval.exact import knn
+
+Exclude = Int64[np.ndarray, "Q"] | Int64[np.ndarray, "Q E"] | None
+
+
+@dataclass(frozen=True, eq=False)
+class Matches:
+    """What queries found, best first: k places a query, or as many as rows that meet the condition.
+
+    A place without a match (more are excluded) has id -1 and score -inf. The length is the number of queries.
+    """
+
+    ids: Int64[np.ndarray, "Q k"]
+    scores: Float32[np.ndarray, "Q k"]  # cosine, -1 to 1
+    collection: Collection
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+    def rows(self, query: int) -> list[dict[str, Any]]:
+        """The matches of one query: id, score, source, label, domain, and the further columns of the source."""
+        schema = self.collection.schema
+        ours = {*SCHEMA.names, *SEEN.names, *MARK.names}
+        added = [field.name for field in schema if field.name not in ours and not is_vector(field)]
+        rows = self._take(query, ["id", "source", "label", "domain", *added])
+        return [
+            {"id": row.pop("id"), "score": float(s), **row} for s, row in zip(self.scores[query], rows, strict=False)
+        ]
+
+    def images(self, query: int) -> list[bytes]:
+        """The stored images of the matches of one query."""
+        return [row["image"] for row in self._take(query, ["image"])]
+
+    def _take(self, query: int, columns: list[str]) -> list[dict[str, Any]]:
+        ids = self.ids[query]
+        return list(self.collection.take(ids[ids >= 0], columns).to_pylist())
+
+
+@runtime_checkable
+class Index(Protocol):
+    """The vectors of a collection, ready to be searched; `Index.open` gives the index that looks at all of them."""
+
+    @staticmethod
+    def open(path: str | Path, column: str | None = None) -> "ExactIndex":
+        """The exact index over a column of the collection at `path`."""
+        return ExactIndex.open(path, column)
+
+    def query(
+        self, vectors: Float[np.ndarray, "Q D"], k: int, where: str | None = None, exclude: Exclude = None
+    ) -> Matches:
+        """The k nearest rows of every vector. An approximate index may miss some."""
+        ...
+
+
+@dataclass(frozen=True, eq=False)
+class ExactIndex:
+    """All vectors of a collection, in memory: an `Index` that misses nothing."""
+
+    collection: Collection
+    column: str  # of the vectors; its name tells the encoder that made them
+    ids: Ids
+    vectors: Float32[np.ndarray, "N D"]  # at unit length
+
+    @classmethod
+    def open(cls, path: str | Path, column: str | None = None) -> "ExactIndex":
+        """The index over a column; without a name, the one noted in the card, or the only one of embeddings.
+
+        Rows without a vector, or with one that is not finite, are left out: `len(collection) - len(index)` of them.
+        CollectionError if it is no collection, or lacks the column, or no row has a vector yet.
+        """
+        collection = Collection.open(path)
+        column = column or _column(collection)
+        ids, vectors = collection.vectors(column, partial=True)
+        with np.errstate(over="ignore"):
+            lengths = np.einsum("nd,nd->n", vectors, vectors)
+        if not (np.abs(lengths - 1) < 1e-5).all():  # else they are as an encoder made them
+            vectors = l2_normalize(vectors)
+            finite = np.isfinite(vectors.sum(axis=1))
+            ids, vectors = ids[finite], vectors[finite]
+        if len(collection) and not len(ids):
+            raise CollectionError(
+                f"No row of `{path}` has a value in `{column}`.", hint=f"lookalike embed MODEL {path}"
+            )
+        return cls(collection, column, ids, vectors)
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+    def query(
+        self, vectors: Float[np.ndarray, "Q D"], k: int, where: str | None = None, exclude: Exclude = None
+    ) -> Matches:
+        """The k nearest rows of every vector, by cosine; ties to the lower id.
+
+        Args:
+            vectors: Of the queries, from the encoder that made the column; any length.
+            k: How many rows to find.
+            where: Condition that a row must meet (`domain = 'cars' AND price < 10`). It is applied before the
+                search, so that k rows are found if as many meet it; CollectionError if it can't be understood.
+            exclude: Ids that a query must not find; -1 stands for none.
+        """
+        width = self.vectors.shape[1]
+        if vectors.ndim != 2:
+            raise UsageError(f"The queries have the shape {list(vectors.shape)}; expected [Q, {width}], one a row.")
+        if vectors.shape[1] != width:
+            raise UsageError(
+                f"The queries have {vectors.shape[1]} numbers each, and `{self.column}` has {width}: "
+                "they come from another encoder."
+            )
+        if not np.isfinite(vectors).all():
+            raise UsageError("The queries hold a number that is not finite.")
+        known, gallery = self.ids, self.vectors
+        if where is not None:
+            meet = np.isin(known, self.collection.table(["id"], where)["id"].to_numpy())
+            known, gallery = known[meet], gallery[meet]
+        known = np.append(known, -1)  # which is at -1, too
+        if exclude is not None:  # ids to rows of the gallery
+            places = np.searchsorted(known[:-1], exclude)
+            exclude = np.where(known[places] == exclude, places, -1)
+        scores, rows = knn(l2_normalize(vectors), gallery, k, exclude, largest=1.0)
+        cosines = np.where(rows >= 0, scores.clip(-1, 1), scores)  # rounding leads beyond 1
+        return Matches(known[rows], cosines, self.collection)
+
+
+def _column(collection: Collection) -> str:
+    """The column to search: the card's, or the only embeddings that there are."""
+    noted: str | None = collection.card.get("model", {}).get("column")
+    if noted is not None:
+        return noted
+    made = [name for name in collection.columns if name.startswith("embedding_")]
+    if len(made) == 1:
+        return made[0]
+    path, several = collection.path, f"embeddings of {len(made)} encoders, and none is noted as the one to search with"
+    raise CollectionError(
+        f"`{path}` has {several if made else 'no embeddings to search'}.",
+        hint=f"lookalike index {path} --model MODEL --out {path}",
+    )

@@ -1,0 +1,187 @@
+"""Python says what the command line says: the same options, defaults, results and errors."""
+
+import inspect
+import json
+import math
+from dataclasses import MISSING, fields
+
+import numpy as np
+import PIL.Image
+import pyarrow as pa
+import pytest
+
+import lookalike as la
+from lookalike import api
+from lookalike.commands import export as export_verb
+from lookalike.commands import main
+from lookalike.commands import prepare as prepare_verb
+from lookalike.commands import pull as pull_verb
+from lookalike.evaluation.differences import Comparison
+from lookalike.evaluation.intervals import NORMAL
+from lookalike.evaluation.protocols import evaluate as measure
+
+ELSEWHERE = {"list", "list_", "check"}  # which only print
+
+
+@pytest.mark.parametrize(
+    ("function", "verb"), [("prepare", prepare_verb), ("pull", pull_verb), ("export", export_verb)]
+)
+def test_functions_have_the_options_and_defaults_of_the_verb(function, verb):
+    found = inspect.signature(getattr(api, function)).parameters
+    assert {*found} == {each.name for each in fields(verb.Config)} - ELSEWHERE
+    for each in fields(verb.Config):
+        if each.name not in ELSEWHERE and found[each.name].kind is inspect.Parameter.KEYWORD_ONLY:
+            assert found[each.name].default == each.default, each.name
+            assert each.default is not MISSING
+
+
+def test_every_public_name_is_there_and_told():
+    assert sorted(la.__all__) == sorted({*la._PLACES, "__version__"})
+    for name in la._PLACES:
+        thing = getattr(la, name)
+        assert inspect.getdoc(thing), name
+    with pytest.raises(AttributeError, match="no attribute 'nothing'"):
+        _ = la.nothing
+
+
+def test_from_images_to_a_report(shop, tmp_path, capsys):
+    photos = la.prepare(str(shop.images), tmp_path / "c", test=0.5)
+    assert isinstance(photos, la.Collection)
+    assert main(["prepare", str(shop.images), "--out", str(tmp_path / "d"), "--test", "0.5"]) == 0
+    other = la.Collection.open(tmp_path / "d")
+    columns = ["source", "label", "domain", "split", "pixels"]
+    assert photos.table(columns).equals(other.table(columns))
+
+    vectors = la.embed(photos, shop.model)
+    assert vectors.shape == (len(photos), la.load(shop.model).dimension)
+    encoder = la.load(shop.model)
+    images = photos.table(["image"])["image"].to_pylist()
+    np.testing.assert_allclose(la.embed(images, encoder), vectors, atol=1e-4)
+
+    report = la.evaluate(shop.model, photos, split="all")
+    capsys.readouterr()
+    assert main(["evaluate", str(shop.model), str(tmp_path / "c"), "--split", "all", "--json", "-"]) == 0
+    assert json.loads(capsys.readouterr().out) == report.to_json()
+    given = la.evaluate(vectors, tmp_path / "c", split="all")
+    assert given.metrics == report.metrics
+    rows = photos.table(["id", "label", "domain"])
+    assert la.evaluate(vectors, rows, "all").metrics == report.metrics
+
+
+def test_training_takes_the_flags_of_the_recipe(shop, tmp_path):
+    encoder = la.train(
+        "head",
+        data=shop.collection,
+        model=shop.model,
+        out=tmp_path / "run",
+        dimension=3,
+        mirror=False,
+        zooms=(),
+        epochs=1,
+        **{"loss.margin": 0.2, "projecting.batch_norm": True},
+    )
+    assert isinstance(encoder, la.Encoder)
+    assert encoder.dimension == 3
+    config = json.loads((tmp_path / "run/config.json").read_text())
+    text = json.dumps(config)
+    assert '"margin": 0.2' in text
+    assert '"batch_norm": true' in text
+    with pytest.raises(la.Error, match="--nothing"):
+        la.train("head", data=shop.collection, model=shop.model, out=tmp_path / "r", nothing=1)
+    with pytest.raises(la.Error, match="There is no recipe `hed`"):
+        la.train("hed", data=shop.collection, out=tmp_path / "r")
+
+
+def test_export_and_pull_give_back_what_they_made(shop, tmp_path):
+    facts = la.export(shop.model, "onnx", tmp_path / "onnx")
+    assert facts["minimum_cosine"] > 0.9999
+    assert (tmp_path / "onnx").is_dir()
+    copy = la.pull(str(shop.model), tmp_path / "copy")
+    image = PIL.Image.new("RGB", (30, 20), (200, 30, 60))
+    np.testing.assert_allclose(copy.embed(image), la.load(shop.model).embed(image), atol=1e-6)
+
+
+def test_errors_are_those_of_the_command_line(tmp_path, capsys):
+    with pytest.raises(la.Error) as caught:
+        la.prepare(tmp_path / "absent", tmp_path / "c")
+    assert main(["prepare", str(tmp_path / "absent"), "--out", str(tmp_path / "c")]) == 2
+    assert f"error: {caught.value}" in capsys.readouterr().err
+    with pytest.raises(la.Error, match="There is nothing to compare: 1"):
+        la.compare("model", data="c")
+
+
+# ------------------------------------------------------------------ reports beside each other
+
+
+@pytest.fixture
+def measured():
+    rng = np.random.default_rng(5)
+    label = np.repeat(np.arange(40), 6)
+    rows = pa.table(
+        {
+            "id": np.arange(240),
+            "label": [f"c{c}" for c in label],
+            "domain": [f"d{c % 2}" for c in label],
+        }
+    )
+    centers = rng.normal(size=(40, 16))
+
+    def vectors(noise):
+        return (centers[label] + noise * rng.normal(size=(240, 16))).astype(np.float32)
+
+    return rows, vectors(0.6), vectors(0.9)
+
+
+def test_reports_are_subtracted_query_by_query(measured):
+    rows, good, bad = measured
+    one, other = measure(good, rows, "all"), measure(bad, rows, "all")
+    apart = one - other
+    for name in one.metrics:
+        assert apart.values[name] == pytest.approx(one.metrics[name] - other.metrics[name], abs=1e-12)
+        assert apart.values[name] > 0
+        for domain, values in apart.per_domain.items():
+            expected = one.per_domain[domain][name] - other.per_domain[domain][name]
+            assert values[name] == pytest.approx(expected, abs=1e-12)
+    # Classes drawn with replacement, domain by domain: the interval, and how often the difference is not there.
+    rng, classes = np.random.default_rng(0), one.per_query.label
+    each = one.per_query.values["mp@5"] - other.per_query.values["mp@5"]
+    drawn = []
+    for _ in range(2000):
+        means = []
+        for domain in ("d0", "d1"):
+            mine = np.unique(classes[one.per_query.domain == domain])
+            means.append(np.concatenate([each[classes == c] for c in rng.choice(mine, len(mine))]).mean())
+        drawn.append(np.mean(means))
+    assert apart.half_width["mp@5"] == pytest.approx(NORMAL * np.std(drawn), rel=0.1)
+    z = apart.values["mp@5"] / np.std(drawn)
+    assert math.log(apart.p["mp@5"]) == pytest.approx(math.log(math.erfc(z / math.sqrt(2))), rel=0.25)
+    same = one - one
+    assert set(same.values.values()) == {0.0}
+    assert set(same.p.values()) == {1.0}
+
+
+def test_other_queries_are_refused(measured):
+    rows, good, bad = measured
+    one = measure(good, rows, "all")
+    fewer = rows.set_column(1, "label", pa.array([None] * 6 + rows["label"].to_pylist()[6:]))
+    for other in (measure(bad, fewer, "all"), measure(bad, rows, "all", "separate")):
+        with pytest.raises(la.Error, match="of other queries"):
+            _ = one - other
+
+
+def test_results_are_shown_and_handed_on(measured):
+    rows, good, bad = measured
+    reports = {"a<b": measure(good, rows, "all"), "b": measure(bad, rows, "all")}
+    both = Comparison(reports)
+    assert repr(reports["b"]).startswith("Report(mp@5 0.")
+    assert "\n" not in repr(both) + repr(reports["b"]) + repr(reports["b"] - reports["a<b"])
+    assert "a&lt;b" in both._repr_html_()
+    assert "<script" not in reports["b"]._repr_html_()
+    told = both.to_json()
+    assert [model["name"] for model in told["models"]] == ["a<b", "b"]
+    pair = next(pair for pair in told["pairs"] if pair["metric"] == "mp@5")
+    assert pair["low"] < pair["difference"] < pair["high"] < 0
+    assert (pair["a"], pair["b"]) == ("b", "a<b")
+    table = reports["b"].to_arrow()
+    assert table["domain"].to_pylist() == ["d0", "d1", None]
+    assert table["mp@5"].to_pylist()[-1] == reports["b"].metrics["mp@5"]
