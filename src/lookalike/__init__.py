@@ -10,9 +10,11 @@ if TYPE_CHECKING:
     from lookalike.api import compare, embed, evaluate, export, prepare, pull, train
     from lookalike.core.errors import LookalikeError as Error
     from lookalike.data.collection import Collection
+    from lookalike.estimator import Embedder
     from lookalike.evaluation.protocols import Report
     from lookalike.retrieval.exact import knn
     from lookalike.retrieval.index import Index, Matches
+    from lookalike.torch_dataset import TorchDataset
     from lookalike.vectors.runtime import Embedder as Encoder
     from lookalike.vectors.runtime import load
     from lookalike.vectors.text import TextEmbedder, load_text
@@ -21,12 +23,14 @@ __version__ = "0.2.0"
 
 _PLACES = {
     "Collection": "lookalike.data.collection:Collection",
+    "Embedder": "lookalike.estimator:Embedder",
     "Encoder": "lookalike.vectors.runtime:Embedder",
     "Error": "lookalike.core.errors:LookalikeError",
     "Index": "lookalike.retrieval.index:Index",
     "Matches": "lookalike.retrieval.index:Matches",
     "Report": "lookalike.evaluation.protocols:Report",
     "TextEmbedder": "lookalike.vectors.text:TextEmbedder",
+    "TorchDataset": "lookalike.torch_dataset:TorchDataset",
     "compare": "lookalike.api:compare",
     "embed": "lookalike.api:embed",
     "evaluate": "lookalike.api:evaluate",
@@ -39,14 +43,19 @@ _PLACES = {
     "train": "lookalike.api:train",
 }
 
+_OTHERS = {"Embedder": ("sklearn", "scikit-learn"), "TorchDataset": ("torch", "torch")}
+"""Names that need a library that is no part of the installation: what is imported, what is installed."""
+
 __all__ = [
     "Collection",
+    "Embedder",
     "Encoder",
     "Error",
     "Index",
     "Matches",
     "Report",
     "TextEmbedder",
+    "TorchDataset",
     "__version__",
     "compare",
     "embed",
@@ -64,8 +73,19 @@ __all__ = [
 def __getattr__(name: str) -> Any:
     if name not in _PLACES:
         raise AttributeError(f"module 'lookalike' has no attribute {name!r}")
-    module, _, found = _PLACES[name].partition(":")
-    return getattr(import_module(module), found)
+    place, _, found = _PLACES[name].partition(":")
+    try:
+        module = import_module(place)
+    except ModuleNotFoundError as error:
+        if name not in _OTHERS or error.name != _OTHERS[name][0]:
+            raise
+        from lookalike.core.errors import UsageError
+
+        raise UsageError(
+            f"`lookalike.{name}` needs {_OTHERS[name][1]}, which is not installed here.",
+            hint=f"pip install {_OTHERS[name][1]}",
+        ) from error
+    return getattr(module, found)
 
 
 def __dir__() -> list[str]:

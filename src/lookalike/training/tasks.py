@@ -42,7 +42,7 @@ from lookalike.training.config import (
 )
 from lookalike.training.learner import Fixed, Tensors, decays, stacked
 from lookalike.training.optimizer import make_optimizer
-from lookalike.training.pca import Projection, lda, pca, shrinkage_of, within_classes
+from lookalike.training.pca import Labels, Projection, lda, pca, shrinkage_of, within_classes
 from lookalike.training.rows import Features, Rows, features_of, mean_of, training_rows
 from lookalike.training.sources import Items, Part, Source, first_statistics, head_source, tune_source
 from lookalike.training.step import Batch, Learner, Running, Step, make_objective, make_step
@@ -108,7 +108,7 @@ def closed_form(config: TrainConfig, stage: FitStage, rows: Rows, before: Made) 
     """The encoder with the projection that the stage asks for; the centers of another projection say nothing."""
     rows = rows.where(stage.only)
     features = mean_of(features_of(before.encoder, before.path, rows, config.mirror))
-    projection = fitted(stage.fit, features, rows, config.dimension, config.seed)
+    projection = fitted(stage.fit, features, rows.label, config.dimension, config.seed)
     return Made(projected(before.encoder, projection), path=before.path)
 
 
@@ -237,7 +237,7 @@ def _first(config: TrainConfig, stage: StepStage, before: Made, features: Any, r
         return before.encoder
     start = Pca(power=-0.125) if isinstance(stage.start, Given) else stage.start
     mean = mean_of(features)
-    weight, bias = fitted(start, mean, rows, config.dimension, config.seed)
+    weight, bias = fitted(start, mean, rows.label, config.dimension, config.seed)
     # So that a learning rate means the same for each start; all may be zeros.
     size = np.sqrt(np.square(l2_normalize(mean) @ weight + bias).sum(axis=1).mean()) or np.float32(1.0)
     return projected(before.encoder, (weight / size, bias / size))
@@ -258,9 +258,8 @@ def _centers(
     return centers_at_means(embedding, rows.label, len(rows.classes), stage.centers, config.seed)
 
 
-def fitted(start: Start, features: Features, rows: Rows, dimension: int, seed: int) -> Projection:
+def fitted(start: Start, features: Features, label: Labels, dimension: int, seed: int) -> Projection:
     """A projection without steps; `start` is not `Given`."""
-    label = rows.label
     match start:
         case Pca():
             shrinkage = shrinkage_of(*features.shape) if start.shrinkage is None else start.shrinkage

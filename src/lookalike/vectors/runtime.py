@@ -179,10 +179,14 @@ class Embedder:
                     bar.advance(len(results))
         return np.concatenate(vectors) if on_error == "raise" else (np.concatenate(vectors), failed)
 
+    def as_input(self, item: object) -> UInt8[np.ndarray, "S S 3"]:
+        """One image, as `embed` takes it, as the tower does."""
+        return self.config.preprocess(pixels_of(item, self._enough))
+
     def _attempt(self, keep: bool, item: object) -> UInt8[np.ndarray, "S S 3"] | LookalikeError:
         """An image as the tower takes it, or with `keep` why it can't be."""
         try:
-            return self.config.preprocess(pixels_of(item, self._enough))
+            return self.as_input(item)
         except LookalikeError as error:
             if keep:
                 return error
