@@ -1,7 +1,9 @@
 import json
 import os
 import re
+import tomllib
 from importlib import metadata
+from pathlib import Path
 
 import pytest
 
@@ -44,6 +46,19 @@ def test_what_is_missing_comes_with_the_command_that_brings_it(
     assert found["fasterjpeg is missing (optional, extra `fast`)"].endswith("-m pip install 'lookalike[fast]'")
     assert main(["doctor"]) == 0
     assert "nothinglikethis is missing\n  " in capsys.readouterr().out
+
+
+def test_each_library_of_the_extra_formats_is_told(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    project = tomllib.loads((Path(__file__).parents[2] / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    lines = [f"{line}; extra == 'formats'" for line in project["optional-dependencies"]["formats"]]
+    monkeypatch.setattr(doctor.metadata, "requires", lambda _: lines)
+    assert main(["doctor", "--json"]) == 0
+    told = {library["name"]: library for library in json.loads(capsys.readouterr().out)["libraries"]}
+    assert set(told) == {"pillow-heif", "pillow-jxl-plugin", "rawpy"}
+    for name, library in told.items():
+        assert library == {"name": name, "version": metadata.version(name), "for": "formats"}
 
 
 def test_a_jax_that_can_not_start_is_said(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:

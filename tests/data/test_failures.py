@@ -1,6 +1,7 @@
 """Every reason for which an image can't be stored has a class of its own, and a hint."""
 
 import io
+import sys
 from pathlib import Path
 
 import PIL.Image
@@ -33,6 +34,16 @@ def test_reasons_as_they_are_told(tmp_path: Path, content: bytes | None, kind: s
     failed = convert(Task(Place(str(tmp_path / "a.jpg"), "s")), 64)
     assert isinstance(failed, Failed)
     assert kind_of(failed.reason)[0] == kind, failed.reason
+
+
+def test_a_format_whose_library_is_missing_is_told_apart(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "pillow_jxl", None)
+    (tmp_path / "a.jxl").write_bytes(b"\xff\x0a" + bytes(20))
+    failed = convert(Task(Place(str(tmp_path / "a.jxl"), "s")), 64)
+    assert isinstance(failed, Failed)
+    name, hint = kind_of(failed.reason)
+    assert name == "needs a library"
+    assert "pip install 'lookalike[formats]'" in hint
 
 
 def test_the_largest_class_is_first() -> None:

@@ -43,6 +43,9 @@ EXTRAS = (
     "beartype",
     "hypothesis",
     "tokenizers",
+    "pillow_heif",
+    "pillow_jxl",
+    "rawpy",
 )
 
 CHECK = """

@@ -302,7 +302,7 @@ def test_plain_bmp(bits):
 
 
 def test_content_decides_what_is_an_image():
-    kinds = {name: file(card(), name) for name, (_, read) in FORMATS.items() if callable(read)}
+    kinds = {name: file(card(), name) for name in FORMATS if name in PIL.Image.SAVE and name != "JXL"}
     kinds["TIFF"] = file(card(), "TIFF", big_tiff=True)
     assert {name: kind_of(data[:64]) for name, data in kinds.items()} == {name: name for name in kinds}
     moving = file(card(), "AVIF", save_all=True, append_images=[PIL.Image.fromarray(card()[::-1].copy())])
@@ -322,12 +322,6 @@ def test_content_decides_what_is_an_image():
 @pytest.mark.parametrize(
     ("head", "words"),
     [
-        (b"\0\0\0\x18ftypheic\0\0\0\0mif1heic", "HEIC.*heif-convert"),
-        (b"\xff\x0a" + bytes(20), "JPEG XL.*djxl"),
-        (b"\0\0\0\x0cJXL \r\n\x87\n", "JPEG XL"),
-        (b"FUJIFILMCCD-RAW 0201", "RAW file"),
-        (b"II*\0\x10\0\0\0CR\2\0", "RAW file"),
-        (b"\0\0\0\x18ftypcrx \0\0\0\1", "RAW file"),
         (b"8BPS\0\1" + bytes(20), "Photoshop"),
         (b"\0\0\0\x0cjP  \r\n\x87\n", "JPEG 2000"),
     ],

@@ -42,6 +42,9 @@ class Config:
     The label is the column `label`, else the only column of classes; the split is what the file is called, such as
     train-00000-of-00003.parquet. Images are called by file and row.
 
+    Images are JPEG, PNG, WebP, GIF, AVIF, TIFF, BMP, PPM, and with `pip install 'lookalike[formats]'` HEIC, JPEG XL
+    and RAW.
+
     The same command again goes on where it stopped, adds what is new, marks what is gone, and decodes nothing twice.
     An image that can't be read becomes a row of the errors table. Images are called NAME/PATH, NAME being the
     source's name without its suffix.

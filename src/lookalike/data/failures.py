@@ -13,6 +13,11 @@ _KINDS: tuple[tuple[str, str, str], ...] = (
     ),
     ("can't be opened", r"can't be read:", "`ls -l` says who may read them; then the same command again"),
     (
+        "needs a library",
+        r"lookalike\[formats\]",
+        "`pip install 'lookalike[formats]'`, then the same command with `--retry-failed`",
+    ),
+    (
         "another kind",
         r"is not read|known format",
         "convert them to JPEG or PNG, or `--exclude` them",

@@ -19,25 +19,28 @@ from jaxtyping import UInt8
 
 from lookalike.core.errors import ImageError
 from lookalike.core.shapes import Image
+from lookalike.imaging.cameras import read_heic, read_jxl, read_raw, read_tagged
 from lookalike.imaging.color import to_srgb
 from lookalike.imaging.phash import phash
 from lookalike.imaging.raster import MOST, Raster, flat, reason
 from lookalike.imaging.readers import read_avif, read_bmp, read_gif, read_jpeg, read_png, read_ppm, read_webp
 from lookalike.imaging.resample import reduce
-from lookalike.imaging.tiff import RAW, read_tiff
 
 FORMATS: dict[str, tuple[bytes, Callable[[bytes, int | None], Raster] | str]] = {
     "JPEG": (rb"\xff\xd8\xff", read_jpeg),  # MPO, the JPEG of stereo cameras and many phones, included
     "PNG": (rb"\x89PNG\r\n\x1a\n", read_png),
     "GIF": (rb"GIF8[79]a", read_gif),
     "WEBP": (rb"RIFF....WEBP", read_webp),
-    "RAW": (rb"II\*\0....CR|IIRO|IIRS|MMOR|IIU\0|FUJIFILMCCD-RAW|FOVb|\0MRM|....ftypcrx", RAW),
-    "TIFF": (rb"II[*+]\0|MM\0[*+]", read_tiff),
+    "RAW": (
+        rb"II\*\0....CR|II\x1a\0\0\0HEAPCCDR|IIRO|IIRS|MMOR|IIU\0|FUJIFILMCCD-RAW|FOVb|\0MRM|....ftypcrx",
+        read_raw,
+    ),
+    "TIFF": (rb"II[*+]\0|MM\0[*+]", read_tagged),  # and RAW files that begin so
     "BMP": (rb"BM.{4}.{8}[\x0c\x10\x28\x34\x38\x40\x6c\x7c]\0\0\0", read_bmp),
     "AVIF": (rb"....ftyp(?:avi[fs]|.{4}.{4}(?:.{4})*?avi[fs])", read_avif),
-    "HEIC": (rb"....ftyp(?:he[iv][cxms]|mif1|msf1)", "HEIC: convert it to JPEG (`heif-convert IN.heic OUT.jpg`)"),
+    "HEIC": (rb"....ftyp(?:he[iv][cxms]|mif1|msf1)", read_heic),
     "PPM": (rb"P[1-6f][\s#]", read_ppm),
-    "JXL": (rb"\xff\x0a|\0\0\0\x0cJXL \r\n", "JPEG XL: convert it to PNG (`djxl IN.jxl OUT.png`)"),
+    "JXL": (rb"\xff\x0a|\0\0\0\x0cJXL \r\n", read_jxl),
     "JP2": (
         rb"\0\0\0\x0cjP  \r\n|\xff\x4f\xff\x51",
         "JPEG 2000: convert it to PNG or JPEG (`opj_decompress -i IN.jp2 -o OUT.png`)",
@@ -49,6 +52,15 @@ FORMATS: dict[str, tuple[bytes, Callable[[bytes, int | None], Raster] | str]] = 
 
 The formats that cameras, phones and shops give are read; Pillow's rarer readers stay closed to strangers.
 """
+
+OTHERS = {
+    "PDF": (rb"%PDF-", "PDF: draw its first page (`pdftoppm -r 150 -f 1 -l 1 -png IN.pdf OUT`)"),
+    "video": (
+        rb"....ftyp|....(?:moov|mdat)|\x1a\x45\xdf\xa3|RIFF....AVI |\0\0\x01\xba",
+        "video: take a frame of it (`ffmpeg -i IN.mp4 -frames:v 1 OUT.jpg`)",
+    ),
+}
+"""As `FORMATS`, of what is no image and has some in it: a folder of images leaves it out, and refuses nothing."""
 
 HEAD = 64  # first bytes of a file that are enough to know it
 
@@ -81,6 +93,8 @@ def _read(data: bytes, at_least: int | None) -> Raster:
     if not data:
         raise ImageError("The file is empty (0 bytes).")
     if (kind := kind_of(data)) is None:
+        if other := next((words for start, words in OTHERS.values() if re.match(start, data, re.DOTALL)), None):
+            raise ImageError(f"A file of a kind that is not read, {other}.")
         raise ImageError(
             f"Not an image of a known format: the file has {len(data):,} bytes and begins with {data[:8]!r}."
         )

@@ -138,11 +138,12 @@ def measured(parts: Iterable[np.ndarray], void: float = np.nan) -> Levels:
 
 
 # Python keeps warning filters per process, and so is stderr; without the lock, threads could leave each other's behind.
-_shared = threading.Lock()
+_shared = threading.RLock()
 _TORN = re.compile(rb"^Fax\w*Decode")  # libtiff goes on after these, with rows that are torn
 _LIBTIFF = re.compile(
     rb"^(tempfile\.tif|MissingRequired|EstimateStrip\w*|_?TIFF\w*|\w*(Fax|LZW|ZIP|JPEG|Pack|LZMA|ZSTD|WebP)\w*): "
 )
+_LIBRAW = re.compile(rb"^unknown file: ")
 
 
 def open_as(kind: str, data: bytes, depth: int = 4) -> PIL.Image.Image:
@@ -161,7 +162,7 @@ def load(image: PIL.Image.Image) -> PIL.Image.Image:
         if image.format == "JPEG":  # the usual one, and its library is silent
             image.load()
         else:
-            with _quiet(), _stderr_of_c(said) if image.format == "TIFF" else nullcontext():
+            with _quiet(), _stderr_of_c(said, _LIBTIFF) if image.format == "TIFF" else nullcontext():
                 image.load()
         words = next((line.decode("ascii", "replace") for line in said if _TORN.match(line)), "")
     except Exception as error:  # noqa: BLE001  whatever it is, the image is refused
@@ -205,8 +206,15 @@ def _quiet() -> Iterator[None]:
 
 
 @contextmanager
-def _stderr_of_c(said: list[bytes]) -> Iterator[None]:
-    """Put the lines that libtiff writes to stderr into `said`; those of others go on to stderr."""
+def without_words() -> Iterator[None]:
+    """Hold back what LibRaw writes to stderr: what is wrong it also tells by its errors."""
+    with _quiet(), _stderr_of_c([], _LIBRAW):
+        yield
+
+
+@contextmanager
+def _stderr_of_c(said: list[bytes], theirs: re.Pattern[bytes]) -> Iterator[None]:
+    """Put the lines on stderr that `theirs` fits into `said`; those of others go on to stderr."""
     try:
         before = os.dup(2)
     except OSError:  # closed
@@ -221,7 +229,7 @@ def _stderr_of_c(said: list[bytes]) -> Iterator[None]:
             os.close(before)
             file.seek(0)
             for line in file.read().splitlines(keepends=True):
-                if _LIBTIFF.match(line):
+                if theirs.match(line):
                     said.append(line.strip())
                 else:
                     os.write(2, line)

@@ -199,9 +199,9 @@ _HOLDERS |= {b"av01": 78}
 
 def read_avif(data: bytes, _: int | None) -> Raster:
     """The primary image of an AVIF, or the first frame of a sequence; Pillow leaves crop and codes of colour undone."""
-    boxes = list(_boxes(data, 0, len(data)))
-    properties = _properties(data, boxes)
-    if (place := dict(reversed(boxes)).get(b"meta/iinf")) is not None:  # EXIF, which may be broken
+    found = list(boxes(data, 0, len(data)))
+    properties = _properties(data, found)
+    if (place := dict(reversed(found)).get(b"meta/iinf")) is not None:  # EXIF, which may be broken
         data = data[: place.start] + data[place].replace(b"Exif", b"skip") + data[place.stop :]
     image = open_as("AVIF", data, 10)
     color: Color | None = image.info.get("icc_profile")
@@ -215,7 +215,7 @@ def read_avif(data: bytes, _: int | None) -> Raster:
     return from_pillow(image.crop(box) if box else image, color, orientation)
 
 
-def _boxes(data: bytes, place: int, end: int, path: bytes = b"") -> Iterator[tuple[bytes, slice]]:
+def boxes(data: bytes, place: int, end: int, path: bytes = b"") -> Iterator[tuple[bytes, slice]]:
     """The path of each box between `place` and `end`, and where its body is (ISO/IEC 14496-12); boxes in it follow."""
     while place + 8 <= end:
         length, head = int.from_bytes(data[place : place + 4], "big"), 8
@@ -227,7 +227,7 @@ def _boxes(data: bytes, place: int, end: int, path: bytes = b"") -> Iterator[tup
         kind, start, stop = data[place + 4 : place + 8], place + head, min(place + length, end)
         yield path + kind, slice(start, stop)
         if kind in _HOLDERS:
-            yield from _boxes(data, start + _HOLDERS[kind], stop, path + kind + b"/")
+            yield from boxes(data, start + _HOLDERS[kind], stop, path + kind + b"/")
         place += length
 
 

@@ -27,7 +27,6 @@ _BY_PILLOW = (2, 3, 4, 6, 7, 32771, 50001)  # fax, of three kinds; JPEG, of two;
 _INKS = {0: 1, 1: 1, 2: 3, 3: 1, 4: 1, 5: 4, 6: 3, 8: 3, 9: 3, 10: 3}  # photometric -> samples of a colour
 _LAB = (8, 9, 10)
 _SENSOR = (32803, 34892)  # photometric: what a camera's sensor saw
-RAW = "a camera's RAW file: develop it to JPEG or TIFF, or take the JPEG beside it"
 _PAGES = 64  # pages that are looked at for one that is not a thumbnail
 _TURNED = bytes(int(f"{i:08b}"[::-1], 2) for i in range(256))
 
@@ -91,12 +90,16 @@ def exif(data: bytes | Directory) -> tuple[int, Light | None]:
     return (turned if 1 <= turned <= 8 else 1), ADOBE_RGB if wide else None
 
 
+def is_raw(data: bytes) -> bool:
+    """Whether a page is what a sensor saw, or the file a DNG: no page of it is to be taken for the image."""
+    return any(page.value(262, 0) in _SENSOR or 50706 in page.tags for page in _pages(data))
+
+
 def read_tiff(data: bytes, _: int | None) -> Raster:
     """The first page that is no thumbnail."""
-    pages = list(_pages(data))
-    if any(page.value(262, 0) in _SENSOR or 50706 in page.tags for page in pages):
-        raise ImageError(f"A file of a kind that is not read, {RAW}.")
-    full = [page for page in pages if not page.value(254, 0) & 5 and page.value(255, 1) != 2 and page.value(256, 0)]
+    full = [
+        page for page in _pages(data) if not page.value(254, 0) & 5 and page.value(255, 1) != 2 and page.value(256, 0)
+    ]
     if not full:
         raise ImageError("The TIFF holds no page that is the image itself, only reduced copies, masks or nothing.")
     page = full[0]
