@@ -131,7 +131,12 @@ def run(config: Config) -> str | None:
     if config.options.leave_out == "domain":
         leave_out(config.run)
         return None
-    _train(config.run, evaluation(config.run))
+    from lookalike.commands.verdict import conclude
+    from lookalike.training.loop import train
+
+    measured = evaluation(config.run)
+    encoder = _train(config.run, measured)
+    conclude(config.run, encoder, measured.values if measured else None, lambda part, rows: train(part, rows=rows))
     return f"{config.run.out}/model"
 
 

@@ -1,0 +1,157 @@
+"""The end of a run in words: whether it is better than the untouched tower, how sure that is, and what to try next."""
+
+import shutil
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from lookalike.core.files import read_card, write_json
+from lookalike.core.journal import note
+
+if TYPE_CHECKING:
+    from lookalike.encoders.encoder import Encoder
+    from lookalike.evaluation.protocols import PerQuery
+    from lookalike.training.config import TrainConfig
+    from lookalike.training.rows import Rows
+
+METRIC = "mp@5"
+WORTH = 0.005  # of mP@5, from which on another way is told
+
+
+def conclude(
+    config: "TrainConfig",
+    encoder: "Encoder",
+    values: "Callable[[Encoder], PerQuery] | None",
+    train: "Callable[[TrainConfig, Rows], Encoder]",
+) -> None:
+    """Say how `encoder`, which the run made, compares with the tower as it came, and write it into its card.
+
+    `values` are what test queries find by an encoder; None: there are none, and `train` is asked for encoders of parts
+    of the training rows, where that takes seconds. Nothing is said of a new tower, or of a run that was told before.
+    """
+    from lookalike.training.tasks import begun, viewing
+
+    model = Path(config.out) / "model"
+    card = read_card(model)
+    if not config.model or "verdict" in card:
+        return
+    given = viewing(config, begun(config)).encoder  # with the same mirror image and zooms: a fair comparison
+    if values is None:
+        told = _by_folds(config, given, train)
+    else:
+        told = _by_queries(values(encoder), values(given))
+        told["words"] = _words(told, encoder, given)
+        told["next"] = _next(config, encoder, given, values)
+    if told:
+        note("\n".join([told["words"], *told.get("next", [])]))
+        write_json(model / "card.json", {**card, "verdict": told})
+
+
+def _by_queries(trained: "PerQuery", untouched: "PerQuery") -> dict[str, Any]:
+    from lookalike.evaluation.intervals import half_width
+
+    apart = trained.values[METRIC] - untouched.values[METRIC]
+    one, other = (each.summary()["metrics"][METRIC] for each in (trained, untouched))
+    half = half_width(apart, trained.label, trained.domain)
+    value = one - other
+    low, high = (value, value) if half is None else (value - half, value + half)
+    which = "better" if low > 0 else "worse" if high < 0 else "same"
+    found = {"metric": METRIC, "trained": one, "untouched": other, "difference": value}
+    return {**found, "low": None if half is None else low, "high": None if half is None else high, "which": which}
+
+
+def _words(told: dict[str, Any], encoder: "Encoder", given: "Encoder") -> str:
+    judged = {
+        "better": "Better than the untouched tower",
+        "worse": "Worse than the untouched tower",
+        "same": "No difference from the untouched tower that these images can tell",
+    }[told["which"]]
+    sure = "" if told["low"] is None else f", 95 % interval {told['low']:+.3f} to {told['high']:+.3f}"
+    views = [name for name, there in (("mirror image", given.config.mirror), ("zooms", given.config.zooms)) if there]
+    alike = f" (with {' and '.join(views)} as here)" if views else ""
+    made, came = encoder.config.projection.dimension, given.config.projection.dimension
+    return (
+        f"{judged}: on classes never seen, {made} numbers have mP@5 {told['trained']:.3f}, its {came}{alike} "
+        f"{told['untouched']:.3f}; {told['difference']:+.3f}{sure}."
+    )
+
+
+def _next(
+    config: "TrainConfig", encoder: "Encoder", given: "Encoder", values: "Callable[[Encoder], PerQuery]"
+) -> list[str]:
+    """What else is worth a try, as measured by closed forms on stored features, which takes seconds each."""
+    from lookalike.training.config import EVENED, FitStage, HeadStage
+    from lookalike.training.tasks import Made, closed_form, rows_of
+
+    if not config.stages or not all(isinstance(stage, (FitStage, HeadStage)) for stage in config.stages):
+        return []
+    rows, width, now = rows_of(config), given.config.tower.features, values(encoder).summary()["metrics"][METRIC]
+    labelled = (rows.label >= 0).all()
+
+    def score(dimension: int, mirror: bool) -> float:
+        tried = replace(config, dimension=dimension, mirror=mirror)
+        seen = replace(given, config=replace(given.config, mirror=mirror))
+        made = closed_form(tried, FitStage(EVENED), rows, Made(seen, path=config.model))
+        return float(values(made.encoder).summary()["metrics"][METRIC])
+
+    if not labelled or len(rows.ids) <= config.dimension:
+        return []
+    lines = []
+    for dimension in (2 * config.dimension, 4 * config.dimension):
+        if dimension < min(width, len(rows.ids)) and (found := score(dimension, config.mirror)) > now + WORTH:
+            lines.append(f"More numbers find more: {dimension} have {found:.3f} (`--dimension {dimension}`).")
+    if config.mirror:
+        both, alone = score(config.dimension, True), score(config.dimension, False)
+        if alone > both - WORTH:
+            lines.append(
+                f"The mirror image, for which every image is looked at twice, is worth {both - alone:+.3f} here: "
+                "`--no-mirror` leaves it out."
+            )
+    return lines
+
+
+def _by_folds(
+    config: "TrainConfig", given: "Encoder", train: "Callable[[TrainConfig, Rows], Encoder]"
+) -> dict[str, Any]:
+    """Without test rows: the same run on two thirds of the training classes, judged by the others, three times."""
+    from lookalike.core.errors import RunError
+    from lookalike.training.config import FitStage, HeadStage
+    from lookalike.training.folds import folds
+    from lookalike.training.rows import features_of, mean_of
+    from lookalike.training.tasks import rows_of
+
+    rows, advice = rows_of(config), "`lookalike prepare ... --test 0.2` keeps classes back to be measured on"
+    if not (rows.label >= 0).any():
+        note(f"Without labels nothing tells whether it is better than the untouched tower; {advice.split(' keeps')[0]}")
+        return {}
+    try:
+        parts = folds(rows, seed=config.seed)
+    except RunError as error:
+        note(f"How good it is was not measured: {error.message[0].lower()}{error.message[1:]} {advice}.")
+        return {}
+    if not config.stages or not all(isinstance(stage, (FitStage, HeadStage)) for stage in config.stages):
+        note(f"How good it is was not measured, as no row is in split test: {advice}.")
+        return {}
+    place, scores = Path(config.out) / "folds", []
+    for number, part in enumerate(parts):
+        made = train(replace(config, out=str(place / str(number)), track="none"), rows.only(part.learned))
+        held = rows.only(part.held)
+        both = []
+        for one in (made, given):
+            features = mean_of(features_of(one, config.model, held, config.mirror))
+            both.append(part.score(np.asarray(one.project(features)), rows).classes)
+        scores.append(both)
+    shutil.rmtree(place)
+    trained, untouched = np.mean(scores, axis=0).tolist()
+    wins = sum(one > other for one, other in scores)
+    words = (
+        "No row is in split test, so the same training was done three times on two thirds of the classes: on the "
+        f"others {config.dimension} numbers have mP@5 {trained:.3f}, the untouched {given.config.projection.dimension} "
+        f"{untouched:.3f}; better in {wins} of 3."
+    )
+    which = "better" if wins == len(scores) else "worse" if wins == 0 else "same"
+    found = {"metric": METRIC, "trained": trained, "untouched": untouched, "difference": trained - untouched}
+    return {**found, "low": None, "high": None, "which": which, "words": words}

@@ -1,0 +1,85 @@
+"""What is said at the end of a run, against the same measured by hand."""
+
+import json
+
+import numpy as np
+import pytest
+from PIL import Image
+
+import lookalike as la
+from lookalike.commands import main
+from lookalike.commands.verdict import _by_queries
+from lookalike.evaluation.intervals import half_width
+from lookalike.evaluation.protocols import PerQuery
+
+
+def queries(values):
+    rng = np.random.default_rng(0)
+    label = np.repeat(np.arange(30), 8)
+    return PerQuery({"mp@5": np.clip(values + rng.normal(0, 0.05, 240), 0, 1)}, np.repeat(["a", "b"], 120), label)
+
+
+@pytest.mark.parametrize(("trained", "which"), [(0.7, "better"), (0.3, "worse"), (0.501, "same")])
+def test_it_follows_from_the_interval(trained, which):
+    rng = np.random.default_rng(1)
+    one, other = queries(np.full(240, trained)), queries(rng.uniform(0.3, 0.7, 240))
+    told = _by_queries(one, other)
+    apart = one.values["mp@5"] - other.values["mp@5"]
+    half = half_width(apart, one.label, one.domain)
+    assert told["which"] == which
+    assert told["low"] == pytest.approx(told["difference"] - half)
+    assert told["difference"] == pytest.approx(apart.reshape(2, 120).mean(axis=1).mean())
+
+
+@pytest.fixture
+def many(tmp_path):
+    """Nine classes of four images, on white."""
+    for label in range(9):
+        for number in range(4):
+            rng = np.random.default_rng((label, 7))
+            noise = np.random.default_rng((label, number)).integers(-40, 40, (32, 32, 3))
+            pixels = rng.integers(60, 190, (4, 4, 3)).repeat(8, 0).repeat(8, 1) + noise
+            (tmp_path / "many" / f"c{label}").mkdir(parents=True, exist_ok=True)
+            Image.fromarray(pixels.astype(np.uint8)).save(tmp_path / "many" / f"c{label}" / f"{number}.png")
+    return tmp_path / "many"
+
+
+def train(capsys, *arguments):
+    assert main(["train", *map(str, arguments)]) == 0
+    return capsys.readouterr().err
+
+
+def test_with_test_rows_it_is_said_once_and_kept_in_the_card(many, shop, tmp_path, capsys):
+    la.prepare(many, tmp_path / "c", test=0.4)
+    command = ["head", "--data", tmp_path / "c", "--model", shop.model, "--out", tmp_path / "run", "--dimension", 2]
+    words = train(capsys, *command)
+    verdict = json.loads((tmp_path / "run/model/card.json").read_text())["verdict"]
+    assert verdict["words"] in words
+    assert "the untouched tower" in verdict["words"]
+    assert "with mirror image and zooms as here" in verdict["words"]
+    trained = la.evaluate(str(tmp_path / "run/model"), tmp_path / "c").metrics["mp@5"]
+    assert verdict["trained"] == pytest.approx(trained, abs=0.02)  # eight bits, where the processor has them
+    assert verdict["which"] in ("better", "worse", "same")
+    assert "the untouched tower" not in train(capsys, *command)
+
+
+def test_without_test_rows_classes_are_kept_back(many, shop, tmp_path, capsys):
+    la.prepare(many, tmp_path / "c")
+    words = train(
+        capsys, "head", "--data", tmp_path / "c", "--model", shop.model, "--out", tmp_path / "run", "--dimension", 2
+    )
+    assert "the same training was done three times on two thirds of the classes" in words
+    assert not (tmp_path / "run/folds").exists()
+    assert la.load(tmp_path / "run/model").dimension == 2
+
+
+def test_what_can_not_be_measured_is_said(shop, tmp_path, capsys):
+    common = ["--model", shop.model, "--dimension", 2]
+    words = train(capsys, "head", "--data", shop.collection, "--out", tmp_path / "a", *common)
+    assert "How good it is was not measured: 4 classes are too few" in words
+    for number, image in enumerate(sorted(shop.images.rglob("*.png"))):
+        (tmp_path / "flat").mkdir(exist_ok=True)
+        (tmp_path / "flat" / f"{number}.png").write_bytes(image.read_bytes())
+    la.prepare(tmp_path / "flat", tmp_path / "c")
+    words = train(capsys, "pca", "--data", tmp_path / "c", "--out", tmp_path / "b", *common)
+    assert "Without labels nothing tells whether it is better" in words
