@@ -5,7 +5,6 @@ Words on what is done go to stderr, as there. What is wrong is a `lookalike.Erro
 
 from collections.abc import Iterable, Sequence
 from os import PathLike, fspath
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, cast
 
 import numpy as np
@@ -13,6 +12,7 @@ import pyarrow as pa
 from jaxtyping import Float, Float32
 
 from lookalike.core.errors import UsageError
+from lookalike.core.settings import flag
 
 if TYPE_CHECKING:
     from lookalike.data.collection import Collection
@@ -140,7 +140,7 @@ def train(
     from lookalike.vectors.runtime import load
 
     given = {"data": _path(data), "out": fspath(out), **({"model": fspath(model)} if model else {}), **options}
-    made = run(configure([recipe, *(word for name, value in given.items() for word in _flag(name, value))]))
+    made = run(configure([recipe, *(word for name, value in given.items() for word in flag(name, value))]))
     return load(made) if made else None
 
 
@@ -271,12 +271,3 @@ def _opened(place: "Place | Collection") -> "Collection":
     from lookalike.data.collection import Collection
 
     return place if isinstance(place, Collection) else Collection.open(fspath(place))
-
-
-def _flag(name: str, value: Any) -> list[str]:
-    """A keyword argument as the command line has it: `loss.margin` and `epochs`; `mirror=False` is `--no-mirror`."""
-    before, dot, last = name.replace("_", "-").rpartition(".")
-    if isinstance(value, bool):
-        return [f"--{before}{dot}{'' if value else 'no-'}{last}"]
-    several = list(value) if isinstance(value, (list, tuple)) else [value]
-    return [f"--{before}{dot}{last}", *(str(one if not isinstance(one, Path) else fspath(one)) for one in several)]

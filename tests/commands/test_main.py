@@ -11,6 +11,7 @@ from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
 
+import PIL.Image
 import pytest
 
 import lookalike
@@ -49,7 +50,6 @@ def test_version(capsys: pytest.CaptureFixture[str]) -> None:
 @pytest.mark.parametrize(
     ("argv", "words"),
     [
-        ([], "error: A verb is missing.\n\nhint: `lookalike --help` lists them\n"),
         (["serch"], "error: Unknown verb `serch`. Did you mean `search`?\n\nhint: `lookalike --help` lists them\n"),
         (["qqq"], "error: Unknown verb `qqq`.\n\nhint: `lookalike --help` lists them\n"),
         (
@@ -256,3 +256,49 @@ def test_training_has_large_pages(argv, given, expected) -> None:
     assert done.stdout.startswith(f"{expected} {argv} ")
     if asked:
         assert done.stdout.split()[-1] == str(expected == "glibc.malloc.hugetlb=1")
+
+
+def test_help_and_version_by_every_name(capsys):
+    assert commands.main([]) == 0
+    whole = capsys.readouterr().out
+    for argv in (["help"], ["-h"], ["--help"]):
+        assert commands.main(argv) == 0
+        assert capsys.readouterr().out == whole
+    assert commands.main(["help", "info"]) == 0
+    told = capsys.readouterr().out
+    assert commands.main(["info", "--help"]) == 0
+    assert capsys.readouterr().out == told
+    assert commands.main(["-V"]) == 0
+    assert capsys.readouterr().out == f"lookalike {lookalike.__version__}\n"
+
+
+def test_quiet_says_errors_alone_and_verbose_says_more(tmp_path, capsys):
+    (tmp_path / "photos").mkdir()
+    PIL.Image.new("RGB", (9, 9)).save(tmp_path / "photos" / "a.png")
+    prepare = ["prepare", str(tmp_path / "photos"), "--out"]
+    assert commands.main([*prepare, str(tmp_path / "a"), "-q"]) == 0
+    told = capsys.readouterr()
+    assert told.err == ""
+    assert told.out.startswith("domain")
+    assert commands.main(["-v", *prepare, str(tmp_path / "b")]) == 0
+    assert "took 0." in capsys.readouterr().err
+    wrong = ["info", str(tmp_path / "absent")]
+    assert commands.main(["-q", *wrong]) == 2
+    usual = capsys.readouterr().err
+    assert usual.startswith("error: ")
+    assert commands.main([*wrong, "--verbose"]) == 2
+    more = capsys.readouterr().err
+    assert more.startswith("Traceback")
+    assert usual in more
+
+
+def test_errors_are_coloured_where_it_is_wanted(capsys, monkeypatch):
+    for forced, forbidden, expected in (
+        ("1", "", "\x1b[31;1merror:\x1b[0m Unk"),
+        ("1", "1", "error: Unk"),
+        ("", "", "error: Unk"),
+    ):
+        monkeypatch.setenv("FORCE_COLOR", forced)
+        monkeypatch.setenv("NO_COLOR", forbidden)
+        assert commands.main(["serch"]) == 2
+        assert capsys.readouterr().err.startswith(expected)

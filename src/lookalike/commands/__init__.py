@@ -8,10 +8,12 @@ import errno
 import gc
 import io
 import os
+import resource
 import select
 import signal
 import sys
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from importlib import import_module
@@ -34,6 +36,7 @@ COMMANDS = {
     "push": "upload a model to the Hugging Face Hub, with its card",
     "info": "say what a directory of ours holds",
     "doctor": "say what this machine has and what is missing",
+    "completion": "let the Tab key of a shell complete all of this",
     "demo": "draw made-up products and show all of this on them, offline",
 }
 """verb -> one line of help; each is a module of this room."""
@@ -53,7 +56,9 @@ Turns an image of anything into 64 numbers, so that images of the same thing lie
 
 {verbs}
 
-`lookalike VERB --help` lists a verb's options; `lookalike --version` says which version this is.
+`lookalike VERB --help` lists a verb's options; `lookalike -V` says which version this is.
+-q, --quiet: say nothing but errors. -v, --verbose: say where an error comes from, and what a verb took.
+lookalike.toml sets defaults: docs/reference/commands.md. NO_COLOR and FORCE_COLOR are heeded.
 Data goes to stdout, words to stderr. Exit codes: 0 done, 2 something you can mend, 1 a bug, 130 interrupted."""
 
 
@@ -83,9 +88,10 @@ def _in_large_pages() -> None:
 def main(argv: list[str]) -> int:
     """Do what `argv` says and return the exit code; a bug of ours keeps its traceback, which makes it 1."""
     told: list[int] = []
+    argv, loudness = _loudness(argv)
     os.environ.setdefault("ARROW_DEFAULT_MEMORY_POOL", "system")  # the others keep 40 MB more of a million rows
     try:
-        with _interruptible(told):
+        with _interruptible(told), _said(loudness):
             dispatch(argv)
             sys.stdout.flush()
         return 0
@@ -103,6 +109,10 @@ def main(argv: list[str]) -> int:
             _drop_stdout()
         return _told(_MENDABLE[error.errno].format(error.filename))
     except LookalikeError as error:
+        if loudness > 0:
+            import traceback
+
+            traceback.print_exc()
         return _told(str(error))
     except (KeyboardInterrupt, Exception) as error:
         if not told and not isinstance(error, KeyboardInterrupt):
@@ -113,34 +123,69 @@ def main(argv: list[str]) -> int:
 
 
 def _told(error: str) -> int:
-    from lookalike.core.journal import note  # not above: `--help` does without
+    from lookalike.core.journal import colored, note  # not above: `--help` does without
 
-    note(f"error: {error}")
+    note(f"error: {error}", mark=colored("error:", "31;1"))
     return 2
 
 
 def dispatch(argv: list[str]) -> None:
     """What `main` does, without exit codes and signals; errors pass through."""
-    verb, *rest = argv or [""]
+    verb, *rest = argv or ["--help"]
+    if verb == "help":
+        verb, rest = (rest[0], ["--help"]) if rest else ("--help", [])
     if verb in ("-h", "--help"):
-        print(_HELP.format(verbs="\n".join(f"  {verb:<9} {line}" for verb, line in COMMANDS.items())))
+        print(_HELP.format(verbs="\n".join(f"  {verb:<10} {line}" for verb, line in COMMANDS.items())))
         return
-    if verb == "--version":
+    if verb in ("-V", "--version"):
         print(f"lookalike {__version__}")
         return
     from inspect import getdoc
 
     from lookalike.core.config import did_you_mean, parse
+    from lookalike.core.settings import settings
 
     if verb not in COMMANDS:
-        wrong = f"Unknown verb `{verb}`.{did_you_mean(verb, COMMANDS)}" if verb else "A verb is missing."
-        raise UsageError(wrong, hint="`lookalike --help` lists them")
+        raise UsageError(f"Unknown verb `{verb}`.{did_you_mean(verb, COMMANDS)}", hint="`lookalike --help` lists them")
     module = import_module(f"lookalike.commands.{verb}")
-    if hasattr(module, "configure"):
-        config = module.configure(rest)
-    else:
-        config = parse(module.Config, rest, prog=f"lookalike {verb}", description=getdoc(module.Config) or "")
+    told = settings()
+    told.export()
+    added = told.flags(verb, rest)
+    try:
+        if hasattr(module, "configure"):
+            config = module.configure([*rest, *added])
+        else:
+            description = getdoc(module.Config) or ""
+            config = parse(module.Config, [*rest, *added], prog=f"lookalike {verb}", description=description)
+    except UsageError as error:
+        if any(f"`{word}`" in error.message for word in added):
+            error.hint = f"it stands in `{told.file}`; {error.hint}"
+        raise
     module.main(config)
+
+
+def _loudness(argv: list[str]) -> tuple[list[str], int]:
+    """`argv` without -q and -v, and how much is said: -1 errors alone, 0 what is usual, 1 more."""
+    wanted = {"-q": -1, "--quiet": -1, "-v": 1, "--verbose": 1}
+    return [word for word in argv if word not in wanted], max(
+        (wanted[word] for word in argv if word in wanted), default=0
+    )
+
+
+@contextmanager
+def _said(loudness: int) -> Iterator[None]:
+    """Inside the block words for the person at the terminal are said, or not; behind it, what it took."""
+    begun = time.monotonic()
+    if loudness >= 0:
+        yield
+    else:
+        from lookalike.core import journal
+
+        with journal.quiet():
+            yield
+    if loudness > 0:
+        peak = max(resource.getrusage(who).ru_maxrss for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN))
+        print(f"took {time.monotonic() - begun:.1f} s and at most {peak / 1024:,.0f} MB a process", file=sys.stderr)
 
 
 @contextmanager

@@ -96,13 +96,24 @@ def parsed(name: str, argv: list[str], prog: str, description: str, own: Any = N
     and `own`, a verb's own options, with theirs. The help is `description`, then what the recipe says of itself.
     """
     from lookalike.recipes import DETAILS, RECIPES
+
+    recipe, flags = RECIPES[name], flags_type(name, own)
+    told = f"{description}\n\n{DETAILS[name]}".rstrip()
+    found: Any = parse(flags, argv, prog=prog, description=told, default=flags())
+    config = replace(found.run, stages=tuple(getattr(found, name) for name in recipe.names))
+    return config, getattr(found, "own", None)
+
+
+def flags_type(name: str, own: Any = None) -> type[Any]:
+    """A dataclass of the recipe, its stages and a verb's `own` options, whose defaults are theirs."""
+    from lookalike.recipes import RECIPES
     from lookalike.training.config import FitStage, NewStage
 
     recipe = RECIPES[name]
     stages = list(zip(recipe.names, recipe.stages, strict=True))
     steps = [name for name, stage in stages if not isinstance(stage, (NewStage, FitStage))]
     alone = steps if steps else [name for name, stage in stages if isinstance(stage, FitStage)]
-    flags = make_dataclass(
+    return make_dataclass(
         "Flags",
         [
             *([] if own is None else [("own", type(own), option(default=own, flat=True))]),
@@ -111,10 +122,6 @@ def parsed(name: str, argv: list[str], prog: str, description: str, own: Any = N
         ],
         frozen=True,
     )
-    told = f"{description}\n\n{DETAILS[name]}".rstrip()
-    found: Any = parse(flags, argv, prog=prog, description=told, default=flags())
-    config = replace(found.run, stages=tuple(getattr(found, name) for name in recipe.names))
-    return config, getattr(found, "own", None)
 
 
 def main(config: Config) -> None:

@@ -139,6 +139,11 @@ def _told(field: Any, metadata: Any) -> Any:
     return dataclasses.replace(field, type=marked, helptext=_flowing(field.helptext))
 
 
+def flags_of(kind: Any, default: Any = None) -> list[str]:
+    """Every flag that the dataclass `kind` understands, in order."""
+    return list(dict.fromkeys(_flags(kind, default)))
+
+
 def _flags(kind: Any, default: Any, before: str = "") -> Iterator[str]:
     """Every flag that `kind` understands, dotted; the member of a union is the one that `default` has."""
     for field in dataclasses.fields(kind):

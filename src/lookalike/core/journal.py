@@ -8,8 +8,8 @@ import os
 import re
 import sys
 import time
-from collections.abc import Mapping, Sequence
-from contextlib import AbstractContextManager
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager
 from html import escape
 from pathlib import Path
 from typing import Any
@@ -20,6 +20,7 @@ from lookalike.core.files import json_text, write_bytes
 # What a terminal acts on or turns around: control characters, line ends, directions, halves of characters.
 _UNSHOWN = re.compile("[\x00-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
 _QUOTED = re.compile("`[^`]*`")
+_quiet = False
 
 
 def shown(text: str) -> str:
@@ -27,10 +28,34 @@ def shown(text: str) -> str:
     return _UNSHOWN.sub(lambda found: repr(found[0])[1:-1], text)
 
 
-def note(text: str) -> None:
-    """Words for the person at the terminal, `shown` line by line; a name, which stands in backticks, is one line."""
+def note(text: str, mark: str = "") -> None:
+    """Words for the person at the terminal, `shown` line by line; a name, which stands in backticks, is one line.
+
+    With a `mark` it is an error, whose first word is said so, and which is said in any case.
+    """
+    if _quiet and not mark:
+        return
     lines = _QUOTED.sub(lambda name: shown(name[0]), text).split("\n")
-    print("\n".join(map(shown, lines)), file=sys.stderr, flush=True)
+    words = "\n".join(map(shown, lines))
+    print(mark + words[words.index(" ") :] if mark else words, file=sys.stderr, flush=True)
+
+
+def colored(text: str, code: str) -> str:
+    """`text` in a color for stderr, where a terminal reads it or FORCE_COLOR is set, and NO_COLOR is not."""
+    reads = sys.stderr.isatty() and os.environ.get("TERM") != "dumb"
+    wanted = reads or os.environ.get("FORCE_COLOR", "") not in ("", "0")
+    return f"\x1b[{code}m{text}\x1b[0m" if wanted and not os.environ.get("NO_COLOR") else text
+
+
+@contextmanager
+def quiet() -> Iterator[None]:
+    """Inside the block neither notes nor progress are said; errors are."""
+    global _quiet
+    before, _quiet = _quiet, True
+    try:
+        yield
+    finally:
+        _quiet = before
 
 
 def read_metrics(directory: str | Path) -> list[dict[str, Any]]:
@@ -90,6 +115,8 @@ class Progress(AbstractContextManager["Progress"]):
             self._say("\n")
 
     def _say(self, end: str) -> None:
+        if _quiet:
+            return
         rate = (self.done - self._counted) / max(time.monotonic() - self._begun, 1e-9)
         count = f"{self.done:,}" if self.total is None else f"{self.done:,}/{self.total:,}"
         words = f"{self.verb} {count} {self.unit}, {rate:,.1f} {self.unit}/s" + (f", {self.said}" if self.said else "")
