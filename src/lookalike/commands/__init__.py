@@ -58,7 +58,7 @@ Turns an image of anything into 64 numbers, so that images of the same thing lie
 
 `lookalike VERB --help` lists a verb's options; `lookalike -V` says which version this is.
 -q, --quiet: say nothing but errors. -v, --verbose: say where an error comes from, and what a verb took.
-lookalike.toml sets defaults: docs/reference/commands.md. NO_COLOR and FORCE_COLOR are heeded.
+lookalike.toml sets defaults: docs/how-to/defaults.md. NO_COLOR and FORCE_COLOR are heeded.
 Data goes to stdout, words to stderr. Exit codes: 0 done, 2 something you can mend, 1 a bug, 130 interrupted."""
 
 
