@@ -38,7 +38,7 @@ def files(room: str) -> set[str]:
 
 
 def test_every_verb_is_a_file_and_every_file_a_verb() -> None:
-    assert files("commands") == set(COMMANDS)
+    assert files("commands") - {"indexes", "models"} == set(COMMANDS)  # those two say what verbs mean by names
     for verb, line in COMMANDS.items():
         assert 0 < len(line) <= 66, verb
         assert not line.endswith("."), verb

@@ -165,9 +165,10 @@ def test_another_kind_of_index_can_stand_in(collection):
 def test_rows_hold_what_the_source_said(collection, vectors):
     matches = Index.open(collection.path).query(vectors[14:15], 2)
     first = matches.rows(0)[0]
-    assert list(first) == ["id", "score", "source", "label", "domain", "price", "shop"]
+    assert list(first) == ["id", "score", "path", "source", "label", "domain", "price", "shop"]
     assert first["score"] == pytest.approx(1.0)
     del first["score"]
+    assert first.pop("path") is None  # no source is noted
     assert first == {"id": 49, "source": "14.jpg", "label": None, "domain": "even", "price": 14.0, "shop": "shop 14"}
     assert matches.images(0)[0] == b"image 14"
 

@@ -1,16 +1,22 @@
 """Open a collection's vectors for search; query -> Matches."""
 
+import shlex
+from collections.abc import Sequence
+from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
 from jaxtyping import Float, Float32, Int64
 
 from lookalike.core.errors import CollectionError, UsageError
 from lookalike.core.shapes import Ids, l2_normalize
 from lookalike.data.collection import SCHEMA, Collection, is_vector
 from lookalike.data.duplicates import MARK, SEEN
+from lookalike.data.whereabouts import PLACE, paths_of
 from lookalike.search.exact import knn
 
 Exclude = Int64[np.ndarray, "Q"] | Int64[np.ndarray, "Q E"] | None
@@ -31,13 +37,21 @@ class Matches:
         return len(self.ids)
 
     def rows(self, query: int) -> list[dict[str, Any]]:
-        """The matches of one query: id, score, source, label, domain, and the further columns of the source."""
+        """The matches of one query: id, score, path, source, label, domain, and the further columns of the source.
+
+        `path` is the file of the image as `open` takes it, ARCHIVE!MEMBER, or an address in a store; None if the
+        collection does not know. Nobody looks whether it is still there.
+        """
         schema = self.collection.schema
-        ours = {*SCHEMA.names, *SEEN.names, *MARK.names}
+        ours = {*SCHEMA.names, *SEEN.names, *MARK.names, *PLACE.names, "path"}
         added = [field.name for field in schema if field.name not in ours and not is_vector(field)]
-        rows = self._take(query, ["id", "source", "label", "domain", *added])
+        kept = [name for name in PLACE.names if name in schema.names]
+        rows = self._take(query, ["id", "source", "label", "domain", *kept, *added])
+        paths = paths_of(rows, self.collection.card)
         return [
-            {"id": row.pop("id"), "score": float(s), **row} for s, row in zip(self.scores[query], rows, strict=False)
+            {"id": row["id"], "score": float(score), "path": path}
+            | {name: value for name, value in row.items() if name not in ("id", "place")}
+            for score, path, row in zip(self.scores[query], paths, rows, strict=False)
         ]
 
     def images(self, query: int) -> list[bytes]:
@@ -92,7 +106,7 @@ class ExactIndex:
             ids, vectors = ids[finite], vectors[finite]
         if len(collection) and not len(ids):
             raise CollectionError(
-                f"No row of `{path}` has a value in `{column}`.", hint=f"lookalike embed MODEL {path}"
+                f"No row of `{path}` has a value in `{column}`.", hint=f"lookalike index {shlex.quote(str(path))}"
             )
         return cls(collection, column, ids, vectors)
 
@@ -134,6 +148,20 @@ class ExactIndex:
         return Matches(known[rows], cosines, self.collection)
 
 
+def rows_with(collection: Collection, digests: Sequence[AbstractSet[bytes]]) -> Int64[np.ndarray, "Q E"] | None:
+    """Ids of the rows whose files have one of a query's SHA-256, as `query` excludes them; None: there are none.
+
+    -1 fills the lines of queries that have fewer than others.
+    """
+    table = collection.table(["id", "sha256"])
+    wanted = pa.array(sorted({digest for some in digests for digest in some}), pa.binary(32))
+    table = table.filter(pc.is_in(table["sha256"], wanted))
+    known = list(zip(table["id"].to_pylist(), table["sha256"].to_pylist(), strict=True))
+    own = [[id for id, digest in known if digest in some] for some in digests]
+    most = max(map(len, own), default=0)
+    return np.array([ids + [-1] * (most - len(ids)) for ids in own], np.int64) if most else None
+
+
 def _column(collection: Collection) -> str:
     """The column to search: the card's, or the only embeddings that there are."""
     noted: str | None = collection.card.get("model", {}).get("column")
@@ -145,5 +173,5 @@ def _column(collection: Collection) -> str:
     path, several = collection.path, f"embeddings of {len(made)} encoders, and none is noted as the one to search with"
     raise CollectionError(
         f"`{path}` has {several if made else 'no embeddings to search'}.",
-        hint=f"lookalike index {path} --model MODEL --out {path}",
+        hint=f"lookalike index {shlex.quote(str(path))}",
     )
