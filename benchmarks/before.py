@@ -259,12 +259,16 @@ def commands(directory: Path) -> None:
     steps: dict[str, tuple[list[str], int]] = {
         "prepare (960 images)": (["prepare", "shop/products.csv", "--out", "c{}"], 3),
         "train tiny, 60 steps": (["train", "tiny", "--data", "c0", "--out", "r{}", "--steps", "60"], 3),
-        "embed": (["embed", "r0/model", "c{}"], 3),
+        "embed": (["embed", "c{}", "--model", "r0/model"], 3),
         "index": (["index", "c{}", "--model", "r0/model", "--out", "i{}"], 3),
         "evaluate": (["evaluate", "r0/model", "c0"], 3),
-        "search, cold": (["search", "i0", "query.jpg"], arguments.rounds),
+        "search, cold": (["search", "query.jpg", "-i", "i0"], arguments.rounds),
         "info": (["info", "c0"], arguments.rounds),
         "--help": (["--help"], arguments.rounds),
+    }
+    earlier = {  # as versions to 0.2 had it
+        "embed": ["embed", "r0/model", "c{}"],
+        "search, cold": ["search", "i0", "query.jpg"],
     }
     for what, (words, rounds) in steps.items():
         found: list[list[tuple[float, float, float]]] = [[], []]
@@ -273,7 +277,8 @@ def commands(directory: Path) -> None:
                 query = places[side] / "query.jpg"
                 if not query.exists():
                     query.write_bytes(next((places[side] / "shop").rglob("*.jpg")).read_bytes())
-                command = [sys.executable, "-m", names[side], *(word.format(i) for word in words)]
+                own = earlier.get(what, words) if side == 0 else words
+                command = [sys.executable, "-m", names[side], *(word.format(i) for word in own)]
                 found[side].append(process(command, places[side], environments[side]))
         ratios = [statistics.median(a[k] / b[k] for a, b in zip(*found, strict=True)) for k in range(3)]
         wall = [statistics.median(column[0] for column in side) for side in found]

@@ -135,7 +135,7 @@ def main() -> None:
         os.environ["XDG_CACHE_HOME"] = f"{name}/other"
         model_at(directory / "model")
         collection_at(directory / "collection", arguments.rows, directory / "model")
-        search = [str(directory / "collection"), str(directory / "query.jpg")]
+        search = [str(directory / "query.jpg"), "-i", str(directory / "collection")]
         whole = [sys.executable, "-c", "from lookalike.commands import run; run()", "search", *search]
         first = seconds(whole, environment)
         totals, bare, parts = [], [], []

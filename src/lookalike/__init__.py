@@ -7,7 +7,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from lookalike.api import compare, embed, evaluate, export, prepare, pull, train
+    from lookalike.api import compare, embed, evaluate, export, index, load, prepare, pull, search, train
     from lookalike.core.errors import LookalikeError as Error
     from lookalike.data.collection import Collection
     from lookalike.estimator import Embedder
@@ -16,7 +16,6 @@ if TYPE_CHECKING:
     from lookalike.retrieval.index import Index, Matches
     from lookalike.torch_dataset import TorchDataset
     from lookalike.vectors.runtime import Embedder as Encoder
-    from lookalike.vectors.runtime import load
     from lookalike.vectors.text import TextEmbedder, load_text
 
 __version__ = "0.2.0"
@@ -35,11 +34,13 @@ _PLACES = {
     "embed": "lookalike.api:embed",
     "evaluate": "lookalike.api:evaluate",
     "export": "lookalike.api:export",
+    "index": "lookalike.api:index",
     "knn": "lookalike.retrieval.exact:knn",
-    "load": "lookalike.vectors.runtime:load",
+    "load": "lookalike.api:load",
     "load_text": "lookalike.vectors.text:load_text",
     "prepare": "lookalike.api:prepare",
     "pull": "lookalike.api:pull",
+    "search": "lookalike.api:search",
     "train": "lookalike.api:train",
 }
 
@@ -61,11 +62,13 @@ __all__ = [
     "embed",
     "evaluate",
     "export",
+    "index",
     "knn",
     "load",
     "load_text",
     "prepare",
     "pull",
+    "search",
     "train",
 ]
 

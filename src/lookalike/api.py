@@ -19,7 +19,8 @@ if TYPE_CHECKING:
     from lookalike.evaluation.differences import Comparison
     from lookalike.evaluation.protocols import Report
     from lookalike.imaging.given import Given
-    from lookalike.vectors.runtime import Embedder
+    from lookalike.retrieval.index import ExactIndex, Matches
+    from lookalike.vectors.runtime import Embedder, Precision, Runtime
 
     Place = str | PathLike[str]
     Vectors = Float[np.ndarray, "N D"]
@@ -103,7 +104,6 @@ def pull(
         Error: There is no such model, a tensor is missing or has another shape, no connection.
     """
     from lookalike.commands.pull import Config, main
-    from lookalike.vectors.runtime import load
 
     main(
         Config(
@@ -119,7 +119,98 @@ def pull(
             text=text,
         )
     )
-    return load(fspath(out))
+    return load(out)
+
+
+def load(
+    model: "Place" = "", runtime: "Runtime" = "auto", batch: int = 64, *, precision: "Precision | None" = None
+) -> "Embedder":
+    """The encoder, ready to embed: a model directory, a short name (`laptop`), or ORG/NAME on the Hub.
+
+        encoder = lookalike.load("laptop")
+        encoder = lookalike.load("google/siglip2-base-patch16-256")
+
+    What is not a directory is downloaded on first use, and kept in the cache. Without a name it is what LOOKALIKE_MODEL
+    names, else `laptop`. onnx is ONNX Runtime on the CPU in float32, jax JAX's devices in float32, auto whichever is
+    fast here; `batch` images go through at once.
+
+    Raises:
+        Error: No such model, or it is incomplete; no connection.
+    """
+    from lookalike.commands.models import model_of
+    from lookalike.vectors import runtime as vectors
+
+    return vectors.load(model_of(fspath(model)), runtime, batch, precision=precision)
+
+
+def index(
+    sources: "Place | Sequence[Place]" = (),
+    out: "Place" = "",
+    *,
+    model: "Place" = "",
+    test: float | None = None,
+    exclude: Sequence[str] = (),
+) -> "ExactIndex":
+    """Make images searchable, or bring an index up to date, and open it.
+
+        photos = lookalike.index("photos")            # makes or refreshes photos.lookalike
+        photos = lookalike.index("photos", model="run/model")
+
+    `lookalike index --help` says what the options do, and what is taken where they are not given.
+
+    Raises:
+        Error: No such source; no model, and no connection; a folder that can't be written to.
+    """
+    from lookalike.commands.index import Config, run
+    from lookalike.retrieval.index import Index
+
+    config = Config(sources=_several(sources), out=fspath(out), model=fspath(model), test=test, exclude=tuple(exclude))
+    return Index.open(run(config))
+
+
+def search(
+    images: "Given | Iterable[Given]" = (),
+    index: "Place | ExactIndex | Collection" = "",
+    *,
+    text: str | None = None,
+    k: int = 5,
+    where: str | None = None,
+    min_score: float = -1.0,
+    with_self: bool = False,
+    together: bool = False,
+    unlike: "Given | Iterable[Given]" = (),
+    not_: Sequence[str] = (),
+    model: "Place" = "",
+) -> "Matches":
+    """What is nearest to each image, or to a text, in an index; options are those of `lookalike search --help`.
+
+        found = lookalike.search("kettle.jpg", "photos.lookalike", k=10)
+        found.to_pandas()
+        found = lookalike.search(text="a red kettle", unlike="blue.jpg")   # in the only index here
+
+    Images are what `Encoder.embed` takes: paths, bytes, arrays, images of Pillow, one or several. An image whose very
+    file is in the index does not find itself.
+
+    Raises:
+        Error: No index; an image that can't be read; words for an encoder without a text side.
+    """
+    from lookalike.commands.search import Config, run
+
+    given: dict[str, bytes] = {}
+    found = Config(
+        images=_named(images, "image", given),
+        index=_path(index),
+        text=text,
+        k=k,
+        where=where,
+        min_score=min_score,
+        with_self=with_self,
+        together=together,
+        unlike=_named(unlike, "unlike", given),
+        not_=(not_,) if isinstance(not_, str) else tuple(not_),
+        model=fspath(model),
+    )
+    return run(found, given)[2]
 
 
 def train(
@@ -137,7 +228,6 @@ def train(
         Error: No such recipe or option, a collection without what it learns from, another run in `out`.
     """
     from lookalike.commands.train import configure, run
-    from lookalike.vectors.runtime import load
 
     given = {"data": _path(data), "out": fspath(out), **({"model": fspath(model)} if model else {}), **options}
     made = run(configure([recipe, *(word for name, value in given.items() for word in flag(name, value))]))
@@ -146,7 +236,7 @@ def train(
 
 def embed(
     images: "Given | Iterable[Given] | Collection",
-    model: "Place | Embedder",
+    model: "Place | Embedder" = "",
     *,
     batch_size: int | None = None,
     progress: bool = False,
@@ -163,9 +253,9 @@ def embed(
     """
     from lookalike.data.collection import Collection
     from lookalike.vectors.column import ensure_embeddings
-    from lookalike.vectors.runtime import Embedder, load
+    from lookalike.vectors.runtime import Embedder
 
-    encoder = model if isinstance(model, Embedder) else load(fspath(model))
+    encoder = model if isinstance(model, Embedder) else load(model)
     if isinstance(images, Collection):
         stored: Float32[np.ndarray, "N D"] = images.vectors(ensure_embeddings(encoder, images).column)[1]
         return stored
@@ -198,11 +288,12 @@ def evaluate(
         Error: No query has a relevant image, vectors that do not fit the rows, an unknown split.
     """
     from lookalike.commands.evaluate import measured
+    from lookalike.commands.models import named_model
     from lookalike.evaluation import protocols
 
     if isinstance(given, np.ndarray) and isinstance(collection, pa.Table):
         return protocols.evaluate(given, collection, split, protocol)
-    model = given if isinstance(given, np.ndarray) or not isinstance(given, (str, PathLike)) else fspath(given)
+    model = named_model(fspath(given)) if isinstance(given, (str, PathLike)) else given
     return measured(model, _opened(cast("Place | Collection", collection)), split, protocol, _several(trained_on))
 
 
@@ -259,12 +350,27 @@ def export(
     return run(config)
 
 
+def _named(images: "Given | Iterable[Given]", kind: str, given: dict[str, bytes]) -> tuple[str, ...]:
+    """Names of images, paths as they are; `given` gets the files of those that are none."""
+    from lookalike.imaging.given import file_of, is_one
+
+    names = []
+    for number, image in enumerate([cast("Given", images)] if is_one(images) else cast("Iterable[Given]", images), 1):
+        names.append(fspath(image) if isinstance(image, (str, PathLike)) else f"{kind} {number}")
+        if not isinstance(image, (str, PathLike)):
+            given[names[-1]] = file_of(image)
+    return tuple(names)
+
+
 def _several(places: "Place | Sequence[Place]") -> tuple[str, ...]:
     return (fspath(places),) if isinstance(places, (str, PathLike)) else tuple(fspath(place) for place in places)
 
 
-def _path(place: "Place | Collection") -> str:
-    return fspath(place) if isinstance(place, (str, PathLike)) else str(place.path)
+def _path(place: "Place | Collection | ExactIndex") -> str:
+    if isinstance(place, (str, PathLike)):
+        return fspath(place)
+    collection: Any = getattr(place, "collection", place)
+    return str(collection.path)
 
 
 def _opened(place: "Place | Collection") -> "Collection":

@@ -216,3 +216,41 @@ def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Hub]:
     close_session()
     server.shutdown()
     server.server_close()
+
+
+@pytest.fixture(scope="session")
+def tensors() -> dict[str, np.ndarray]:
+    """Of a small MobileNetV2, as transformers names them."""
+    from lookalike.encoders.config import EncoderConfig, ProjectionConfig, tensor_shapes
+    from lookalike.imaging.preprocess import Preprocess
+    from lookalike.published.layout import export_tensors
+    from lookalike.published.layouts import WEIGHTS
+    from lookalike.towers import MobileNetV2Config
+
+    tower = MobileNetV2Config(multiplier=0.35, same_padding=True)
+    prepare = Preprocess(32, "crop", 36, "bilinear", (0.5, 0.5, 0.5), (0.5, 0.5, 0.5))
+    config = EncoderConfig(tower, "mean", prepare, ProjectionConfig("identity", 1280, 1280))
+    rng = np.random.default_rng(0)
+    ours = {n: rng.normal(size=s).astype(np.float32) for n, s in tensor_shapes(config).items()}
+    ours |= {n: np.abs(value) + 1 for n, value in ours.items() if n.endswith("variance")}
+    return dict(export_tensors(WEIGHTS["mobilenet_v2"], config, ours))
+
+
+@pytest.fixture
+def published(hub: Hub, tensors: dict[str, np.ndarray]) -> Hub:
+    """The stand-in, with that model and some files that nobody asked for."""
+    from safetensors.numpy import save
+
+    processor = {"size": {"shortest_edge": 36}, "crop_size": {"height": 32, "width": 32}, "resample": 2}
+    processor |= {"image_mean": [0.5, 0.5, 0.5], "image_std": [0.5, 0.5, 0.5]}
+    hub.files |= {
+        "config.json": json.dumps(
+            {"model_type": "mobilenet_v2", "depth_multiplier": 0.35, "tf_padding": True}
+        ).encode(),
+        "preprocessor_config.json": json.dumps(processor).encode(),
+        "model.safetensors": save(tensors),
+        "pytorch_model.bin": b"a pickle",
+        "modeling_x.py": b"raise SystemExit('never run')",
+        "README.md": b"# A model",
+    }
+    return hub

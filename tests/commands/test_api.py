@@ -3,6 +3,7 @@
 import inspect
 import json
 import math
+import shutil
 from dataclasses import MISSING, fields
 
 import numpy as np
@@ -185,3 +186,57 @@ def test_results_are_shown_and_handed_on(measured):
     table = reports["b"].to_arrow()
     assert table["domain"].to_pylist() == ["d0", "d1", None]
     assert table["mp@5"].to_pylist()[-1] == reports["b"].metrics["mp@5"]
+
+
+# ------------------------------------------------------------------ from a folder to the first find
+
+
+def test_index_and_search_as_on_the_command_line(shop, tmp_path, capsys, monkeypatch):
+    home = tmp_path / "home"
+    shutil.copytree(shop.images, home / "photos")
+    monkeypatch.chdir(home)
+    index = la.index("photos", model=shop.model)
+    assert len(index) == 12
+    assert (home / "photos.lookalike").is_dir()
+    assert repr(index) == f"Index('photos.lookalike': 12 images, {la.load(shop.model).dimension} numbers each)"
+    query = next((home / "photos").rglob("*.png"))
+    capsys.readouterr()
+    assert main(["search", str(query), "-k", "3", "--json"]) == 0
+    (told,) = json.loads(capsys.readouterr().out)
+    found = la.search(query, k=3)
+    assert found.rows(0) == told["matches"]
+    assert str(query.absolute()) not in [row["path"] for row in found.rows(0)]  # it does not find itself
+    assert la.search(query, index, k=1, with_self=True).rows(0)[0]["path"] == str(query.absolute())
+    # The same pixels from memory are no file of the index: they find it.
+    pixels = PIL.Image.open(query)
+    for image in (pixels, np.asarray(pixels)):
+        several = la.search([image, query.read_bytes()], "photos.lookalike", k=3)
+        assert several.rows(0)[0]["path"] == str(query.absolute())
+        assert [row["id"] for row in several.rows(1)] == [row["id"] for row in found.rows(0)]
+    with pytest.raises(la.Error, match="no IMAGE and no `--text`"):
+        la.search([])
+
+
+def test_matches_are_shown_and_handed_on(shop):
+    index = la.Index.open(shop.collection)
+    found = index.query(index.vectors[:2], 3)
+    one = index.query(index.vectors[0], 3)
+    np.testing.assert_array_equal(one.ids, found.ids[:1])
+    assert repr(found) == f"Matches(2 queries, 6 matches in {str(shop.collection)!r})"
+    table = found.to_arrow()
+    assert table["query"].to_pylist() == [0, 0, 0, 1, 1, 1]
+    assert table["rank"].to_pylist() == [1, 2, 3, 1, 2, 3]
+    assert table["path"].to_pylist()[:3] == [row["path"] for row in found.rows(0)]
+    shown = found._repr_html_()
+    assert shown.count("<img ") == 6
+    assert "data:image/jpeg;base64," in shown
+    with pytest.raises(la.Error, match="Queries are vectors, and this is a str") as caught:
+        index.query("kettle.jpg", 3)
+    assert "lookalike.search" in caught.value.hint
+
+
+def test_a_model_by_its_name(shop, monkeypatch):
+    monkeypatch.setenv("LOOKALIKE_MODEL", str(shop.model))
+    assert la.load().fingerprint == la.load(shop.model).fingerprint
+    with pytest.raises(la.Error, match="There is no model `latop`"):
+        la.load("latop")

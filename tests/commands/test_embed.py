@@ -41,7 +41,8 @@ def places(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[str, str]:
 
 def test_prints_the_column_and_fills_it(places: tuple[str, str], capsys: pytest.CaptureFixture[str]) -> None:
     capsys.readouterr()
-    assert main(["embed", *places]) == 0
+    model, coll = places
+    assert main(["embed", coll, "--model", model]) == 0
     said = capsys.readouterr()
     column = said.out.strip()
     assert said.out == f"{column}\n"
@@ -49,7 +50,7 @@ def test_prints_the_column_and_fills_it(places: tuple[str, str], capsys: pytest.
     ids, vectors = Collection.open(places[1]).vectors(column)
     assert vectors.shape == (6, 3)
     np.testing.assert_allclose(np.linalg.norm(vectors, axis=1), 1, atol=1e-6)
-    assert main(["embed", *places, "--runtime", "onnx", "--batch", "2"]) == 0
+    assert main(["embed", coll, "--model", model, "--runtime", "onnx", "--batch", "2"]) == 0
     again = capsys.readouterr()
     assert (again.out, again.err) == (f"{column}\n", "")  # nothing was left to do
     assert len(ids) == 6
@@ -58,11 +59,11 @@ def test_prints_the_column_and_fills_it(places: tuple[str, str], capsys: pytest.
 @pytest.mark.parametrize(
     ("argv", "words"),
     [
-        (["embed", "{model}/absent", "{coll}"], "There is no model directory"),
-        (["embed", "{coll}", "{coll}"], "not a model directory"),
-        (["embed", "{model}", "{model}"], "not a collection"),
-        (["embed", "{model}", "{coll}", "--batch", "0"], "expected 1 or more"),
-        (["embed", "{model}", "{coll}", "--runtime", "onyx"], "onnx"),
+        (["embed", "{coll}", "--model", "{model}/absent"], "There is no model directory"),
+        (["embed", "{coll}", "--model", "{coll}"], "not a model directory"),
+        (["embed", "{model}", "--model", "{model}"], "not a collection"),
+        (["embed", "{coll}", "--model", "{model}", "--batch", "0"], "expected 1 or more"),
+        (["embed", "{coll}", "--model", "{model}", "--runtime", "onyx"], "onnx"),
     ],
 )
 def test_what_can_be_mended_is_said(

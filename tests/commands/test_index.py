@@ -53,7 +53,9 @@ def test_again_embeds_only_what_is_new(shop, tmp_path, embedded, capsys):
 def test_a_collection_is_made_searchable_in_place(shop, embedded, tmp_path, write_tiny_model):
     other = write_tiny_model(tmp_path / "other", 1)
     before = Collection.open(shop.collection).card["model"]
-    assert main(["index", str(shop.collection), "--model", str(other), "--out", f"{shop.collection}/"]) == 0
+    card = shop.collection / "card.json"
+    write_json(card, {name: value for name, value in read_json(card).items() if name != "indexed"})  # as `prepare` does
+    assert main(["index", f"{shop.collection}/", "--model", str(other)]) == 0
     assert sum(embedded) == 12
     after = Collection.open(shop.collection)
     assert after.card["model"]["path"] == str(other)
@@ -78,7 +80,7 @@ def test_a_collection_is_made_searchable_elsewhere_and_again(shop, embedded, tmp
 
 def test_the_path_of_the_encoder_is_kept_whole(shop, monkeypatch):
     monkeypatch.chdir(shop.model.parent)
-    assert main(["index", str(shop.collection), "--model", "model", "--out", str(shop.collection)]) == 0
+    assert main(["index", str(shop.collection), "--model", "model"]) == 0
     assert Collection.open(shop.collection).card["model"]["path"] == str(shop.model)
 
 
@@ -113,3 +115,43 @@ def test_images_are_kept_at_the_size_that_the_model_reads(shop, tmp_path, monkey
             assert "--size 300" in words
     assert main(["index", str(shop.collection), "--model", str(model), "--out", str(shop.collection)]) == 0
     assert "--size 300" not in capsys.readouterr().err  # nothing was embedded
+
+
+def test_a_refresh_needs_no_options(shop, tmp_path, embedded, monkeypatch, capsys):
+    """The card knows sources, what is left out of each, the share of the test, and the model."""
+    shutil.copytree(shop.images, tmp_path / "one")
+    shutil.copytree(shop.images / "domain0", tmp_path / "two")
+    index = tmp_path / "all.lookalike"
+    sources = [str(tmp_path / name) for name in ("one", "two")]
+    first = ["index", *sources, "--model", str(shop.model), "--out", str(index), "--test", "0.5"]
+    assert main([*first, "--exclude", "label3", "0.png"]) == 0
+    assert len(Collection.open(index)) == 3 * 2 + 2 * 2
+    splits = Collection.open(index).table(["split"])["split"].to_pylist()
+    assert set(splits) == {"train", "test"}
+    shutil.rmtree(shop.collection)
+    monkeypatch.chdir(tmp_path)
+    for again in (first, ["index", *sources, "--out", str(index)], ["index", str(index)], ["index"]):
+        shutil.copy(tmp_path / "one/domain0/label0/1.png", tmp_path / f"two/label0/new{len(again)}.png")
+        embedded.clear()
+        assert main(again) == 0
+        assert sum(embedded) == 1
+    shutil.rmtree(tmp_path / "one")  # as a disk that is not there
+    capsys.readouterr()
+    assert main(["index", str(index)]) == 0
+    err = capsys.readouterr().err
+    assert f"`{tmp_path / 'one'}` is not there now; its images stay as they are." in err
+    assert "14 images, 0 newly embedded" in err
+    assert main(["index", str(index), "--exclude", "nothing"]) == 0
+    assert len(Collection.open(index)) == 6 + 10  # of what is there, all
+
+
+def test_a_collection_of_prepare_is_not_prepared_again(shop, tmp_path, capsys):
+    source, coll = tmp_path / "photos", tmp_path / "coll"
+    shutil.copytree(shop.images, source)
+    assert main(["prepare", str(source), "--out", str(coll), "--limit", "5"]) == 0
+    for _ in range(2):
+        assert main(["index", str(coll), "--model", str(shop.model)]) == 0
+        assert len(Collection.open(coll)) == 5
+    capsys.readouterr()
+    assert main(["index", str(coll), "--test", "0.5"]) == 2
+    assert "are for sources" in capsys.readouterr().err

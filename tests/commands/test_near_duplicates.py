@@ -170,7 +170,7 @@ def test_goes_on_after_a_kill(shop: Path, embedded: list[int], call: int, again:
     """In the images, in the copies, and between rows and card; what was embedded is not embedded again."""
     if call == 0:
         assert main(command(shop)[:-2]) == 0
-        assert main(["embed", str(shop / "model"), str(shop / "coll")]) == 0
+        assert main(["embed", str(shop / "coll"), "--model", str(shop / "model")]) == 0
         embedded.clear()
     done = subprocess.run([sys.executable, "-c", KILLED, str(call), *command(shop)], capture_output=True, check=False)
     assert done.returncode == -signal.SIGKILL
@@ -267,8 +267,8 @@ def test_evaluate_tells_what_another_collection_shares_or_that_it_is_not_embedde
     assert main(evaluate) == 0
     said = capsys.readouterr()
     assert json.loads(said.out)["leakage"]["embedding"]["queries"] == 2
-    assert f"`lookalike embed {shop / 'model'} {shop / 'elsewhere'}`" in said.err
-    assert main(["embed", str(shop / "model"), str(shop / "elsewhere")]) == 0
+    assert f"`lookalike embed {shop / 'elsewhere'} --model {shop / 'model'}`" in said.err
+    assert main(["embed", str(shop / "elsewhere"), "--model", str(shop / "model")]) == 0
     capsys.readouterr()
     assert main(evaluate) == 0
     said = capsys.readouterr()
@@ -279,7 +279,7 @@ def test_evaluate_says_nothing_of_embeddings_where_none_were_marked_by(
     shop: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert main(command(shop)[:-2]) == 0
-    assert main(["embed", str(shop / "model"), str(shop / "coll")]) == 0
+    assert main(["embed", str(shop / "coll"), "--model", str(shop / "model")]) == 0
     capsys.readouterr()
     assert main(["evaluate", str(shop / "model"), str(shop / "coll"), "--json", "-"]) == 0
     said = capsys.readouterr()

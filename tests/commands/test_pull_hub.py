@@ -20,42 +20,12 @@ from lookalike.encoders.directory import read_model
 from lookalike.imaging.preprocess import Preprocess
 from lookalike.published.layout import export_tensors
 from lookalike.published.layouts import WEIGHTS
-from lookalike.towers import MobileNetV2Config, ViTConfig
+from lookalike.towers import ViTConfig
 
 pytestmark = [
     pytest.mark.allow_hosts("127.0.0.1,localhost"),
     pytest.mark.filterwarnings("ignore:unclosed <socket:ResourceWarning"),
 ]
-
-TOWER = MobileNetV2Config(multiplier=0.35, same_padding=True)
-PROCESSOR = {"size": {"shortest_edge": 36}, "crop_size": {"height": 32, "width": 32}, "resample": 2}
-PROCESSOR |= {"image_mean": [0.5, 0.5, 0.5], "image_std": [0.5, 0.5, 0.5]}
-
-
-@pytest.fixture(scope="module")
-def tensors() -> dict[str, np.ndarray]:
-    """Of a small MobileNetV2, as transformers names them."""
-    prepare = Preprocess(32, "crop", 36, "bilinear", (0.5, 0.5, 0.5), (0.5, 0.5, 0.5))
-    config = EncoderConfig(TOWER, "mean", prepare, ProjectionConfig("identity", 1280, 1280))
-    rng = np.random.default_rng(0)
-    ours = {n: rng.normal(size=s).astype(np.float32) for n, s in tensor_shapes(config).items()}
-    return dict(export_tensors(WEIGHTS["mobilenet_v2"], config, ours))
-
-
-@pytest.fixture
-def published(hub: Any, tensors: dict[str, np.ndarray]) -> Any:
-    """The stand-in, with that model and some files that nobody asked for."""
-    hub.files |= {
-        "config.json": json.dumps(
-            {"model_type": "mobilenet_v2", "depth_multiplier": 0.35, "tf_padding": True}
-        ).encode(),
-        "preprocessor_config.json": json.dumps(PROCESSOR).encode(),
-        "model.safetensors": save(tensors),
-        "pytorch_model.bin": b"a pickle",
-        "modeling_x.py": b"raise SystemExit('never run')",
-        "README.md": b"# A model",
-    }
-    return hub
 
 
 def pull(tmp_path: Path, *more: str, source: str = "org/name", out: str = "m") -> int:

@@ -23,7 +23,7 @@ from lookalike.vectors import runtime
 @pytest.fixture
 def search(shop, capsys):
     def run(*arguments, code=0):
-        assert main(["search", str(shop.collection), *map(str, arguments)]) == code
+        assert main(["search", *map(str, arguments), "-i", str(shop.collection)]) == code
         return capsys.readouterr()
 
     return run
@@ -34,17 +34,17 @@ def picture(shop, label, number):
 
 
 def test_table(shop, search):
-    out = search(picture(shop, 0, 0), picture(shop, 3, 1), "-k", "2").out
+    out = search(picture(shop, 0, 0), picture(shop, 3, 1), "-k", "2", "--with-self").out
     blocks = out.split("\n\n")
     assert len(blocks) == 2
     for block, label, number in zip(blocks, (0, 3), (0, 1), strict=True):
         lines = block.strip().split("\n")
         assert lines[0] == str(picture(shop, label, number))
-        assert lines[1].split() == ["source", "label", "domain", "id", "score"]
+        assert lines[1].split() == ["score", "label", "domain", "id", "path"]
         first = lines[3].split()
-        assert first[0].endswith(f"label{label}/{number}.png")
+        assert first[4] == str(picture(shop, label, number))
         assert first[1:3] == [f"label{label}", f"domain{label // 2}"]
-        assert float(first[4]) == pytest.approx(1, abs=1e-3)  # itself, as the collection keeps it
+        assert float(first[0]) == pytest.approx(1, abs=1e-3)  # itself, as the collection keeps it
         assert len(lines) == 5
 
 
@@ -61,7 +61,7 @@ def test_json_is_one_document_equal_to_what_the_vectors_say(shop, search, tmp_pa
     for entry, place in zip(document, places, strict=True):
         cosines = vectors @ vectors[place]
         order = np.argsort(-cosines, kind="stable")
-        assert list(entry["matches"][0]) == ["id", "score", "source", "label", "domain"]
+        assert list(entry["matches"][0]) == ["id", "score", "path", "source", "label", "domain"]
         assert [m["id"] for m in entry["matches"]] == ids[order].tolist()
         assert [m["score"] for m in entry["matches"]] == pytest.approx(cosines[order], abs=1e-5)
         assert [m["label"] for m in entry["matches"]] == [labels[i] for i in order]
@@ -101,8 +101,8 @@ def test_another_model_needs_its_own_column(shop, search, tmp_path, write_tiny_m
     error = search(picture(shop, 0, 0), "--model", other, code=2).err
     assert "has no column `embedding_" in error
     assert "vectors of other encoders" in error
-    assert "hint: lookalike embed" in error
-    assert main(["embed", str(other), str(shop.collection)]) == 0
+    assert f"hint: lookalike index {shop.collection} --model {other}" in error
+    assert main(["embed", str(shop.collection), "--model", str(other)]) == 0
     capsys.readouterr()
     assert json.loads(search(picture(shop, 0, 0), "--model", other, "--json").out)
 
@@ -113,7 +113,7 @@ def test_an_encoder_that_was_replaced_is_noticed(shop, search, tmp_path, write_t
     collection.update_card({"model": collection.card["model"] | {"path": str(replaced)}})
     error = search(picture(shop, 0, 0), code=2).err
     assert "indexed by another encoder" in error
-    assert f"hint: lookalike index {shop.collection} --model {replaced} --out {shop.collection}" in error
+    assert f"hint: lookalike index {shop.collection} --model {replaced}" in error
     shutil.rmtree(replaced)
     error = search(picture(shop, 0, 0), code=2).err
     assert "no longer there" in error
@@ -125,7 +125,7 @@ def test_a_collection_that_was_never_indexed(shop, search):
     del card["model"]
     (shop.collection / "card.json").write_text(json.dumps(card))
     assert "does not say which encoder" in search(picture(shop, 0, 0), code=2).err
-    assert "1.0000" in search(picture(shop, 0, 0), "--model", shop.model).out
+    assert "1.0000" in search(picture(shop, 0, 0), "--model", shop.model, "--with-self").out
 
 
 def test_what_the_user_can_mend_is_a_sentence(shop, search, tmp_path):
@@ -147,14 +147,14 @@ def test_what_the_user_can_mend_is_a_sentence(shop, search, tmp_path):
         assert found.err.startswith("error: ")
         assert words in found.err, (arguments, found.err)
         assert "Traceback" not in found.err
-    assert main(["search", str(tmp_path / "nothing"), str(picture(shop, 0, 0))]) == 2
+    assert main(["search", str(picture(shop, 0, 0)), "-i", str(tmp_path / "nothing")]) == 2
 
 
 def test_imports_no_jax(shop):
     script = f"""
         import sys
         from lookalike.commands import main
-        assert main(["search", {str(shop.collection)!r}, {str(picture(shop, 0, 0))!r}]) == 0
+        assert main(["search", {str(picture(shop, 0, 0))!r}, "-i", {str(shop.collection)!r}]) == 0
         assert "jax" not in sys.modules, "jax was imported"
     """
     done = subprocess.run([sys.executable, "-c", textwrap.dedent(script)], capture_output=True, text=True, check=False)
@@ -165,7 +165,7 @@ def test_rows_that_have_no_vector_yet_are_left_out_and_counted(shop, search):
     collection = Collection.open(shop.collection)
     row = collection.table(SCHEMA.names).slice(0, 1)
     collection.append(row.set_column(0, "id", pa.array([collection.next_id])))
-    said = search(picture(shop, 0, 0), "-k", "100000000000")
+    said = search(picture(shop, 0, 0), "-k", "100000000000", "--with-self")
     assert "1 of 13 images have no vector yet" in said.err
     assert len(said.out.strip().split("\n")) == 3 + 12
 
@@ -185,7 +185,7 @@ def test_json_is_json_whatever_the_source_said(shop, search):
     def refuse(constant):
         raise AssertionError(f"{constant} is not JSON")
 
-    out = search(picture(shop, 0, 0), "-k", "12", "--json").out
+    out = search(picture(shop, 0, 0), "-k", "12", "--json", "--with-self").out
     (answer,) = json.loads(out, parse_constant=refuse)
     by_id = sorted(answer["matches"], key=lambda match: match["id"])
     assert [match["price"] for match in by_id] == [None, None, 2.5] * 4

@@ -53,7 +53,7 @@ def run(capsys):
 
 
 def test_search_finds_what_the_vectors_say(shelf, run):
-    document = json.loads(run("search", shelf / "coll", "--text", "a Red  kettle", "-k", "18", "--json").out)
+    document = json.loads(run("search", "-i", shelf / "coll", "--text", "a Red  kettle", "-k", "18", "--json").out)
     assert [entry["query"] for entry in document] == ["a Red  kettle"]
     collection = Collection.open(shelf / "coll")
     ids, vectors = collection.vectors(collection.card["model"]["column"])
@@ -65,7 +65,8 @@ def test_search_finds_what_the_vectors_say(shelf, run):
 
 def test_images_and_words_together(shelf, run, tmp_path):
     image = shelf / "images" / "one" / "fox" / "0.png"
-    arguments = ("search", shelf / "coll", image, "--text", "fox", "-k", "2", "--where", "domain = 'one'")
+    arguments = ("search", "-i", shelf / "coll", image, "--text", "fox", "-k", "2", "--where", "domain = 'one'")
+    arguments += ("--with-self",)
     document = json.loads(run(*arguments, "--json").out)
     assert [entry["query"] for entry in document] == [str(image), "fox"]
     assert document[0]["matches"][0]["source"].endswith("one/fox/0.png")
@@ -78,10 +79,10 @@ def test_images_and_words_together(shelf, run, tmp_path):
 
 
 def test_search_without_words_or_text_side_is_a_sentence(shelf, run, tmp_path, write_text_model):
-    assert "holds no words" in run("search", shelf / "coll", "--text", "  ", code=2).err
+    assert "holds no words" in run("search", "-i", shelf / "coll", "--text", "  ", code=2).err
     plain = write_text_model(tmp_path / "plain", dim=6, mirror=True, text=False)
     # The image side does not know of its texts: the same vectors, the same fingerprint.
-    refused = run("search", shelf / "coll", "--text", "fox", "--model", plain, code=2)
+    refused = run("search", "-i", shelf / "coll", "--text", "fox", "--model", plain, code=2)
     assert refused.out == ""
     assert f"`{plain}` has no text side" in refused.err
     assert "hint: CLIP, OpenCLIP and SigLIP have one" in refused.err
@@ -91,12 +92,12 @@ def test_search_with_words_imports_no_jax_nor_needs_the_library_for_images(shelf
     script = f"""
         import sys
         from lookalike.commands import main
-        assert main(["search", {str(shelf / "coll")!r}, "--text", "fox"]) == 0
+        assert main(["search", "-i", {str(shelf / "coll")!r}, "--text", "fox"]) == 0
         assert "jax" not in sys.modules, "jax was imported"
         del sys.modules["tokenizers"]
         sys.modules["tokenizers"] = None
-        assert main(["search", {str(shelf / "coll")!r}, {str(shelf / "images/one/fox/0.png")!r}]) == 0
-        assert main(["search", {str(shelf / "coll")!r}, "--text", "fox"]) == 2
+        assert main(["search", "-i", {str(shelf / "coll")!r}, {str(shelf / "images/one/fox/0.png")!r}]) == 0
+        assert main(["search", "-i", {str(shelf / "coll")!r}, "--text", "fox"]) == 2
     """
     done = subprocess.run([sys.executable, "-c", textwrap.dedent(script)], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr

@@ -15,7 +15,11 @@ import pytest
 import lookalike
 
 # A file in another library's words (PyTorch compiles classes as they stand in one), imported by its target alone.
-FOREIGN = {"lookalike.targets.torch_program": "torch"}
+FOREIGN = {
+    "lookalike.estimator": "sklearn",
+    "lookalike.targets.torch_program": "torch",
+    "lookalike.torch_dataset": "torch",
+}
 
 MODULES = sorted({m.name for m in pkgutil.walk_packages(lookalike.__path__, "lookalike.")} - FOREIGN.keys())
 

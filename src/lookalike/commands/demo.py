@@ -25,7 +25,7 @@ _FOUND = 5
 _OWN = (
     "lookalike prepare photos --test 0.3 --out mine",
     "lookalike train tiny --data mine --out my-run",
-    "lookalike index mine --model my-run/model --out mine",
+    "lookalike index mine --model my-run/model",
 )
 
 
@@ -80,9 +80,9 @@ def main(config: Config) -> None:
     with _step(steps, f"lookalike evaluate --embeddings {vectors} {coll}", "measured a plain color histogram"):
         np.save(vectors, np.stack([histogram(decode(image)) for image in rows["image"].to_pylist()]))
         plain = _score("color histogram", "--embeddings", vectors, coll)
-    with _step(steps, f"lookalike index {coll} --model {model} --out {coll}", "made the collection searchable"):
-        _data("index", coll, "--model", model, "--out", coll)
-    with _step(steps, f"lookalike search {coll} IMAGE... --where \"split = 'test'\"", f"searched {_QUERIES} images"):
+    with _step(steps, f"lookalike index {coll} --model {model}", "made the collection searchable"):
+        _data("index", coll, "--model", model)
+    with _step(steps, f"lookalike search IMAGE... -i {coll} --where \"split = 'test'\"", f"searched {_QUERIES} images"):
         examples = _examples(coll, [row for row in rows.to_pylist() if row["split"] == "test"], out)
     labels = rows["label"].to_pylist()
     seen = {label for label, split in zip(labels, rows["split"].to_pylist(), strict=True) if split == "train"}
@@ -166,12 +166,11 @@ def _examples(coll: str, test: list[dict[str, Any]], out: Path) -> list[Example]
 
     queries = [test[int((i + 0.5) * len(test) / _QUERIES)] for i in range(_QUERIES)]
     files = [str(out / query["source"].partition("/")[2]) for query in queries]
-    argv = ["search", coll, *files, "-k", str(_FOUND + 1), "--where", "split = 'test'"]
+    argv = ["search", *files, "-i", coll, "-k", str(_FOUND), "--where", "split = 'test'"]
     found = json.loads(_data(*argv, "--json", "--sheet", str(out / "matches.png")))
     image = {row["id"]: row["image"] for row in test}
     examples = []
     for query, answer in zip(queries, found, strict=True):
-        others = [match for match in answer["matches"] if match["id"] != query["id"]][:_FOUND]
-        hits = [Hit(image[m["id"]], m["label"], m["score"], m["label"] == query["label"]) for m in others]
+        hits = [Hit(image[m["id"]], m["label"], m["score"], m["label"] == query["label"]) for m in answer["matches"]]
         examples.append(Example(query["image"], query["label"], hits))
     return examples

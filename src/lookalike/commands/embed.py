@@ -11,10 +11,11 @@ from lookalike.core.journal import note
 class Config:
     """Write a model's vectors into a collection; only images that have none yet are embedded."""
 
-    model: str = option(positional=True, metavar="MODEL")
-    """A model directory."""
     collection: str = option(positional=True, metavar="COLL")
     """The collection whose images are embedded."""
+    model: str = option(default="", metavar="MODEL")
+    """The model: a directory, a short name of `lookalike pull --list`, or ORG/NAME on the Hub. Unless given,
+    LOOKALIKE_MODEL, then the one that COLL was indexed with, then `laptop`."""
     runtime: Literal["auto", "jax", "onnx"] = "auto"
     """onnx: on the CPU, in float32. jax: on JAX's devices, in float32. auto: jax in bfloat16 if JAX can use an
     accelerator here, else onnx, with matrix products of eight bits where that is faster and close enough to float32."""
@@ -32,12 +33,13 @@ def main(config: Config) -> None:
 
 def run(config: Config) -> str:
     """Fill the columns; the name of the one that holds the embeddings."""
+    from lookalike.commands.models import model_of
     from lookalike.data.collection import Collection
     from lookalike.vectors.column import ensure_embeddings
     from lookalike.vectors.runtime import load
 
     collection = Collection.open(config.collection)
-    embedder = load(config.model, config.runtime, config.batch)
+    embedder = load(model_of(config.model, config.collection), config.runtime, config.batch)
     if embedder.cosine is not None:
         note(f"in eight bits: cosine {embedder.cosine:.4f} and more with float32, which `--runtime onnx` takes")
     return ensure_embeddings(embedder, collection).column

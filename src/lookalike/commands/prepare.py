@@ -90,8 +90,9 @@ class Config:
     """Leave out images whose licence forbids commercial use or is not known, and say how many. Images of a source that
     says nothing of licences count as yours."""
     model: str = option(default="", metavar="MODEL")
-    """Embed the images with this model directory too, and mark those that are nearly the same by their embeddings, as
-    cropped and mirrored copies are. How alike that is, copies of some of the images decide."""
+    """Embed the images with this model too (a directory, a short name of `lookalike pull --list`, ORG/NAME on the Hub),
+    and mark those that are nearly the same by their embeddings, as cropped and mirrored copies are. How alike that is,
+    copies of some of the images decide."""
     retry_failed: bool = False
     """Try images again that could not be read before."""
     max_error_rate: float = 1.0
@@ -149,15 +150,17 @@ def run(config: Config, tell: Callable[[str], None] | None = None) -> "Report":
 
 
 def _loaded(model: str) -> "Embedder | None":
+    from lookalike.commands.models import named_model
     from lookalike.vectors.runtime import load
 
-    return load(model) if model else None
+    return load(named_model(model)) if model else None
 
 
 def _mark(embedder: "Embedder", config: Config) -> None:
     """Embed what lacks vectors, and mark what is nearly the same by them, unless these very images are marked so."""
     import numpy as np
 
+    from lookalike.commands.models import named_model
     from lookalike.data.collection import Collection
     from lookalike.data.duplicates import SEEN, Alike, Close, mark
     from lookalike.retrieval.alike import first_alike, like_any
@@ -187,7 +190,7 @@ def _mark(embedder: "Embedder", config: Config) -> None:
             first = first_alike(vectors, bar.cosine)
             learned = rows["split"].to_numpy(zero_copy_only=False) == "train"
             learned_too[~learned] = like_any(vectors[~learned], vectors[learned], bar.cosine)
-        told = {**bar._asdict(), "model": str(Path(config.model).absolute()), **encoder}
+        told = {**bar._asdict(), "model": str(Path(named_model(config.model)).absolute()), **encoder}
         marked = mark(collection, Close(first, learned_too, told))
         collection.update_card({"duplicates": marked})
     note(

@@ -1,6 +1,7 @@
 """lookalike pull: a published model, or one of ours, to a model directory."""
 
 import re
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -68,21 +69,29 @@ def main(config: Config) -> None:
             f"{'SOURCE' if not config.source else '`--out MODEL`'} is missing.",
             hint="lookalike pull SOURCE --out MODEL, or lookalike pull --list",
         )
+    pull(config)
+
+
+def pull(config: Config, agree: Callable[[], None] = lambda: None) -> None:
+    """Make the model directory; `agree`, which may raise, is called once size and licence are said.
+
+    EncoderError if there is no such model, or none that can be read; StorageError if something else lies at `out`.
+    """
     refuse_unless(config.out, ("missing", "empty"), "encoder")
     try:
-        _pull(config)
+        _pull(config, agree)
     except EncoderError as error:
         if error.hint == EncoderError.usual:  # which is the command that was just given
             error.hint = "`lookalike pull --help` lists the options; docs/reference/towers.md what can be read"
         raise
 
 
-def _pull(config: Config) -> None:
+def _pull(config: Config, agree: Callable[[], None]) -> None:
     from lookalike.encoders.directory import write_model
     from lookalike.encoders.fit import adapt
     from lookalike.towers.ops import parameters
 
-    path, card = _found(config.source, config.revision)
+    path, card = _found(config.source, config.revision, agree)
     encoder, tensors, own = _read(path, config.size, config.stride)
     published, card = (encoder, tensors), card | own
     encoder = _prepared(config.preprocessing, encoder, card, path)
@@ -104,7 +113,7 @@ def _pull(config: Config) -> None:
     )
 
 
-def _found(source: str, revision: str | None) -> tuple[Path, dict[str, Any]]:
+def _found(source: str, revision: str | None, agree: Callable[[], None]) -> tuple[Path, dict[str, Any]]:
     """Where the model lies on this disk, and what is known about it; size and licence are said before a download."""
     from lookalike.published.hub import fetch, license_of, look
     from lookalike.published.presets import ALIASES, LICENSES, PRESETS, preset_of
@@ -137,6 +146,7 @@ def _found(source: str, revision: str | None) -> tuple[Path, dict[str, Any]]:
         note(f"`{repository}`: no connection; the copy in the cache is used; {words}")
     else:
         note(f"`{repository}` at {remote.commit[:8]}: {size / 1e6:,.1f} MB, {words}")
+        agree()
     commit = remote.commit or remote.configs.name  # as the cache names a directory
     return fetch(remote), _card(name, repository, licence) | {"revision": commit}
 

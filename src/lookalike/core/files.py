@@ -164,6 +164,8 @@ def new_directory(path: str | Path, wanted: str) -> Iterator[Path]:
 
 def user_cache() -> Path:
     """Where this user's caches of ours lie; FileNotFoundError if nothing says where."""
+    if ours := os.environ.get("LOOKALIKE_HOME"):
+        return Path(ours)
     try:
         home = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
     except RuntimeError as error:  # a user without an entry in passwd, as in containers

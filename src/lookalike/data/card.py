@@ -2,10 +2,10 @@
 
     what, made_by, created, updated
     options     that later calls must repeat: size, test
-    sources     name, path and layout of each
+    sources     name, path and layout of each, and the patterns that were left out
     rows, errors, counts (domain -> split -> rows), licences (licence -> rows)
 
-Other rooms add entries of their own (`index` adds `model`), and each keeps those of the others.
+Other rooms add entries of their own (`index` adds `model` and `indexed`), and each keeps those of the others.
 """
 
 from collections import Counter

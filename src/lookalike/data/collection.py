@@ -191,7 +191,7 @@ class Collection:
 
         Rows that have none are left out if `partial`, else CollectionError.
         """
-        hint = f"lookalike embed MODEL {self.path}"
+        hint = f"lookalike embed {self.path} --model MODEL"
         if name not in self.columns:
             made = [field.name for field in self.schema if pa.types.is_fixed_size_list(field.type)]
             found = f"; it has vectors of other encoders: {', '.join(made)}." if made else " and no vectors at all."

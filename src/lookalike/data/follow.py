@@ -49,7 +49,7 @@ def follow(source: Collection, out: str | Path, verb: str) -> Collection:
             for batch in source.scan(source.columns, f"id >= {copy.next_id}", ROWS, gone=True):
                 copy.append(pa.Table.from_batches([batch]))
                 bar.advance(len(batch))
-        entries = {key: value for key, value in source.card.items() if key != "model"}
+        entries = {key: value for key, value in source.card.items() if key not in ("model", "indexed")}
         copy.update_card({**entries, "copy_of": str(Path(source.path).absolute())})
     return copy
 

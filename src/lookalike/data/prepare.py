@@ -102,6 +102,8 @@ def prepare(
 
 def _opened(source: str | tuple[str, str], exclude: Sequence[str], selection: Selection) -> Source:
     opened = open_source(source, exclude) if isinstance(source, str) else open_dataset(*source, exclude)
+    if exclude:
+        opened.facts["exclude"] = list(exclude)
     return replace(opened, selection=selection)
 
 

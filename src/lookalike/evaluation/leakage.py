@@ -77,7 +77,8 @@ def _by_embedding(
         if not is_whole:
             note(
                 f"`{place.path}` lacks embeddings of `{by['model']}`, by which images that are alike were marked, and "
-                f"what queries share with it is told by looks alone: `lookalike embed {by['model']} {place.path}`"
+                "what queries share with it is told by looks alone: "
+                f"`lookalike embed {place.path} --model {by['model']}`"
             )
     if not whole[0]:
         return None

@@ -56,6 +56,17 @@ def pixels_of(item: object, at_least: int | None = None) -> Image:
     return _decoded(data, str(item), at_least)
 
 
+def file_of(item: object) -> bytes:
+    """The bytes of an image as a file has them: as they are where it is one, else its pixels as PNG."""
+    if isinstance(item, io.BufferedIOBase):
+        item = item.read()
+    if isinstance(item, (bytes, bytearray, memoryview)):
+        return bytes(item)
+    made = io.BytesIO()
+    PIL.Image.fromarray(pixels_of(item)).save(made, "PNG", compress_level=1)
+    return made.getvalue()
+
+
 def _decoded(data: bytes, name: str, at_least: int | None) -> Image:
     try:
         return decode(data, at_least)

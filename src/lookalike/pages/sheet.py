@@ -1,9 +1,11 @@
 """Contact sheets of matches, as one PNG or as one HTML file that needs no network.
 
-Both show a line a query: the query on the left, its matches in order with label, score and a bar of the score.
+Both show the query on the left, its matches in order with label, file, score and a bar of the score. No name is cropped
+without a mark: it wraps, or has an ellipsis in its middle, since ends tell file names apart.
 """
 
 import io
+import math
 import textwrap
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -31,9 +33,17 @@ class Found:
     """One match."""
 
     image: bytes  # as the collection keeps it
-    title: str  # what it shows: the label
+    title: str  # what it shows: the label, or the file's name
     caption: str  # where it is from
     score: float  # cosine, -1 to 1
+    path: str | None = None  # where it lies
+
+    @property
+    def link(self) -> str | None:
+        """The address that opens the file; None for a member of an archive and what lies in a store."""
+        if not (self.path or "").startswith("/") or ("!" in str(self.path) and not Path(str(self.path)).exists()):
+            return None
+        return Path(str(self.path)).as_uri()
 
 
 @dataclass(frozen=True)
@@ -41,14 +51,20 @@ class Line:
     """A query and its matches, best first."""
 
     query: Image  # `fitted`, so that many large ones fit into memory
-    path: str  # its file, or its words
+    name: str  # what tells it from the others
     found: Sequence[Found]
-    is_words: bool = False
+    whole: str = ""  # its name in full: the path
 
-    @property
-    def name(self) -> str:
-        """What tells queries apart: the last part of the path, or the words."""
-        return self.path if self.is_words else Path(self.path).name
+
+def told_apart(paths: Sequence[str]) -> dict[str, str]:
+    """Each path to its last part, or as many last parts as no other path ends with."""
+    parts = {path: tuple(part for part in path.split("/") if part) or (path,) for path in paths}
+    told = {}
+    for path, own in parts.items():
+        others = [other for name, other in parts.items() if name != path]
+        fits = (n for n in range(1, len(own)) if all(other[-n:] != own[-n:] for other in others))
+        told[path] = "/".join(own[-n:]) if (n := next(fits, 0)) else path
+    return told
 
 
 def check_suffix(path: str | Path) -> None:
@@ -72,30 +88,49 @@ def fitted(image: Image, side: int = SHARP) -> UInt8[np.ndarray, "h w 3"]:
     return image if scale == 1.0 else resize(image, max(1, round(height * scale)), max(1, round(width * scale)))
 
 
-# Pixels. A cell is a card: image, two lines of text, a bar.
-SIDE, MARGIN, GAP, PADDING, TEXT = 184, 28, 14, 10, 56
+COLUMNS = 6  # matches side by side; further ones are below
+# Pixels. A cell is a card: image, two lines of text, the score and its bar.
+SIDE, MARGIN, GAP, PADDING, TEXT = 184, 28, 14, 10, 74
 CELL_WIDTH, CELL_HEIGHT = SIDE + 2 * PADDING, SIDE + 2 * PADDING + TEXT
 APART = 34  # between the query and its matches
 PAPER, CARD, EDGE, INK, PALE, ACCENT = "#f3f2ee", "#ffffff", "#dddad2", "#1f2328", "#6b7078", "#2f6f4f"
+AGAINST = "#b3261e"
 
 
 def to_png(lines: Sequence[Line]) -> bytes:
-    """The sheet as a PNG file; titles beyond a cell's width are cut short."""
-    most = max((len(line.found) for line in lines), default=0)
+    """The sheet as a PNG file, `COLUMNS` matches side by side; what is wider than a cell has an ellipsis."""
+    most = min(COLUMNS, max((len(line.found) for line in lines), default=0))
+    tops = [MARGIN]
+    for line in lines:
+        tops.append(tops[-1] + max(1, -(-len(line.found) // COLUMNS)) * (CELL_HEIGHT + GAP))
     width = 2 * MARGIN + CELL_WIDTH + (APART - GAP if most else 0) + most * (CELL_WIDTH + GAP)
-    height = 2 * MARGIN + len(lines) * (CELL_HEIGHT + GAP) - GAP if lines else 2 * MARGIN
-    page = PIL.Image.new("RGB", (width, height), PAPER)
-    for number, line in enumerate(lines):
-        top = MARGIN + number * (CELL_HEIGHT + GAP)
-        _cell(page, MARGIN, top, line.query, line.name, "query", None)
+    page = PIL.Image.new("RGB", (width, tops[-1] - (GAP if lines else 0) + MARGIN), PAPER)
+    for top, line in zip(tops, lines, strict=False):
+        _cell(page, MARGIN, top, line.query, (line.name, "", "query"), None)
         x, y = MARGIN + CELL_WIDTH + APART // 2, top + PADDING + SIDE // 2
         ImageDraw.Draw(page).polygon([(x - 4, y - 8), (x + 5, y), (x - 4, y + 8)], PALE)  # an arrow
         for place, found in enumerate(line.found):
-            left = MARGIN + CELL_WIDTH + APART + place * (CELL_WIDTH + GAP)
-            _cell(page, left, top, decode(found.image), found.title, f"{found.score:.3f}", found.score)
+            left = MARGIN + CELL_WIDTH + APART + place % COLUMNS * (CELL_WIDTH + GAP)
+            below = top + place // COLUMNS * (CELL_HEIGHT + GAP)
+            words = (found.title, found.caption, f"{found.score:.3f}")
+            _cell(page, left, below, decode(found.image), words, found.score)
     file = io.BytesIO()
     page.save(file, "PNG")
     return file.getvalue()
+
+
+def joined(images: Sequence[Image], against: Sequence[bool]) -> Image:
+    """The image of a query of several parts, side by side; those that it is turned away from are crossed out."""
+    columns = math.ceil(math.sqrt(len(images)))
+    side = SHARP // columns
+    card = PIL.Image.new("RGB", (side * columns, side * -(-len(images) // columns)), CARD)
+    for place, (image, is_against) in enumerate(zip(images, against, strict=True)):
+        small = PIL.Image.fromarray(fitted(image, side - 4))
+        left, top = place % columns * side, place // columns * side
+        card.paste(small, (left + (side - small.width) // 2, top + (side - small.height) // 2))
+        if is_against:
+            ImageDraw.Draw(card).line((left + 4, top + side - 4, left + side - 4, top + 4), AGAINST, 5)
+    return np.asarray(card)
 
 
 def written(words: str) -> Image:
@@ -106,27 +141,31 @@ def written(words: str) -> Image:
     return np.asarray(card)
 
 
-def _cell(page: PIL.Image.Image, left: int, top: int, image: Image, title: str, below: str, bar: float | None) -> None:
-    draw = ImageDraw.Draw(page)
+def _cell(
+    page: PIL.Image.Image, left: int, top: int, image: Image, words: tuple[str, str, str], bar: float | None
+) -> None:
+    """A card with an image and three lines: title, caption, and what stands before the bar; a query has none."""
+    draw, (title, caption, below) = ImageDraw.Draw(page), words
     is_query = bar is None
     box = (left, top, left + CELL_WIDTH - 1, top + CELL_HEIGHT - 1)
     draw.rounded_rectangle(box, 8, CARD, ACCENT if is_query else EDGE, 3 if is_query else 1)
     small = PIL.Image.fromarray(fitted(image, SIDE))
     x, y = left + PADDING, top + PADDING
     page.paste(small, (x + (SIDE - small.width) // 2, y + (SIDE - small.height) // 2))
-    draw.text((x, y + SIDE + 8), _cut(title), INK, load_default(15))
-    draw.text((x, y + SIDE + 29), below, ACCENT if is_query else PALE, load_default(13))
+    for text, down, color, size in ((title, 8, INK, 15), (caption, 29, PALE, 12)):
+        draw.text((x, y + SIDE + down), cut(text, size), color, load_default(size))
+    draw.text((x, y + SIDE + 48), below, ACCENT if is_query else PALE, load_default(13))
     if bar is not None:
-        start, level = x + 44, y + SIDE + 36
+        start, level = x + 44, y + SIDE + 55
         draw.rounded_rectangle((start, level, x + SIDE - 1, level + 4), 2, EDGE)
         end = start + round(max(0.0, min(1.0, bar)) * (x + SIDE - 1 - start))
         if end > start:
             draw.rounded_rectangle((start, level, end, level + 4), 2, ACCENT)
 
 
-def _cut(text: str) -> str:
-    """`text`, shortened in its middle where it is wider than a cell: ends tell file names apart."""
-    text, font = " ".join(text.split()), load_default(15)
+def cut(text: str, size: int) -> str:
+    """`text` on one line, shortened in its middle where it is wider than a cell in letters of `size`."""
+    text, font = " ".join(text.split()), load_default(size)
     if font.getlength(text) <= SIDE:
         return text
     keep = len(text)

@@ -1,22 +1,31 @@
 """Open a collection's vectors for search; query -> Matches."""
 
+import base64
+import shlex
+from collections.abc import Sequence
+from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
+from html import escape
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
 from jaxtyping import Float, Float32, Int64
 
 from lookalike.core.errors import CollectionError, UsageError
 from lookalike.core.shapes import Ids, l2_normalize
 from lookalike.data.collection import SCHEMA, Collection, is_vector
 from lookalike.data.duplicates import MARK, SEEN
+from lookalike.data.whereabouts import PLACE, paths_of
 from lookalike.retrieval.exact import knn
 
 Exclude = Int64[np.ndarray, "Q"] | Int64[np.ndarray, "Q E"] | None
+_SHOWN = 20  # queries that a notebook shows
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class Matches:
     """What queries found, best first: k places a query, or as many as rows that meet the condition.
 
@@ -31,14 +40,47 @@ class Matches:
         return len(self.ids)
 
     def rows(self, query: int) -> list[dict[str, Any]]:
-        """The matches of one query: id, score, source, label, domain, and the further columns of the source."""
+        """The matches of one query: id, score, path, source, label, domain, and the further columns of the source.
+
+        `path` is the file of the image as `open` takes it, ARCHIVE!MEMBER, or an address in a store; None if the
+        collection does not know. Nobody looks whether it is still there.
+        """
         schema = self.collection.schema
-        ours = {*SCHEMA.names, *SEEN.names, *MARK.names}
+        ours = {*SCHEMA.names, *SEEN.names, *MARK.names, *PLACE.names, "path"}
         added = [field.name for field in schema if field.name not in ours and not is_vector(field)]
-        rows = self._take(query, ["id", "source", "label", "domain", *added])
+        kept = [name for name in PLACE.names if name in schema.names]
+        rows = self._take(query, ["id", "source", "label", "domain", *kept, *added])
+        paths = paths_of(rows, self.collection.card)
         return [
-            {"id": row.pop("id"), "score": float(s), **row} for s, row in zip(self.scores[query], rows, strict=False)
+            {"id": row["id"], "score": float(score), "path": path}
+            | {name: value for name, value in row.items() if name not in ("id", "place")}
+            for score, path, row in zip(self.scores[query], paths, rows, strict=False)
         ]
+
+    def __repr__(self) -> str:
+        found = int((self.ids >= 0).sum())
+        return f"Matches({len(self):,} queries, {found:,} matches in {self.collection.path!r})"
+
+    def to_arrow(self) -> pa.Table:
+        """A row a match, in the order of queries: `query` (its number), `rank` (from 1), and what `rows` tells."""
+        rows = (enumerate(self.rows(query), 1) for query in range(len(self)))
+        return pa.Table.from_pylist(
+            [{"query": query, "rank": rank, **row} for query, some in enumerate(rows) for rank, row in some]
+        )
+
+    def to_pandas(self) -> Any:
+        """The same as a pandas DataFrame; pandas must be installed."""
+        return self.to_arrow().to_pandas()
+
+    def _repr_html_(self) -> str:
+        """The matches as images, for notebooks: a line a query, of twenty at most."""
+        lines = []
+        for query in range(min(len(self), _SHOWN)):
+            pairs = zip(self.images(query), self.rows(query), strict=True)
+            cells = "".join(_cell(image, row) for image, row in pairs) or "<td>no match</td>"
+            lines.append(f"<tr><th>{query}</th>{cells}</tr>")
+        more = f"<p>and {len(self) - _SHOWN:,} queries more</p>" if len(self) > _SHOWN else ""
+        return f"<table>{''.join(lines)}</table>{more}"
 
     def images(self, query: int) -> list[bytes]:
         """The stored images of the matches of one query."""
@@ -47,6 +89,15 @@ class Matches:
     def _take(self, query: int, columns: list[str]) -> list[dict[str, Any]]:
         ids = self.ids[query]
         return list(self.collection.take(ids[ids >= 0], columns).to_pylist())
+
+
+def _cell(image: bytes, row: dict[str, Any]) -> str:
+    name, path = (escape(str(row[key] or "")) for key in ("label", "path"))
+    data = base64.b64encode(image).decode()
+    return (
+        f'<td><img src="data:image/jpeg;base64,{data}" alt="{name}" title="{path}" style="max-height: 8em">'
+        f"<br>{row['score']:.3f} {name}</td>"
+    )
 
 
 @runtime_checkable
@@ -65,7 +116,7 @@ class Index(Protocol):
         ...
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class ExactIndex:
     """All vectors of a collection, in memory: an `Index` that misses nothing."""
 
@@ -92,26 +143,34 @@ class ExactIndex:
             ids, vectors = ids[finite], vectors[finite]
         if len(collection) and not len(ids):
             raise CollectionError(
-                f"No row of `{path}` has a value in `{column}`.", hint=f"lookalike embed MODEL {path}"
+                f"No row of `{path}` has a value in `{column}`.", hint=f"lookalike index {shlex.quote(str(path))}"
             )
         return cls(collection, column, ids, vectors)
 
     def __len__(self) -> int:
         return len(self.ids)
 
-    def query(
-        self, vectors: Float[np.ndarray, "Q D"], k: int, where: str | None = None, exclude: Exclude = None
-    ) -> Matches:
+    def __repr__(self) -> str:
+        return f"Index({self.collection.path!r}: {len(self):,} images, {self.vectors.shape[1]} numbers each)"
+
+    def query(self, vectors: Any, k: int, where: str | None = None, exclude: Exclude = None) -> Matches:
         """The k nearest rows of every vector, by cosine; ties to the lower id.
 
         Args:
-            vectors: Of the queries, from the encoder that made the column; any length.
+            vectors: Of the queries [Q D], or of one [D], from the encoder that made the column; any length.
             k: How many rows to find.
             where: Condition that a row must meet (`domain = 'cars' AND price < 10`). It is applied before the
                 search, so that k rows are found if as many meet it; CollectionError if it can't be understood.
             exclude: Ids that a query must not find; -1 stands for none.
         """
         width = self.vectors.shape[1]
+        if not isinstance(vectors, np.ndarray):
+            raise UsageError(
+                f"Queries are vectors, and this is a {type(vectors).__qualname__}.",
+                hint="lookalike.search(IMAGE, index) embeds images first, as the index's own model does",
+            )
+        if vectors.ndim == 1:
+            vectors = vectors[None]
         if vectors.ndim != 2:
             raise UsageError(f"The queries have the shape {list(vectors.shape)}; expected [Q, {width}], one a row.")
         if vectors.shape[1] != width:
@@ -134,6 +193,20 @@ class ExactIndex:
         return Matches(known[rows], cosines, self.collection)
 
 
+def rows_with(collection: Collection, digests: Sequence[AbstractSet[bytes]]) -> Int64[np.ndarray, "Q E"] | None:
+    """Ids of the rows whose files have one of a query's SHA-256, as `query` excludes them; None: there are none.
+
+    -1 fills the lines of queries that have fewer than others.
+    """
+    table = collection.table(["id", "sha256"])
+    wanted = pa.array(sorted({digest for some in digests for digest in some}), pa.binary(32))
+    table = table.filter(pc.is_in(table["sha256"], wanted))
+    known = list(zip(table["id"].to_pylist(), table["sha256"].to_pylist(), strict=True))
+    own = [[id for id, digest in known if digest in some] for some in digests]
+    most = max(map(len, own), default=0)
+    return np.array([ids + [-1] * (most - len(ids)) for ids in own], np.int64) if most else None
+
+
 def _column(collection: Collection) -> str:
     """The column to search: the card's, or the only embeddings that there are."""
     noted: str | None = collection.card.get("model", {}).get("column")
@@ -145,5 +218,5 @@ def _column(collection: Collection) -> str:
     path, several = collection.path, f"embeddings of {len(made)} encoders, and none is noted as the one to search with"
     raise CollectionError(
         f"`{path}` has {several if made else 'no embeddings to search'}.",
-        hint=f"lookalike index {path} --model MODEL --out {path}",
+        hint=f"lookalike index {shlex.quote(str(path))}",
     )

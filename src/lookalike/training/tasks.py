@@ -313,7 +313,7 @@ def _stored(rows: Rows, column: str) -> Features:
     if column not in rows.collection.columns:
         raise CollectionError(
             f"`{rows.collection.path}` has no column `{column}` for `geometry.vectors` to look at.",
-            hint=f"`lookalike embed LARGER {rows.collection.path}` makes one, and says its name: `--teacher NAME`",
+            hint=f"`lookalike embed {rows.collection.path} --model LARGER` makes one and says its name: --teacher NAME",
         )
     ids, vectors = rows.collection.vectors(column)
     found = np.searchsorted(ids, rows.ids)

@@ -260,7 +260,7 @@ def _prune(newest: Path) -> None:
     held = 0
     with contextlib.suppress(OSError):
         clear_partial(newest.parent)
-        entries = [e for e in newest.parent.iterdir() if e != newest and not e.name.startswith(".")]
+        entries = [e for e in newest.parent.iterdir() if e != newest and len(e.name) == len(newest.name)]  # no models
         for entry in sorted(entries, key=lambda e: e.stat().st_mtime, reverse=True):
             held += sum(file.stat().st_size for file in entry.iterdir())
             if held > MOST_BYTES:

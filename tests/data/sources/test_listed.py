@@ -15,6 +15,7 @@ from lookalike.data.sources import open_source
 from lookalike.data.sources.classes import split_of
 from lookalike.data.sources.listed import Listing, Names
 from lookalike.data.sources.listed import list_images as listing_of
+from lookalike.data.whereabouts import PLACE
 
 
 @pytest.fixture
@@ -78,7 +79,7 @@ def test_columns_of_tables_are_joined(place: Path) -> None:
         return list_images([str(place / "two" / f"t{i}.csv") for i in range(len(texts))], {}, 0.0)
 
     joined = tables("path,price,note\nx.jpg,1,\n", "path,price,size\nx.jpg,1.5,3\n", "path,price\nx.jpg,\n")
-    assert joined.columns == pa.schema([("price", pa.float64()), ("note", pa.null()), ("size", pa.int64())])
+    assert joined.columns == pa.schema([*PLACE, ("price", pa.float64()), ("note", pa.null()), ("size", pa.int64())])
     assert tables("path,price\nx.jpg,1.5\n", "path,price\nx.jpg,1\n").columns.field("price").type == pa.float64()
     with pytest.raises(SourceError, match=r"`price`.*string.*int64"):
         tables("path,price\nx.jpg,1\n", "path,price\nx.jpg,cheap\n")

@@ -55,6 +55,7 @@ class Place:
     deflated: bool = False  # a zip's member that was made smaller
     border: int = 0  # pixels at each side of the image, as its file has them, that are no part of it
     column: str = ""  # of a Parquet file, in whose row `offset` the image is
+    member: str = ""  # what the image is called in an archive, where its reader says so
 
     def read(self) -> bytes:
         """The bytes; ImageError if there are none to read, or far too many for an image."""

@@ -138,7 +138,7 @@ def batches_of(
             }
             rows = [
                 {
-                    **listed_place(place),
+                    **listed_place(place, names[i] if place.size is not None else None),
                     **{called: values[i] for called, values in further.items()},
                     "source": names[i],
                     "label": told[i],

@@ -9,7 +9,7 @@ import tempfile
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from functools import cached_property
+from functools import cached_property, partial
 from itertools import chain, count
 from pathlib import Path
 from types import MappingProxyType
@@ -29,11 +29,13 @@ from lookalike.data.sources.classes import Class, Splits
 from lookalike.data.sources.datasets import DATASETS
 from lookalike.data.sources.selection import TAKE_ALL, Chosen, Selection
 from lookalike.data.sources.store import is_remote
+from lookalike.data.whereabouts import PLACE, kept_place
 
 # No further column has a dot in its name.
 _PLACE = (
     *(pa.field("place.path", pa.binary(), nullable=False), ("place.offset", pa.int64()), ("place.size", pa.int64())),
     *(("place.deflated", pa.bool_()), ("place.border", pa.int32()), ("place.column", pa.string())),
+    ("place.member", pa.string()),
 )
 LISTED = pa.schema([SCHEMA.field("source"), *_PLACE, *map(SCHEMA.field, ("stamp", *DESCRIPTION))])
 """A row an image, its source the path or member as the source names it; further columns stand behind these."""
@@ -63,11 +65,12 @@ def place_of(row: dict[str, Any]) -> Place:
     return Place(os.fsdecode(row["place.path"]), row["stamp"], at, size, deflated, border, column)
 
 
-def listed_place(place: Place) -> dict[str, Any]:
-    """The same as values of a row of `LISTED`."""
+def listed_place(place: Place, member: str | None = None) -> dict[str, Any]:
+    """The same as values of a row of `LISTED`; `member` is what the image is called in its file, if it is a part."""
     told: dict[str, Any] = {"place.path": os.fsencode(place.path), "stamp": place.stamp}
     told |= {"place.offset": place.offset, "place.size": place.size}
-    return told | {"place.deflated": place.deflated, "place.border": place.border, "place.column": place.column}
+    told |= {"place.deflated": place.deflated, "place.border": place.border, "place.column": place.column}
+    return told | {"place.member": member or place.member or (str(place.offset) if place.column else None)}
 
 
 _SAME = (
@@ -221,12 +224,13 @@ def list_images(
     impossible.
     """
     opened = _named(sources, known)
-    columns = _columns(opened.values())
+    columns = pa.schema([*PLACE, *_columns(opened.values())])
     schema, names = pa.schema([*LISTED, *columns]), Names()
     with tempfile.TemporaryFile(dir=place, prefix=".listing.") as file:
         with storage_errors(place), pa.ipc.new_stream(file, schema) as writer:
             for name, source in opened.items():
-                batches: Iterator[pa.RecordBatch] = (_completed(b, name, schema, merged) for b in source)
+                completed = partial(_completed, name=name, root=kept(source.path), schema=schema, merged=merged)
+                batches: Iterator[pa.RecordBatch] = map(completed, source)
                 if test:
                     batches = _split(batches, test, schema, place)
                 if not source.selection.takes_all:
@@ -288,7 +292,9 @@ def _selected(
         note(f"left out of `{source.path}`: {images:,} images whose licence ({licence}) does not allow commercial use")
 
 
-def _completed(batch: pa.RecordBatch, name: str, schema: pa.Schema, merged: Mapping[Class, str]) -> pa.RecordBatch:
+def _completed(
+    batch: pa.RecordBatch, name: str, root: str, schema: pa.Schema, merged: Mapping[Class, str]
+) -> pa.RecordBatch:
     columns: dict[str, Any] = {
         field.name: batch[field.name].cast(field.type)
         if field.name in batch.schema.names
@@ -296,10 +302,19 @@ def _completed(batch: pa.RecordBatch, name: str, schema: pa.Schema, merged: Mapp
         for field in schema
     }
     columns["source"] = [f"{name}/{source}" for source in batch["source"].to_pylist()]
+    columns["place"] = list(_places(columns, batch["source"], root))
     if merged:
         told = zip(batch["domain"].to_pylist(), batch["label"].to_pylist(), strict=True)
         columns["label"] = [None if label is None else merged.get((d or "", label), label) for d, label in told]
     return pa.RecordBatch.from_pydict(columns, schema=schema)
+
+
+def _places(columns: Mapping[str, Any], named: Any, root: str) -> Iterator[bytes]:
+    """What the rows keep of where their images lie; a part of a file without a name there has the image's."""
+    told = (columns[f"place.{part}"].to_pylist() for part in ("path", "size", "column", "member"))
+    for file, size, column, member, name in zip(*told, named.to_pylist(), strict=True):
+        is_part = size is not None or bool(column)
+        yield kept_place(file, (member or name) if is_part else None, root)
 
 
 def _named(opened: Sequence[Source], known: Mapping[str, str]) -> dict[str, Source]:

@@ -29,11 +29,12 @@ from lookalike.data.sources.beside import Beside, Found
 from lookalike.data.sources.csv_table import BLOCK, batches_of, columns_of, line_of
 from lookalike.data.sources.listed import BATCH, LISTED, Names, Source, stored_type
 from lookalike.data.sources.store import File, for_arrow, located
+from lookalike.data.whereabouts import PLACE
 
 _ROLES = DESCRIPTION[4:]
 _WHOLE = ("place.deflated", "place.border", "place.column")  # of an image that is a file, or a stretch of one
 _OURS = ("path", *DESCRIPTION)
-_TAKEN = {*SCHEMA.names} - {*DESCRIPTION}
+_TAKEN = {*SCHEMA.names, *PLACE.names} - {*DESCRIPTION}
 _AS_FILES = (
     "write each image to a file of its own and name these in `path`; with the library datasets: "
     "`for i, row in enumerate(data): row['image'].save(f'{i}.png')`"
@@ -121,6 +122,7 @@ class _Table:
         columns |= {"source": columns["path"], "place.path": [os.fsencode(file) for file in files]}
         columns |= {"place.offset": offsets, "place.size": sizes, "stamp": stamps}
         columns |= {name: pa.nulls(len(batch), LISTED.field(name).type) for name in _WHOLE}
+        columns["place.member"] = [os.path.normpath(path) for path in columns["path"].to_pylist()]  # if it is one
         columns["domain"] = pc.fill_null(columns["domain"], self.domain) if self.domain else columns["domain"]
         return pa.RecordBatch.from_pydict(columns, schema)
 

@@ -59,7 +59,7 @@ class Tree:
         if self.archives:
             absent = [i for i, place in enumerate(found) if place is None]
             for i, at in zip(absent, self._members.find([whole[i] for i in absent]), strict=True):
-                found[i] = self._members.place(at) if at >= 0 else None
+                found[i] = self._members.place(at, whole[i]) if at >= 0 else None
         return found
 
     def has(self, name: str) -> bool:
@@ -176,6 +176,8 @@ class _Members:
         self._archives, self._nested, self._names, self._told = archives, nested, Names(), list[str]()
         self._folders = set[str]()  # to read a million headers again for a name that is not there takes minutes
         self._archive, self._offset, self._size, self._deflated = array("i"), array("q"), array("q"), array("b")
+        self._is_within = array("b")  # whether the member's own name begins with the folder that the archive lies in
+        self._both_same = array("b")
         for number, (folder, path) in enumerate(archives):
             for member in members_of(path, nested=nested):
                 if member.link or member.name.startswith(("../", "/")):
@@ -192,17 +194,25 @@ class _Members:
                     (self._offset, member.offset),
                     (self._size, member.size),
                     (self._deflated, member.deflated),
+                    (self._is_within, bool(folder) and member.name.startswith(f"{PurePosixPath(folder).name}/")),
+                    (self._both_same, both[0] == both[1]),
                 ):
                     values.append(value)
         self._stamp = [path.stat().st_mtime_ns for _, path in archives]
 
     def find(self, names: Sequence[str]) -> list[int]:
-        return [at // 2 if at >= 0 else -1 for at in self._names.find([nfc(name) for name in names]).tolist()]
+        """Where each is among both names of all members; -1: nowhere."""
+        return [int(at) for at in self._names.find([nfc(name) for name in names])]
 
-    def place(self, at: int) -> Place:
-        path, size = str(self._archives[self._archive[at]][1]), self._size[at]
+    def place(self, at: int, name: str) -> Place:
+        """Where the member lies that is found at `at` as `name`, whose own name is what `_named` made that of."""
+        at, is_stemmed = at // 2, bool(at % 2) and not self._both_same[at // 2]
+        (folder, path), size = self._archives[self._archive[at]], self._size[at]
+        member = name[len(folder) + 1 :] if folder else name
+        member = member[len(text(path.stem)) + 1 :] if is_stemmed else member
+        member = f"{PurePosixPath(folder).name}/{member}" if self._is_within[at] else member
         stamp = f"{size}-{self._stamp[self._archive[at]]}"
-        return Place(path, stamp, self._offset[at], size, bool(self._deflated[at]))
+        return Place(str(path), stamp, self._offset[at], size, bool(self._deflated[at]), member=member)
 
     def has(self, name: str) -> bool:
         if "*" in name:

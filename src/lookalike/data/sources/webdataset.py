@@ -93,7 +93,7 @@ def _samples(
         more = _object(members.path, f"{key}.json", sample)
         label = label or _word(more.get("label", more.get("class")))
         yield {
-            **listed_place(_place(members, image)),
+            **listed_place(_place(members, image), text(name)),
             "source": before + text(name),
             "label": nfc(label) if label else None,
             "domain": domain,
