@@ -30,7 +30,8 @@ from lookalike.towers import MobileNetV2Config
 from lookalike.vectors.runtime import load
 
 PARTS = """
-import json, sys, time
+import gc, json, sys, time
+gc.set_threshold(200_000, 20, 20)  # as `run` does
 begun = last = time.time()
 parts = {"python starts": begun - float(sys.argv[1])}
 
@@ -40,7 +41,8 @@ def lap(name):
     parts[name] = parts.get(name, 0) + now - last
     last = now
 
-for library in ("numpy", "jaxtyping", "tyro", "PIL.Image", "pyarrow", "lance", "safetensors", "onnxruntime"):
+libraries = ("numpy", "unittest.mock", "typeguard", "jaxtyping", "tyro", "PIL.Image", "pyarrow", "pyarrow.dataset")
+for library in (*libraries, "lance", "safetensors", "onnxruntime"):
     __import__(library)
     lap(f"import {library}")
 import lookalike.commands.search, lookalike.vectors.runtime, lookalike.retrieval.index

@@ -173,9 +173,26 @@ def test_a_thread_may_call_main(doctor: Verb) -> None:
 
 def test_run_exits_with_the_code(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sys, "argv", ["lookalike", "--version"])
+    monkeypatch.setattr(sys, "meta_path", [*sys.meta_path])
     with pytest.raises(SystemExit) as caught:
         run()
     assert caught.value.code == 0
+
+
+LANCE = """
+from lookalike import commands
+commands.main = lambda argv: __import__("lance") and 0
+commands.run()
+"""
+
+
+@pytest.mark.parametrize(("verb", "words"), [("search", ""), ("index", ""), ("export", "pandas is imported")])
+def test_pandas_is_not_waited_for(tmp_path: Path, verb: str, words: str) -> None:
+    (tmp_path / "pandas.py").write_text("raise SystemExit('pandas is imported')")
+    environment = {**os.environ, "PYTHONPATH": f"{tmp_path}{os.pathsep}{os.environ.get('PYTHONPATH', '')}"}
+    code = [sys.executable, "-c", LANCE, verb]
+    done = subprocess.run(code, capture_output=True, text=True, env=environment, check=False)
+    assert (done.returncode, done.stderr.strip()) == (1 if words else 0, words)
 
 
 PIPED = """

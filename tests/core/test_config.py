@@ -1,15 +1,19 @@
 """One config, three forms: command line, value, JSON."""
 
 import json
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from typing import Any, Literal
 
 import pytest
+from docstring_parser import parse_from_object
 from hypothesis import given
 from hypothesis import strategies as st
 
+from lookalike.commands import prepare, search
+from lookalike.core import config as reading
 from lookalike.core.config import did_you_mean, from_json, option, parse, to_json
 from lookalike.core.errors import UsageError
+from lookalike.training.config import Augments, Optimizer, TrainConfig
 
 
 @dataclass(frozen=True)
@@ -121,6 +125,22 @@ class Many:
 
     sources: tuple[str, ...] = option(positional=True, metavar="SOURCE")
     """Folders."""
+
+
+@pytest.mark.parametrize("kind", [prepare.Config, search.Config, TrainConfig, Optimizer, Augments])
+def test_help_has_the_docstrings_as_another_parser_reads_them(kind: type) -> None:
+    told = {p.arg_name: " ".join(p.description.split()) for p in parse_from_object(kind).params if p.description}
+    assert len(told) > 2
+    assert told == {f.name: words for f in fields(kind) if (words := reading._words(kind, f.name))}
+
+
+def test_a_field_of_a_parent_class_has_its_docstring() -> None:
+    @dataclass(frozen=True)
+    class Child(Angular):
+        further: int = 0
+
+    assert reading._words(Child, "centers") == "Per class."
+    assert reading._words(Child, "further") is None  # not at the top of a file
 
 
 def test_a_list_by_place_without_a_default_needs_one(capsys: pytest.CaptureFixture[str]) -> None:

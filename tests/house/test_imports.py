@@ -94,6 +94,12 @@ def test_light_modules_import_no_jax(tmp_path: Path) -> None:
     assert check(tmp_path, LIGHT, banned=("jax", "tyro")) == ""
 
 
+def test_readers_wait_for_what_few_images_need(tmp_path: Path) -> None:
+    few = ("PIL.ImageCms", "PIL.TiffImagePlugin", "PIL.ImageChops")
+    assert check(tmp_path, ["lookalike.imaging.decode", "lookalike.vectors.runtime"], banned=few) == ""
+    assert "imports ['PIL.ImageCms']" in check(tmp_path, ["PIL.ImageCms"], banned=few[:1])
+
+
 def test_the_check_can_fail(tmp_path: Path) -> None:
     bad = tmp_path / "elsewhere"
     bad.mkdir()

@@ -14,10 +14,10 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from importlib import import_module
-from types import FrameType
+from types import FrameType, ModuleType
 
 from lookalike import __version__
 from lookalike.core.errors import LookalikeError, UsageError
@@ -69,9 +69,23 @@ def run() -> None:
     for stream in (sys.stdout, sys.stderr):  # a name that the terminal's encoding lacks is written with backslashes
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")
+    if "export" not in sys.argv[1:2]:  # whose libraries may want it
+        sys.meta_path.insert(0, _WithoutPandas())
     code = main(sys.argv[1:])
     gc.freeze()  # looking for garbage among all modules at exit was a sixth of a cold search
     sys.exit(code)
+
+
+class _WithoutPandas:
+    """As if pandas were not installed, for which our verbs have no use.
+
+    Where it is, pyarrow imports it at the first value that it meets, to ask whether that is one of pandas', and
+    `import lance` brings the first. That takes half as long as a cold search, and no setting is against it.
+    """
+
+    def find_spec(self, name: str, _path: Sequence[str] | None, _target: ModuleType | None = None) -> None:
+        if name == "pandas":
+            raise ModuleNotFoundError(f"No module named {name!r}", name=name)
 
 
 def _in_large_pages() -> None:

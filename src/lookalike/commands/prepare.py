@@ -45,13 +45,17 @@ class Config:
     Images are JPEG, PNG, WebP, GIF, AVIF, TIFF, BMP, PPM, and with `pip install 'lookalike[formats]'` HEIC, JPEG XL
     and RAW.
 
+    With - for SOURCE, standard input names the images, one a line or with zero bytes between them:
+    `find photos -name "*.jpg" -print0 | lookalike prepare - --out COLL`. They are called and labelled as in the
+    innermost folder that holds them all, and images of it that the list does not name any more are marked as gone.
+
     The same command again goes on where it stopped, adds what is new, marks what is gone, and decodes nothing twice.
     An image that can't be read becomes a row of the errors table. Images are called NAME/PATH, NAME being the
     source's name without its suffix.
     """
 
     sources: tuple[str, ...] = option(positional=True, metavar="SOURCE", default=())
-    """Folders, files, or names of data sets."""
+    """Folders, files, or names of data sets; - is a list of files on standard input."""
     out: str = option(metavar="COLL", default="")
     """The collection to make or to bring up to date."""
     from_: tuple[str, ...] = option(default=(), metavar="PLACE")

@@ -4,15 +4,20 @@ A command's options, a recipe and a saved `config.json` are one thing: a tree of
 docstring under each field. Flags override its leaves.
 """
 
+import ast
 import contextlib
 import dataclasses
 import difflib
 import io
+import linecache
 import math
 import re
+import sys
 import types
 import typing
 from collections.abc import Iterable, Iterator, Sequence
+from functools import lru_cache, partial
+from itertools import pairwise
 from typing import Annotated, Any, Literal, TypeVar, get_args, get_origin
 
 from lookalike.core.errors import UsageError
@@ -106,16 +111,35 @@ def _registry() -> Any:
         if not isinstance(spec, StructConstructorSpec):
             return None
         metadata = {field.name: field.metadata for field in dataclasses.fields(info.type)}
-        return dataclasses.replace(spec, fields=tuple(_told(field, metadata[field.name]) for field in spec.fields))
+        fields = (dataclasses.replace(f, helptext=partial(_words, info.type, f.name)) for f in spec.fields)
+        return dataclasses.replace(spec, fields=tuple(_told(field, metadata[field.name]) for field in fields))
 
     return registry
 
 
-def _flowing(text: Any) -> Any:
-    """A field's docstring without its line breaks, which tyro would keep: the terminal is wide as it is."""
-    if callable(text):
-        return lambda: _flowing(text())
-    return " ".join(text.split()) if text else text
+def _words(kind: type, name: str) -> str | None:
+    """A field's docstring without its line breaks, which tyro would keep: the terminal is wide as it is.
+
+    Tyro reads a file once for each of its classes, which takes half of the time that the help of `train head` does.
+    """
+    for owner in kind.__mro__:
+        file = getattr(sys.modules.get(owner.__module__), "__file__", None)
+        if file and (words := _docstrings(file).get((owner.__qualname__, name))):
+            return words
+    return None
+
+
+@lru_cache
+def _docstrings(file: str) -> dict[tuple[str, str], str]:
+    """Class and field -> the docstring below the field, of the classes at the top of a Python file."""
+    classes = [node for node in ast.parse("".join(linecache.getlines(file))).body if isinstance(node, ast.ClassDef)]
+    told = [(owner.name, *pair) for owner in classes for pair in pairwise(owner.body)]
+    return {
+        (owner, field.target.id): " ".join(words.value.value.split())
+        for owner, field, words in told
+        if isinstance(field, ast.AnnAssign) and isinstance(field.target, ast.Name)
+        if isinstance(words, ast.Expr) and isinstance(words.value, ast.Constant) and isinstance(words.value.value, str)
+    }
 
 
 def _told(field: Any, metadata: Any) -> Any:
@@ -136,7 +160,7 @@ def _told(field: Any, metadata: Any) -> Any:
     )
     marks = [tyro.conf.Positional] * bool(positional) + [tyro.conf.Fixed] * bool(metadata.get("fixed"))
     marked = Annotated[(field.type, mark, *marks)]
-    return dataclasses.replace(field, type=marked, helptext=_flowing(field.helptext))
+    return dataclasses.replace(field, type=marked)
 
 
 def flags_of(kind: Any, default: Any = None) -> list[str]:

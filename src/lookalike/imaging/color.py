@@ -12,7 +12,6 @@ from typing import NamedTuple
 import numpy as np
 import PIL.Image
 from jaxtyping import Float64, UInt8
-from PIL import ImageCms
 
 _D65, _C = (0.3127, 0.3290), (0.310, 0.316)
 PRIMARIES = {  # ITU-T H.273, table 2: x and y of red, green, blue and white
@@ -95,6 +94,8 @@ def _conversion(color: Color | None, channels: int) -> _Conversion | None:
 
 
 def _by_profile(profile: bytes, channels: int) -> _Conversion | None:
+    from PIL import ImageCms  # LittleCMS: few images need it, and every start would wait for it
+
     try:
         source = ImageCms.ImageCmsProfile(io.BytesIO(profile))
         space = source.profile.xcolor_space.strip()

@@ -13,10 +13,7 @@ from itertools import accumulate
 
 import numpy as np
 import PIL.Image
-import PIL.ImageChops
-import PIL.TiffImagePlugin
 from jaxtyping import Shaped, UInt8
-from PIL import ImageCms
 
 from lookalike.core.errors import ImageError
 from lookalike.imaging.color import ADOBE_RGB, Color, Light
@@ -121,6 +118,8 @@ def read_tiff(data: bytes, _: int | None) -> Raster:
             "save it as RGB or gray without compression, or as PNG."
         )
     if photometric in _LAB:
+        from PIL import ImageCms  # as below: few files need it
+
         color = ImageCms.ImageCmsProfile(ImageCms.createProfile("LAB")).tobytes()
     return Raster(width, height, _Samples(page, width, height, photometric).rows, color, turned)
 
@@ -141,11 +140,13 @@ def _check_fax(page: Directory, image: PIL.Image.Image) -> None:
 
     A row that is whole is what its pixels are encoded to. Where most rows are not, the encoder had other habits.
     """
+    from PIL import ImageChops
+
     lines, height = _fax_lines(page), page.value(257, 0)
     torn = height - len(lines) if lines else 0
     if lines and torn <= 0 and not page.value(292, 0) & 1 and page.value(274, 1) == 1:
         counts = []
-        for form in (image, PIL.ImageChops.invert(image)):
+        for form in (image, ImageChops.invert(image)):
             form.save(again := io.BytesIO(), "TIFF", compression="group3")
             wanted = _fax_lines(Directory(again.getvalue()))
             counts.append(sum(a != b for a, b in zip(lines, wanted, strict=False)))
@@ -170,6 +171,8 @@ _Lines = Callable[[int, int], UInt8[np.ndarray, "n across bytes"]]
 
 def _lines_of(page: Directory, plane: int, each: int, bits: int) -> _Lines:
     """The bytes of the rows of a plane, from one to before another; of a tiled page those of each tile in a row."""
+    from PIL.TiffImagePlugin import TiffImageFile  # reading its tables of tags takes longer than a search
+
     data, width, height, tiled = page.data, page.value(256, 0), page.value(257, 0), 322 in page.tags
     if tiled:
         wide, high, where = page.value(322, 0), page.value(323, 0), (324, 325)
@@ -196,7 +199,7 @@ def _lines_of(page: Directory, plane: int, each: int, bits: int) -> _Lines:
     tags |= {322: length // inks, 323: high} if tiled else {278: high}
     parts = [data[start:end] for start, end in zip(starts, ends, strict=True)]
     file = _file(tags, [part.translate(_TURNED) for part in parts] if mirrored else parts)
-    rows = from_pillow(load(PIL.TiffImagePlugin.TiffImageFile(io.BytesIO(file)))).rows
+    rows = from_pillow(load(TiffImageFile(io.BytesIO(file)))).rows
     return lambda start, stop: rows(start, stop)[0].reshape(-1, across, length)
 
 

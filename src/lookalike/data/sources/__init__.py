@@ -28,6 +28,7 @@ SOURCES = {
     "imagefolder": "lookalike.data.sources.imagefolder",
     "parquet": "lookalike.data.sources.parquet",
     "remote": "lookalike.data.sources.remote",
+    "piped": "lookalike.data.sources.piped",
 }
 
 SPLITS = ("train", "val", "test")
@@ -94,6 +95,8 @@ def _inflated(data: bytes) -> bytes:
 
 def layout_of(path: str) -> str:
     """Key of `SOURCES` for what lies at `path`; SourceError if nothing does, or nothing of a known layout."""
+    if path == "-":
+        return "piped"
     place = located(path)
     suffix = place.suffix.lower()
     if suffix == ".tar" and place.is_file():

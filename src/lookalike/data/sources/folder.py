@@ -58,22 +58,13 @@ def _rows(root: str, exclude: Sequence[str], unread: list[str]) -> Iterator[dict
     name = nfc(text(absolute(root).name or "root"))
     found = left_out = 0
     for entry, status, parts in _walk(root, (), frozenset(), exclude, unread):
-        if not _is_image(entry, status):
+        if not is_image(entry.path, status):
             left_out += 1
             if entry.name in METADATA:
                 note(f"`{text(entry.path)}` is not read: its folder is a source of its own")
             continue
         found += 1
-        *folders, _ = (text(part) for part in parts)
-        yield {
-            "source": "/".join(map(text, parts)),
-            "place.path": os.fsencode(entry.path),
-            "stamp": "unreadable" if status is None else stamp_of(entry.path, status),
-            "label": nfc(folders[min(len(folders), 2) - 1]) if folders else None,
-            "domain": nfc(folders[0]) if len(folders) >= 2 else name,
-            "is_query": True,
-            "is_gallery": True,
-        }
+        yield row_of(name, parts, entry.path, status)
     if left_out:
         note(f"files of `{root}` that are not images, left out: {left_out:,}")
     if not found:
@@ -81,6 +72,22 @@ def _rows(root: str, exclude: Sequence[str], unread: list[str]) -> Iterator[dict
         if any(name.lower().endswith(".parquet") for name in names_in(Path(root))):
             hint = f"a table is one file: name each, `lookalike prepare {shlex.quote(root)}/*.parquet --out COLL`"
         raise SourceError(f"`{root}` holds no images.", hint=hint)
+
+
+def row_of(name: str, parts: Sequence[str], path: str, status: os.stat_result | None) -> dict[str, Any]:
+    """A row of `LISTED` for the image at `path`; `name` is the folder's, `parts` the way from there, `status` None
+    where it can't be told.
+    """
+    *folders, _ = (text(part) for part in parts)
+    return {
+        "source": "/".join(map(text, parts)),
+        "place.path": os.fsencode(path),
+        "stamp": "unreadable" if status is None else stamp_of(path, status),
+        "label": nfc(folders[min(len(folders), 2) - 1]) if folders else None,
+        "domain": nfc(folders[0]) if len(folders) >= 2 else name,
+        "is_query": True,
+        "is_gallery": True,
+    }
 
 
 def _walk(
@@ -115,15 +122,15 @@ def _walk(
             yield from _walk(entry.path, below, here, exclude, unread)
 
 
-def _is_image(entry: "os.DirEntry[str]", status: os.stat_result | None) -> bool:
+def is_image(path: str, status: os.stat_result | None) -> bool:
     """By suffix, else by the first bytes; what claims to be an image and can't be read is told in the errors table."""
-    known = entry.name.lower().endswith(SUFFIXES)
+    known = path.lower().endswith(SUFFIXES)
     if status is None:
         return known
     if known or not stat.S_ISREG(status.st_mode):  # reading a pipe or a socket might not end
         return stat.S_ISREG(status.st_mode)
     try:
-        with Path(entry.path).open("rb") as file:
+        with Path(path).open("rb") as file:
             return kind_of(file.read(HEAD)) is not None
     except OSError:
         return False
