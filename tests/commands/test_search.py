@@ -7,6 +7,7 @@ import os
 import shutil
 import subprocess
 import sys
+import tarfile
 import textwrap
 
 import numpy as np
@@ -216,3 +217,153 @@ def test_the_query_is_embedded_as_the_rows_were(shop, search, monkeypatch, preci
         assert "label0" in search(picture(shop, 0, 0), *arguments).out
     assert set(loaded) == {precision}
     assert opened == [column] * 2
+
+
+def found_by(search, *arguments):
+    return [[match["path"] for match in answer["matches"]] for answer in json.loads(search(*arguments, "--json").out)]
+
+
+def test_a_query_that_is_in_the_index_does_not_find_itself(shop, search, tmp_path):
+    first, other = picture(shop, 0, 0), picture(shop, 1, 1)
+    everywhere = shutil.copy(first, tmp_path / "elsewhere.png")  # the bytes count, not the name
+    outside = tmp_path / "outside.jpg"
+    PIL.Image.open(first).save(outside, "JPEG")
+    one, same, two, none = found_by(search, first, everywhere, other, outside, "-k", "100")
+    assert len(one) == len(two) == 11
+    assert str(first) not in one
+    assert same == one
+    assert str(other) not in two
+    assert len(none) == 12
+    assert [len(paths) for paths in found_by(search, first, outside, "-k", "100", "--with-self")] == [12, 12]
+    assert found_by(search, first, "--where", "domain = 'nowhere'") == [[]]
+    assert "no match" in search(first, "--where", "domain = 'domain0' AND label = 'label0' AND id = 0").out
+
+
+def test_every_match_has_the_path_of_its_file(shop, search):
+    (paths,) = found_by(search, picture(shop, 0, 0), "-k", "100", "--with-self")
+    assert set(paths) == {str(path) for path in shop.images.rglob("*.png")}
+
+
+def test_paths_are_lines_or_end_with_zero_bytes(shop, search):
+    query = picture(shop, 0, 0)
+    (paths,) = found_by(search, query, "-k", "3")
+    assert search(query, "-k", "3", "--paths").out == "".join(f"{path}\n" for path in paths)
+    for arguments in (["-0"], ["--null"], ["--paths", "-0"]):
+        assert search(query, "-k", "3", *arguments).out == "".join(f"{path}\0" for path in paths)
+    assert "both write to stdout" in search(query, "--paths", "--json", code=2).err
+
+
+def test_a_line_end_in_a_name_needs_zero_bytes(shop, search, tmp_path, capsys):
+    (tmp_path / "odd").mkdir()
+    shutil.copy(picture(shop, 2, 0), tmp_path / "odd" / "a\nb.png")
+    assert main(["index", str(tmp_path / "odd"), "--model", str(shop.model)]) == 0
+    capsys.readouterr()
+    arguments = ["search", str(picture(shop, 0, 0)), "-i", str(tmp_path / "odd.lookalike")]
+    assert main([*arguments, "--paths"]) == 2
+    refused = capsys.readouterr()
+    assert refused.out == ""
+    assert "a\\nb.png` has a line end in its name.\n\nhint: `-0`" in refused.err
+    assert main([*arguments, "-0"]) == 0
+    assert capsys.readouterr().out == f"{tmp_path}/odd/a\nb.png\0"
+
+
+def test_an_index_that_does_not_know_its_paths_says_what_to_do(shop, search, capsys):
+    collection = Collection.open(shop.collection)
+    ids = collection.table(["id"])["id"]
+    collection.update(pa.table({"id": ids, "place": pa.nulls(len(ids), pa.binary())}))
+    refused = search(picture(shop, 0, 0), "--paths", code=2)
+    assert f"hint: lookalike index {shop.collection}" in refused.err
+    assert found_by(search, picture(shop, 0, 0), "-k", "1") == [[None]]
+    assert "images/domain" in search(picture(shop, 0, 0), "-k", "1").out
+    assert main(["index", str(shop.collection)]) == 0
+    capsys.readouterr()
+    assert search(picture(shop, 0, 0), "--paths", "-k", "1").out.startswith(str(shop.images))
+
+
+@pytest.fixture
+def viewer(tmp_path, monkeypatch):
+    """A stand-in of the system's viewer, first on PATH, that notes what it is given; exit code by a file."""
+    folder, seen = tmp_path / "bin", tmp_path / "seen"
+    folder.mkdir()
+    for name in ("xdg-open", "open"):
+        (folder / name).write_text(f'#!/bin/sh\nprintf "%s\\0" "$@" >> {seen}\nexit $(cat {tmp_path}/code || echo 0)\n')
+        (folder / name).chmod(0o755)
+    monkeypatch.setenv("PATH", f"{folder}:{os.environ['PATH']}")
+    return seen
+
+
+def test_open_shows_the_matches_in_the_viewer(shop, search, viewer, tmp_path, monkeypatch):
+    query = picture(shop, 0, 0)
+    (paths,) = found_by(search, query, "-k", "3")
+    assert "score" in search(query, "-k", "3", "--open").out
+    assert viewer.read_text().split("\0")[:-1] == paths
+    (tmp_path / "code").write_text("3")
+    refused = search(query, "-k", "3", "--open", code=2).err
+    assert f"can't open `{paths[0]}` (exit code 3)" in refused
+    monkeypatch.setenv("PATH", str(tmp_path / "nowhere"))
+    assert "--sheet matches.html" in search(query, "--open", code=2).err
+
+
+def test_open_passes_over_what_is_no_file(shop, search, viewer, tmp_path, capsys):
+    archive = tmp_path / "some.tar"
+    with tarfile.open(archive, "w") as opened:
+        opened.add(picture(shop, 0, 1), "x.png")
+    assert main(["index", str(archive), "--model", str(shop.model)]) == 0
+    capsys.readouterr()
+    assert main(["search", str(picture(shop, 0, 0)), "-i", str(tmp_path / "some.lookalike"), "--open"]) == 0
+    captured = capsys.readouterr()
+    assert f"{archive}!x.png" in captured.out
+    assert "are not opened: 1" in captured.err
+    assert not viewer.exists()
+
+
+def test_low_scores_are_left_out(shop, search):
+    (answer,) = json.loads(search(picture(shop, 0, 0), "-k", "100", "--json").out)
+    scores = [match["score"] for match in answer["matches"]]
+    bar = scores[4]
+    (some,) = json.loads(search(picture(shop, 0, 0), "-k", "100", "--json", "--min-score", repr(bar)).out)
+    assert some["matches"] == [match for match in answer["matches"] if match["score"] >= bar]
+    assert 5 <= len(some["matches"]) < 11
+    assert "no match" in search(picture(shop, 0, 0), "--min-score", "1").out or scores[0] >= 1
+    assert "expected a cosine" in search(picture(shop, 0, 0), "--min-score", "2", code=2).err
+
+
+def test_several_images_are_one_query(shop, search, tmp_path):
+    collection = Collection.open(shop.collection)
+    ids, vectors = collection.vectors(collection.card["model"]["column"])
+    stored = collection.take(ids[[0, 4, 8]], ["image"])["image"].to_pylist()
+    queries = [tmp_path / f"{number}.jpg" for number in range(3)]
+    for query, image in zip(queries, stored, strict=True):
+        query.write_bytes(image)  # as the collection keeps them, so that their vectors are the rows'
+    a, b, c = vectors[[0, 4, 8]].astype(float)
+
+    def answer(*arguments):
+        (found,) = json.loads(search(*arguments, "--json", "-k", "12").out)
+        return found["query"], {match["id"]: match["score"] for match in found["matches"]}
+
+    def expected(query):  # of each id: two scores are nearly the same
+        cosines = vectors @ (query / np.linalg.norm(query))
+        return pytest.approx(dict(zip(ids.tolist(), cosines.tolist(), strict=True)), abs=1e-4)
+
+    one, two, three = map(str, queries)
+    assert answer(one, two, "--together") == (f"{one} + {two}", expected(a + b))
+    assert answer(one, "--unlike", three) == (f"{one} - {three}", expected(a - (a @ c) * c))
+    mean = (a + b) / np.linalg.norm(a + b)
+    turned = expected(mean - (mean @ c) * c)
+    assert answer(one, two, "--together", "--unlike", three) == (f"{one} + {two} - {three}", turned)
+    both = json.loads(search(one, two, "--unlike", three, "--json").out)
+    assert [entry["query"] for entry in both] == [f"{one} - {three}", f"{two} - {three}"]
+    assert "Nothing is left" in search(one, "--unlike", one, code=2).err
+    assert "does not exist" in search(one, "--unlike", "nothing.jpg", code=2).err
+    for suffix in ("png", "html"):
+        search(one, two, "--together", "--unlike", three, "--sheet", tmp_path / f"sheet.{suffix}")
+    assert "0.jpg + 1.jpg - 2.jpg" in (tmp_path / "sheet.html").read_text()
+
+
+def test_queries_with_one_file_name_are_told_apart_in_a_sheet(shop, search, tmp_path):
+    search(picture(shop, 0, 0), picture(shop, 1, 0), "--sheet", tmp_path / "sheet.html", "-k", "1")
+    page = (tmp_path / "sheet.html").read_text()
+    assert ">label0/0.png</b>" in page
+    assert ">label1/0.png</b>" in page
+    match = json.loads(search(picture(shop, 0, 0), "-k", "1", "--json").out)[0]["matches"][0]
+    assert f'<a href="file://{match["path"]}">' in page

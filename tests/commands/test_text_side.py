@@ -251,3 +251,16 @@ def test_pull_goes_on_without_a_tokenizer_and_not_without_a_tensor(published, ru
     assert "`text_model.encoder.layers.1.mlp.fc1.bias` is missing" in run("pull", published, "--out", "x", code=2).err
     run("pull", published, "--out", tmp_path / "image", "--no-text")
     assert read_text(tmp_path / "image") is None
+
+
+def test_a_query_is_turned_away_from_words(shelf, run):
+    collection = Collection.open(shelf / "coll")
+    ids, vectors = collection.vectors(collection.card["model"]["column"])
+    fox, red = load_text(shelf / "model").embed(["fox", "red"]).astype(float)
+    query = fox - (fox @ red) * red
+    cosines = vectors @ (query / np.linalg.norm(query))
+    arguments = ("search", "-i", shelf / "coll", "--text", "fox", "--not", "red", "-k", "18", "--json")
+    (answer,) = json.loads(run(*arguments).out)
+    assert answer["query"] == "fox - red"
+    assert [match["id"] for match in answer["matches"]] == ids[np.argsort(-cosines, kind="stable")].tolist()
+    assert "`--not` holds no words" in run("search", "-i", shelf / "coll", "--text", "fox", "--not", " ", code=2).err

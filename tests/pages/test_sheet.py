@@ -2,6 +2,8 @@
 
 import base64
 import io
+import os
+from dataclasses import replace
 from html.parser import HTMLParser
 from importlib import resources
 
@@ -13,7 +15,18 @@ from jinja2 import UndefinedError
 from lookalike.core.errors import UsageError
 from lookalike.imaging.decode import encode_jpeg
 from lookalike.pages.render import render
-from lookalike.pages.sheet import CELL_HEIGHT, CELL_WIDTH, Found, Line, to_html, to_png, write_sheet
+from lookalike.pages.sheet import (
+    CELL_HEIGHT,
+    CELL_WIDTH,
+    COLUMNS,
+    Found,
+    Line,
+    cut,
+    to_html,
+    to_png,
+    told_apart,
+    write_sheet,
+)
 
 COLORS = {"red": (220, 30, 30), "green": (30, 180, 60), "blue": (40, 60, 210)}
 
@@ -117,3 +130,57 @@ def test_templates_are_in_the_package():
     """Beside the code, where the build takes every file of the package into the wheel."""
     names = {path.name for path in resources.files("lookalike.pages").joinpath("templates").iterdir()}
     assert names == {"counts.html", "demo.html", "report.html", "sheet.html", "style.css"}
+
+
+def test_many_matches_wrap():
+    few, many = (
+        np.asarray(PIL.Image.open(io.BytesIO(to_png([Line(plain("red"), "q", [found("green")] * count)]))))
+        for count in (COLUMNS, 2 * COLUMNS + 1)
+    )
+    assert many.shape[1] == few.shape[1]
+    assert many.shape[0] > 2.5 * few.shape[0]
+    bottom = many[-CELL_HEIGHT:, CELL_WIDTH + 60 :].astype(int)  # the last one, alone on its line
+    near = np.abs(bottom - COLORS["green"]).sum(axis=2) < 30
+    assert near[:, :CELL_WIDTH].any()
+    assert not near[:, CELL_WIDTH + 20 :].any()
+
+
+def test_long_names_keep_both_ends_or_are_whole():
+    name = "IMG_20240101_" + "0123456789" * 20 + "_final.jpg"
+    short = cut(name, 15)
+    assert "..." in short
+    start, _, end = short.partition("...")
+    assert start
+    assert end
+    assert name.startswith(start)
+    assert name.endswith(end)
+    page = to_html([Line(plain("red"), name, [found("green", name, caption=f"photos/{name}")])])
+    reader = Reader()
+    reader.feed(page)
+    assert reader.text.count(name) == 3
+    style = page[page.index("<style>") : page.index("</style>")]
+    assert "ellipsis" not in style
+    assert "line-clamp" not in style
+
+
+def test_links_lead_to_files_alone(tmp_path):
+    (tmp_path / "a!b #1.jpg").touch()
+    links = {
+        str(tmp_path / "a!b #1.jpg"): f"file://{tmp_path}/a%21b%20%231.jpg",
+        "/gone/x.jpg": "file:///gone/x.jpg",
+        "/some/x.tar!x.jpg": None,
+        "s3://bucket/x.jpg": None,
+    }
+    for path, link in links.items():
+        assert replace(found("green"), path=path).link == link
+    assert found("green").link is None
+    odd = os.fsdecode(b"/photos/\xff.jpg")
+    page = to_html([Line(plain("red"), "q", [replace(found("green"), path=odd)])])
+    assert 'href="file:///photos/%FF.jpg"' in page.encode().decode()
+
+
+def test_names_are_as_long_as_they_must_be():
+    told = told_apart(["a/b/1.jpg", "c/b/1.jpg", "c/b/2.jpg", "1.jpg", "a/b/1.jpg"])
+    assert told == {"a/b/1.jpg": "a/b/1.jpg", "c/b/1.jpg": "c/b/1.jpg", "c/b/2.jpg": "2.jpg", "1.jpg": "1.jpg"}
+    assert told_apart(["x/a/1.jpg", "x/b/1.jpg"]) == {"x/a/1.jpg": "a/1.jpg", "x/b/1.jpg": "b/1.jpg"}
+    assert told_apart(["-"]) == {"-": "-"}
