@@ -46,7 +46,7 @@ def _whole(name: str) -> str:
 
 
 def _lists(tree: Tree) -> dict[str, list[str]]:
-    from scipy.io import loadmat  # JAX has it below it
+    from scipy.io import loadmat
 
     try:
         told: dict[str, Any] = loadmat(io.BytesIO(tree.read(GROUND_TRUTH)), simplify_cells=True)
