@@ -1,6 +1,6 @@
 """Images a second of every preset on this CPU, as `embed` runs them, with random weights.
 
-    python benchmarks/presets.py --write                  all of them: the figures of `lookalike pull --list`
+    python benchmarks/presets.py --write                  all of them: the figures of `lookalike pull --all`
     python benchmarks/presets.py mobilenet-v2 --seconds 1     a smoke run
 
 `float32` is ONNX Runtime with the float32 graph. `auto` is what `embed` takes: eight bits where the features keep a

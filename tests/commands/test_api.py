@@ -21,7 +21,7 @@ from lookalike.evaluation.differences import Comparison
 from lookalike.evaluation.intervals import NORMAL
 from lookalike.evaluation.protocols import evaluate as measure
 
-ELSEWHERE = {"list", "list_", "check"}  # which only print
+ELSEWHERE = {"list", "list_", "all", "check"}  # which only print
 
 
 @pytest.mark.parametrize(

@@ -139,12 +139,15 @@ def refused(argv: list[str], capsys: pytest.CaptureFixture[str]) -> str:
     return said.err
 
 
-def test_the_list_of_short_names(capsys: pytest.CaptureFixture[str]):
-    assert main(["pull", "--list"]) == 0
+@pytest.mark.parametrize(("argv", "all_of_them"), [(["--list"], False), (["--list", "--all"], True), (["--all"], True)])
+def test_the_list_of_short_names(argv: list[str], all_of_them: bool, capsys: pytest.CaptureFixture[str]):
+    assert main(["pull", *argv]) == 0
     said = capsys.readouterr()
     assert said.err == ""
     assert "siglip-so400m-14-384 (best)" in said.out
     assert "dinov3: forbids military use" in said.out
+    assert ("mobilenet-v2" in said.out) == ("google/siglip-so400m-patch14-384" in said.out) == all_of_them
+    assert ("pull --all lists all" in said.out) != all_of_them
 
 
 def test_what_can_not_be_pulled(published: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]):

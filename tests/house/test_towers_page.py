@@ -7,7 +7,7 @@ import os
 import re
 from pathlib import Path
 
-from lookalike.published.presets import LICENSES, PRESETS, images_per_second, rows
+from lookalike.published.presets import CHOICES, LICENSES, PRESETS, choices, images_per_second, rows
 from lookalike.towers.ops import operations
 
 PAGE = Path(__file__).resolve().parents[2] / "docs" / "reference" / "towers.md"
@@ -18,11 +18,9 @@ def table(headers: list[str], lines: list[list[str]], left: set[str]) -> str:
     return "\n".join(f"| {' | '.join(line)} |" for line in [headers, marks, *lines])
 
 
-def presets() -> str:
-    headers, lines = rows()
-    return table(
-        headers, [[named(line[0]), *line[1:]] for line in lines], {"name", "tower", "licence", "source", "standing"}
-    )
+def presets(headers: list[str], lines: list[list[str]]) -> str:
+    words = {"name", "tower", "licence", "source", "standing", "for"}
+    return table(headers, [[named(line[0]), *line[1:]] for line in lines], words)
 
 
 def named(cell: str) -> str:
@@ -55,7 +53,8 @@ def costs() -> str:
 
 def page(text: str) -> str:
     """The page with its tables written anew."""
-    for name, made in {"presets": presets(), "licences": licences(), "costs": costs()}.items():
+    tables = {"choices": presets(*choices()), "presets": presets(*rows()), "licences": licences(), "costs": costs()}
+    for name, made in tables.items():
         text, count = re.subn(
             rf"(<!-- {name} -->\n).*?(<!-- end -->)",
             lambda found, made=made: f"{found[1]}\n{made}\n\n{found[2]}",
@@ -74,6 +73,6 @@ def test_the_page_shows_the_table_of_presets() -> None:
     assert text == page(text)
 
 
-def test_every_preset_has_a_line_in_both_tables() -> None:
+def test_every_preset_has_a_line_in_both_tables_and_the_few_in_a_third() -> None:
     text = PAGE.read_text(encoding="utf-8")
-    assert all(text.count(f"| `{name}`") == 2 for name in PRESETS)
+    assert all(text.count(f"| `{name}`") == 2 + (name in CHOICES) for name in PRESETS)

@@ -10,7 +10,18 @@ import pytest
 
 from lookalike.published import presets
 from lookalike.published.layouts import WEIGHTS
-from lookalike.published.presets import ALIASES, LICENSES, PRESETS, overview, preset_of, rows
+from lookalike.published.presets import (
+    ALIASES,
+    CHOICES,
+    LICENSES,
+    PRESETS,
+    choices,
+    overview,
+    preset_of,
+    rows,
+    shortlist,
+)
+from lookalike.towers import ViTConfig
 from lookalike.towers.ops import operations, parameters
 
 
@@ -30,12 +41,11 @@ def test_the_table_is_what_the_script_writes(tmp_path: Path):
     assert (tmp_path / "presets.json").read_text(encoding="utf-8") == table.read_text(encoding="utf-8")
 
 
-def test_defaults_are_permissive_were_seen_and_have_a_text_side():
+def test_defaults_are_permissive_and_have_a_text_side():
     assert set(ALIASES) == {"laptop", "gpu", "best"}
     for name in ALIASES.values():
         preset = PRESETS[name]
         assert (preset.license, LICENSES[preset.license]) == ("apache-2.0", ""), name
-        assert preset.seen, name
         assert name.startswith(("siglip", "pe-core", "clip", "openclip")), name
     models = [PRESETS[ALIASES[alias]] for alias in ("laptop", "gpu", "best")]
     costs = [operations(preset.tower, preset.size) for preset in models]
@@ -54,9 +64,54 @@ def test_the_overview_has_a_line_for_each_and_says_what_licences_forbid():
     assert "forbids military use" in overview()
 
 
+def test_the_short_list_has_the_three_defaults_and_five_by_need():
+    assert list(CHOICES)[:3] == list(ALIASES.values())
+    assert len(CHOICES) == 8
+    assert CHOICES.keys() <= PRESETS.keys()
+    lines = shortlist().splitlines()
+    assert [line.split()[0] for line in lines[2:10]] == list(CHOICES)
+    assert lines[2].split()[1] == "(laptop)"
+    assert not lines[10], "the table ends here"
+    assert "dinov3: forbids military use" in lines[-1]
+    assert "cc-by-4.0" not in shortlist(), "none of the few is under it"
+
+
+def test_the_few_are_what_they_are_said_to_be():
+    """Smallest, fastest, finest, best untrained: among all presets, by the figures of the table."""
+    free = [name for name, preset in PRESETS.items() if not LICENSES[preset.license]]
+    speeds = presets.images_per_second()
+    assert min(free, key=lambda name: parameters(PRESETS[name].tower)) == "efficientnet-b0"
+    assert max(free, key=lambda name: speeds.get(name, 0)) == "efficientnet-b0"
+    assert "1024 patches" in CHOICES["siglip2-so400m-16-512"]
+    vits = {name: preset.tower for name, preset in PRESETS.items() if isinstance(preset.tower, ViTConfig)}
+    patches = {name: (tower.size // tower.patch) ** 2 for name, tower in vits.items()}
+    assert patches["siglip2-so400m-16-512"] == max(patches.values()) == 1024
+    ilias = {name: float(p.standing.split()[1].rstrip(":,")) for name, p in PRESETS.items() if "ILIAS" in p.standing}
+    assert max(ilias, key=ilias.__getitem__) == "dinov3-l-16"
+    assert max((n for n in ilias if n in free and n.startswith("dino")), key=ilias.__getitem__) == "dinov2-l-14"
+    assert {PRESETS[name].license for name in CHOICES if name not in free} == {"dinov3"}
+
+
+@pytest.mark.parametrize(
+    ("name", "megabytes"),
+    [
+        ("dinov2-l-14", (1_217_586_395 - 4 * 1024 * (37**2 - 16**2)) / 1e6),  # its file, with positions for 518 px
+        ("efficientnet-b0", 4 * (5.29 - 1.28)),  # millions of parameters of the cards, from here on
+        ("siglip-so400m-14-384", 4 * 428.0),
+        ("pe-core-l-14-336", 4 * 320.0),
+        ("dinov3-l-16", 4 * 303.0),
+    ],
+)
+def test_megabytes_are_those_of_the_published_weights(name: str, megabytes: float):
+    headers, lines = choices()
+    column = {line[0].split()[0]: line[headers.index("MB")] for line in lines}
+    assert float(column[name].replace(",", "")) == pytest.approx(megabytes, rel=0.015)
+
+
 def test_images_a_second_are_a_column_once_they_were_measured(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(presets, "SPEEDS", tmp_path / "speeds.json")
     assert "images/s" not in rows()[0]
+    assert {line[choices()[0].index("images/s")] for line in choices()[1]} == {""}
     (tmp_path / "speeds.json").write_text('{"mobilenet-v2": {"float32": 150.0, "auto": 187.0}}')
     headers, lines = rows()
     column = {line[0]: line[headers.index("images/s")] for line in lines}

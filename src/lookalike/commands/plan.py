@@ -129,7 +129,7 @@ def _encoder(model: str) -> EncoderConfig:
         names = [*ALIASES, *PRESETS]
         raise UsageError(
             f"`{model}` is no model directory and no short name.{did_you_mean(model, names)}",
-            hint="`lookalike pull --list` lists the names",
+            hint="`lookalike pull --all` lists the names",
         )
     name, preset = found
     count, size, width = parameters(preset.tower), preset.size, preset.tower.features

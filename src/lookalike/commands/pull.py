@@ -34,7 +34,9 @@ class Config:
     revision: str | None = option(default=None, metavar="REV")
     """Branch, tag or commit on the Hub; the main branch unless given."""
     list: bool = False
-    """Print the short names with size, cost, licence and standing, and do nothing else."""
+    """Print the short names to choose from, with size, speed, licence and what each is for, and do nothing else."""
+    all: bool = False
+    """With or without --list: print all short names, with cost, licence, repository and standing."""
     preprocessing: Literal["check", "published", "imagenet", "seed"] = "check"
     """check: as published, but not with the mean and std of ImageNet in a tower trained on image-text pairs, a known
     slip. published: whatever is published. imagenet: that slip, on purpose. seed: that slip as in the notebook from
@@ -59,10 +61,10 @@ class Config:
 
 def main(config: Config) -> None:
     """Convert, and say what the model is."""
-    if config.list:
-        from lookalike.published.presets import overview
+    if config.list or config.all:
+        from lookalike.published.presets import overview, shortlist
 
-        print(overview())
+        print(overview() if config.all else shortlist())
         return
     if not config.source or not config.out:
         raise UsageError(
@@ -136,7 +138,7 @@ def _found(source: str, revision: str | None, agree: Callable[[], None]) -> tupl
         raise EncoderError(
             f"There is no model `{source}`.{did_you_mean(source, PRESETS | ALIASES)}",
             hint=f"give a directory, ORG/NAME on the Hugging Face Hub, or a short name such as {', '.join(ALIASES)}; "
-            "`lookalike pull --list` shows all",
+            "`lookalike pull --all` lists all",
         )
     remote = look(repository, revision)
     size = sum(file.size or 0 for file in remote.files.values())

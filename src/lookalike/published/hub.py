@@ -94,7 +94,7 @@ def _tensors(repository: str, layouts: Sequence[Layout], there: Collection[str])
         raise EncoderError(f"`{repository}` has no {wanted} beside its config.", hint="another revision may have it")
     raise EncoderError(
         f"`{repository}` is in no layout that is known.",
-        hint="`lookalike pull --list` shows models that are; `docs/reference/towers.md` says which layouts are read",
+        hint="`lookalike pull --all` lists models that are; `docs/reference/towers.md` says which layouts are read",
     )
 
 
