@@ -143,6 +143,36 @@ def test_an_image_that_comes_back_gets_its_row_back(photos: Path, tmp_path: Path
     assert len(decodes) == 1  # the one that is no image: its error was forgotten with it
 
 
+ALL = ("id", "source", "label", "domain", "stamp", "sha256", "pixels", "image")
+
+
+def test_a_file_that_was_moved_keeps_its_row(photos: Path, tmp_path: Path, decodes: list[bytes]) -> None:
+    """And with it all vectors, which belong to the row. Another file of the same size and time is another image."""
+    prepare([str(photos)], str(tmp_path / "c"))
+    before = {row["source"]: row for row in Collection.open(tmp_path / "c").table(ALL).to_pylist()}
+    moved = sorted(path for path in photos.rglob("*") if f"photos/{path.relative_to(photos)}" in before)
+    first, second, *_ = moved
+    (photos / "elsewhere").mkdir()
+    first.rename(photos / "elsewhere" / "a.jpg")
+    status = second.stat()
+    data = bytearray(second.read_bytes())
+    second.unlink()
+    PIL.Image.fromarray(np.full((9, 9, 3), 7, np.uint8)).save(other := photos / "elsewhere" / "b.png")
+    padded = other.read_bytes() + bytes(max(0, len(data) - other.stat().st_size))
+    other.write_bytes(padded)
+    os.utime(other, ns=(status.st_atime_ns, status.st_mtime_ns))
+    decodes.clear()
+    prepare([str(photos)], str(tmp_path / "c"))
+    after = {row["source"]: row for row in Collection.open(tmp_path / "c").table(ALL).to_pylist()}
+    old, new = before[f"photos/{first.relative_to(photos)}"], after["photos/elsewhere/a.jpg"]
+    assert new == {**old, "source": "photos/elsewhere/a.jpg", "label": "elsewhere"}
+    assert decodes == [padded]
+    assert after["photos/elsewhere/b.png"]["id"] not in {row["id"] for row in before.values()}
+    assert {*after} == {*before} - {f"photos/{path.relative_to(photos)}" for path in (first, second)} | {
+        f"photos/elsewhere/{name}" for name in ("a.jpg", "b.png")
+    }
+
+
 def test_new_labels_change_rows_and_decode_nothing(photos: Path, tmp_path: Path, decodes: list[bytes]) -> None:
     table, out = tmp_path / "t.csv", tmp_path / "shop"
     table.write_text("path,label,price,split\nphotos/cup/0.jpg,cup,1.5,train\nphotos/cup/1.jpg,cup,,\n")
@@ -175,7 +205,8 @@ def test_several_sources_share_a_collection(photos: Path, tmp_path: Path) -> Non
     assert [entry["name"] for entry in card["sources"]] == ["photos", "photos-2", "t"]
     assert [entry["path"] for entry in card["sources"]] == [str(photos), str(other), str(table)]
     assert card["counts"] == report.counts
-    (other / "cup" / "0.jpg").rename(other / "cup" / "1.jpg")
+    (other / "cup" / "0.jpg").unlink()
+    image(other / "cup" / "1.jpg", seed=2, time=3)
     report = prepare([str(other)], str(out))  # the others are not asked, and stay
     assert (report.added, report.gone, report.rows) == (1, 1, 18)
 

@@ -133,8 +133,16 @@ class _Update:
         self.done: Counter[type[Outcome]] = Counter()
         # The id of the latest row of each image of the listing, gone or not; -1: none, or it can't be read any more.
         self._shown = np.full(len(listing), -1, np.int64)
-        for ids, _, places in self._rows(gone=True):
+        lost = list[int]()  # rows whose names are not listed any more: files that were moved may be among them
+        for ids, names, places in self._rows(gone=True):
             self._shown[places[places >= 0]] = ids[places >= 0]
+            lost += [
+                id
+                for id, name, place in zip(ids.tolist(), names, places, strict=True)
+                if place < 0 and listing.covers(name)
+            ]
+        stamps = collection.take(np.array(lost, np.int64), ["stamp"])["stamp"].to_pylist()
+        self._lost = dict(zip(stamps, lost, strict=True))
         self._edit, self._read = np.zeros((2, len(listing)), bool)  # what is to be done
         self._failed = self._make_plan(limit, retry)
         self._next = collection.next_id
@@ -170,6 +178,7 @@ class _Update:
                 touched = ~same_rows(stored, there, ["stamp"])
                 edit[~read] = ~touched & (~same_rows(stored, there, names) | stored["gone"].to_numpy())
                 read[~read] = touched
+            self._find_moved(listed, part)
             self._shown[part][read & bad[part]] = -1
             self._edit[part], self._read[part] = edit, read & ~bad[part]
         stale = {
@@ -179,6 +188,13 @@ class _Update:
         }
         self.collection.drop_errors(np.array(sorted(stale), np.int64))
         return {error["id"] for error in errors} - stale
+
+    def _find_moved(self, listed: pa.RecordBatch, part: slice) -> None:
+        """New names with the size and time of a file that left: if the bytes are the same, its row takes the name."""
+        if self._lost:
+            new = np.flatnonzero(self._shown[part] < 0)
+            for i, stamp in zip(new.tolist(), listed["stamp"].take(pa.array(new)).to_pylist(), strict=True):
+                self._shown[part.start + i] = self._lost.pop(stamp, -1)
 
     def convert(self, size: int, workers: int, quality: int, most: float) -> None:
         """Carry out the plan; an interrupt keeps what was done. SourceError: a larger share than `most` failed."""
@@ -262,13 +278,12 @@ def _table(entries: Sequence[tuple[int, pa.RecordBatch, Outcome]], made: Sequenc
     listed = pa.Table.from_batches([row for _, row, _ in entries]).combine_chunks()
     columns: dict[str, Any] = {name: [getattr(outcome, name) for _, _, outcome in entries] for name in made}
     columns |= {"id": [number for number, _, _ in entries], "gone": [False] * len(entries)}
-    told = [name for name in listed.column_names if made or name != "source"]
     return pa.table(
         {
             field.name: pa.array(columns[field.name], field.type)
             if field.name in columns
             else listed[field.name].cast(field.type)
             for field in schema
-            if field.name in columns or field.name in told
+            if field.name in columns or field.name in listed.column_names
         }
     )
