@@ -120,7 +120,7 @@ def to_png(lines: Sequence[Line]) -> bytes:
 
 
 def joined(images: Sequence[np.ndarray], against: Sequence[bool]) -> Image:
-    """The image [H W 3] of a query of several parts, side by side; those that it is turned away from are crossed out."""
+    """The image [H W 3] of a query of several parts, side by side; those it is turned away from are crossed out."""
     columns = math.ceil(math.sqrt(len(images)))
     side = SHARP // columns
     card = PIL.Image.new("RGB", (side * columns, side * -(-len(images) // columns)), CARD)
