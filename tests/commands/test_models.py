@@ -107,11 +107,11 @@ def test_without_a_network_one_sentence_says_what_to_give(photos, home, monkeypa
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
     err = said(capsys, "index", "photos", code=2).err
     assert "there is no connection to the Hub" in err
-    assert "\n\nhint: `--model DIR` takes a model directory on this disk" in err
+    assert "; or `--model DIR` takes a model directory on this disk" in err
     assert not Path("photos.lookalike").exists()
 
 
-def test_without_a_home_one_sentence_says_what_to_give(photos, monkeypatch, capsys):
+def test_without_a_home_one_sentence_says_what_to_give(photos, shop, monkeypatch, capsys):
     monkeypatch.delenv("XDG_CACHE_HOME")
     monkeypatch.delenv("LOOKALIKE_HOME", raising=False)
 
@@ -122,6 +122,11 @@ def test_without_a_home_one_sentence_says_what_to_give(photos, monkeypatch, caps
     err = said(capsys, "index", "photos", code=2).err
     assert "There is no place to keep models in" in err
     assert "hint: --model DIR, or LOOKALIKE_HOME=DIR" in err
+    said(capsys, "index", "photos", "--model", shop.model)
+    said(capsys, "search", photos / "domain0/label0/0.png")
+    card = read_json("photos.lookalike/card.json")
+    write_json("photos.lookalike/card.json", card | {"model": card["model"] | {"path": "/gone", "near": "gone"}})
+    assert "no longer there" in said(capsys, "search", photos / "domain0/label0/0.png", code=2).err
 
 
 def test_the_order_is_option_then_variable_then_card(shop, tmp_path, write_tiny_model, monkeypatch):

@@ -265,6 +265,10 @@ def test_a_line_end_in_a_name_needs_zero_bytes(shop, search, tmp_path, capsys):
     assert "a\\nb.png` has a line end in its name.\n\nhint: `-0`" in refused.err
     assert main([*arguments, "-0"]) == 0
     assert capsys.readouterr().out == f"{tmp_path}/odd/a\nb.png\0"
+    assert main([*arguments, "--sheet", str(tmp_path / "sheet.html")]) == 0
+    page = (tmp_path / "sheet.html").read_text()
+    assert ">odd/a\\nb.png</a>" in page
+    assert "odd/a%0Ab.png" in page
 
 
 def test_an_index_that_does_not_know_its_paths_says_what_to_do(shop, search, capsys):

@@ -10,6 +10,7 @@ The cache is `models/` in LOOKALIKE_HOME, or in ~/.cache/lookalike (`core.files.
 import os
 import sys
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -50,8 +51,13 @@ def named_model(named: str) -> str:
 def entry_of(model: str, index: str | Path, fingerprint: str, column: str) -> dict[str, str]:
     """What the card of an index notes of the model of its vectors, so that it is found again after a move."""
     path = Path(model).absolute()
-    is_cached = path.parent == _cache().absolute() if kind_of(path) == "encoder" else False
-    name = path.name.replace("--", "/") if is_cached else str(read_card(path).get("name") or path.name)
+    with suppress(StorageError):  # a user without a home has no cache
+        if path.parent == _cache().absolute():
+            return _entry(path, path.name.replace("--", "/"), index, fingerprint, column)
+    return _entry(path, str(read_card(path).get("name") or path.name), index, fingerprint, column)
+
+
+def _entry(path: Path, name: str, index: str | Path, fingerprint: str, column: str) -> dict[str, str]:
     near = os.path.relpath(path, Path(index).absolute())
     return {"path": str(path), "near": near, "name": name, "fingerprint": fingerprint, "column": column}
 
@@ -75,7 +81,10 @@ def _places(index: str, noted: dict[str, Any]) -> Iterator[Path]:
     """Where the model may lie: where it was, at the same way from the index, beside it, in the cache."""
     yield Path(noted["path"])
     yield Path(os.path.normpath(Path(index).absolute() / noted.get("near", "")))
-    for folder in (Path(index).absolute().parent, _cache()):
+    folders = [Path(index).absolute().parent]
+    with suppress(StorageError):
+        folders.append(_cache())
+    for folder in folders:
         yield from sorted(folder.iterdir()) if folder.is_dir() else ()
 
 
@@ -104,7 +113,7 @@ def _download(named: str, kept: Path) -> None:
         if kind_of(kept) == "encoder":  # another process has just put it there
             return
         more = "; LOOKALIKE_HOME and HF_HOME say where models are kept" if isinstance(error, StorageError) else ""
-        error.hint = f"`--model DIR` takes a model directory on this disk; {error.hint}{more}"
+        error.hint += f"{more}; or `--model DIR` takes a model directory on this disk"
         raise
 
 

@@ -301,12 +301,12 @@ def _write_sheet(path: str, queries: Sequence[_Query], answers: Sequence[dict[st
     lines = []
     for number, (query, answer) in enumerate(zip(queries, answers, strict=True)):
         pairs = zip(matches.images(number), answer["matches"], strict=True)
-        found = [
-            Found(data, row["label"] or Path(row["source"]).name, row["source"], row["score"], row["path"])
-            for data, row in pairs
-        ]
+        found = []
+        for data, row in pairs:
+            title = row["label"] or Path(row["source"]).name
+            found.append(Found(data, shown(title), shown(row["source"]), row["score"], row["path"]))
         named = _Query(tuple(replace(part, name=short.get(part.name, part.name)) for part in query.parts))
-        lines.append(Line(_pictured(query), named.name, found, query.name))
+        lines.append(Line(_pictured(query), shown(named.name), found, shown(query.name)))
     write_sheet(path, lines)
     note(f"wrote `{path}`")
 
