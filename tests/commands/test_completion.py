@@ -1,5 +1,6 @@
 """What a shell completes, asked of the shells that are here."""
 
+import shlex
 import shutil
 import subprocess
 
@@ -23,9 +24,8 @@ def script(tmp_path, capsys):
 def completed(file, *words):
     """What bash offers for the last of `words`."""
     line = " ".join(f"'{word}'" for word in words)
-    code = (
-        f"source {file}; COMP_WORDS=({line}); COMP_CWORD={len(words) - 1}; _lookalike; printf '%s\\n' ${{COMPREPLY[@]}}"
-    )
+    given = f"COMP_WORDS=({line}); COMP_CWORD={len(words) - 1}"
+    code = f"source {shlex.quote(str(file))}; {given}; _lookalike; printf '%s\\n' ${{COMPREPLY[@]}}"
     done = subprocess.run(["bash", "--norc", "-c", code], capture_output=True, text=True, check=True)
     assert not done.stderr
     return done.stdout.split()

@@ -1,6 +1,7 @@
 """Which model and which index the commands take: named, noted, found again after a move, downloaded, refused."""
 
 import json
+import shlex
 import shutil
 import sys
 from pathlib import Path
@@ -191,7 +192,7 @@ def test_which_index_is_searched(shop, tmp_path, monkeypatch, capsys):
     err = said(capsys, "search", query, "-i", "nothing", code=2).err
     assert "There is nothing at `nothing`, not an index." in err
     err = said(capsys, "search", "two words", query, "-i", "x", code=2).err
-    assert f"hint: lookalike search {query} -i 'two words'" in err
+    assert f"hint: lookalike search {shlex.quote(str(query))} -i 'two words'" in err
     assert "hint: lookalike search IMAGE -i 'two words'" in said(capsys, "search", "two words", code=2).err
 
 

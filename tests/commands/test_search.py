@@ -9,6 +9,8 @@ import subprocess
 import sys
 import tarfile
 import textwrap
+from pathlib import Path
+from shlex import quote
 
 import numpy as np
 import PIL.Image
@@ -42,7 +44,7 @@ def test_table(shop, search):
         lines = block.strip().split("\n")
         assert lines[0] == str(picture(shop, label, number))
         assert lines[1].split() == ["score", "label", "domain", "id", "path"]
-        first = lines[3].split()
+        first = lines[3].split(maxsplit=4)
         assert first[4] == str(picture(shop, label, number))
         assert first[1:3] == [f"label{label}", f"domain{label // 2}"]
         assert float(first[0]) == pytest.approx(1, abs=1e-3)  # itself, as the collection keeps it
@@ -102,7 +104,7 @@ def test_another_model_needs_its_own_column(shop, search, tmp_path, write_tiny_m
     error = search(picture(shop, 0, 0), "--model", other, code=2).err
     assert "has no column `embedding_" in error
     assert "vectors of other encoders" in error
-    assert f"hint: lookalike index {shop.collection} --model {other}" in error
+    assert f"hint: lookalike index {quote(str(shop.collection))} --model {quote(str(other))}" in error
     assert main(["embed", str(shop.collection), "--model", str(other)]) == 0
     capsys.readouterr()
     assert json.loads(search(picture(shop, 0, 0), "--model", other, "--json").out)
@@ -114,7 +116,7 @@ def test_an_encoder_that_was_replaced_is_noticed(shop, search, tmp_path, write_t
     collection.update_card({"model": collection.card["model"] | {"path": str(replaced)}})
     error = search(picture(shop, 0, 0), code=2).err
     assert "indexed by another encoder" in error
-    assert f"hint: lookalike index {shop.collection} --model {replaced}" in error
+    assert f"hint: lookalike index {quote(str(shop.collection))} --model {quote(str(replaced))}" in error
     shutil.rmtree(replaced)
     error = search(picture(shop, 0, 0), code=2).err
     assert "no longer there" in error
@@ -276,7 +278,7 @@ def test_an_index_that_does_not_know_its_paths_says_what_to_do(shop, search, cap
     ids = collection.table(["id"])["id"]
     collection.update(pa.table({"id": ids, "place": pa.nulls(len(ids), pa.binary())}))
     refused = search(picture(shop, 0, 0), "--paths", code=2)
-    assert f"hint: lookalike index {shop.collection}" in refused.err
+    assert f"hint: lookalike index {quote(str(shop.collection))}" in refused.err
     assert found_by(search, picture(shop, 0, 0), "-k", "1") == [[None]]
     assert "images/domain" in search(picture(shop, 0, 0), "-k", "1").out
     assert main(["index", str(shop.collection)]) == 0
@@ -290,7 +292,9 @@ def viewer(tmp_path, monkeypatch):
     folder, seen = tmp_path / "bin", tmp_path / "seen"
     folder.mkdir()
     for name in ("xdg-open", "open"):
-        (folder / name).write_text(f'#!/bin/sh\nprintf "%s\\0" "$@" >> {seen}\nexit $(cat {tmp_path}/code || echo 0)\n')
+        (folder / name).write_text(
+            f'#!/bin/sh\nprintf "%s\\0" "$@" >> {quote(str(seen))}\nexit $(cat {quote(str(tmp_path))}/code || echo 0)\n'
+        )
         (folder / name).chmod(0o755)
     monkeypatch.setenv("PATH", f"{folder}:{os.environ['PATH']}")
     return seen
@@ -370,4 +374,4 @@ def test_queries_with_one_file_name_are_told_apart_in_a_sheet(shop, search, tmp_
     assert ">label0/0.png</b>" in page
     assert ">label1/0.png</b>" in page
     match = json.loads(search(picture(shop, 0, 0), "-k", "1", "--json").out)[0]["matches"][0]
-    assert f'<a href="file://{match["path"]}">' in page
+    assert f'<a href="{Path(match["path"]).as_uri()}">' in page

@@ -52,10 +52,12 @@ def test_a_recipe_has_its_own_and_the_command_line_counts_before(project):
 
 def test_model_and_index_are_relative_to_the_file_and_the_environment_counts_before(project, monkeypatch):
     monkeypatch.delenv("LOOKALIKE_MODEL", raising=False)
-    settings().export()
-    assert os.environ["LOOKALIKE_MODEL"] == str(project / "models/shop")
+    with settings().exported():
+        assert os.environ["LOOKALIKE_MODEL"] == str(project / "models/shop")
+    assert "LOOKALIKE_MODEL" not in os.environ
     monkeypatch.setenv("LOOKALIKE_MODEL", "other")
-    settings().export()
+    with settings().exported():
+        assert os.environ["LOOKALIKE_MODEL"] == "other"
     assert os.environ["LOOKALIKE_MODEL"] == "other"
 
 

@@ -42,7 +42,7 @@ def test_raw_features_reach_their_known_values(data_path, tmp_path, monkeypatch)
                     pictures.append(tar.extractfile(row["path"]).read())
     assert len(rows) == 1703
     batches = (pictures[i : i + 64] for i in range(0, len(pictures), 64))
-    features = np.concatenate([embedder.features(images) for images in prepared(batches, embedder.decode)])
+    features = np.concatenate([embedder.features(np.stack(images)) for images in prepared(batches, embedder.decode)])
     table = pa.Table.from_pylist([{"id": i, **row} for i, row in enumerate(rows)])
 
     report = evaluate(features, table.drop_columns(["group"]))

@@ -166,7 +166,7 @@ def test_long_names_keep_both_ends_or_are_whole():
 def test_links_lead_to_files_alone(tmp_path):
     (tmp_path / "a!b #1.jpg").touch()
     links = {
-        str(tmp_path / "a!b #1.jpg"): f"file://{tmp_path}/a%21b%20%231.jpg",
+        str(tmp_path / "a!b #1.jpg"): f"{tmp_path.as_uri()}/a%21b%20%231.jpg",
         "/gone/x.jpg": "file:///gone/x.jpg",
         "/some/x.tar!x.jpg": None,
         "s3://bucket/x.jpg": None,

@@ -163,7 +163,6 @@ def dispatch(argv: list[str]) -> None:
         raise UsageError(f"Unknown verb `{verb}`.{did_you_mean(verb, COMMANDS)}", hint="`lookalike --help` lists them")
     module = import_module(f"lookalike.commands.{verb}")
     told = settings()
-    told.export()
     added = told.flags(verb, rest)
     try:
         if hasattr(module, "configure"):
@@ -175,7 +174,8 @@ def dispatch(argv: list[str]) -> None:
         if any(f"`{word}`" in error.message for word in added):
             error.hint = f"it stands in `{told.file}`; {error.hint}"
         raise
-    module.main(config)
+    with told.exported():
+        module.main(config)
 
 
 def _loudness(argv: list[str]) -> tuple[list[str], int]:

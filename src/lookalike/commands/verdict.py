@@ -127,24 +127,24 @@ def _by_folds(
     if not (rows.label >= 0).any():
         note(f"Without labels nothing tells whether it is better than the untouched tower; {advice.split(' keeps')[0]}")
         return {}
-    try:
-        parts = folds(rows, seed=config.seed)
-    except RunError as error:
-        note(f"How good it is was not measured: {error.message[0].lower()}{error.message[1:]} {advice}.")
-        return {}
     if not config.stages or not all(isinstance(stage, (FitStage, HeadStage)) for stage in config.stages):
         note(f"How good it is was not measured, as no row is in split test: {advice}.")
         return {}
     place, scores = Path(config.out) / "folds", []
-    for number, part in enumerate(parts):
-        made = train(replace(config, out=str(place / str(number)), track="none"), rows.only(part.learned))
-        held = rows.only(part.held)
-        both = []
-        for one in (made, given):
-            features = mean_of(features_of(one, config.model, held, config.mirror))
-            both.append(part.score(np.asarray(one.project(features)), rows).classes)
-        scores.append(both)
-    shutil.rmtree(place)
+    try:
+        for number, part in enumerate(folds(rows, seed=config.seed)):
+            made = train(replace(config, out=str(place / str(number)), track="none"), rows.only(part.learned))
+            held = rows.only(part.held)
+            both = []
+            for one in (made, given):
+                features = mean_of(features_of(one, config.model, held, config.mirror))
+                both.append(part.score(np.asarray(one.project(features)), rows).classes)
+            scores.append(both)
+    except RunError as error:  # classes are too few, or of single images
+        note(f"How good it is was not measured: {error.message[0].lower()}{error.message[1:]} {advice}.")
+        return {}
+    finally:
+        shutil.rmtree(place, ignore_errors=True)
     trained, untouched = np.mean(scores, axis=0).tolist()
     wins = sum(one > other for one, other in scores)
     words = (

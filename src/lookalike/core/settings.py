@@ -8,7 +8,8 @@ k = 10
 """
 
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -35,11 +36,17 @@ class Settings:
         given = {_option(word) for word in argv if word.startswith("-")}
         return [word for name, value in values.items() if name not in given for word in flag(name, value)]
 
-    def export(self) -> None:
-        """Put model and index into the environment, where it says nothing of them."""
-        for name, variable in PLACES.items():
-            if self.file is not None and name in self.told:
-                os.environ.setdefault(variable, str(self.file.parent / str(self.told[name])))
+    @contextmanager
+    def exported(self) -> Iterator[None]:
+        """Inside the block model and index stand in the environment, where it says nothing of them."""
+        told = {variable: name for name, variable in PLACES.items() if name in self.told and variable not in os.environ}
+        for variable, name in told.items():
+            os.environ[variable] = str((self.file or Path()).parent / str(self.told[name]))
+        try:
+            yield
+        finally:
+            for variable in told:
+                os.environ.pop(variable, None)
 
 
 def settings(folder: Path | None = None) -> Settings:

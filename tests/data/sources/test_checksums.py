@@ -90,7 +90,7 @@ def test_an_archive_that_is_read_where_it_lies(tmp_path: Path, capsys: pytest.Ca
     place = written(tmp_path / "p", {"Stanford_Online_Products.zip": ARCHIVE})
     code, out, _ = checked("sop", place / inside, capsys)
     assert code == 1  # the miniature's lists name an image that is not there
-    assert out.splitlines()[2].split() == [str(place / "Stanford_Online_Products.zip"), "right"]
+    assert out.splitlines()[2].rsplit(maxsplit=1) == [str(place / "Stanford_Online_Products.zip"), "right"]
     assert "missing: toaster_final/none.JPG" in out
     (place / "Stanford_Online_Products.zip").write_bytes(zipped(files))  # whole, and another one
     code, out, err = checked("sop", place / inside, capsys)
@@ -115,7 +115,7 @@ def test_an_archive_that_must_be_unpacked_first(
     place = written(tmp_path / "p", {"food-101.tar.gz": PACKED})
     code, out, err = checked("food101", place / inside, capsys)
     assert code == 2  # what is in it can't be said
-    assert out.splitlines()[2].split() == [str(place / "food-101.tar.gz"), "right"]
+    assert out.splitlines()[2].rsplit(maxsplit=1) == [str(place / "food-101.tar.gz"), "right"]
     assert "tar -xf food-101.tar.gz" in err.partition("hint: ")[2]
     (place / "food-101.tar.gz").write_bytes(PACKED[:-9])
     code, out, err = checked("food101", place / inside, capsys)
