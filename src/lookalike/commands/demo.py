@@ -23,9 +23,11 @@ if TYPE_CHECKING:
 _QUERIES = 8
 _FOUND = 5
 _OWN = (
-    "lookalike prepare photos --test 0.3 --out mine",
-    "lookalike train tiny --data mine --out my-run",
-    "lookalike index mine --model my-run/model",
+    "lookalike index photos --test 0.3",
+    "lookalike search photo.jpg --sheet matches.html",
+    "lookalike pull laptop --out model",
+    "lookalike train head --data photos.lookalike --model model --out run",
+    "lookalike index photos --model run/model",
 )
 
 
