@@ -1,6 +1,6 @@
 """`lookalike prepare` as a whole: images/s a core against what others use, and its memory as a set grows.
 
-    python benchmarks/prepare_set.py                        1,000 JPEGs of 1024x768, three rounds
+    python benchmarks/prepare_set.py                        3,000 JPEGs of 1024x768, three rounds
     python benchmarks/prepare_set.py --img2dataset PYTHON   with img2dataset, from an interpreter that has it
     python benchmarks/prepare_set.py --grow 1000            time and memory of 1,000, 10,000 and 100,000 small images
     python benchmarks/prepare_set.py --images 8 --rounds 1  a smoke run
@@ -162,7 +162,7 @@ def grow(first: int) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description="lookalike prepare as a whole")
-    parser.add_argument("--images", type=int, default=1000)
+    parser.add_argument("--images", type=int, default=3000)
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--img2dataset", metavar="PYTHON")
     parser.add_argument("--cores", type=int, default=len(os.sched_getaffinity(0)))
