@@ -5,8 +5,6 @@ import sys
 import time
 from operator import methodcaller
 
-import pytest
-
 from lookalike.core.processes import start_process
 
 SCRIPT = """
@@ -46,6 +44,14 @@ def test_it_hears_no_interrupt():
     assert process.exitcode == 0
 
 
+def is_there(pid):
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    return True
+
+
 def test_it_ends_with_its_parent():
     code = (
         "import os; from operator import methodcaller; from lookalike.core.processes import start_process\n"
@@ -54,9 +60,7 @@ def test_it_ends_with_its_parent():
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
     pid = int(done.stdout)
     for _ in range(100):
-        try:
-            os.kill(pid, 0)
-        except ProcessLookupError:
-            return
+        if not is_there(pid):
+            break
         time.sleep(0.1)
-    pytest.fail(f"process {pid} is still there")
+    assert not is_there(pid)
