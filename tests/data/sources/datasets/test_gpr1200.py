@@ -3,7 +3,7 @@ from pathlib import Path
 
 import pytest
 
-from .conftest import Prepared, picture, written, zipped
+from .conftest import Prepared, picture, tarred, written, zipped
 
 Prepare = Callable[[str, Path], Prepared]
 
@@ -36,3 +36,16 @@ def test_classes_by_number_and_all_are_searched_in_all(tmp_path: Path, prepared:
     assert all(row["is_query"] and row["is_gallery"] and row["domain"] == "gpr1200" for row in found.rows.values())
     assert found.facts["found"]["test"] == {"images": 7, "classes": 6}
     assert found.collection.card["licences"] == {"non-commercial research": 7}
+
+
+@pytest.mark.parametrize("kind", ["tar", "zip"])
+def test_members_that_lead_out_of_the_archive_are_names_like_others(
+    tmp_path: Path, prepared: Prepare, kind: str
+) -> None:
+    """Nothing is unpacked, so that nothing lands elsewhere; and no list asks for such a name."""
+    out = {"../0_out.jpg": picture(50), f"{tmp_path}/0_root.jpg": picture(51), "images/../../0_up.jpg": picture(52)}
+    made = {"tar": tarred, "zip": zipped}[kind]({**FILES, **out})
+    place = written(tmp_path / "g", {f"GPR1200.{kind}": made})
+    found = prepared("gpr1200", place)
+    assert sorted(found.rows) == sorted(FILES)
+    assert not [path for path in tmp_path.rglob("0_*") if path.is_file()]
