@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
+from lookalike.commands.verdict import METRIC
 from lookalike.core.config import did_you_mean, option, parse
 from lookalike.core.errors import UsageError
 from lookalike.core.files import kind_of, read_json, write_json
@@ -32,8 +33,6 @@ Make an encoder from a collection, following a recipe.
 
 `lookalike train RECIPE --help` lists the recipe's options and what it sets them to.
 A run that was stopped goes on with the same command."""
-
-METRIC = "mp@5"
 
 
 @dataclass(frozen=True)

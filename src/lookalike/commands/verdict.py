@@ -44,19 +44,18 @@ def conclude(
     else:
         told = _by_queries(values(encoder), values(given))
         told["words"] = _words(told, encoder, given)
-        told["next"] = _next(config, encoder, given, values)
+        told["next"] = _next(config, told["trained"], given, values)
     if told:
         note("\n".join([told["words"], *told.get("next", [])]))
         write_json(model / "card.json", {**card, "verdict": told})
 
 
 def _by_queries(trained: "PerQuery", untouched: "PerQuery") -> dict[str, Any]:
-    from lookalike.evaluation.intervals import half_width
+    from lookalike.evaluation.differences import Difference
 
-    apart = trained.values[METRIC] - untouched.values[METRIC]
     one, other = (each.summary()["metrics"][METRIC] for each in (trained, untouched))
-    half = half_width(apart, trained.label, trained.domain)
-    value = one - other
+    apart = Difference.between(trained, untouched)
+    value, half = apart.values[METRIC], apart.half_width[METRIC]
     low, high = (value, value) if half is None else (value - half, value + half)
     which = "better" if low > 0 else "worse" if high < 0 else "same"
     found = {"metric": METRIC, "trained": one, "untouched": other, "difference": value}
@@ -79,17 +78,16 @@ def _words(told: dict[str, Any], encoder: "Encoder", given: "Encoder") -> str:
     )
 
 
-def _next(
-    config: "TrainConfig", encoder: "Encoder", given: "Encoder", values: "Callable[[Encoder], PerQuery]"
-) -> list[str]:
+def _next(config: "TrainConfig", now: float, given: "Encoder", values: "Callable[[Encoder], PerQuery]") -> list[str]:
     """What else is worth a try, as measured by closed forms on stored features, which takes seconds each."""
     from lookalike.training.config import EVENED, FitStage, HeadStage
     from lookalike.training.tasks import Made, closed_form, rows_of
 
     if not config.stages or not all(isinstance(stage, (FitStage, HeadStage)) for stage in config.stages):
         return []
-    rows, width, now = rows_of(config), given.config.tower.features, values(encoder).summary()["metrics"][METRIC]
-    labelled = (rows.label >= 0).all()
+    rows, width = rows_of(config), given.config.tower.features
+    if not (rows.label >= 0).all() or len(rows.ids) <= config.dimension:
+        return []
 
     def score(dimension: int, mirror: bool) -> float:
         tried = replace(config, dimension=dimension, mirror=mirror)
@@ -97,8 +95,6 @@ def _next(
         made = closed_form(tried, FitStage(EVENED), rows, Made(seen, path=config.model))
         return float(values(made.encoder).summary()["metrics"][METRIC])
 
-    if not labelled or len(rows.ids) <= config.dimension:
-        return []
     lines = []
     for dimension in (2 * config.dimension, 4 * config.dimension):
         if dimension < min(width, len(rows.ids)) and (found := score(dimension, config.mirror)) > now + WORTH:

@@ -11,7 +11,7 @@ import numpy as np
 from lookalike.core.errors import UsageError
 from lookalike.core.journal import html_table, table
 from lookalike.evaluation.intervals import NORMAL, half_width
-from lookalike.evaluation.protocols import Report
+from lookalike.evaluation.protocols import PerQuery, Report
 
 
 @dataclass(frozen=True, repr=False)
@@ -38,15 +38,19 @@ class Difference:
                 "The reports are of other queries, so that their difference says nothing of encoders.",
                 hint="evaluate both on the same collection, split and protocol",
             )
-        apart = {name: values - b.values[name] for name, values in a.values.items()}
-        half = {name: half_width(values, a.label, a.domain) for name, values in apart.items()}
-        values = {name: value - other.metrics[name] for name, value in one.metrics.items()}
-        chances = {name: _p(value, half[name]) for name, value in values.items()}
+        return cls.between(a, b)
+
+    @classmethod
+    def between(cls, one: PerQuery, other: PerQuery) -> "Difference":
+        """The same of what single queries found, which are the same ones in the same order."""
+        apart = {name: values - other.values[name] for name, values in one.values.items()}
+        half = {name: half_width(values, one.label, one.domain) for name, values in apart.items()}
         domains = {
-            domain: {name: float(each[a.domain == domain].mean()) for name, each in apart.items()}
-            for domain in one.per_domain
+            domain: {name: float(each[one.domain == domain].mean()) for name, each in apart.items()}
+            for domain in sorted(set(one.domain.tolist()))
         }
-        return cls(values, half, chances, domains)
+        values = {name: float(np.mean([means[name] for means in domains.values()])) for name in apart}
+        return cls(values, half, {name: _p(value, half[name]) for name, value in values.items()}, domains)
 
     def rows(self) -> tuple[list[str], list[list[str]]]:
         """Headers and lines: a line a domain, then the mean, its interval and its p."""
