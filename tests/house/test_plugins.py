@@ -23,7 +23,7 @@ TABLES: dict[str, tuple[str, set[str]]] = {
         "SOURCES",
         {
             *("archive", "beside", "cells", "checksums", "classes", "csv_table", "dataset", "listed", "lists", "once"),
-            *("presets", "selection", "store", "tfrecord", "tree"),
+            *("judged", "presets", "selection", "store", "tfrecord", "tree"),
         },
     ),
     "published.layouts": ("WEIGHTS", {"text"}),

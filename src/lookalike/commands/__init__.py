@@ -30,6 +30,7 @@ COMMANDS = {
     "plan": "try a recipe on a TPU before you have it, or on this machine",
     "embed": "write a model's vectors into a collection",
     "evaluate": "say how good a model's vectors are on a collection",
+    "judge": "measure a model as the Universal Image Embedding challenge did",
     "index": "from a folder to a searchable collection in one step",
     "search": "find the nearest images of a collection",
     "export": "take an encoder to another library or runtime",
@@ -41,7 +42,16 @@ COMMANDS = {
 }
 """verb -> one line of help; each is a module of this room."""
 
-_GO_ON = ("prepare", "pull", "train", "embed", "evaluate", "index", "demo")  # keep what they did when interrupted
+_GO_ON = (
+    "prepare",
+    "pull",
+    "train",
+    "embed",
+    "evaluate",
+    "judge",
+    "index",
+    "demo",
+)  # keep what they did when interrupted
 
 _TRAINING = {"train", "plan", "demo"}
 

@@ -44,7 +44,7 @@ BATCH_MOST = 4096  # images of a commit, at most: they wait in memory; of rows w
 
 
 def prepare(
-    sources: Sequence[str | tuple[str, str]],
+    sources: Sequence[str | tuple[str, str] | Source],
     out: str,
     *,
     size: int = SIZE,
@@ -61,7 +61,7 @@ def prepare(
 ) -> Report:
     """Make or continue the collection `out` from `sources`; the options are those of the command.
 
-    A source is a path, or the name of a public data set and the place of its files.
+    A source is a path, the name of a public data set and the place of its files, or an open one.
     Rows of sources that are not named here stay, as do those behind `limit`; what `exclude` fits is marked as gone.
 
     Raises:
@@ -100,7 +100,9 @@ def prepare(
             return finish(collection, update.done[Converted], update.done[Same], len(gone), update.done[Failed])
 
 
-def _opened(source: str | tuple[str, str], exclude: Sequence[str], selection: Selection) -> Source:
+def _opened(source: str | tuple[str, str] | Source, exclude: Sequence[str], selection: Selection) -> Source:
+    if isinstance(source, Source):
+        return source
     opened = open_source(source, exclude) if isinstance(source, str) else open_dataset(*source, exclude)
     if exclude:
         opened.facts["exclude"] = list(exclude)

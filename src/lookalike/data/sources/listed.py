@@ -248,7 +248,7 @@ def list_images(
 
 
 @contextmanager
-def _twice(
+def twice(
     batches: Iterator[pa.RecordBatch], learn: Callable[[pa.RecordBatch], None], schema: pa.Schema, place: str | Path
 ) -> Iterator[Iterator[tuple[int, pa.RecordBatch]]]:
     """The batches with the numbers of their first rows, once all were shown to `learn`; on the disk between."""
@@ -274,7 +274,7 @@ def _split(
 ) -> Iterator[pa.RecordBatch]:
     """The batches with a split for each labelled row that has none."""
     splits = Splits(test)
-    with _twice(batches, splits.add, schema, place) as learned:
+    with twice(batches, splits.add, schema, place) as learned:
         for _, batch in learned:
             yield splits.told(batch)
 
@@ -284,7 +284,7 @@ def _selected(
 ) -> Iterator[pa.RecordBatch]:
     """What the source's selection takes of its batches."""
     chosen = Chosen(source.selection)
-    with _twice(batches, chosen.add, schema, place) as learned:
+    with twice(batches, chosen.add, schema, place) as learned:
         for start, batch in learned:
             yield chosen.taken(start, batch)
     source.facts["selection"] = chosen.facts()

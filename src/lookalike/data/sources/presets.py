@@ -68,7 +68,9 @@ def preset_of(name: str) -> Preset:
     return PRESETS[name]
 
 
-def parts_of(name: str, sources: Sequence[str | tuple[str, str]], selection: Selection, test: float) -> list[Selection]:
+def parts_of(
+    name: str, sources: Sequence[str | tuple[str, str] | Source], selection: Selection, test: float
+) -> list[Selection]:
     """What is taken of each source: what the mixture `name` says, or without one what `selection` does. The share
     `test` of a mixture's classes is kept for the test, whatever split their source gives.
 
@@ -77,7 +79,7 @@ def parts_of(name: str, sources: Sequence[str | tuple[str, str]], selection: Sel
     if not name:
         return [selection] * len(sources)
     parts = preset_of(name).parts
-    given = [source if isinstance(source, str) else source[0] for source in sources]
+    given = [_name_of(source) for source in sources]
     if sorted(given) != sorted(parts):
         absent, more = (
             ", ".join(f"`{one}`" for one in sorted(each)) for each in (set(parts) - {*given}, {*given} - set(parts))
@@ -94,6 +96,10 @@ def parts_of(name: str, sources: Sequence[str | tuple[str, str]], selection: Sel
             "`--preset` says how many images and classes are taken.", hint="leave out `--max-per-class` and the like"
         )
     return [replace(parts[one], commercial=selection.commercial, held_out=test) for one in given]
+
+
+def _name_of(source: str | tuple[str, str] | Source) -> str:
+    return source if isinstance(source, str) else source.layout if isinstance(source, Source) else source[0]
 
 
 def compared(name: str, sources: Sequence[Source]) -> dict[str, Any]:

@@ -17,7 +17,8 @@ def rows(tree: Tree) -> Iterator[Row]:
 
     Split `test` is the index, which is no query, and the queries of retrieval v2.1 that count, which no one finds. The
     index counts landmarks by numbers of its own: its labels are `index/123`. A query's label is the landmark of its
-    relevant images, of most of them if there are several; `relevant` is the published list.
+    relevant images, of most of them if there are several; `relevant` is the published list. What kind of place a
+    landmark of the index is, `index_label_to_hierarchical.csv` says.
     """
     clean, whole = _list(tree, "train_clean.csv"), _list(tree, "train.csv")
     if clean:
@@ -29,9 +30,14 @@ def rows(tree: Tree) -> Iterator[Row]:
     landmarks: dict[str, str] = {}
     if told := _list(tree, "index_image_to_landmark.csv"):
         landmarks = dict(read_csv(tree, told, "id", "landmark_id"))  # type: ignore[arg-type]
+    kinds: dict[str | None, str] = {}
+    if told := _list(tree, "index_label_to_hierarchical.csv"):
+        kinds = dict(read_csv(tree, told, "landmark_id", "hierarchical_label"))  # type: ignore[arg-type]
     index = _list(tree, "index.csv")
     for name in (name for (name,) in read_csv(tree, index, "id")) if index else landmarks:
-        yield Row(_path("index", name), _label(landmarks.get(name)), "test", is_query=False, more=FREE)
+        landmark = landmarks.get(name)
+        more = {**FREE, "hierarchical_label": kinds.get(landmark)}
+        yield Row(_path("index", name), _label(landmark), "test", is_query=False, more=more)
     if solution := _list(tree, "retrieval_solution_v2.1.csv"):
         for query, images, usage in read_csv(tree, solution, "id", "images", "Usage"):
             relevant = images.split()
@@ -39,7 +45,7 @@ def rows(tree: Tree) -> Iterator[Row]:
                 continue
             among = Counter(landmarks[image] for image in relevant if image in landmarks)
             landmark = among.most_common(1)[0][0] if among else None
-            more = {**FREE, "relevant": " ".join(relevant)}
+            more = {**FREE, "relevant": " ".join(relevant), "hierarchical_label": kinds.get(landmark)}
             yield Row(_path("test", query), _label(landmark), "test", is_gallery=False, more=more)
 
 
@@ -73,5 +79,5 @@ DATASET = Dataset(
         ("index_image_to_landmark.csv",),
     ),
     rows=rows,
-    columns=pa.schema([("relevant", pa.string())]),
+    columns=pa.schema([("relevant", pa.string()), ("hierarchical_label", pa.string())]),
 )

@@ -1,0 +1,112 @@
+"""lookalike judge: the challenge's eleven kinds of object, rebuilt from public data sets, and what a model finds."""
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from lookalike.core.config import option
+from lookalike.core.errors import CollectionError, UsageError
+from lookalike.core.files import json_text, read_card, write_json
+from lookalike.core.journal import note, table
+
+if TYPE_CHECKING:
+    from lookalike.evaluation.protocols import Report
+
+
+@dataclass(frozen=True)
+class Config:
+    """Measure a model as the Google Universal Image Embedding challenge did, at home.
+
+    Draws 455 queries and 18,182 images to search among of each kind of object (apparel, packaged goods, landmarks, ...)
+    from public data sets, keeps them as a collection, and prints mP@5 in one index of all with its 95 % interval. The
+    same rule draws the same images on every machine; a version, judge-RULE-DRAWN, names what was drawn.
+    """
+
+    model: str = option(positional=True, metavar="MODEL", default="")
+    """The model: a directory, a short name of `lookalike pull --list`, or ORG/NAME on the Hub."""
+    from_: str = option(default="", metavar="DIR")
+    """The folder in which the data sets lie, each in a folder of its name: abo, gldv2, met, food101, cars196. A folder
+    named as a kind, with a folder for each thing in it, holds images of yours."""
+    kinds: tuple[str, ...] = option(default=(), metavar="KIND")
+    """Judge by these kinds alone; unless given, by all that are there."""
+    out: str = option(default="judge.lookalike", metavar="COLL")
+    """The collection of what is drawn; it is made once, and serves every model."""
+    list_: bool = False
+    """Show the kinds, where their images come from, under which licence, and how to get them."""
+    json: str | None = option(default=None, metavar="FILE")
+    """Write the whole report to this file; `-` writes it to stdout instead of the table."""
+
+
+def main(config: Config) -> None:
+    """Judge, and print the report."""
+    if config.list_:
+        print(_listed())
+        return
+    name, report = run(config)
+    document = {"judge": name, **report.to_json()}
+    if config.json is not None and config.json != "-":
+        write_json(config.json, document)
+    print(json_text(document) if config.json == "-" else f"{report.table()}\n{name}")
+
+
+def run(config: Config) -> "tuple[str, Report]":
+    """The version of the judge, and what the model finds."""
+    if not config.model or not config.from_:
+        raise UsageError(
+            "A model and the folder of the data sets are needed.",
+            hint="lookalike judge MODEL --from DIR; `lookalike judge --list` says what lies there",
+        )
+    from lookalike.commands.evaluate import measured
+    from lookalike.commands.models import named_model
+    from lookalike.data.collection import Collection
+
+    model = named_model(config.model)
+    name = drawn(config)
+    return name, measured(model, Collection.open(config.out), "test", "merged")
+
+
+def drawn(config: Config) -> str:
+    """Make the collection, unless it is there; its version."""
+    from lookalike.data.prepare import prepare
+    from lookalike.data.sources.judged import KINDS, judged_source, parts_at, version
+
+    parts = parts_at(config.from_, config.kinds)
+    sources = [judged_source(part, config.out) for part in parts]
+    before = {entry["name"] for entry in read_card(config.out).get("sources", [])}
+    if more := before - {part.place.name for part in parts}:
+        raise CollectionError(
+            f"`{config.out}` holds images of {', '.join(sorted(more))} too, which are not judged by now.",
+            hint="give another `--out`",
+        )
+    report = prepare(sources, config.out)
+    if not report.rows:
+        raise CollectionError(
+            f"`{config.from_}` has no class with two images of any kind that is judged.",
+            hint="`lookalike judge --list` says what each kind needs",
+        )
+    note(report.sentence(config.out))
+    facts = {entry["name"]: entry for entry in read_card(config.out)["sources"]}
+    found = {kind: told for entry in facts.values() for kind, told in entry.get("judge", {}).items()}
+    rows = [
+        [kind, *(f"{found[kind][n]:,}" for n in ("queries", "classes", "index"))] for kind in KINDS if kind in found
+    ]
+    note(table(["kind", "queries", "things", "index images"], rows))
+    if absent := [kind for kind in KINDS if kind not in found]:
+        note(f"not judged: {', '.join(absent)}; scores of other kinds do not compare with this one")
+    return version(facts)
+
+
+def _listed() -> str:
+    from lookalike.data.sources.dataset import dataset_of
+    from lookalike.data.sources.judged import INDEX, KINDS, QUERIES, rule
+
+    rows = []
+    for name, kind in KINDS.items():
+        if kind.dataset is None:
+            rows.append([name, "-", "-", f"a folder `{name}` of yours, with a folder for each thing"])
+        else:
+            told = dataset_of(kind.dataset)
+            rows.append([name, kind.dataset, "open" if kind.is_open else told.licence, told.get])
+    return (
+        f"{table(['kind', 'data set', 'licence', 'how to get it'], rows)}\n"
+        f"rule {rule()}: {QUERIES} queries and {INDEX:,} images to search among of each kind"
+    )
