@@ -27,7 +27,8 @@ from lookalike.published.presets import PRESETS
 METRICS = ("mp@5", "recall@1", "map@100")
 LOOKS = """:root { color-scheme: light dark } div { overflow-x: auto } table { border-collapse: collapse }
 body { font: 15px/1.5 system-ui, sans-serif; margin: 24px; max-width: 70em } th:first-child, td:first-child {
-text-align: left } th, td { padding: 4px 10px; text-align: right; white-space: nowrap; border-bottom: 1px solid #8886 }"""
+text-align: left }
+th, td { padding: 4px 10px; text-align: right; white-space: nowrap; border-bottom: 1px solid #8888 }"""
 
 
 def measured(work: Path) -> list[dict[str, Any]]:
