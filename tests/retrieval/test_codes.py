@@ -5,6 +5,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from lookalike.core.machine import multiplies_bytes
 from lookalike.retrieval import codes
 
 
@@ -41,11 +42,12 @@ def test_the_slack_of_unit_vectors_is_small_enough_to_be_of_use():
 
 @pytest.mark.parametrize("sign", [-1, 1])
 def test_products_of_the_largest_codes_do_not_saturate(sign):
-    """On processors that add pairs of products in 16 bits, 255 x 127 twice would be cut off."""
+    """On processors that add pairs of products in 16 bits, 255 x 127 twice would be cut off; others take 127."""
     rows = np.full((16, 128), 2 * codes.ROW_LEVELS + 1, np.uint8)
-    queries = np.full((128, 32), sign * codes.QUERY_LEVELS, np.int8)
+    queries = np.full((128, 32), sign * codes._levels(), np.int8)
     np.testing.assert_array_equal(codes.product(rows, queries), rows.astype(np.int32) @ queries.astype(np.int32))
-    assert 2 * 255 * codes.QUERY_LEVELS < 2**15
+    assert 2 * 255 * codes.SAFE_QUERY_LEVELS < 2**15
+    assert codes._levels() == (codes.QUERY_LEVELS if multiplies_bytes() else codes.SAFE_QUERY_LEVELS)
 
 
 def test_codes_are_filled_up_with_zeros():

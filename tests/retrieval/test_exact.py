@@ -60,6 +60,7 @@ def test_equals_a_stable_sort_with_ties_to_the_lower_row(problem, pieces, coded)
         if coded:
             patch.setattr(exact, "CODED", 0)
             patch.setattr(exact, "UNSURE", 10**6)  # never back to float32
+            patch.setattr(exact, "REACHING", 10**6)
         scores, rows = knn(queries, gallery, k, exclude)
     want_scores, want_rows = slow_knn(queries, gallery, k, exclude)
     np.testing.assert_array_equal(rows, want_rows)
@@ -67,11 +68,12 @@ def test_equals_a_stable_sort_with_ties_to_the_lower_row(problem, pieces, coded)
 
 
 @pytest.mark.parametrize(("width", "k"), [(64, 5), (64, 100), (1280, 5), (1280, 100), (8192, 5)])
-@pytest.mark.parametrize("way", ["direct", "float32", "codes"])
+@pytest.mark.parametrize("way", ["direct", "float32", "codes", "bar"])
 def test_copies_of_a_vector_come_in_the_order_of_their_rows(monkeypatch, width, k, way):
     """Real vectors, not small whole numbers: a copy must get the same score wherever it stands."""
     monkeypatch.setattr(exact, "DIRECT", 10**9 if way == "direct" else 1)
-    monkeypatch.setattr(exact, "CODED", 0 if way == "codes" else 10**18)
+    monkeypatch.setattr(exact, "CODED", 0 if way in ("codes", "bar") else 10**18)
+    monkeypatch.setattr(exact, "LARGE_K", 1 if way == "bar" else 10**6)
     monkeypatch.setattr(exact, "PANEL", 4096)
     rng = np.random.default_rng(width + k)
     distinct = rng.standard_normal((300, width)).astype(np.float32)
@@ -100,7 +102,7 @@ def test_finds_what_faiss_finds():
 
 
 @pytest.mark.parametrize("unsure", [0, 10**6])
-@pytest.mark.parametrize(("spread", "center", "k"), [(1.0, 0.0, 5), (0.01, 1.0, 5), (1.0, 3.0, 40)])
+@pytest.mark.parametrize(("spread", "center", "k"), [(1.0, 0.0, 5), (0.01, 1.0, 5), (1.0, 3.0, 14)])
 def test_codes_find_what_float32_finds(monkeypatch, unsure, spread, center, k):
     """Of random directions, of vectors that nearly are one, and where codes leave too much open."""
     rng = np.random.default_rng(6)
@@ -118,6 +120,28 @@ def test_codes_find_what_float32_finds(monkeypatch, unsure, spread, center, k):
     np.testing.assert_array_equal(scores, want[0])
     assert any(tasks)
     assert all(tasks) == (unsure > 0)
+
+
+@pytest.mark.parametrize("reaching", [0, 8])
+@pytest.mark.parametrize(("spread", "center"), [(1.0, 0.0), (0.01, 1.0), (1.0, 3.0)])
+def test_rows_that_may_reach_the_bar_hold_what_float32_finds(monkeypatch, reaching, spread, center):
+    """Where k is large; scores are sums in another order there, so that a near-tie may swap."""
+    rng = np.random.default_rng(6)
+    queries, gallery = ((center + spread * rng.standard_normal((n, 64))).astype(np.float32) for n in (300, 20_000))
+    gallery[:50] = gallery[50:100]
+    exclude = rng.integers(-1, 20_000, (300, 3))
+    tasks = []
+    original = exact._by_bar
+    monkeypatch.setattr(exact, "_by_bar", lambda *rest: tasks.append(1) or original(*rest))
+    monkeypatch.setattr(exact, "CODED", 0)
+    monkeypatch.setattr(exact, "REACHING", reaching)  # 0: every search is made again in float32
+    scores, rows = knn(queries, gallery, 40, exclude)
+    assert tasks
+    true = queries.astype(np.float64) @ gallery.astype(np.float64).T
+    np.put_along_axis(true, np.where(exclude < 0, exclude.max(axis=1, keepdims=True), exclude), -np.inf, axis=1)
+    best = -np.sort(-true, axis=1)[:, :40]
+    np.testing.assert_allclose(scores, best, rtol=2e-6, atol=2e-6)
+    np.testing.assert_allclose(np.take_along_axis(true, rows, axis=1), best, rtol=2e-6, atol=2e-6)
 
 
 def test_strided_and_other_float_types_are_searched_as_float32():
@@ -208,7 +232,7 @@ def test_an_interrupted_search_does_not_finish_what_waits(monkeypatch):
         raise KeyboardInterrupt
 
     original = exact._direct
-    monkeypatch.setattr(exact, "_merge", interrupt)
+    monkeypatch.setattr(exact, "merged", interrupt)
     monkeypatch.setattr(exact, "_direct", lambda *rest: done.append(1) or original(*rest))
     vectors = np.ones((3000, 4), np.float32)
     with pytest.raises(KeyboardInterrupt):

@@ -13,11 +13,11 @@ from typing import Any, NamedTuple
 import numpy as np
 from jaxtyping import Float32, Int8, Int32, UInt8
 
-from lookalike.core.machine import onnx_session
+from lookalike.core.machine import multiplies_bytes, onnx_session
 
 ROW_LEVELS, ZERO = 127, 128  # codes of gallery rows are unsigned, and 128 stands for zero
 # Two products of 255 x 63 still fit the 16 bits in which processors without VNNI add them; of 255 x 127 they do not.
-QUERY_LEVELS = 63
+QUERY_LEVELS, SAFE_QUERY_LEVELS = 127, 63
 TINY = float(np.finfo(np.float32).tiny)
 PIECE = 4096  # rows that are turned into codes at a time
 
@@ -71,7 +71,7 @@ def code_rows(gallery: np.ndarray, fill: int, apply: Apply) -> Rows:
 def code_queries(queries: Float32[np.ndarray, "Q D"], rows: Rows) -> Queries:
     """Codes of queries that are searched in `rows`; each has its own step."""
     exact, center, width = queries.astype(np.float64), rows.center.astype(np.float64), queries.shape[1]
-    steps = np.maximum(np.abs(exact).max(axis=1, keepdims=True) / QUERY_LEVELS, TINY)
+    steps = np.maximum(np.abs(exact).max(axis=1, keepdims=True) / _levels(), TINY)
     whole = np.rint(exact / steps)
     error, length = np.linalg.norm(exact - whole * steps, axis=1), np.linalg.norm(whole * steps, axis=1)
     # What float32 adds: the score itself and the products' scaling are sums of up to D rounded numbers, and what is
@@ -89,6 +89,11 @@ def product(rows: UInt8[np.ndarray, "G D"], queries: Int8[np.ndarray, "D Q"]) ->
     """The matrix product of codes, on the thread that calls it."""
     result: np.ndarray = _session().run(None, {"rows": rows, "queries": queries})[0]
     return result
+
+
+@functools.cache
+def _levels() -> int:
+    return QUERY_LEVELS if multiplies_bytes() else SAFE_QUERY_LEVELS
 
 
 @functools.cache

@@ -7,6 +7,8 @@ Each thread multiplies on its own: a BLAS that spreads products this thin over i
 
 A large search takes its maxima from codes of eight bits (`codes.py`). They say which k blocks are worth scoring first;
 the k-th best row of those is a bar, and what the codes can't tell from it, a few more blocks a query, is scored too.
+Where k is large, k blocks are many rows, and copying those costs more than all products: then the k-th largest maximum
+is the bar, the codes are multiplied once more, and only the rows whose products may reach it are scored.
 """
 
 import functools
@@ -17,13 +19,11 @@ from contextlib import contextmanager
 from typing import Any, Literal, NamedTuple
 
 import numpy as np
-from jaxtyping import Float, Float32, Int64
+from jaxtyping import Float, Int64
 
 from lookalike.core.machine import cores
 from lookalike.retrieval import codes
-
-Scores = Float32[np.ndarray, "Q k"]
-Rows = Int64[np.ndarray, "Q k"]
+from lookalike.retrieval.best import Part, Rows, Scores, best_of_columns, best_of_pairs, largest_columns, merged
 
 QUERIES, FEW = 512, 64  # queries of one task: at most, and at least where there are as many
 PIECE = 8192  # vectors that are looked through at a time
@@ -38,17 +38,12 @@ ALONE = 10**7  # multiplications below which threads cost more than they bring
 CODED = 4 * 10**10
 CODES = 2**25  # codes that are held at a time (32 MiB)
 UNSURE = 32  # blocks a query that codes may leave open before float32 is faster
+FINE, COARSE = 32, 4  # gallery rows with one maximum where rows are looked for by a bar; maxima of which one makes it
+REACHING = 8  # times k blocks of a query may reach its bar before float32 is faster
 NEVER = -(2**31)  # below every product of codes
 FINITE = float(np.finfo(np.float32).max)
 
 _one_at_a_time = threading.Lock()  # the limit on BLAS threads is the whole process's, and every call uses all cores
-
-
-class Part(NamedTuple):
-    """The best of one panel for a block of queries; rows count from the start of the gallery."""
-
-    scores: Scores
-    rows: Rows
 
 
 def knn(
@@ -77,8 +72,6 @@ def knn(
     """
     _check_sizes(queries, gallery, k, exclude)
     k = min(k, len(gallery))
-    scores = np.full((len(queries), k), -np.inf, np.float32)
-    rows = np.full((len(queries), k), -1, np.int64)
     if exclude is not None:
         exclude = (exclude[:, None] if exclude.ndim == 1 else exclude).astype(np.int64, copy=False)
     with _mapper(len(queries) * len(gallery) * queries.shape[1]) as apply:
@@ -87,27 +80,46 @@ def knn(
         if _largest(queries, "queries", apply) * largest * queries.shape[1] > FINITE:
             raise ValueError("the vectors are so long that their inner products could overflow float32")
         plan = _plan(queries, gallery, k, largest)
-        firsts, panels = range(0, len(queries), plan.step), range(0, len(gallery), plan.panel)
-        # Codes serve one panel, and all its queries: only then do they pay for themselves, and take little memory.
-        for group in ([start] for start in panels) if plan.way == "codes" else [panels]:
-            coded = gallery[group[0] : group[0] + plan.panel] if plan.way == "codes" else None
-            code = None if coded is None else codes.code_rows(coded, CHUNK, apply)
+        try:
+            return _search(queries, gallery, k, exclude, plan, apply)
+        except UndecidedError:  # by codes
+            return _search(queries, gallery, k, exclude, plan._replace(panel=PANEL, way="float32"), apply)
 
-            def task(place: tuple[int, int], code: codes.Rows | None = code) -> Part:
-                asked = slice(place[0], place[0] + plan.step)
-                part = gallery[place[1] : place[1] + plan.panel]
-                pairs = _pairs(None if exclude is None else exclude[asked] - place[1], len(part))
-                if plan.way == "direct":
-                    best = _direct(_float32(queries[asked]), part, k, pairs)
-                else:
-                    best = _two_level(_float32(queries[asked]), part, k, plan.block, pairs, code)
-                return Part(best.scores, np.where(best.rows < 0, -1, best.rows + place[1]))
 
-            parts = apply(task, ((first, start) for first in firsts for start in group))
-            for first in firsts:
-                asked = slice(first, first + plan.step)
-                for _ in group:  # in rising order, so that the stable sort keeps the lower row first
-                    scores[asked], rows[asked] = _merge(Part(scores[asked], rows[asked]), next(parts))
+class UndecidedError(Exception):
+    """So many rows are so alike that codes can't tell which are the best."""
+
+
+def _search(
+    queries: np.ndarray, gallery: np.ndarray, k: int, exclude: np.ndarray | None, plan: "Plan", apply: codes.Apply
+) -> tuple[Scores, Rows]:
+    """What `knn` returns, by a plan."""
+    scores = np.full((len(queries), k), -np.inf, np.float32)
+    rows = np.full((len(queries), k), -1, np.int64)
+    firsts, panels = range(0, len(queries), plan.step), range(0, len(gallery), plan.panel)
+    is_coded = plan.way in ("codes", "bar")
+    # Codes serve one panel, and all its queries: only then do they pay for themselves, and take little memory.
+    for group in ([start] for start in panels) if is_coded else [panels]:
+        code = codes.code_rows(gallery[group[0] : group[0] + plan.panel], CHUNK, apply) if is_coded else None
+
+        def task(place: tuple[int, int], code: codes.Rows | None = code) -> Part:
+            asked = slice(place[0], place[0] + plan.step)
+            part = gallery[place[1] : place[1] + plan.panel]
+            pairs = _pairs(None if exclude is None else exclude[asked] - place[1], len(part))
+            some = _float32(queries[asked])
+            if plan.way == "direct":
+                best = _direct(some, part, k, pairs)
+            elif plan.way == "bar" and code is not None:
+                best = _by_bar(some, part, k, plan.block, pairs, code)
+            else:
+                best = _two_level(some, part, k, plan.block, pairs, code)
+            return Part(best.scores, np.where(best.rows < 0, -1, best.rows + place[1]))
+
+        parts = apply(task, ((first, start) for first in firsts for start in group))
+        for first in firsts:
+            asked = slice(first, first + plan.step)
+            for _ in group:  # in rising order, so that the stable sort keeps the lower row first
+                scores[asked], rows[asked] = merged(Part(scores[asked], rows[asked]), next(parts))
     return scores, rows
 
 
@@ -117,7 +129,9 @@ class Plan(NamedTuple):
     step: int  # queries of one task
     panel: int  # gallery rows of one task
     block: int
-    way: Literal["direct", "float32", "codes"]  # for all tasks: two may round differently; equal rows would not tie
+    way: Literal[
+        "direct", "float32", "codes", "bar"
+    ]  # for all tasks: two may round differently, and equal rows not tie
 
 
 def _plan(queries: np.ndarray, gallery: np.ndarray, k: int, largest: float) -> Plan:
@@ -129,9 +143,9 @@ def _plan(queries: np.ndarray, gallery: np.ndarray, k: int, largest: float) -> P
     if step * size <= DIRECT or 4 * k * block >= size:
         return Plan(step, PANEL, block, "direct")
     coded = min(PANEL, CODES // max(1, width) // CHUNK * CHUNK)
-    if len(queries) * len(gallery) * width < CODED or largest > FINITE / 2 or 4 * k * block >= coded:
+    if len(queries) * len(gallery) * width < CODED or largest > FINITE / 2 or 4 * k * BLOCK >= coded:
         return Plan(step, PANEL, block, "float32")
-    return Plan(step, coded, block, "codes")
+    return Plan(step, coded, BLOCK, "codes") if k <= LARGE_K else Plan(step, coded, FINE, "bar")
 
 
 def _check_sizes(queries: np.ndarray, gallery: np.ndarray, k: int, exclude: np.ndarray | None) -> None:
@@ -229,7 +243,7 @@ def _direct(queries: np.ndarray, gallery: np.ndarray, k: int, pairs: Pairs) -> P
             piece[:, start : start + count] = np.matmul(some, rows.T)[:, :count]
         mine = (pairs.query >= first) & (pairs.query < first + step)
         piece[pairs.query[mine] - first, pairs.row[mine]] = -np.inf
-        best.append(_best(piece, k))
+        best.append(best_of_columns(piece, k))
     return Part(np.concatenate([part.scores for part in best]), np.concatenate([part.rows for part in best]))
 
 
@@ -238,12 +252,12 @@ def _two_level(
 ) -> Part:
     """From the blocks with the best maxima; in float32 if codes leave too much open."""
     maxima, slack = _maxima(queries, gallery, block, pairs, code)
-    chosen = _largest_columns(maxima, min(k, maxima.shape[1]))
+    chosen = largest_columns(maxima, min(k, maxima.shape[1]))
     rows = (chosen[:, :, None] * block + np.arange(block)).reshape(len(queries), -1)
     scores = _scores_of(queries, gallery, np.arange(len(queries)), chosen, block).reshape(len(queries), -1)
     query, entry = np.nonzero(chosen[pairs.query] == (pairs.row // block)[:, None])
     scores[pairs.query[query], entry * block + pairs.row[query] % block] = -np.inf
-    best = _best(scores, k)
+    best = best_of_columns(scores, k)
     best = Part(best.scores, np.where(best.rows < 0, -1, np.take_along_axis(rows, best.rows, axis=1)))
     if code is None:
         return best
@@ -268,42 +282,102 @@ def _with_blocks(
     values = np.concatenate([best.scores.ravel(), values[free]])
     rows = np.concatenate([best.rows.ravel(), rows[free]])
     asked = np.concatenate([np.repeat(np.arange(len(queries)), k), asked[free]])
-    order = np.lexsort((rows, -values, asked))
-    best_of = order[np.searchsorted(asked[order], np.arange(len(queries)))[:, None] + np.arange(k)]
-    return Part(values[best_of], rows[best_of])
+    return best_of_pairs(asked, rows, values, len(queries), k)
 
 
 def _maxima(
     queries: np.ndarray, gallery: np.ndarray, block: int, pairs: Pairs, code: codes.Rows | None
 ) -> tuple[np.ndarray, np.ndarray]:
     """The largest score of every block of gallery rows, [queries, blocks], and how far off a query's may be."""
-    never: float | int = -np.inf if code is None else NEVER
-    maxima = np.empty((-(-len(gallery) // block), len(queries)), np.dtype("float32" if code is None else "int32"))
     if code is None:
-        buffer = np.empty((CHUNK, len(queries)), np.float32)
-        products = (
-            (first, count, np.matmul(rows, queries.T, out=buffer[: len(rows)]))
-            for first, count, rows in _chunks(gallery)
-        )
-    else:
-        asked = codes.code_queries(queries, code)
-        products = (
-            (first, min(CHUNK, len(gallery) - first), codes.product(code.codes[first : first + CHUNK], asked.codes))
-            for first in range(0, len(gallery), CHUNK)
-        )
-    for first, count, scores in products:
-        scores[count:] = never
-        low, high = np.searchsorted(pairs.row, [first, first + count])
-        scores[pairs.row[low:high] - first, pairs.query[low:high]] = never
-        mine = maxima[first // block : -(-(first + count) // block)]
-        groups = scores[: len(mine) * block].reshape(len(mine), block, scores.shape[1])
-        np.maximum.reduce(groups, axis=1, out=mine)
-    maxima = np.ascontiguousarray(maxima.T)
-    if code is None:
+        maxima = np.ascontiguousarray(_block_maxima(_products(queries, gallery, pairs), len(gallery), block).T)
         return maxima, np.zeros(len(queries), np.float32)
+    asked = codes.code_queries(queries, code)
+    maxima = np.ascontiguousarray(_block_maxima(_coded(asked, code, len(gallery), pairs), len(gallery), block).T)
     estimates = maxima * asked.scale[:, None] + asked.shift[:, None]
     estimates[maxima == NEVER] = -np.inf
     return estimates, asked.slack
+
+
+Products = Iterator[tuple[int, int, np.ndarray]]
+"""First row, number of rows, and scores [rows and more, queries], in a buffer that the next ones take; what must not be
+found is below all others."""
+
+
+def _products(queries: np.ndarray, gallery: np.ndarray, pairs: Pairs) -> Products:
+    """In float32."""
+    buffer = np.empty((CHUNK, len(queries)), np.float32)
+    for first, count, rows in _chunks(gallery):
+        yield first, count, _without(np.matmul(rows, queries.T, out=buffer[: len(rows)]), first, count, pairs, -np.inf)
+
+
+def _coded(asked: codes.Queries, code: codes.Rows, size: int, pairs: Pairs) -> Products:
+    """Of codes, of the first `size` rows."""
+    for first in range(0, size, CHUNK):
+        count = min(CHUNK, size - first)
+        scores = codes.product(code.codes[first : first + CHUNK], asked.codes)
+        yield first, count, _without(scores, first, count, pairs, NEVER)
+
+
+def _without(scores: np.ndarray, first: int, count: int, pairs: Pairs, never: float | int) -> np.ndarray:
+    """The scores with `never` behind `count` rows, and where a query must not find a row."""
+    scores[count:] = never
+    low, high = np.searchsorted(pairs.row, [first, first + count])
+    scores[pairs.row[low:high] - first, pairs.query[low:high]] = never
+    return scores
+
+
+def _block_maxima(products: Products, size: int, block: int) -> np.ndarray:
+    """The largest score of every block, [blocks, queries]."""
+    maxima = np.empty((0, 0))
+    for first, count, scores in products:
+        if first == 0:
+            maxima = np.empty((-(-size // block), scores.shape[1]), scores.dtype)
+        mine = maxima[first // block : -(-(first + count) // block)]
+        groups = scores[: len(mine) * block].reshape(len(mine), block, scores.shape[1])
+        np.maximum.reduce(groups, axis=1, out=mine)
+    return maxima
+
+
+def _by_bar(queries: np.ndarray, gallery: np.ndarray, k: int, block: int, pairs: Pairs, code: codes.Rows) -> Part:
+    """From the rows that may reach a query's bar, by codes; `UndecidedError` if there are too many."""
+    asked = codes.code_queries(queries, code)
+    maxima = _block_maxima(_coded(asked, code, len(gallery), pairs), len(gallery), block)
+    coarse = np.maximum.reduceat(maxima, np.arange(0, len(maxima), COARSE), axis=0).T
+    if coarse.shape[1] < k:
+        bar = np.full(len(queries), float(NEVER))
+    else:
+        bar = np.partition(np.ascontiguousarray(coarse), coarse.shape[1] - k, axis=1)[:, -k].astype(float)
+    # The k rows with these maxima score bar - slack at least, and a row of a smaller product does not.
+    with np.errstate(divide="ignore"):
+        least = np.floor(bar - 2 * asked.slack.astype(np.float64) / asked.scale).clip(NEVER + 1).astype(np.int32)
+    if np.count_nonzero(maxima >= least) > REACHING * k * len(queries):
+        raise UndecidedError
+    found = [np.zeros((0, 3), np.int64)]  # a query, a row, and the product of their codes
+    for first, count, scores in _coded(asked, code, len(gallery), pairs):
+        mine = maxima[first // block : -(-(first + count) // block)]
+        blocks, places = np.nonzero(mine >= least)
+        values = scores.reshape(-1, block, len(queries))[blocks, :, places]
+        pair, entry = np.nonzero(values >= least[places, None])
+        found.append(np.stack([places[pair], first + blocks[pair] * block + entry, values[pair, entry]], axis=1))
+    places, rows, products = np.concatenate(found).T
+    values = np.full(len(rows), -np.inf, np.float32)
+    top = products >= bar[places]  # k rows a query at least, whose true scores are a higher bar
+    values[top] = _pair_scores(queries, gallery, places[top], rows[top])
+    lowest = best_of_pairs(places[top], rows[top], values[top], len(queries), k).scores[:, -1]
+    estimates = products * asked.scale[places] + asked.shift[places]
+    close = ~top & (estimates >= (lowest - asked.slack)[places])
+    values[close] = _pair_scores(queries, gallery, places[close], rows[close])
+    known = top | close
+    return best_of_pairs(places[known], rows[known], values[known], len(queries), k)
+
+
+def _pair_scores(queries: np.ndarray, gallery: np.ndarray, places: np.ndarray, rows: np.ndarray) -> np.ndarray:
+    """The score of each pair of a query and a row: a sum of its own, so that equal rows score equally."""
+    step = max(1, GATHERED // queries.shape[1])
+    pieces = [slice(i, i + step) for i in range(0, len(rows), step)]
+    scored = [np.einsum("nd,nd->n", _float32(gallery[rows[some]]), queries[places[some]]) for some in pieces]
+    return np.concatenate([np.zeros(0, np.float32), *scored])
 
 
 def _scores_of(
@@ -320,31 +394,3 @@ def _scores_of(
         np.matmul(candidates, queries[asked[some], None, :, None], out=scores[some, ..., None])
         scores[some][rows >= len(gallery)] = -np.inf
     return scores
-
-
-def _largest_columns(scores: np.ndarray, count: int) -> np.ndarray:
-    """Where the `count` largest of every row stand, from left to right; of equal ones the leftmost count."""
-    width = scores.shape[1]
-    least = np.partition(scores, width - count, axis=1)[:, width - count, None]
-    keep = scores >= least
-    for row in np.flatnonzero(np.count_nonzero(keep, axis=1) > count):  # ties at the end: only the first fit in
-        equal = np.flatnonzero(scores[row] == least[row])
-        keep[row, equal[count - np.count_nonzero(keep[row]) :]] = False
-    return np.nonzero(keep)[1].reshape(len(scores), count)
-
-
-def _best(scores: np.ndarray, k: int) -> Part:
-    """The k largest of every row, or all of fewer, falling; of equal ones the first. Where it is -inf, -1."""
-    columns = _largest_columns(scores, min(k, scores.shape[1]))
-    values = np.take_along_axis(scores, columns, axis=1)
-    order = np.argsort(-values, axis=1, kind="stable")
-    values, columns = np.take_along_axis(values, order, axis=1), np.take_along_axis(columns, order, axis=1)
-    return Part(values, np.where(values == -np.inf, -1, columns))
-
-
-def _merge(before: Part, after: Part) -> Part:
-    """The best of two parts, of which the first has the lower rows."""
-    scores = np.concatenate([before.scores, after.scores], axis=1)
-    order = np.argsort(-scores, axis=1, kind="stable")[:, : before.scores.shape[1]]
-    rows = np.concatenate([before.rows, after.rows], axis=1)
-    return Part(np.take_along_axis(scores, order, axis=1), np.take_along_axis(rows, order, axis=1))
