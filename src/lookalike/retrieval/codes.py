@@ -51,18 +51,24 @@ def code_rows(gallery: np.ndarray, fill: int, apply: Apply) -> Rows:
     # Any center gives right bounds, and one near the mean gives tight ones.
     center = gallery[:: -(-len(gallery) // PIECE)].mean(axis=0, dtype=np.float64).astype(np.float32)
 
-    def centered(first: int) -> np.ndarray:
-        rows: np.ndarray = gallery[first : first + PIECE].astype(np.float32) - center
-        return rows
+    def reach(first: int) -> tuple[np.ndarray, np.ndarray]:
+        piece = gallery[first : first + PIECE]
+        return piece.min(axis=0), piece.max(axis=0)
 
-    step = max(max(apply(lambda first: float(np.abs(centered(first)).max()), pieces)) / ROW_LEVELS, TINY)
+    lows, highs = zip(*apply(reach, pieces), strict=True)
+    low, high = (end(ends, axis=0).astype(np.float64) for end, ends in ((np.min, lows), (np.max, highs)))
+    step = max(float(np.maximum(high - center, center - low).max()) / ROW_LEVELS, TINY)
 
     def code(first: int) -> tuple[float, float]:
-        steps = centered(first) * np.float32(1 / step)  # in steps, since squares of tiny numbers would vanish
+        steps = gallery[first : first + PIECE].astype(np.float32)
+        steps -= center
+        steps *= np.float32(1 / step)  # in steps, since squares of tiny numbers would vanish
         whole = np.rint(steps).clip(-ROW_LEVELS, ROW_LEVELS)
-        codes[first : first + len(steps)] = whole + ZERO
-        error, length = (math.sqrt(np.einsum("nd,nd->n", rows, rows).max()) for rows in (steps - whole, steps))
-        return step * error, step * length
+        np.add(whole, ZERO, out=codes[first : first + len(steps)], casting="unsafe")
+        length = np.einsum("nd,nd->n", steps, steps).max()
+        steps -= whole
+        error = np.einsum("nd,nd->n", steps, steps).max()
+        return step * math.sqrt(error), step * math.sqrt(length)
 
     errors, lengths = zip(*apply(code, pieces), strict=True)
     return Rows(codes, center, step, max(errors), max(lengths))

@@ -251,7 +251,12 @@ def _two_level(
     queries: np.ndarray, gallery: np.ndarray, k: int, block: int, pairs: Pairs, code: codes.Rows | None
 ) -> Part:
     """From the blocks with the best maxima; in float32 if codes leave too much open."""
-    maxima, slack = _maxima(queries, gallery, block, pairs, code)
+    if code is None:
+        asked, products = None, _products(queries, gallery, pairs)
+    else:
+        asked = codes.code_queries(queries, code)
+        products = _coded(asked, code, len(gallery), pairs)
+    maxima = np.ascontiguousarray(_block_maxima(products, len(gallery), block).T)
     chosen = largest_columns(maxima, min(k, maxima.shape[1]))
     rows = (chosen[:, :, None] * block + np.arange(block)).reshape(len(queries), -1)
     scores = _scores_of(queries, gallery, np.arange(len(queries)), chosen, block).reshape(len(queries), -1)
@@ -259,10 +264,9 @@ def _two_level(
     scores[pairs.query[query], entry * block + pairs.row[query] % block] = -np.inf
     best = best_of_columns(scores, k)
     best = Part(best.scores, np.where(best.rows < 0, -1, np.take_along_axis(rows, best.rows, axis=1)))
-    if code is None:
+    if asked is None:
         return best
-    bar = np.maximum(best.scores[:, -1] - slack, -FINITE)  # a block with no row to find, at -inf, stays below
-    unsure = maxima >= bar[:, None]
+    unsure = maxima >= _least(asked, best.scores[:, -1] - asked.slack)[:, None]
     np.put_along_axis(unsure, chosen, False, axis=1)
     if np.count_nonzero(unsure) > UNSURE * len(queries):
         return _two_level(queries, gallery, k, block, pairs, None)
@@ -283,20 +287,6 @@ def _with_blocks(
     rows = np.concatenate([best.rows.ravel(), rows[free]])
     asked = np.concatenate([np.repeat(np.arange(len(queries)), k), asked[free]])
     return best_of_pairs(asked, rows, values, len(queries), k)
-
-
-def _maxima(
-    queries: np.ndarray, gallery: np.ndarray, block: int, pairs: Pairs, code: codes.Rows | None
-) -> tuple[np.ndarray, np.ndarray]:
-    """The largest score of every block of gallery rows, [queries, blocks], and how far off a query's may be."""
-    if code is None:
-        maxima = np.ascontiguousarray(_block_maxima(_products(queries, gallery, pairs), len(gallery), block).T)
-        return maxima, np.zeros(len(queries), np.float32)
-    asked = codes.code_queries(queries, code)
-    maxima = np.ascontiguousarray(_block_maxima(_coded(asked, code, len(gallery), pairs), len(gallery), block).T)
-    estimates = maxima * asked.scale[:, None] + asked.shift[:, None]
-    estimates[maxima == NEVER] = -np.inf
-    return estimates, asked.slack
 
 
 Products = Iterator[tuple[int, int, np.ndarray]]
@@ -339,6 +329,14 @@ def _block_maxima(products: Products, size: int, block: int) -> np.ndarray:
     return maxima
 
 
+def _least(asked: codes.Queries, scores: np.ndarray) -> np.ndarray:
+    """The product of codes that stands for a score, rounded down; above what must not be found."""
+    with np.errstate(divide="ignore", invalid="ignore"):
+        products = np.floor((scores.astype(np.float64) - asked.shift) / asked.scale)
+    least: np.ndarray = np.nan_to_num(products, nan=NEVER).clip(NEVER + 1, -NEVER - 1).astype(np.int32)
+    return least
+
+
 def _by_bar(queries: np.ndarray, gallery: np.ndarray, k: int, block: int, pairs: Pairs, code: codes.Rows) -> Part:
     """From the rows that may reach a query's bar, by codes; `UndecidedError` if there are too many."""
     asked = codes.code_queries(queries, code)
@@ -348,9 +346,8 @@ def _by_bar(queries: np.ndarray, gallery: np.ndarray, k: int, block: int, pairs:
         bar = np.full(len(queries), float(NEVER))
     else:
         bar = np.partition(np.ascontiguousarray(coarse), coarse.shape[1] - k, axis=1)[:, -k].astype(float)
-    # The k rows with these maxima score bar - slack at least, and a row of a smaller product does not.
-    with np.errstate(divide="ignore"):
-        least = np.floor(bar - 2 * asked.slack.astype(np.float64) / asked.scale).clip(NEVER + 1).astype(np.int32)
+    # The k rows with these maxima score this much less slack, at least, and another may score its own slack more.
+    least = _least(asked, bar * asked.scale + asked.shift - 2.0 * asked.slack)
     if np.count_nonzero(maxima >= least) > REACHING * k * len(queries):
         raise UndecidedError
     found = [np.zeros((0, 3), np.int64)]  # a query, a row, and the product of their codes
