@@ -5,11 +5,11 @@
     python benchmarks/knn.py --queries 300 --gallery 20000 --own 3000 --rounds 1        a smoke run
 
 Rounds are interleaved: each measures every contender and the matrix product that stands for the machine's peak, so
-that ratios hold on a busy machine. Goals: 0.5 of faiss's time at k = 5 and 0.6 at k = 100; 0.1 of scikit-learn's, whose
-brute force takes so long that it is measured once, behind one more search of ours. `floor` is what a two-level search in float32 can't
-go below: its products alone, and with the maxima of blocks; codes of eight bits do. The second part runs in a process
-of its own and says how much its memory grew: the whole score matrix would be 14.4 GB. Needs faiss and scikit-learn
-(group `reference`).
+that ratios hold on a busy machine. Goals: 0.5 of faiss's time at k = 5 and 0.6 at k = 100; 0.1 of scikit-learn's,
+whose brute force takes so long that it is measured once, behind one more search of ours. `floor` is what a two-level
+search in float32 can't go below: its products alone, and with the maxima of blocks; codes of eight bits do. The
+second part runs in a process of its own and says how much its memory grew: the whole score matrix would be 14.4 GB.
+Needs faiss and scikit-learn (group `reference`).
 """
 
 # ruff: noqa: E402  thread settings come before the libraries that read them
