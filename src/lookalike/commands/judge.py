@@ -99,14 +99,13 @@ def _listed() -> str:
     from lookalike.data.sources.dataset import dataset_of
     from lookalike.data.sources.judged import INDEX, KINDS, QUERIES, rule
 
-    rows = []
-    for name, kind in KINDS.items():
-        if kind.dataset is None:
-            rows.append([name, "-", "-", f"a folder `{name}` of yours, with a folder for each thing"])
-        else:
-            told = dataset_of(kind.dataset)
-            rows.append([name, kind.dataset, "open" if kind.is_open else told.licence, told.get])
-    return (
-        f"{table(['kind', 'data set', 'licence', 'how to get it'], rows)}\n"
-        f"rule {rule()}: {QUERIES} queries and {INDEX:,} images to search among of each kind"
-    )
+    rows = [
+        [name, kind.dataset or "yours", "" if kind.dataset is None else kind.licence, "yes" if kind.is_open else "no"]
+        for name, kind in KINDS.items()
+    ]
+    sets = [dataset_of(name) for name in sorted({kind.dataset for kind in KINDS.values() if kind.dataset})]
+    places = [f"{one.name}: {one.get}; {one.page}" for one in sets]
+    places.append("yours: a folder named as the kind, with a folder for each thing in it")
+    told = table(["kind", "data set", "licence", "free for all"], rows)
+    counts = f"rule {rule()}: {QUERIES} queries and {INDEX:,} images to search among of each kind"
+    return "\n".join([told, "", *places, "", counts])
