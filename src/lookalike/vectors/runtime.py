@@ -103,6 +103,11 @@ class Embedder:
         return "_".join([kind, made_by[:8], *([] if precision is None else [precision])])
 
     @property
+    def is_untouched(self) -> bool:
+        """Whether its embeddings are its features, brought to length 1."""
+        return self.config.projection.kind == "identity" and not self.config.mirror
+
+    @property
     def embedding_column(self) -> str:
         """Name of the column that holds the embeddings."""
         return self.column("embedding", self.precision)
