@@ -31,6 +31,7 @@ COMMANDS = {
     "embed": "write a model's vectors into a collection",
     "evaluate": "say how good a model's vectors are on a collection",
     "index": "from a folder to a searchable collection in one step",
+    "prune": "let go of what is gone, and of old vectors, with their bytes",
     "search": "find the nearest images of a collection",
     "export": "take an encoder to another library or runtime",
     "push": "upload a model to the Hugging Face Hub, with its card",
@@ -41,7 +42,16 @@ COMMANDS = {
 }
 """verb -> one line of help; each is a module of this room."""
 
-_GO_ON = ("prepare", "pull", "train", "embed", "evaluate", "index", "demo")  # keep what they did when interrupted
+_GO_ON = (
+    "prepare",
+    "pull",
+    "train",
+    "embed",
+    "evaluate",
+    "index",
+    "prune",
+    "demo",
+)  # keep what they did when interrupted
 
 _TRAINING = {"train", "plan", "demo"}
 
