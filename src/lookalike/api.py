@@ -13,29 +13,28 @@ from jaxtyping import Float, Float32
 
 from lookalike.core.errors import UsageError
 from lookalike.core.settings import flag
+from lookalike.places import Place, opened, path_of, several
 
 if TYPE_CHECKING:
     from lookalike.data.collection import Collection
     from lookalike.evaluation.differences import Comparison
     from lookalike.evaluation.protocols import Report
     from lookalike.imaging.given import Given
-    from lookalike.retrieval.index import ExactIndex, Matches
     from lookalike.vectors.runtime import Embedder, Precision, Runtime
 
-    Place = str | PathLike[str]
     Vectors = Float[np.ndarray, "N D"]
 
 
 def prepare(
-    sources: "Place | Sequence[Place]",
-    out: "Place",
+    sources: Place | Sequence[Place],
+    out: Place,
     *,
-    from_: "Place | Sequence[Place]" = (),
+    from_: Place | Sequence[Place] = (),
     size: int = 256,
     quality: int = 90,
     limit: int | None = None,
     test: float = 0.0,
-    merge_labels: "Place" = "",
+    merge_labels: Place = "",
     workers: int = 0,
     exclude: Sequence[str] = (),
     preset: str = "",
@@ -45,7 +44,7 @@ def prepare(
     commercial: bool = False,
     retry_failed: bool = False,
     max_error_rate: float = 1.0,
-    model: "Place" = "",
+    model: Place = "",
 ) -> "Collection":
     """Make a collection of images, or bring one up to date; `lookalike prepare --help` says what each option does.
 
@@ -60,9 +59,9 @@ def prepare(
 
     run(
         Config(
-            sources=_several(sources),
+            sources=several(sources),
             out=fspath(out),
-            from_=_several(from_),
+            from_=several(from_),
             size=size,
             quality=quality,
             limit=limit,
@@ -85,7 +84,7 @@ def prepare(
 
 def pull(
     source: str,
-    out: "Place",
+    out: Place,
     *,
     revision: str | None = None,
     preprocessing: Literal["check", "published", "imagenet", "seed"] = "check",
@@ -123,7 +122,7 @@ def pull(
 
 
 def load(
-    model: "Place" = "", runtime: "Runtime" = "auto", batch: int = 64, *, precision: "Precision | None" = None
+    model: Place = "", runtime: "Runtime" = "auto", batch: int = 64, *, precision: "Precision | None" = None
 ) -> "Embedder":
     """The encoder, ready to embed: a model directory, a short name (`laptop`), or ORG/NAME on the Hub.
 
@@ -143,78 +142,8 @@ def load(
     return vectors.load(model_of(fspath(model)), runtime, batch, precision=precision)
 
 
-def index(
-    sources: "Place | Sequence[Place]" = (),
-    out: "Place" = "",
-    *,
-    model: "Place" = "",
-    test: float | None = None,
-    exclude: Sequence[str] = (),
-) -> "ExactIndex":
-    """Make images searchable, or bring an index up to date, and open it.
-
-        photos = lookalike.index("photos")            # makes or refreshes photos.lookalike
-        photos = lookalike.index("photos", model="run/model")
-
-    `lookalike index --help` says what the options do, and what is taken where they are not given.
-
-    Raises:
-        Error: No such source; no model, and no connection; a folder that can't be written to.
-    """
-    from lookalike.commands.index import Config, run
-    from lookalike.retrieval.index import Index
-
-    config = Config(sources=_several(sources), out=fspath(out), model=fspath(model), test=test, exclude=tuple(exclude))
-    return Index.open(run(config))
-
-
-def search(
-    images: "Given | Iterable[Given]" = (),
-    index: "Place | ExactIndex | Collection" = "",
-    *,
-    text: str | None = None,
-    k: int = 5,
-    where: str | None = None,
-    min_score: float = -1.0,
-    with_self: bool = False,
-    together: bool = False,
-    unlike: "Given | Iterable[Given]" = (),
-    not_: Sequence[str] = (),
-    model: "Place" = "",
-) -> "Matches":
-    """What is nearest to each image, or to a text, in an index; options are those of `lookalike search --help`.
-
-        found = lookalike.search("kettle.jpg", "photos.lookalike", k=10)
-        found.to_pandas()
-        found = lookalike.search(text="a red kettle", unlike="blue.jpg")   # in the only index here
-
-    Images are what `Encoder.embed` takes: paths, bytes, arrays, images of Pillow, one or several. An image whose very
-    file is in the index does not find itself.
-
-    Raises:
-        Error: No index; an image that can't be read; words for an encoder without a text side.
-    """
-    from lookalike.commands.search import Config, run
-
-    given: dict[str, bytes] = {}
-    found = Config(
-        images=_named(images, "image", given),
-        index=_path(index),
-        text=text,
-        k=k,
-        where=where,
-        min_score=min_score,
-        with_self=with_self,
-        together=together,
-        unlike=_named(unlike, "unlike", given),
-        not_=(not_,) if isinstance(not_, str) else tuple(not_),
-        model=fspath(model),
-    )
-    return run(found, given)[2]
-
-
 def train(
-    recipe: str, *, data: "Place | Collection", out: "Place", model: "Place" = "", **options: Any
+    recipe: str, *, data: "Place | Collection", out: Place, model: Place = "", **options: Any
 ) -> "Embedder | None":
     """Make an encoder from a collection, following a recipe, and load it.
 
@@ -229,7 +158,7 @@ def train(
     """
     from lookalike.commands.train import configure, run
 
-    given = {"data": _path(data), "out": fspath(out), **({"model": fspath(model)} if model else {}), **options}
+    given = {"data": path_of(data), "out": fspath(out), **({"model": fspath(model)} if model else {}), **options}
     made = run(configure([recipe, *(word for name, value in given.items() for word in flag(name, value))]))
     return load(made) if made else None
 
@@ -252,12 +181,12 @@ def embed(
         Error: No such model; an image that can't be read.
     """
     from lookalike.data.collection import Collection
-    from lookalike.vectors.column import ensure_embeddings
+    from lookalike.vectors.column import stored_embeddings
     from lookalike.vectors.runtime import Embedder
 
     encoder = model if isinstance(model, Embedder) else load(model)
     if isinstance(images, Collection):
-        stored: Float32[np.ndarray, "N D"] = images.vectors(ensure_embeddings(encoder, images).column)[1]
+        stored: Float32[np.ndarray, "N D"] = stored_embeddings(encoder, images)[1]
         return stored
     return encoder.embed(images, batch_size=batch_size, progress=progress)
 
@@ -268,7 +197,7 @@ def evaluate(
     split: str = "test",
     protocol: Literal["merged", "separate"] = "merged",
     *,
-    trained_on: "Place | Sequence[Place]" = (),
+    trained_on: Place | Sequence[Place] = (),
 ) -> "Report":
     """How well vectors bring images of one label together.
 
@@ -294,7 +223,7 @@ def evaluate(
     if isinstance(given, np.ndarray) and isinstance(collection, pa.Table):
         return protocols.evaluate(given, collection, split, protocol)
     model = named_model(fspath(given)) if isinstance(given, (str, PathLike)) else given
-    return measured(model, _opened(cast("Place | Collection", collection)), split, protocol, _several(trained_on))
+    return measured(model, opened(cast("Place | Collection", collection)), split, protocol, several(trained_on))
 
 
 def compare(
@@ -318,7 +247,7 @@ def compare(
     if names and len(names) != len(given):
         raise UsageError(f"There are {len(given)} to compare, and {len(names)} names.")
     called = [str(one) if isinstance(one, (str, PathLike)) else f"vectors {i}" for i, one in enumerate(given, 1)]
-    collection, called = _opened(data), list(names) or called
+    collection, called = opened(data), list(names) or called
     if len(set(called)) < len(called):
         raise UsageError(f"Two have one name: {', '.join(called)}.", hint="names=[...] tells them apart")
     reports = {name: evaluate(one, collection, split, protocol) for name, one in zip(called, given, strict=True)}
@@ -326,9 +255,9 @@ def compare(
 
 
 def export(
-    model: "Place",
+    model: Place,
     to: str,
-    out: "Place",
+    out: Place,
     *,
     preprocess: bool = True,
     int8: bool = False,
@@ -348,32 +277,3 @@ def export(
         model=fspath(model), to=to, out=fspath(out), preprocess=preprocess, int8=int8, min_cosine=min_cosine
     )
     return run(config)
-
-
-def _named(images: "Given | Iterable[Given]", kind: str, given: dict[str, bytes]) -> tuple[str, ...]:
-    """Names of images, paths as they are; `given` gets the files of those that are none."""
-    from lookalike.imaging.given import file_of, is_one
-
-    names = []
-    for number, image in enumerate([cast("Given", images)] if is_one(images) else cast("Iterable[Given]", images), 1):
-        names.append(fspath(image) if isinstance(image, (str, PathLike)) else f"{kind} {number}")
-        if not isinstance(image, (str, PathLike)):
-            given[names[-1]] = file_of(image)
-    return tuple(names)
-
-
-def _several(places: "Place | Sequence[Place]") -> tuple[str, ...]:
-    return (fspath(places),) if isinstance(places, (str, PathLike)) else tuple(fspath(place) for place in places)
-
-
-def _path(place: "Place | Collection | ExactIndex") -> str:
-    if isinstance(place, (str, PathLike)):
-        return fspath(place)
-    collection: Any = getattr(place, "collection", place)
-    return str(collection.path)
-
-
-def _opened(place: "Place | Collection") -> "Collection":
-    from lookalike.data.collection import Collection
-
-    return place if isinstance(place, Collection) else Collection.open(fspath(place))
