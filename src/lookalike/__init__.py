@@ -1,6 +1,20 @@
 """Turns an image of anything into 64 numbers, so that images of the same thing lie next to each other.
 
-Public names are found on first use, so that `import lookalike` costs nothing.
+    import lookalike as la
+
+    index = la.index("photos")                # makes or refreshes photos.lookalike
+    found = la.search("kettle.jpg", index)    # Matches: .rows(0), .to_pandas(); images in a notebook
+    vectors = la.embed(["a.jpg", "b.jpg"])    # float32 [2 D], of length 1
+
+Find         index, search, Index, Matches, knn
+Embed        load -> Encoder, embed; load_text -> TextEmbedder
+Collections  prepare -> Collection, prune, TorchDataset (for PyTorch)
+Models       pull, train, export; Embedder (for scikit-learn)
+Measure      evaluate -> Report, compare
+Errors       Error, with `message` and `hint`
+
+`help(la.search)` says what one takes, gives and raises, with an example that runs; `lookalike VERB --help` has the same
+options for a shell. Public names are found on first use, so that `import lookalike` costs nothing.
 """
 
 from importlib import import_module

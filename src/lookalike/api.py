@@ -48,8 +48,9 @@ def prepare(
 ) -> "Collection":
     """Make a collection of images, or bring one up to date; `lookalike prepare --help` says what each option does.
 
-        photos = lookalike.prepare("photos", "photos.coll", test=0.3)
-        print(len(photos), photos.columns)
+    >>> photos = la.prepare("photos", "new.coll", test=0.5)
+    >>> len(photos), sorted(set(photos.table(["split"])["split"].to_pylist()))
+    (12, ['test', 'train'])
 
     Raises:
         Error: A source is missing or is none, an option is impossible, the disk is full.
@@ -97,7 +98,9 @@ def pull(
 ) -> "Embedder":
     """Turn published weights into a model directory, and load it; `lookalike pull --help` says what each option does.
 
-        encoder = lookalike.pull("laptop", "model")
+    >>> encoder = la.pull("published", "pulled")  # a directory, a short name ("laptop"), ORG/NAME on the Hub
+    >>> encoder.dimension
+    6
 
     Raises:
         Error: There is no such model, a tensor is missing or has another shape, no connection.
@@ -126,8 +129,9 @@ def load(
 ) -> "Embedder":
     """The encoder, ready to embed: a model directory, a short name (`laptop`), or ORG/NAME on the Hub.
 
-        encoder = lookalike.load("laptop")
-        encoder = lookalike.load("google/siglip2-base-patch16-256")
+    >>> encoder = la.load("model")  # or "laptop", or "google/siglip2-base-patch16-256"
+    >>> encoder.embed("kettle.jpg").shape
+    (6,)
 
     What is not a directory is downloaded on first use, and kept in the cache. Without a name it is what LOOKALIKE_MODEL
     names, else `laptop`. onnx is ONNX Runtime on the CPU in float32, jax JAX's devices in float32, auto whichever is
@@ -147,8 +151,11 @@ def train(
 ) -> "Embedder | None":
     """Make an encoder from a collection, following a recipe, and load it.
 
-        encoder = lookalike.train("head", data="photos.coll", model="model", out="run", dimension=32)
-        encoder = lookalike.train("arcface", data=photos, model="model", out="run2", **{"loss.margin": 0.3})
+    >>> encoder = la.train("pca", data="photos.coll", model="model", out="run", dimension=2)
+    >>> encoder.dimension
+    2
+
+    An option with a dot is given as `**{"loss.margin": 0.3}`.
 
     Options are those of `lookalike train RECIPE --help`, with `_` for `-`; a tuple where it takes several values. A run
     that was stopped goes on with the same call. None with `leave_out="domain"`, which makes no encoder of all domains.
@@ -172,8 +179,11 @@ def embed(
 ) -> Float32[np.ndarray, "*N D"]:
     """Embeddings of unit length: [N D] of images or of the rows of a collection by id, [D] of a single image.
 
-        vectors = lookalike.embed(["a.jpg", "b.jpg"], "model")
-        vectors = lookalike.embed(photos, "model")  # stored there, too: only new images are embedded the next time
+    >>> la.embed(["kettle.jpg", "cup.jpg"], "model").shape
+    (2, 6)
+    >>> photos = la.Collection.open("photos.coll")
+    >>> la.embed(photos, "model").shape  # stored there, too: only new images are embedded the next time
+    (12, 6)
 
     `Encoder.embed` says what an image may be, and leaves out what can't be read if it is told so.
 
@@ -186,7 +196,7 @@ def embed(
 
     encoder = model if isinstance(model, Embedder) else load(model)
     if isinstance(images, Collection):
-        stored: Float32[np.ndarray, "N D"] = stored_embeddings(encoder, images)[1]
+        stored: Float32[np.ndarray, "N D"] = stored_embeddings(encoder, opened(images))[1]
         return stored
     return encoder.embed(images, batch_size=batch_size, progress=progress)
 
@@ -201,8 +211,9 @@ def evaluate(
 ) -> "Report":
     """How well vectors bring images of one label together.
 
-        report = lookalike.evaluate("run/model", "photos.coll")
-        print(report.metrics["mp@5"], report - lookalike.evaluate("model", "photos.coll"))
+    >>> report = la.evaluate("model", "photos.coll", split="all")
+    >>> report.n_queries, 0 < report.metrics["mp@5"] <= 1
+    (12, True)
 
     Args:
         given: A model directory, an encoder, or vectors [N D] of anyone: row i belongs to the i-th row by id.
@@ -235,7 +246,12 @@ def compare(
 ) -> "Comparison":
     """Encoders, or vectors, on the same queries: differences with their 95 % intervals and p.
 
-        print(lookalike.compare("model", "run/model", data="photos.coll").table())
+    >>> compared = la.compare("model", "other", data="photos.coll", split="all")
+    >>> sorted(compared.reports)
+    ['model', 'other']
+    >>> print(compared.table())
+    mp@5  recall@1  map@100
+    ...
 
     Raises:
         Error: Fewer than two; as `evaluate`.
@@ -265,8 +281,9 @@ def export(
 ) -> dict[str, Any]:
     """Take an encoder to another library or runtime, checked; the facts of the check.
 
-        facts = lookalike.export("run/model", "onnx", "encoder-onnx")
-        print(facts["minimum_cosine"], facts["bytes"])
+    >>> facts = la.export("model", "onnx", "encoder-onnx")
+    >>> facts["minimum_cosine"] > 0.999, facts["bytes"] > 0
+    (True, True)
 
     Raises:
         Error: No such target, or one that can't hold this encoder; vectors that are not near enough.

@@ -29,9 +29,13 @@ if TYPE_CHECKING:
 class Index(ExactIndex):
     """The vectors of a collection in memory, and the encoder that made them: queries are images, or vectors.
 
-        index = lookalike.Index.open("photos.lookalike")
-        found = index.query("kettle.jpg", k=10)
-        found = index.query(index.vectors[:3], k=10)
+    >>> index = la.Index.open("photos.lookalike")
+    >>> index
+    Index('photos.lookalike': 12 images, 6 numbers each)
+    >>> index.query("kettle.jpg", k=3)
+    Matches(1 queries, 3 matches in 'photos.lookalike')
+    >>> index.query(index.vectors[:2], k=3).scores.shape
+    (2, 3)
 
     Attributes:
         collection: The images.
@@ -115,8 +119,8 @@ def index(
 ) -> Index:
     """Make images searchable, or bring an index up to date, and open it.
 
-        photos = lookalike.index("photos")            # makes or refreshes photos.lookalike
-        photos = lookalike.index("photos", model="run/model")
+    >>> la.index("photos", model="model")  # makes or refreshes photos.lookalike
+    Index('photos.lookalike': 12 images, 6 numbers each)
 
     `lookalike index --help` says what the options do, and what is taken where they are not given.
 
@@ -132,8 +136,8 @@ def index(
 def prune(index: Place | Collection | ExactIndex, columns: Sequence[str] = (), *, dry_run: bool = False) -> "Pruned":
     """Let go of the images that are gone from their sources, and of old vectors, with their bytes.
 
-        pruned = lookalike.prune("photos.lookalike")
-        print(pruned.rows, pruned.bytes)
+    >>> la.prune("photos.lookalike").rows
+    0
 
     `lookalike prune --help` says more. With `dry_run` nothing is changed, and what would go is told.
 
@@ -164,9 +168,13 @@ def search(
 ) -> Matches:
     """What is nearest to each image, or to a text, in an index; options are those of `lookalike search --help`.
 
-        found = lookalike.search("kettle.jpg", "photos.lookalike", k=10)
-        found.to_pandas()
-        found = lookalike.search(text="a red kettle", unlike="blue.jpg")   # in the only index here
+    >>> found = la.search("kettle.jpg", "photos.lookalike", k=3)
+    >>> [row["label"] for row in found.rows(0)]
+    ['label0', ...]
+    >>> la.search(["kettle.jpg", "cup.jpg"], k=3)  # in the only index here
+    Matches(2 queries, 6 matches in 'photos.lookalike')
+
+    `found.to_pandas()` is a table of all; with a model that knows words, `text="a red kettle"` searches by them.
 
     Images are what `Encoder.embed` takes: paths, bytes, arrays, images of Pillow, one or several. An image whose very
     file is in the index does not find itself.

@@ -25,9 +25,13 @@ def path_of(place: "Place | Collection | ExactIndex") -> str:
 
 
 def opened(place: "Place | Collection | ExactIndex") -> "Collection":
-    """A collection; CollectionError if there is none."""
+    """A collection as it is now; CollectionError if there is none.
+
+    One that a program has opened may have been written to since, by another function of ours: by `train`, say.
+    """
     from lookalike.data.collection import Collection
 
     if isinstance(place, (str, PathLike)):
         return Collection.open(fspath(place))
-    return place if isinstance(place, Collection) else place.collection
+    found = place if isinstance(place, Collection) else place.collection
+    return found if found.is_latest else Collection.open(found.path)

@@ -95,6 +95,15 @@ def test_training_takes_the_flags_of_the_recipe(shop, tmp_path):
         la.train("hed", data=shop.collection, out=tmp_path / "r")
 
 
+def test_a_collection_that_was_written_to_meanwhile_is_taken_as_it_is(shop, write_tiny_model, tmp_path):
+    """As in a notebook, where one cell opens it and another trains on it."""
+    photos, other = la.Collection.open(shop.collection), write_tiny_model(tmp_path / "other", 1)
+    la.index(shop.collection, model=write_tiny_model(tmp_path / "third", 2))
+    assert la.evaluate(other, photos, split="all").n_queries == 12
+    assert la.embed(photos, other).shape == (12, 6)
+    assert la.prune(photos).rows == 0
+
+
 def test_export_and_pull_give_back_what_they_made(shop, tmp_path):
     facts = la.export(shop.model, "onnx", tmp_path / "onnx")
     assert facts["minimum_cosine"] > 0.9999

@@ -1,4 +1,4 @@
-"""A disk that is pulled while its images are listed or read, or before: nothing is lost, and nothing is marked as gone."""
+"""A disk that is pulled while its images are listed or read, or before: nothing is lost, or marked as gone."""
 
 import errno
 import os

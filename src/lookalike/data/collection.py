@@ -65,6 +65,10 @@ class Collection:
     """An open collection. Reading sees the rows that are not gone, in the order of their ids.
 
     An object stays at the version that it opened, and moves on with what it writes itself, which is done in `locked`.
+
+    >>> photos = la.Collection.open("photos.coll")
+    >>> len(photos), photos.table(["label"], where="domain = 'domain0'")["label"].to_pylist()[:1]
+    (12, ['label0'])
     """
 
     def __init__(self, path: str) -> None:

@@ -68,6 +68,11 @@ def knn(
     (itself, its group); -1 stands for none. `largest` is the gallery's largest absolute number, if that is known; else
     the whole gallery is looked through.
 
+    >>> gallery = np.eye(3, dtype=np.float32)
+    >>> scores, rows = la.knn(gallery[:1] + 0.1 * gallery[1:2], gallery, k=2)
+    >>> rows, scores
+    (array([[0, 1]]), array([[1. , 0.1]], dtype=float32))
+
     Returns:
         Scores, falling, and the rows they belong to, min(k, G) a query; score -inf and row -1 where `exclude` leaves
         fewer. Rounding may bring the product of vectors of length 1 a little above 1.

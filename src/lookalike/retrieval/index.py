@@ -30,6 +30,12 @@ class Matches:
     """What queries found, best first: k places a query, or as many as rows that meet the condition.
 
     A place without a match (more are excluded) has id -1 and score -inf. The length is the number of queries.
+
+    >>> found = la.search("kettle.jpg", "photos.lookalike", k=2)
+    >>> found.ids.shape, found.scores.dtype, len(found.images(0))
+    ((1, 2), dtype('float32'), 2)
+    >>> found.to_arrow().column_names[:4]
+    ['query', 'rank', 'id', 'score']
     """
 
     ids: Int64[np.ndarray, "Q k"]

@@ -67,7 +67,13 @@ def load(
 
 
 class Embedder:
-    """An encoder that is ready: images to features, features to embeddings of unit length."""
+    """An encoder that is ready: images to features, features to embeddings of unit length.
+
+    >>> encoder = la.load("model")
+    >>> vectors, failed = encoder.embed(["kettle.jpg", b"no image"], on_error="skip")
+    >>> vectors.shape, [*failed]
+    ((1, 6), [1])
+    """
 
     def __init__(self, config: EncoderConfig, known: Known, tensors: Mapping[str, np.ndarray], engine: Engine) -> None:
         self.config = config

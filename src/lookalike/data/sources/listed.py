@@ -194,8 +194,8 @@ class Listing:
         for name, source in self.opened.items():
             if self.disks[name] is not None and _disk(source.path) != self.disks[name]:
                 raise SourceError(
-                    f"`{source.path}` is no longer there: its disk was removed, or it was moved meanwhile. What was read "
-                    "is kept, and so are the images that were known.",
+                    f"`{source.path}` is no longer there: its disk was removed, or it was moved meanwhile. What was "
+                    "read is kept, and so are the images that were known.",
                     hint="bring it back, and give the same command again",
                 )
 
