@@ -1,19 +1,34 @@
 """Turns an image of anything into 64 numbers, so that images of the same thing lie next to each other.
 
-Public names are found on first use, so that `import lookalike` costs nothing.
+    import lookalike as la
+
+    index = la.index("photos")                # makes or refreshes photos.lookalike
+    found = la.search("kettle.jpg", index)    # Matches: .rows(0), .to_pandas(); images in a notebook
+    vectors = la.embed(["a.jpg", "b.jpg"])    # float32 [2 D], of length 1
+
+Find         index, search, Index, Matches, knn
+Embed        load -> Encoder, embed; load_text -> TextEmbedder
+Collections  prepare -> Collection, prune, TorchDataset (for PyTorch)
+Models       pull, train, export; Embedder (for scikit-learn)
+Measure      evaluate -> Report, compare
+Errors       Error, with `message` and `hint`
+
+`help(la.search)` says what one takes, gives and raises, with an example that runs; `lookalike VERB --help` has the same
+options for a shell. Public names are found on first use, so that `import lookalike` costs nothing.
 """
 
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from lookalike.api import compare, embed, evaluate, export, index, load, prepare, pull, search, train
+    from lookalike.api import compare, embed, evaluate, export, load, prepare, pull, train
     from lookalike.core.errors import LookalikeError as Error
     from lookalike.data.collection import Collection
     from lookalike.estimator import Embedder
     from lookalike.evaluation.protocols import Report
+    from lookalike.finding import Index, index, prune, search
     from lookalike.retrieval.exact import knn
-    from lookalike.retrieval.index import Index, Matches
+    from lookalike.retrieval.index import Matches
     from lookalike.torch_dataset import TorchDataset
     from lookalike.vectors.runtime import Embedder as Encoder
     from lookalike.vectors.text import TextEmbedder, load_text
@@ -25,7 +40,7 @@ _PLACES = {
     "Embedder": "lookalike.estimator:Embedder",
     "Encoder": "lookalike.vectors.runtime:Embedder",
     "Error": "lookalike.core.errors:LookalikeError",
-    "Index": "lookalike.retrieval.index:Index",
+    "Index": "lookalike.finding:Index",
     "Matches": "lookalike.retrieval.index:Matches",
     "Report": "lookalike.evaluation.protocols:Report",
     "TextEmbedder": "lookalike.vectors.text:TextEmbedder",
@@ -34,13 +49,14 @@ _PLACES = {
     "embed": "lookalike.api:embed",
     "evaluate": "lookalike.api:evaluate",
     "export": "lookalike.api:export",
-    "index": "lookalike.api:index",
+    "index": "lookalike.finding:index",
     "knn": "lookalike.retrieval.exact:knn",
     "load": "lookalike.api:load",
     "load_text": "lookalike.vectors.text:load_text",
     "prepare": "lookalike.api:prepare",
+    "prune": "lookalike.finding:prune",
     "pull": "lookalike.api:pull",
-    "search": "lookalike.api:search",
+    "search": "lookalike.finding:search",
     "train": "lookalike.api:train",
 }
 
@@ -67,6 +83,7 @@ __all__ = [
     "load",
     "load_text",
     "prepare",
+    "prune",
     "pull",
     "search",
     "train",

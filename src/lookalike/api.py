@@ -13,29 +13,28 @@ from jaxtyping import Float, Float32
 
 from lookalike.core.errors import UsageError
 from lookalike.core.settings import flag
+from lookalike.places import Place, opened, path_of, several
 
 if TYPE_CHECKING:
     from lookalike.data.collection import Collection
     from lookalike.evaluation.differences import Comparison
     from lookalike.evaluation.protocols import Report
     from lookalike.imaging.given import Given
-    from lookalike.retrieval.index import ExactIndex, Matches
     from lookalike.vectors.runtime import Embedder, Precision, Runtime
 
-    Place = str | PathLike[str]
     Vectors = Float[np.ndarray, "N D"]
 
 
 def prepare(
-    sources: "Place | Sequence[Place]",
-    out: "Place",
+    sources: Place | Sequence[Place],
+    out: Place,
     *,
-    from_: "Place | Sequence[Place]" = (),
+    from_: Place | Sequence[Place] = (),
     size: int = 256,
     quality: int = 90,
     limit: int | None = None,
     test: float = 0.0,
-    merge_labels: "Place" = "",
+    merge_labels: Place = "",
     workers: int = 0,
     exclude: Sequence[str] = (),
     preset: str = "",
@@ -45,12 +44,13 @@ def prepare(
     commercial: bool = False,
     retry_failed: bool = False,
     max_error_rate: float = 1.0,
-    model: "Place" = "",
+    model: Place = "",
 ) -> "Collection":
     """Make a collection of images, or bring one up to date; `lookalike prepare --help` says what each option does.
 
-        photos = lookalike.prepare("photos", "photos.coll", test=0.3)
-        print(len(photos), photos.columns)
+    >>> photos = la.prepare("photos", "new.coll", test=0.5)
+    >>> len(photos), sorted(set(photos.table(["split"])["split"].to_pylist()))
+    (12, ['test', 'train'])
 
     Raises:
         Error: A source is missing or is none, an option is impossible, the disk is full.
@@ -60,9 +60,9 @@ def prepare(
 
     run(
         Config(
-            sources=_several(sources),
+            sources=several(sources),
             out=fspath(out),
-            from_=_several(from_),
+            from_=several(from_),
             size=size,
             quality=quality,
             limit=limit,
@@ -85,7 +85,7 @@ def prepare(
 
 def pull(
     source: str,
-    out: "Place",
+    out: Place,
     *,
     revision: str | None = None,
     preprocessing: Literal["check", "published", "imagenet", "seed"] = "check",
@@ -98,7 +98,9 @@ def pull(
 ) -> "Embedder":
     """Turn published weights into a model directory, and load it; `lookalike pull --help` says what each option does.
 
-        encoder = lookalike.pull("laptop", "model")
+    >>> encoder = la.pull("published", "pulled")  # a directory, a short name ("laptop"), ORG/NAME on the Hub
+    >>> encoder.dimension
+    6
 
     Raises:
         Error: There is no such model, a tensor is missing or has another shape, no connection.
@@ -123,12 +125,13 @@ def pull(
 
 
 def load(
-    model: "Place" = "", runtime: "Runtime" = "auto", batch: int = 64, *, precision: "Precision | None" = None
+    model: Place = "", runtime: "Runtime" = "auto", batch: int = 64, *, precision: "Precision | None" = None
 ) -> "Embedder":
     """The encoder, ready to embed: a model directory, a short name (`laptop`), or ORG/NAME on the Hub.
 
-        encoder = lookalike.load("laptop")
-        encoder = lookalike.load("google/siglip2-base-patch16-256")
+    >>> encoder = la.load("model")  # or "laptop", or "google/siglip2-base-patch16-256"
+    >>> encoder.embed("kettle.jpg").shape
+    (6,)
 
     What is not a directory is downloaded on first use, and kept in the cache. Without a name it is what LOOKALIKE_MODEL
     names, else `laptop`. onnx is ONNX Runtime on the CPU in float32, jax JAX's devices in float32, auto whichever is
@@ -143,83 +146,16 @@ def load(
     return vectors.load(model_of(fspath(model)), runtime, batch, precision=precision)
 
 
-def index(
-    sources: "Place | Sequence[Place]" = (),
-    out: "Place" = "",
-    *,
-    model: "Place" = "",
-    test: float | None = None,
-    exclude: Sequence[str] = (),
-) -> "ExactIndex":
-    """Make images searchable, or bring an index up to date, and open it.
-
-        photos = lookalike.index("photos")            # makes or refreshes photos.lookalike
-        photos = lookalike.index("photos", model="run/model")
-
-    `lookalike index --help` says what the options do, and what is taken where they are not given.
-
-    Raises:
-        Error: No such source; no model, and no connection; a folder that can't be written to.
-    """
-    from lookalike.commands.index import Config, run
-    from lookalike.retrieval.index import Index
-
-    config = Config(sources=_several(sources), out=fspath(out), model=fspath(model), test=test, exclude=tuple(exclude))
-    return Index.open(run(config))
-
-
-def search(
-    images: "Given | Iterable[Given]" = (),
-    index: "Place | ExactIndex | Collection" = "",
-    *,
-    text: str | None = None,
-    k: int = 5,
-    where: str | None = None,
-    min_score: float = -1.0,
-    with_self: bool = False,
-    together: bool = False,
-    unlike: "Given | Iterable[Given]" = (),
-    not_: Sequence[str] = (),
-    model: "Place" = "",
-) -> "Matches":
-    """What is nearest to each image, or to a text, in an index; options are those of `lookalike search --help`.
-
-        found = lookalike.search("kettle.jpg", "photos.lookalike", k=10)
-        found.to_pandas()
-        found = lookalike.search(text="a red kettle", unlike="blue.jpg")   # in the only index here
-
-    Images are what `Encoder.embed` takes: paths, bytes, arrays, images of Pillow, one or several. An image whose very
-    file is in the index does not find itself.
-
-    Raises:
-        Error: No index; an image that can't be read; words for an encoder without a text side.
-    """
-    from lookalike.commands.search import Config, run
-
-    given: dict[str, bytes] = {}
-    found = Config(
-        images=_named(images, "image", given),
-        index=_path(index),
-        text=text,
-        k=k,
-        where=where,
-        min_score=min_score,
-        with_self=with_self,
-        together=together,
-        unlike=_named(unlike, "unlike", given),
-        not_=(not_,) if isinstance(not_, str) else tuple(not_),
-        model=fspath(model),
-    )
-    return run(found, given)[2]
-
-
 def train(
-    recipe: str, *, data: "Place | Collection", out: "Place", model: "Place" = "", **options: Any
+    recipe: str, *, data: "Place | Collection", out: Place, model: Place = "", **options: Any
 ) -> "Embedder | None":
     """Make an encoder from a collection, following a recipe, and load it.
 
-        encoder = lookalike.train("head", data="photos.coll", model="model", out="run", dimension=32)
-        encoder = lookalike.train("arcface", data=photos, model="model", out="run2", **{"loss.margin": 0.3})
+    >>> encoder = la.train("pca", data="photos.coll", model="model", out="run", dimension=2)
+    >>> encoder.dimension
+    2
+
+    An option with a dot is given as `**{"loss.margin": 0.3}`.
 
     Options are those of `lookalike train RECIPE --help`, with `_` for `-`; a tuple where it takes several values. A run
     that was stopped goes on with the same call. None with `leave_out="domain"`, which makes no encoder of all domains.
@@ -229,7 +165,7 @@ def train(
     """
     from lookalike.commands.train import configure, run
 
-    given = {"data": _path(data), "out": fspath(out), **({"model": fspath(model)} if model else {}), **options}
+    given = {"data": path_of(data), "out": fspath(out), **({"model": fspath(model)} if model else {}), **options}
     made = run(configure([recipe, *(word for name, value in given.items() for word in flag(name, value))]))
     return load(made) if made else None
 
@@ -243,8 +179,11 @@ def embed(
 ) -> Float32[np.ndarray, "*N D"]:
     """Embeddings of unit length: [N D] of images or of the rows of a collection by id, [D] of a single image.
 
-        vectors = lookalike.embed(["a.jpg", "b.jpg"], "model")
-        vectors = lookalike.embed(photos, "model")  # stored there, too: only new images are embedded the next time
+    >>> la.embed(["kettle.jpg", "cup.jpg"], "model").shape
+    (2, 6)
+    >>> photos = la.Collection.open("photos.coll")
+    >>> la.embed(photos, "model").shape  # stored there, too: only new images are embedded the next time
+    (12, 6)
 
     `Encoder.embed` says what an image may be, and leaves out what can't be read if it is told so.
 
@@ -252,12 +191,12 @@ def embed(
         Error: No such model; an image that can't be read.
     """
     from lookalike.data.collection import Collection
-    from lookalike.vectors.column import ensure_embeddings
+    from lookalike.vectors.column import stored_embeddings
     from lookalike.vectors.runtime import Embedder
 
     encoder = model if isinstance(model, Embedder) else load(model)
     if isinstance(images, Collection):
-        stored: Float32[np.ndarray, "N D"] = images.vectors(ensure_embeddings(encoder, images).column)[1]
+        stored: Float32[np.ndarray, "N D"] = stored_embeddings(encoder, opened(images))[1]
         return stored
     return encoder.embed(images, batch_size=batch_size, progress=progress)
 
@@ -268,12 +207,13 @@ def evaluate(
     split: str = "test",
     protocol: Literal["merged", "separate"] = "merged",
     *,
-    trained_on: "Place | Sequence[Place]" = (),
+    trained_on: Place | Sequence[Place] = (),
 ) -> "Report":
     """How well vectors bring images of one label together.
 
-        report = lookalike.evaluate("run/model", "photos.coll")
-        print(report.metrics["mp@5"], report - lookalike.evaluate("model", "photos.coll"))
+    >>> report = la.evaluate("model", "photos.coll", split="all")
+    >>> report.n_queries, 0 < report.metrics["mp@5"] <= 1
+    (12, True)
 
     Args:
         given: A model directory, an encoder, or vectors [N D] of anyone: row i belongs to the i-th row by id.
@@ -294,7 +234,7 @@ def evaluate(
     if isinstance(given, np.ndarray) and isinstance(collection, pa.Table):
         return protocols.evaluate(given, collection, split, protocol)
     model = named_model(fspath(given)) if isinstance(given, (str, PathLike)) else given
-    return measured(model, _opened(cast("Place | Collection", collection)), split, protocol, _several(trained_on))
+    return measured(model, opened(cast("Place | Collection", collection)), split, protocol, several(trained_on))
 
 
 def compare(
@@ -306,7 +246,12 @@ def compare(
 ) -> "Comparison":
     """Encoders, or vectors, on the same queries: differences with their 95 % intervals and p.
 
-        print(lookalike.compare("model", "run/model", data="photos.coll").table())
+    >>> compared = la.compare("model", "other", data="photos.coll", split="all")
+    >>> sorted(compared.reports)
+    ['model', 'other']
+    >>> print(compared.table())
+    mp@5  recall@1  map@100
+    ...
 
     Raises:
         Error: Fewer than two; as `evaluate`.
@@ -318,7 +263,7 @@ def compare(
     if names and len(names) != len(given):
         raise UsageError(f"There are {len(given)} to compare, and {len(names)} names.")
     called = [str(one) if isinstance(one, (str, PathLike)) else f"vectors {i}" for i, one in enumerate(given, 1)]
-    collection, called = _opened(data), list(names) or called
+    collection, called = opened(data), list(names) or called
     if len(set(called)) < len(called):
         raise UsageError(f"Two have one name: {', '.join(called)}.", hint="names=[...] tells them apart")
     reports = {name: evaluate(one, collection, split, protocol) for name, one in zip(called, given, strict=True)}
@@ -326,9 +271,9 @@ def compare(
 
 
 def export(
-    model: "Place",
+    model: Place,
     to: str,
-    out: "Place",
+    out: Place,
     *,
     preprocess: bool = True,
     int8: bool = False,
@@ -336,8 +281,9 @@ def export(
 ) -> dict[str, Any]:
     """Take an encoder to another library or runtime, checked; the facts of the check.
 
-        facts = lookalike.export("run/model", "onnx", "encoder-onnx")
-        print(facts["minimum_cosine"], facts["bytes"])
+    >>> facts = la.export("model", "onnx", "encoder-onnx")
+    >>> facts["minimum_cosine"] > 0.999, facts["bytes"] > 0
+    (True, True)
 
     Raises:
         Error: No such target, or one that can't hold this encoder; vectors that are not near enough.
@@ -348,32 +294,3 @@ def export(
         model=fspath(model), to=to, out=fspath(out), preprocess=preprocess, int8=int8, min_cosine=min_cosine
     )
     return run(config)
-
-
-def _named(images: "Given | Iterable[Given]", kind: str, given: dict[str, bytes]) -> tuple[str, ...]:
-    """Names of images, paths as they are; `given` gets the files of those that are none."""
-    from lookalike.imaging.given import file_of, is_one
-
-    names = []
-    for number, image in enumerate([cast("Given", images)] if is_one(images) else cast("Iterable[Given]", images), 1):
-        names.append(fspath(image) if isinstance(image, (str, PathLike)) else f"{kind} {number}")
-        if not isinstance(image, (str, PathLike)):
-            given[names[-1]] = file_of(image)
-    return tuple(names)
-
-
-def _several(places: "Place | Sequence[Place]") -> tuple[str, ...]:
-    return (fspath(places),) if isinstance(places, (str, PathLike)) else tuple(fspath(place) for place in places)
-
-
-def _path(place: "Place | Collection | ExactIndex") -> str:
-    if isinstance(place, (str, PathLike)):
-        return fspath(place)
-    collection: Any = getattr(place, "collection", place)
-    return str(collection.path)
-
-
-def _opened(place: "Place | Collection") -> "Collection":
-    from lookalike.data.collection import Collection
-
-    return place if isinstance(place, Collection) else Collection.open(fspath(place))

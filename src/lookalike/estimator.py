@@ -24,9 +24,12 @@ Features = Float32[np.ndarray, "N F"]
 class Embedder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):  # type: ignore[misc]
     """Images, or a tower's features, to embeddings of unit length.
 
-        embedder = lookalike.Embedder("model").fit(images, labels)
-        vectors = embedder.transform(other_images)  # float32 [N dimension]
-        embedder.save("model64")                     # a model directory, for `lookalike.load` and all verbs
+    >>> images = sorted(Path("photos").rglob("*.png"))
+    >>> labels = [image.parent.name for image in images]
+    >>> embedder = la.Embedder("model", dimension=3).fit(images, labels)
+    >>> embedder.transform(images[:2]).shape  # float32
+    (2, 3)
+    >>> embedder.save("model3")  # a model directory, for `la.load` and all verbs
 
     With labels the projection is what `lookalike train head` begins with, without them PCA. `train head` looks at each
     image several times and takes some steps behind it, which is better; this takes seconds.

@@ -16,8 +16,12 @@ from lookalike.data.collection import Collection
 class TorchDataset(Dataset[tuple[Any, int]]):  # type: ignore[misc, unused-ignore]
     """The images of a collection, each with the number of its class in `classes`, -1 without a label.
 
-        images = lookalike.TorchDataset("photos.coll", where="split = 'train'")
-        loader = torch.utils.data.DataLoader(images, batch_size=64, num_workers=4)
+    >>> images = la.TorchDataset("photos.coll", where="domain = 'domain0'")
+    >>> len(images), images.classes
+    (6, [('domain0', 'label0'), ('domain0', 'label1')])
+    >>> pixels, target = next(iter(torch.utils.data.DataLoader(images, batch_size=4)))
+    >>> tuple(pixels.shape), target.tolist()
+    ((4, 3, 40, 48), [0, 0, 0, 1])
 
     `DataLoader` fetches whole batches, by one read of the collection each. Workers open the collection themselves: give
     them `multiprocessing_context="spawn"`, as neither Lance nor threads survive a fork.

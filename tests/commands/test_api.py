@@ -20,6 +20,8 @@ from lookalike.commands import pull as pull_verb
 from lookalike.evaluation.differences import Comparison
 from lookalike.evaluation.intervals import NORMAL
 from lookalike.evaluation.protocols import evaluate as measure
+from lookalike.retrieval import index as retrieval
+from lookalike.retrieval.index import ExactIndex
 
 ELSEWHERE = {"list", "list_", "all", "check"}  # which only print
 
@@ -91,6 +93,15 @@ def test_training_takes_the_flags_of_the_recipe(shop, tmp_path):
         la.train("head", data=shop.collection, model=shop.model, out=tmp_path / "r", nothing=1)
     with pytest.raises(la.Error, match="There is no recipe `hed`"):
         la.train("hed", data=shop.collection, out=tmp_path / "r")
+
+
+def test_a_collection_that_was_written_to_meanwhile_is_taken_as_it_is(shop, write_tiny_model, tmp_path):
+    """As in a notebook, where one cell opens it and another trains on it."""
+    photos, other = la.Collection.open(shop.collection), write_tiny_model(tmp_path / "other", 1)
+    la.index(shop.collection, model=write_tiny_model(tmp_path / "third", 2))
+    assert la.evaluate(other, photos, split="all").n_queries == 12
+    assert la.embed(photos, other).shape == (12, 6)
+    assert la.prune(photos).rows == 0
 
 
 def test_export_and_pull_give_back_what_they_made(shop, tmp_path):
@@ -231,8 +242,40 @@ def test_matches_are_shown_and_handed_on(shop):
     assert shown.count("<img ") == 6
     assert "data:image/jpeg;base64," in shown
     with pytest.raises(la.Error, match="Queries are vectors, and this is a str") as caught:
-        index.query("kettle.jpg", 3)
+        ExactIndex.open(shop.collection).query("kettle.jpg", 3)
     assert "lookalike.search" in caught.value.hint
+    assert isinstance(index, retrieval.Index)
+
+
+def test_an_index_takes_images(shop, write_tiny_model, tmp_path, monkeypatch):
+    """As `search` does, and vectors as before."""
+    index = la.Index.open(shop.collection)
+    files = sorted(shop.images.rglob("*.png"))[:3]
+    expected = la.search(files, shop.collection, k=4)
+    for queries in (files, [str(file) for file in files], [file.read_bytes() for file in files], iter(files)):
+        found = index.query(queries, 4)
+        np.testing.assert_array_equal(found.ids, expected.ids)
+        np.testing.assert_array_equal(found.scores, expected.scores)
+    one = index.query(files[0])
+    np.testing.assert_array_equal(one.ids, la.search(files[0], shop.collection).ids)
+    assert index.query(files[0], 1, with_self=True).scores[0, 0] == pytest.approx(1, abs=1e-3)
+    pixels = PIL.Image.open(files[0]).convert("RGB")
+    for image in (pixels, np.asarray(pixels), np.asarray(pixels) / np.float32(255), np.asarray(pixels)[None]):
+        itself = index.query(image, 3)  # pixels are no file of the index
+        assert itself.rows(0)[0]["path"] == str(files[0])
+    label = found.rows(0)[0]["label"]
+    assert {row["label"] for row in index.query(files, 3, f"label = '{label}'").rows(2)} == {label}
+    assert index.query(files[0], 12, exclude=index.ids[None, :11]).ids[0].tolist() == [index.ids[11]] + [-1] * 11
+    with pytest.raises(la.Error, match=r"gone\.jpg` can't be read"):
+        index.query(tmp_path / "gone.jpg")
+    loads = []
+    monkeypatch.setattr("lookalike.commands.search.encoder_of", lambda *_: loads.append(0))
+    index.query(files[0])
+    assert loads == []  # it was loaded once
+    monkeypatch.undo()
+    monkeypatch.setenv("LOOKALIKE_MODEL", str(write_tiny_model(tmp_path / "other", 3)))
+    with pytest.raises(la.Error, match="not of the encoder that is searched with"):
+        la.Index.open(shop.collection).query(files[0])
 
 
 def test_a_model_by_its_name(shop, monkeypatch):

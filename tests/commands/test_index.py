@@ -4,6 +4,7 @@ import shutil
 from pathlib import Path
 
 import pytest
+from PIL import Image
 
 from lookalike.commands import main
 from lookalike.core.files import read_json, write_json
@@ -36,10 +37,13 @@ def test_again_embeds_only_what_is_new(shop, tmp_path, embedded, capsys):
     assert "12 images, 12 newly embedded" in captured.err
     shutil.copy(pictures / "domain0/label0/0.png", pictures / "domain0/label0/copy.png")
     (pictures / "domain1/label3/2.png").unlink()
+    Image.new("RGB", (48, 40), (200, 30, 60)).save(pictures / "domain1/label3/new.png")
     embedded.clear()
     assert main(arguments) == 0
-    assert sum(embedded) == 1
-    assert "12 images, 1 newly embedded" in capsys.readouterr().err
+    assert sum(embedded) == 1  # the copy has the vector of what it is a copy of
+    told = capsys.readouterr().err
+    assert "13 images: 2 added, 1 gone; 1 is the same picture as an earlier one" in told
+    assert "13 images, 2 newly embedded" in told
     embedded.clear()
     assert main(arguments) == 0
     assert embedded == []
@@ -47,7 +51,7 @@ def test_again_embeds_only_what_is_new(shop, tmp_path, embedded, capsys):
     model = collection.card["model"]
     assert model["path"] == str(shop.model)
     assert model["column"] == f"embedding_{model['fingerprint'][:8]}_float32"
-    assert len(collection.vectors(model["column"])[0]) == 12
+    assert len(collection.vectors(model["column"])[0]) == 13
 
 
 def test_a_collection_is_made_searchable_in_place(shop, embedded, tmp_path, write_tiny_model):
@@ -131,7 +135,7 @@ def test_a_refresh_needs_no_options(shop, tmp_path, embedded, monkeypatch, capsy
     shutil.rmtree(shop.collection)
     monkeypatch.chdir(tmp_path)
     for again in (first, ["index", *sources, "--out", str(index)], ["index", str(index)], ["index"]):
-        shutil.copy(tmp_path / "one/domain0/label0/1.png", tmp_path / f"two/label0/new{len(again)}.png")
+        Image.new("RGB", (48, 40), (20 * len(again), 90, 9)).save(tmp_path / f"two/label0/new{len(again)}.png")
         embedded.clear()
         assert main(again) == 0
         assert sum(embedded) == 1

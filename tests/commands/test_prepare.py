@@ -34,7 +34,7 @@ def test_counts_go_to_stdout_and_words_to_stderr(
         "photos     2     2",
         "all        3     3",
     ]
-    assert "3 added; 1 could not be read" in said.err
+    assert "3 added; 1 is the same picture as an earlier one; 1 could not be read" in said.err
     assert "images/s" in said.err
     assert main(["prepare", str(photos), "--out", out, "--size", "20"]) == 0
     said = capsys.readouterr()

@@ -1,5 +1,6 @@
 """The notebooks, top to bottom in one process, on images that lie as on Kaggle; cells that install are left out."""
 
+import ast
 import json
 import subprocess
 import sys
@@ -20,16 +21,27 @@ from lookalike.towers import ViTConfig
 NOTEBOOKS = Path(__file__).resolve().parents[2] / "notebooks"
 
 
-def program(path: Path) -> str:
-    """The cells as a program: `!command {NAME}` is run by a shell, with the names of the program in it."""
+def program(path: Path, *, displayed: bool = False) -> str:
+    """The cells as a program: `!command {NAME}` is run by a shell, with the names of the program in it.
+
+    With `displayed` the last expression of a cell is shown as Jupyter does it, as HTML where it can be.
+    """
     lines = ["import subprocess"]
     for cell in json.loads(path.read_text(encoding="utf-8"))["cells"]:
         if cell["cell_type"] == "code" and "install" not in cell["metadata"].get("tags", ()):
             assert not cell["outputs"], "notebooks are kept without outputs"
-            for line in "".join(cell["source"]).splitlines():
+            source = "".join(cell["source"]).splitlines()
+            if displayed and isinstance((last := ast.parse("\n".join(_plain(source))).body[-1]), ast.Expr):
+                source[last.lineno - 1] = "_ = " + source[last.lineno - 1]
+                source.append("print(_._repr_html_() if hasattr(_, '_repr_html_') else repr(_))")
+            for line in source:
                 shell = f"subprocess.run(f{line[1:]!r}, shell=True, check=True)" if line.startswith("!") else line
                 lines.append(shell)
     return "\n".join(lines)
+
+
+def _plain(lines: list[str]) -> list[str]:
+    return ["pass" if line.startswith("!") else line for line in lines]
 
 
 def drawn(path: Path, thing: int, rng: np.random.Generator) -> None:
@@ -40,9 +52,9 @@ def drawn(path: Path, thing: int, rng: np.random.Generator) -> None:
     PIL.Image.fromarray(pixels).save(path)
 
 
-def ran(name: str, home: Path, environment: dict[str, str]) -> str:
+def ran(name: str, home: Path, environment: dict[str, str], *, displayed: bool = False) -> str:
     done = subprocess.run(
-        [sys.executable, "-c", program(NOTEBOOKS / name)],
+        [sys.executable, "-c", program(NOTEBOOKS / name, displayed=displayed)],
         cwd=home,
         env=environment,
         capture_output=True,
@@ -105,3 +117,13 @@ def test_a_better_encoder_for_photos_on_colab(tmp_path, model, environment):
     said = ran("colab.ipynb", tmp_path, environment | settings)
     assert "mean over domains" in said
     assert (tmp_path / "encoder" / "model.onnx").exists()
+
+
+def test_the_first_hour_shows_what_it_finds(tmp_path, environment):
+    said = ran("first_hour.ipynb", tmp_path, environment | {"PRODUCTS": "30", "STEPS": "3"}, displayed=True)
+    assert said.count('<img src="data:image/jpeg;base64,') == 15  # five matches of three queries
+    assert said.count("mean over domains") == 1
+    assert "tower" in said
+    assert "minimum_cosine" not in said
+    assert (tmp_path / "head-onnx" / "model.onnx").exists()
+    assert (NOTEBOOKS / "first_hour.ipynb").stat().st_size < 50_000

@@ -3,18 +3,20 @@
 import signal
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
+import PIL.Image
 import pyarrow as pa
 import pytest
 
 from lookalike.core.errors import CollectionError, StorageError
 from lookalike.core.shapes import Ids
-from lookalike.data.collection import Collection
+from lookalike.data.collection import SCHEMA, Collection, is_vector
 from lookalike.encoders.directory import write_model
-from lookalike.vectors.column import ensure_embeddings, ensure_features
+from lookalike.retrieval.index import Index
+from lookalike.vectors.column import embeddings_of, ensure_embeddings, ensure_features, stored_embeddings
 from lookalike.vectors.engines import OnnxEngine
 from lookalike.vectors.runtime import Embedder, load
 
@@ -329,3 +331,125 @@ def test_ctrl_c_keeps_the_work(model: str, collection: Collection, embedded: lis
     assert embedder.column("features", "float32") not in Collection.open(collection.path).columns
     ensure_features(embedder, collection, mirrored=False)
     assert sum(embedded) == 23 - 2 * 4
+
+
+# ------------------------------------------------------------------ the same image twice
+
+
+def test_the_same_image_is_embedded_once(
+    model: str, collection: Collection, rows: Callable[[int, int], pa.Table], embedded: list[int]
+) -> None:
+    """Of new rows, and of rows whose image others have: of those that are gone, too."""
+
+    def again(first: int, images: Sequence[int], width: int = 36) -> pa.Table:
+        """Rows from id `first` on, with the images of these numbers."""
+        table = pa.concat_tables([rows(number, 1) for number in images])
+        table = table.set_column(0, SCHEMA.field("id"), pa.array(range(first, first + len(images))))
+        return table.set_column(3, SCHEMA.field("width"), pa.array([width] * len(images), pa.int32()))
+
+    collection.append(again(30, [4, 4, 50, 50, 51]))
+    embedder = load(model, "onnx", batch=8)
+    assert ensure_embeddings(embedder, collection).new == 28
+    assert sum(embedded) == 23 + 2
+    collection.append(again(40, [51, 7, 60, 60, 61]))
+    collection.mark_gone(np.array([7]))
+    assert ensure_embeddings(embedder, collection).new == 5
+    assert sum(embedded) == 23 + 2 + 2
+    ensure_features(embedder, collection, mirrored=True)
+    assert sum(embedded) == 23 + 2 + 2 + 27  # whose mirror images are as few; 7's is that of row 41
+    collection.append(again(50, [4], width=34))  # cut from the same file, but not alike
+    ensure_embeddings(embedder, collection)
+    assert sum(embedded) == 23 + 2 + 2 + 27 + 1
+    every, features = collection.vectors(embedder.column("features", "float32"))
+    ids, by_hand_features, _ = by_hand(embedder, collection)
+    np.testing.assert_array_equal(every, ids)
+    np.testing.assert_allclose(features, by_hand_features, rtol=1e-5, atol=1e-6)
+
+
+def test_a_killed_run_goes_on_with_images_that_stand_twice(
+    model: str, collection: Collection, rows: Callable[[int, int], pa.Table], embedded: list[int]
+) -> None:
+    table = rows(0, 12).set_column(0, SCHEMA.field("id"), pa.array(range(30, 42)))
+    collection.append(table)
+    command = [sys.executable, "-c", KILLED, model, collection.path, "4", ""]
+    assert subprocess.run(command, capture_output=True, check=False).returncode == -signal.SIGKILL
+    went_on, embedder = Collection.open(collection.path), load(model, "onnx", batch=4)
+    assert ensure_embeddings(embedder, went_on).new == 35
+    assert sum(embedded) == 11
+    _, features, _ = by_hand(embedder, went_on)
+    np.testing.assert_array_equal(went_on.vectors(embedder.column("features", "float32"))[1], features)
+
+
+# ------------------------------------------------------------------ a tower as it is
+
+
+@pytest.mark.parametrize("l2_normalize_input", [True, False])
+def test_an_untouched_tower_stores_one_column(
+    tmp_path: Path, parts: Callable, collection: Collection, embedded: list[int], l2_normalize_input: bool
+) -> None:
+    write_model(tmp_path / "as_it_is", *parts(kind="identity", l2_normalize_input=l2_normalize_input), {})
+    embedder = load(tmp_path / "as_it_is", "onnx")
+    name, new = ensure_embeddings(embedder, collection)
+    assert (name, new) == (embedder.column("features", "float32"), 23)
+    assert [field.name for field in collection.schema if is_vector(field)] == [name]
+    images = [embedder.decode(data) for data in collection.table(["image"])["image"].to_pylist()]
+    by_itself = embedder.embed([PIL.Image.fromarray(image) for image in images[:1]])
+    _, vectors = stored_embeddings(embedder, collection)
+    expected = embedder.vectors(np.stack(images), "embedding")
+    assert by_itself.shape == expected[:1].shape
+    np.testing.assert_allclose(vectors, expected, atol=1e-6)
+    np.testing.assert_allclose(np.linalg.norm(vectors, axis=1), 1, atol=1e-6)
+    index = Index.open(collection.path)
+    assert index.column == name
+    np.testing.assert_allclose(index.vectors, expected, atol=1e-6)
+    assert ensure_embeddings(embedder, collection) == (name, 0)
+    assert embeddings_of(embedder, collection, "") == name
+    embedded.clear()
+    trained = load_trained(tmp_path, parts, embedder)  # which learns from the same features
+    assert ensure_embeddings(trained, collection).column.startswith("embedding_")
+    assert sum(embedded) == 0
+
+
+def load_trained(folder: Path, parts: Callable, tower: Embedder) -> Embedder:
+    config, tensors = parts()
+    write_model(folder / "trained", config, tensors, {})
+    trained = load(folder / "trained", "onnx")
+    assert trained.features_fingerprint == tower.features_fingerprint
+    return trained
+
+
+def test_columns_of_an_untouched_tower_from_before_are_continued(
+    tmp_path: Path, parts: Callable, collection: Collection, rows: Callable[[int, int], pa.Table]
+) -> None:
+    """Which has both, features and embeddings."""
+    write_model(tmp_path / "as_it_is", *parts(kind="identity"), {})
+    embedder = load(tmp_path / "as_it_is", "onnx")
+    ids, features, _ = by_hand(embedder, collection)
+    for column, values, made_by in [
+        (embedder.column("features", "float32"), features, embedder.features_fingerprint),
+        (embedder.embedding_column, embedder.project(features), embedder.fingerprint),
+    ]:
+        collection.write_vectors(column, ids, values, {"fingerprint": made_by})
+    assert ensure_embeddings(embedder, collection) == (embedder.embedding_column, 0)
+    assert embeddings_of(embedder, collection, embedder.embedding_column) == embedder.embedding_column
+    collection.append(rows(30, 2))
+    assert ensure_embeddings(embedder, collection) == (embedder.embedding_column, 2)
+    _, now, _ = by_hand(embedder, collection)
+    np.testing.assert_allclose(stored_embeddings(embedder, collection)[1], embedder.project(now), atol=1e-6)
+
+
+def test_one_column_takes_the_room_of_one(
+    tmp_path: Path, parts: Callable, rows: Callable[[int, int], pa.Table]
+) -> None:
+    write_model(tmp_path / "as_it_is", *parts(kind="identity"), {})
+    embedder = load(tmp_path / "as_it_is", "onnx")
+    made = Collection.create(tmp_path / "many")
+    made.append(pa.concat_tables([rows(0, 1)] * 4000).set_column(0, SCHEMA.field("id"), pa.array(range(4000))))
+    before = room(tmp_path / "many")
+    ensure_embeddings(embedder, made)
+    assert 0.9 < (room(tmp_path / "many") - before) / (4 * 16 * 4000) < 1.2
+
+
+def room(folder: Path) -> int:
+    """Bytes of all files."""
+    return sum(file.stat().st_size for file in folder.rglob("*") if file.is_file())

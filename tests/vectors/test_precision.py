@@ -13,7 +13,7 @@ from lookalike.encoders.directory import write_model
 from lookalike.imaging.preprocess import Preprocess
 from lookalike.towers import ViTConfig
 from lookalike.vectors import engines
-from lookalike.vectors.column import ensure_embeddings, ensure_features, precision_of
+from lookalike.vectors.column import ensure_embeddings, ensure_features, precision_of, read_embeddings
 from lookalike.vectors.runtime import load
 
 
@@ -66,7 +66,7 @@ def test_features_of_two_precisions_never_share_a_column(vit: str, collection: C
     assert stored(vit, collection)[0] == [name]
     made = ensure_embeddings(load(vit), collection)
     assert precision_of(made.column) == "float32"
-    np.testing.assert_array_equal(collection.vectors(made.column)[1], exact.project(slow))
+    np.testing.assert_array_equal(read_embeddings(exact, collection, made.column)[1], exact.project(slow))
 
 
 def test_bfloat16_has_columns_of_its_own(vit: str, collection: Collection, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -32,6 +32,7 @@ COMMANDS = {
     "evaluate": "say how good a model's vectors are on a collection",
     "judge": "measure a model as the Universal Image Embedding challenge did",
     "index": "from a folder to a searchable collection in one step",
+    "prune": "let go of what is gone, and of old vectors, with their bytes",
     "search": "find the nearest images of a collection",
     "export": "take an encoder to another library or runtime",
     "push": "upload a model to the Hugging Face Hub, with its card",
@@ -50,6 +51,7 @@ _GO_ON = (
     "evaluate",
     "judge",
     "index",
+    "prune",
     "demo",
 )  # keep what they did when interrupted
 

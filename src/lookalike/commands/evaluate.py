@@ -85,7 +85,7 @@ def measured(
     from lookalike.evaluation.leakage import with_leakage
     from lookalike.evaluation.protocols import Roles, evaluate
     from lookalike.targets.parts import data_of
-    from lookalike.vectors.column import ensure_embeddings
+    from lookalike.vectors.column import stored_embeddings
     from lookalike.vectors.runtime import load
 
     Roles.of(collection, split)  # a wrong split is told before hours of embedding
@@ -95,17 +95,14 @@ def measured(
     else:
         embedder = load(given) if isinstance(given, str) else given
         learned += data_of(given) if isinstance(given, str) else ()
-        vectors, fingerprint = (
-            collection.vectors(ensure_embeddings(embedder, collection).column)[1],
-            embedder.fingerprint,
-        )
+        vectors, fingerprint = stored_embeddings(embedder, collection)[1], embedder.fingerprint
     return with_leakage(evaluate(vectors, collection, split, protocol, model=fingerprint), collection, learned)
 
 
 def _by_text(template: str, config: Config, model: str | None, collection: "Collection") -> tuple[dict[str, Any], str]:
     """What class names find, through the projection and, where there is one, without it: as a document and in words."""
     from lookalike.evaluation.zero_shot import Classes, evaluate_texts
-    from lookalike.vectors.column import ensure_embeddings, ensure_features
+    from lookalike.vectors.column import ensure_features, stored_embeddings
     from lookalike.vectors.runtime import combine, load
     from lookalike.vectors.text import load_text
 
@@ -117,7 +114,7 @@ def _by_text(template: str, config: Config, model: str | None, collection: "Coll
     texts, image = classes.texts(template), load(model)
     words = load_text(model, image)
     by_words = partial(evaluate_texts, classes=classes, split=config.split, protocol=config.protocol, template=template)
-    vectors = collection.vectors(ensure_embeddings(image, collection).column)[1]
+    vectors = stored_embeddings(image, collection)[1]
     report = by_words(words.embed(texts), vectors, model=image.fingerprint, collection=collection)
     document = {**report.to_json(), "template": template, "unprojected": None}
     if image.config.projection.kind == "identity":

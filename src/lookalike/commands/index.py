@@ -39,6 +39,8 @@ class Config:
     exclude: tuple[str, ...] = option(default=(), metavar="PATTERN")
     """Leave out folders and files of these names or paths within SOURCE: `thumbs`, `*.png`, `2019/*/raw`. They stay
     left out until others are given."""
+    retry_failed: bool = False
+    """Try images again that could not be read before."""
 
 
 _Job = tuple[tuple[str | tuple[str, str], ...], tuple[str, ...]]  # sources as `prepare` takes them, what is left out
@@ -73,7 +75,7 @@ def run(config: Config) -> str:
         note(f"`{model}`: {verdict['words'][0].lower()}{verdict['words'][1:]}")
     embedder = load(model)
     for sources, exclude in work.jobs:
-        _prepare(sources, exclude, work.out, config.test, embedder)
+        _prepare(sources, exclude, work.out, config, embedder)
     if work.copied:
         follow(Collection.open(work.copied), work.out, "index")
     collection = Collection.open(work.out)
@@ -103,9 +105,9 @@ def _planned(config: Config) -> _Work:
         work = _Work(config.out, copied=place)
     else:
         work = _Work(place, _again(place, config))
-    if not work.jobs and (config.exclude or config.test is not None):
+    if not work.jobs and (config.exclude or config.test is not None or config.retry_failed):
         raise UsageError(
-            f"`--test` and `--exclude` are for sources, and `{place}` is a collection.",
+            f"`--test`, `--exclude` and `--retry-failed` are for sources, and `{place}` is a collection.",
             hint="give them to `lookalike prepare`, which made it",
         )
     return work
@@ -163,13 +165,13 @@ def _check(work: _Work, config: Config) -> None:
         )
 
 
-def _prepare(sources: Any, exclude: tuple[str, ...], out: str, test: float | None, embedder: "Embedder") -> None:
+def _prepare(sources: Any, exclude: tuple[str, ...], out: str, config: Config, embedder: "Embedder") -> None:
     from lookalike.data.collection import Collection
     from lookalike.data.duplicates import note_lost
     from lookalike.data.prepare import SIZE, prepare
 
     before = read_card(out)
     options = {"size": max(SIZE, embedder.config.preprocess.resize), **before.get("options", {})}
-    options |= {} if test is None else {"test": test}
+    options |= {"retry_failed": config.retry_failed} | ({} if config.test is None else {"test": config.test})
     note(prepare(sources, out, **options, exclude=exclude).sentence(out))
     note_lost(before, Collection.open(out))

@@ -168,7 +168,7 @@ def _mark(embedder: "Embedder", config: Config) -> None:
     from lookalike.data.collection import Collection
     from lookalike.data.duplicates import SEEN, Alike, Close, mark
     from lookalike.retrieval.alike import first_alike, like_any
-    from lookalike.vectors.column import ensure_embeddings
+    from lookalike.vectors.column import ensure_embeddings, read_embeddings
     from lookalike.vectors.copies import bar_of
 
     collection = Collection.open(config.out)
@@ -179,7 +179,7 @@ def _mark(embedder: "Embedder", config: Config) -> None:
         return
     with locked(config.out, "prepare"):
         collection = Collection.open(config.out)  # another process may have changed it meanwhile
-        ids, vectors = collection.vectors(column)
+        ids, vectors = read_embeddings(embedder, collection, column)
         if len(bad := np.flatnonzero(~np.isfinite(vectors).all(axis=1))):
             raise EncoderError(
                 f"`{config.model}` gives embeddings that are not finite: {len(bad):,} of {len(ids):,}, first of row "

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     import numpy as np
 
     from lookalike.core.shapes import Image
+    from lookalike.data.collection import Collection
     from lookalike.retrieval.index import ExactIndex, Matches
     from lookalike.vectors.runtime import Embedder
 
@@ -198,23 +199,39 @@ def _matches(config: Config, place: str, queries: Sequence[_Query]) -> "Matches"
 
 def _opened(config: Config, place: str) -> "tuple[ExactIndex, str, Embedder]":
     """The index at `place`, the model to search it with, and its encoder."""
-    from lookalike.commands.models import VARIABLE, model_of
+    from lookalike.commands.models import VARIABLE
     from lookalike.data.collection import Collection
     from lookalike.retrieval.index import Index
+
+    embedder, model, column = encoder_of(Collection.open(place), config.model)
+    try:
+        return Index.open(place, column), model, embedder
+    except CollectionError as error:
+        error.hint = f"lookalike index {shlex.quote(place)} --model {shlex.quote(model)}"
+        if os.environ.get(VARIABLE) and not config.model:
+            error.hint += f"; or unset {VARIABLE}, which names this model"
+        raise
+
+
+def encoder_of(collection: "Collection", asked: str) -> "tuple[Embedder, str, str]":
+    """The encoder to search a collection with, its model, and the column of its vectors, which may not be there yet.
+
+    `asked` is what `--model` says. CollectionError if nobody says which, or the model is no longer what was noted.
+    """
+    from lookalike.commands.models import VARIABLE, model_of
     from lookalike.vectors.column import embeddings_of, precision_of
     from lookalike.vectors.runtime import load
 
-    collection = Collection.open(place)
-    noted, asked = collection.card.get("model", {}), config.model or os.environ.get(VARIABLE)
-    again = f"lookalike index {shlex.quote(place)}"
-    if not noted and not asked:
+    place, noted = collection.path, collection.card.get("model", {})
+    is_asked, again = bool(asked or os.environ.get(VARIABLE)), f"lookalike index {shlex.quote(place)}"
+    if not noted and not is_asked:
         raise CollectionError(
             f"`{place}` does not say which encoder to search with.",
             hint=f"`{again}` makes it an index; `--model MODEL` names the encoder of its embeddings",
         )
-    model = model_of(config.model, place)
+    model = model_of(asked, place)
     embedder = load(model, precision=precision_of(noted.get("column", "")))
-    if not asked and embedder.fingerprint != noted["fingerprint"]:
+    if not is_asked and embedder.fingerprint != noted["fingerprint"]:
         raise CollectionError(
             f"`{place}` was indexed by another encoder ({noted['fingerprint'][:8]}) than `{model}` is "
             f"now ({embedder.fingerprint[:8]}).",
@@ -223,13 +240,7 @@ def _opened(config: Config, place: str) -> "tuple[ExactIndex, str, Embedder]":
     column = embeddings_of(embedder, collection, noted.get("column", ""))
     if (precision := precision_of(column)) not in (None, embedder.precision):
         embedder = load(model, precision=precision)  # queries like the rows
-    try:
-        return Index.open(place, column), model, embedder
-    except CollectionError as error:
-        error.hint = f"{again} --model {shlex.quote(model)}"
-        if asked and not config.model:
-            error.hint += f"; or unset {VARIABLE}, which names this model"
-        raise
+    return embedder, model, column
 
 
 def _vectors(model: str, embedder: "Embedder", parts: Sequence[_Part]) -> "dict[_Part, np.ndarray]":

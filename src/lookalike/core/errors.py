@@ -5,6 +5,12 @@ class LookalikeError(Exception):
     """What is wrong, where, what was found and expected, in a sentence or two; the hint is what mends it.
 
     Without a hint of its own an error has the usual one of its kind.
+
+    >>> try:
+    ...     la.Collection.open("nowhere")
+    ... except la.Error as error:
+    ...     print(error.message)
+    There is nothing at `nowhere`, not a collection.
     """
 
     usual = ""

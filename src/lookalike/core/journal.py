@@ -88,11 +88,13 @@ def rewind(directory: str | Path, step: int) -> None:
 class Progress(AbstractContextManager["Progress"]):
     """Says how far something long is: in the block `as bar` it is told by `bar.advance(32)`.
 
-    `bar.said` are further words of the line, as they are at the moment.
+    `bar.said` are further words of the line, as they are at the moment. In the first `patience` seconds nothing is
+    said, and nothing at all of what takes no longer.
     """
 
-    def __init__(self, verb: str, unit: str, total: int | None = None, done: int = 0) -> None:
+    def __init__(self, verb: str, unit: str, total: int | None = None, done: int = 0, *, patience: float = 0.0) -> None:
         self.verb, self.unit, self.total, self.done = verb, unit, total, done
+        self._silent_until = time.monotonic() + patience
         self._first = self._counted = done
         self._begun = self._last = time.monotonic()
         self._live = sys.stderr.isatty()
@@ -102,7 +104,7 @@ class Progress(AbstractContextManager["Progress"]):
         """Count `count` more, and say so at most five times a second (every ten seconds where no one looks)."""
         self.done += count
         now = time.monotonic()
-        if now - self._last >= (0.2 if self._live else 10.0):
+        if now - self._last >= (0.2 if self._live else 10.0) and now >= self._silent_until:
             self._last = now
             self._say("" if self._live else "\n")
 
@@ -111,7 +113,7 @@ class Progress(AbstractContextManager["Progress"]):
         self._counted, self._begun = self.done, time.monotonic()
 
     def __exit__(self, *_: object) -> None:
-        if self.done > self._first or self._live:
+        if (self.done > self._first or self._live) and time.monotonic() >= self._silent_until:
             self._say("\n")
 
     def _say(self, end: str) -> None:

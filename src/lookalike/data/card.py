@@ -33,6 +33,7 @@ class Report:
     failed: int  # images that could not be read this time; the errors table also has those of earlier runs
     counts: dict[str, dict[str, int]]  # domain -> split ("none" where there is none) -> rows
     errors: int  # rows of the errors table
+    same: int = 0  # rows whose pixels are those of an earlier row
 
     @property
     def rows(self) -> int:
@@ -51,7 +52,10 @@ class Report:
         """What was done, in words."""
         done = [f"{n:,} {what}" for what in ("added", "edited", "gone") if (n := getattr(self, what))]
         failed = f"; {self.errors:,} could not be read, see `lookalike info {out}`" if self.errors else ""
-        return f"`{out}` holds {self.rows:,} images: {', '.join(done) or 'nothing was new'}{failed}"
+        same = f"; {self.same:,} {'is' if self.same == 1 else 'are'} the same picture as an earlier one" * (
+            self.same > 0
+        )
+        return f"`{out}` holds {self.rows:,} images: {', '.join(done) or 'nothing was new'}{same}{failed}"
 
 
 def card_of(out: str, options: dict[str, Any]) -> dict[str, Any]:
@@ -84,7 +88,8 @@ def finish(collection: Collection, added: int, edited: int, gone: int, failed: i
     counts: dict[str, dict[str, int]] = {}
     for (domain, split), rows in sorted(_grouped(collection, "domain", "split").items()):
         counts.setdefault(domain or "none", {})[split or "none"] = rows
-    report = Report(added, edited, gone, failed, counts, len(collection.errors()))
+    same = int(collection.card.get("duplicates", {}).get("same", 0))
+    report = Report(added, edited, gone, failed, counts, len(collection.errors()), same)
     licence = next((name for name in ("licence", "license") if name in collection.columns), None)
     licences = {name: rows for (name,), rows in _grouped(collection, licence).items() if name} if licence else {}
     entries = {"rows": report.rows, "errors": report.errors, "counts": counts, "licences": licences}

@@ -4,10 +4,10 @@
     NAME/errors.lance   images that could not be read, columns of `ERRORS`
     NAME/card.json      what, from where, when made, options, counts
 
-Two laws make everything else simple. Rows are only ever appended, with rising ids, and no row is moved or
-deleted: so the table's own order is the order of ids, and reading in order needs no sorting and no memory. And
-values change in place, one column of one fragment at a time: vectors are added and rows are marked as gone
-without the bytes of an image being written again.
+Two laws make everything else simple. Rows are only ever appended, with rising ids that are never given again, and no
+row is moved: so the table's own order is the order of ids, and reading in order needs no sorting and no memory. And
+values change in place, one column of one fragment at a time: vectors are added and rows are marked as gone without the
+bytes of an image being written again. `prune` writes fragments anew without such rows, in their places.
 """
 
 import re
@@ -64,6 +64,9 @@ class Collection:
     """An open collection. Reading sees the rows that are not gone, in the order of their ids.
 
     An object stays at the version that it opened, and moves on with what it writes itself, which is done in `locked`.
+
+    >>> la.Collection.open("photos.coll").table(["label"], where="split = 'test'")["label"].to_pylist()[:1]
+    ['label0']
     """
 
     def __init__(self, path: str) -> None:
@@ -107,6 +110,16 @@ class Collection:
         return int(self._dataset.version)
 
     @property
+    def is_latest(self) -> bool:
+        """Whether nobody else has written since it was opened."""
+        return bool(self._dataset.latest_version == self.version)
+
+    @property
+    def keeps_versions(self) -> bool:
+        """Whether files of earlier versions are there, as they are while another reader has any open."""
+        return len(self._dataset.versions()) > 1
+
+    @property
     def card(self) -> dict[str, Any]:
         """What `card.json` says; empty if there is none yet."""
         return read_card(self.path)
@@ -131,8 +144,9 @@ class Collection:
 
     @cached_property
     def next_id(self) -> int:
-        """One more than the largest id, rows that are gone included."""
-        return int(self._all_ids[-1]) + 1 if len(self._all_ids) else 0
+        """One more than the largest id, rows that are gone included, and those that `prune` let go."""
+        largest = int(self._all_ids[-1]) if len(self._all_ids) else -1
+        return max(largest + 1, int(self.card.get("next_id", 0)))
 
     @cached_property
     def _all_ids(self) -> Ids:
@@ -225,7 +239,7 @@ class Collection:
     def sweep(self) -> None:
         """Remove what a killed or refused write left, and the versions before this one if no reader has any open."""
         with storage_errors(self.path), self._held.alone() as alone:
-            old = alone and self._dataset.latest_version == self.version
+            old = alone and self.is_latest
             age = timedelta(0) if old else timedelta(days=36_500)
             for dataset in (self._dataset, *([lance.dataset(self._errors)] if committed(self._errors) else [])):
                 dataset.cleanup_old_versions(older_than=age, delete_unverified=True)
@@ -270,6 +284,33 @@ class Collection:
             self._dataset.add_columns(fields)
         self._dataset.checkout_latest()
         self._forget()
+
+    def drop_columns(self, names: Sequence[str]) -> None:
+        """Forget these columns; where they share files with others, their bytes stay until `rewrite`."""
+        with storage_errors(self.path):
+            self._dataset.drop_columns(list(names))
+        self._dataset.checkout_latest()
+        self._forget()
+
+    def stale(self) -> list[int]:
+        """Numbers of the fragments that hold rows that are gone, or values of columns that were dropped."""
+        known = {id for field in self._dataset.lance_schema.fields() for id in _numbers(field)} | {-1, -2}
+        found = list(enumerate(self._dataset.get_fragments()))
+        dead = [number for number, piece in found if {id for file in piece.data_files() for id in file.fields} - known]
+        return sorted({*dead, *(number for number, piece in found if piece.count_rows(filter="gone"))})
+
+    def rewrite(self, number: int) -> None:
+        """Write a fragment anew without what makes it stale, in one commit, and clear the files that held it."""
+        pieces = self._dataset.get_fragments()
+        with storage_errors(self.path):
+            kept, new = pieces[number].count_rows(filter=_PRESENT), []
+            if kept:
+                rows = pieces[number].scanner(filter=_PRESENT, batch_size=256).to_reader()
+                new = write_fragments(rows, self._dataset.uri, mode="append")
+            fragments = [piece.metadata for piece in pieces]
+            fragments[number : number + 1] = new
+            self._commit(LanceOperation.Overwrite(self._dataset.lance_schema, fragments))
+        self.sweep()
 
     def write_vectors(
         self, name: str, ids: Int64[np.ndarray, "M"], vectors: Float32[np.ndarray, "M D"], metadata: Mapping[str, str]
@@ -332,6 +373,11 @@ class Collection:
                     hint=f"did you mean `{close[0]}`?" if close else f"columns: {', '.join(schema.names)}",
                 )
         return pa.schema([schema.field(name) for name in columns])
+
+
+def _numbers(field: Any) -> list[int]:
+    """By which Lance knows a field and what is nested in it."""
+    return [field.id(), *(number for child in field.children() for number in _numbers(child))]
 
 
 def _check_brackets(where: str) -> None:

@@ -29,6 +29,13 @@ _KINDS: tuple[tuple[str, str, str], ...] = (
 OTHER = ("other", "`lookalike info COLL --json` has each reason; `--retry-failed` tries again")
 
 
+def is_passing(reason: str) -> bool:
+    """Whether it is about the disk and not about the image, so that each call tries it again. A file that may not be
+    read is told by its stamp, and tried when it may.
+    """
+    return kind_of(reason)[0] == "can't be opened" and "Permission denied" not in reason
+
+
 def kind_of(reason: str) -> tuple[str, str]:
     """The class of a reason in the errors table, and what to do about it."""
     return next(((name, hint) for name, pattern, hint in _KINDS if re.search(pattern, reason)), OTHER)

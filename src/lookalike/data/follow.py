@@ -12,6 +12,7 @@ from jaxtyping import Bool
 from lookalike.core.errors import CollectionError
 from lookalike.core.files import locked, refuse_unless
 from lookalike.core.journal import Progress
+from lookalike.core.shapes import Ids
 from lookalike.data.collection import SCHEMA, Collection, is_vector
 
 ROWS = 2048  # rows of a commit: they wait in memory, with their images
@@ -29,29 +30,49 @@ def follow(source: Collection, out: str | Path, verb: str) -> Collection:
     copy = Collection.open(out)
     with copy.locked(verb):
         shared = f"id < {copy.next_id}"
-        theirs, ours = source.table(["id", "sha256"], shared, gone=True), copy.table(["id", "sha256"], gone=True)
-        if not theirs.equals(ours):
-            raise CollectionError(
-                f"`{copy.path}` holds other rows than `{source.path}`, so it can't be brought up to date with it.",
-                hint="give a new `--out`",
-            )
+        both = _shared_rows(source, copy)
         new = [field for field in source.schema if field.name not in copy.columns]
         if new:
             copy.add_columns(pa.schema(new))
         # Vectors that the source has gained since; those that both have are as they were, like the images.
         if gained := [field.name for field in new if is_vector(field)]:
             for batch in source.scan(["id", *gained], shared, VECTORS, gone=True):
-                copy.update(pa.Table.from_batches([batch]))
+                copy.update(_of(both, pa.Table.from_batches([batch])))
         names = [f.name for f in source.schema if not is_vector(f) and f.name not in ("image", "sha256")]
-        theirs = source.table(names, shared, gone=True)
-        copy.update(theirs.filter(pa.array(~same_rows(copy.table(names, gone=True), theirs, names))))
-        with Progress("copy", "images", len(source.table(["id"], gone=True)), len(ours)) as bar:
+        theirs, ours = _of(both, source.table(names, shared, gone=True)), _of(both, copy.table(names, gone=True))
+        copy.update(theirs.filter(pa.array(~same_rows(ours, theirs, names))))
+        with Progress("copy", "images", len(source.table(["id"], gone=True)), len(both)) as bar:
             for batch in source.scan(source.columns, f"id >= {copy.next_id}", ROWS, gone=True):
                 copy.append(pa.Table.from_batches([batch]))
                 bar.advance(len(batch))
         entries = {key: value for key, value in source.card.items() if key not in ("model", "indexed")}
         copy.update_card({**entries, "copy_of": str(Path(source.path).absolute())})
     return copy
+
+
+def _shared_rows(source: Collection, copy: Collection) -> Ids:
+    """Ids of the rows that both have. What `prune` took from the source is marked as gone in the copy.
+
+    CollectionError if the rows of the copy are others: it shows other images, or has never followed the source; or if
+    it lacks rows that are not gone from the source, as after a `prune` of its own and a return.
+    """
+    theirs, ours = (part.table(["id", "sha256", "gone"], gone=True) for part in (source, copy))
+    theirs = theirs.filter(pc.less(theirs["id"], copy.next_id))
+    both: Ids = pc.filter(ours["id"], pc.is_in(ours["id"], theirs["id"])).to_numpy()
+    pruned = ours.filter(pc.and_(pc.invert(pc.is_in(ours["id"], pa.array(both))), pc.invert(ours["gone"])))
+    lacking = theirs.filter(pc.and_(pc.invert(pc.is_in(theirs["id"], pa.array(both))), pc.invert(theirs["gone"])))
+    is_same = _of(both, theirs)["sha256"].equals(_of(both, ours)["sha256"])
+    if not is_same or len(lacking) or (len(pruned) and copy.card.get("copy_of") != str(Path(source.path).absolute())):
+        raise CollectionError(
+            f"`{copy.path}` holds other rows than `{source.path}`, so it can't be brought up to date with it.",
+            hint="give a new `--out`",
+        )
+    copy.mark_gone(pruned["id"].to_numpy())
+    return both
+
+
+def _of(ids: Ids, rows: pa.Table) -> pa.Table:
+    return rows.filter(pc.is_in(rows["id"], pa.array(ids)))
 
 
 def same_rows(ours: pa.Table, theirs: Any, names: Sequence[str]) -> Bool[np.ndarray, "N"]:

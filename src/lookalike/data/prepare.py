@@ -28,6 +28,7 @@ from lookalike.data.card import Report, card_of, finish
 from lookalike.data.collection import DESCRIPTION, ERRORS, Collection, committed
 from lookalike.data.convert import Converted, Failed, Outcome, Same, Task, convert_all
 from lookalike.data.duplicates import MARK, SEEN, mark
+from lookalike.data.failures import is_passing
 from lookalike.data.follow import same_rows
 from lookalike.data.sources import open_source
 from lookalike.data.sources.classes import merges_of
@@ -93,6 +94,7 @@ def prepare(
             collection.update_card({**card, "sources": list({**known, **listing.sources}.values())})
             update = _Update(collection, listing, len(listing) if limit is None else limit, retry_failed)
             update.convert(size, workers, quality, max_error_rate)
+            listing.check()  # else all that it no longer shows were gone
             gone = update.gone()
             collection.mark_gone(gone)
             if collection.card.get("duplicates", {}).get("of") != collection.fingerprint:  # also if killed before this
@@ -161,9 +163,13 @@ class _Update:
         """Plan what is to be done for each image; ids of the errors that stay: others changed, have left, or are to be
         tried again.
         """
-        errors = self.collection.errors().select(["id", "source", "stamp"]).to_pylist()
+        errors = self.collection.errors().select(["id", "source", "stamp", "reason"]).to_pylist()
         places = self.listing.names.find([error["source"] for error in errors]).tolist()
-        stamps = {place: error["stamp"] for place, error in zip(places, errors, strict=True)}
+        stamps = {
+            place: error["stamp"]
+            for place, error in zip(places, errors, strict=True)
+            if not is_passing(error["reason"])
+        }
         bad = np.zeros(len(self.listing), bool)
         names = [*DESCRIPTION, *self.listing.columns.names]
         for start, listed in self.listing.batches():
@@ -206,6 +212,8 @@ class _Update:
             try:
                 tasks = (Task(place_of(row.to_pylist()[0]), digest) for _, row, digest in ahead)
                 for (place, row, _), outcome in zip(rows, convert_all(tasks, size, workers, quality), strict=True):
+                    if isinstance(outcome, Failed) and is_passing(outcome.reason):
+                        self.listing.check()
                     self._add(place, row, outcome)
                     bar.advance()
                     if isinstance(outcome, Failed):

@@ -74,6 +74,13 @@ class Report:
     `metrics` are unweighted means over domains, `metrics_by_query` means over queries; both, and the values of
     `per_domain` beside its `n_queries`, have the keys of `metrics.METRICS`. 95 % intervals are a value and as much on
     both sides of it as `half_width` and `half_width_per_domain` say; None where there is a single class.
+
+    >>> report = la.evaluate("model", "photos.coll", split="all")
+    >>> [*report.per_domain], report.to_arrow().num_rows
+    (['domain0', 'domain1'], 3)
+    >>> difference = report - la.evaluate("other", "photos.coll", split="all")
+    >>> sorted(difference.values) == sorted(report.metrics)
+    True
     """
 
     metrics: Mapping[str, float]

@@ -59,16 +59,18 @@ def knn(
     Q x G scores nor a copy of the gallery is ever held: beside inputs and outputs, each thread needs about 32 MiB and
     (512 + 64 k) x D x 4 bytes; a large search once 32 MiB of codes, and ONNX Runtime's 30 MiB.
 
-    `k` is at least 1; the gallery's rows are the most. `exclude` holds gallery rows that must not be found by a query
-    (itself, its group); -1 stands for none. `largest` is the gallery's largest absolute number, if that is known; else
-    the whole gallery is looked through.
+    `exclude` holds gallery rows that must not be found by a query (itself, its group); -1 stands for none. `largest` is
+    the gallery's largest absolute number, if that is known; else the whole gallery is looked through.
+
+    >>> la.knn(np.array([[0.1, 0.9]]), np.eye(2), k=1)
+    (array([[0.9]], dtype=float32), array([[1]]))
 
     Returns:
         Scores, falling, and the rows they belong to, min(k, G) a query; score -inf and row -1 where `exclude` leaves
         fewer. Rounding may bring the product of vectors of length 1 a little above 1.
 
     Raises:
-        ValueError: A number is not finite or so large that a score could overflow, or sizes do not fit together.
+        ValueError: `k` < 1, a number not finite or so large that a score could overflow, sizes that do not fit.
     """
     _check_sizes(queries, gallery, k, exclude)
     k = min(k, len(gallery))

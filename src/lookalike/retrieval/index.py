@@ -30,6 +30,12 @@ class Matches:
     """What queries found, best first: k places a query, or as many as rows that meet the condition.
 
     A place without a match (more are excluded) has id -1 and score -inf. The length is the number of queries.
+
+    >>> found = la.search("kettle.jpg", "photos.lookalike", k=2)
+    >>> found.ids.shape, found.scores.dtype, len(found.images(0))
+    ((1, 2), dtype('float32'), 2)
+    >>> found.to_arrow().column_names[:4]
+    ['query', 'rank', 'id', 'score']
     """
 
     ids: Int64[np.ndarray, "Q k"]
@@ -127,7 +133,8 @@ class ExactIndex:
 
     @classmethod
     def open(cls, path: str | Path, column: str | None = None) -> "ExactIndex":
-        """The index over a column; without a name, the one noted in the card, or the only one of embeddings.
+        """The index over a column; without a name, the one noted in the card, or the only one of embeddings, or of
+        features where no embeddings are: brought to length 1, they are those of an untouched tower.
 
         Rows without a vector, or with one that is not finite, are left out: `len(collection) - len(index)` of them.
         CollectionError if it is no collection, or lacks the column, or no row has a vector yet.
@@ -208,11 +215,12 @@ def rows_with(collection: Collection, digests: Sequence[AbstractSet[bytes]]) -> 
 
 
 def _column(collection: Collection) -> str:
-    """The column to search: the card's, or the only embeddings that there are."""
+    """The column to search: the card's, or the only embeddings that there are, or the only features."""
     noted: str | None = collection.card.get("model", {}).get("column")
     if noted is not None:
         return noted
     made = [name for name in collection.columns if name.startswith("embedding_")]
+    made = made or [name for name in collection.columns if name.startswith("features_")]  # of a tower as it is
     if len(made) == 1:
         return made[0]
     path, several = collection.path, f"embeddings of {len(made)} encoders, and none is noted as the one to search with"

@@ -4,8 +4,12 @@
     COLL/.work/KIND_*          what is not in its column yet: records of id, image hash and vector
 
 Each batch is appended, so a killed process loses one. A row takes its vector from a record only if it still lacks one
-and its image is the same. Columns without a precision in their name are from before it was noted: one serves if it
-holds what the encoder gives now.
+and its image is the same. Of rows with one image (the same bytes, cut to the same size) one is decoded and embedded,
+and none if a row that has its vector shows it, gone or not. Columns without a precision in their name are from before
+it was noted: one serves if it holds what the encoder gives now.
+
+An encoder that takes a tower as it is (no projection, no mirror) has no column of embeddings: its features, brought to
+length 1 where they are read, are its embeddings. They are stored as they come, since a training may need their lengths.
 """
 
 import os
@@ -15,6 +19,8 @@ from pathlib import Path
 from typing import NamedTuple, get_args
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
 from jaxtyping import Float32, Int64, UInt8
 
 from lookalike.core.errors import CollectionError, ImageError
@@ -30,7 +36,7 @@ SAMPLE = 4  # rows of a column without a precision that are embedded again to se
 
 
 class Embedded(NamedTuple):
-    """A column of embeddings, and how many of its rows are new."""
+    """A column of embeddings, or of the features that are an encoder's embeddings, and how many of its rows are new."""
 
     column: str
     new: int
@@ -68,7 +74,15 @@ def ensure_features(embedder: Embedder, collection: Collection, mirrored: bool) 
 
 
 def ensure_embeddings(embedder: Embedder, collection: Collection) -> Embedded:
-    """Fill the collection's column of embeddings, by way of its features; see `ensure_features`."""
+    """Fill the collection's column of embeddings, by way of its features; see `ensure_features`.
+
+    The features themselves, if they are the embeddings and no column of embeddings is there from before.
+    """
+    if embedder.is_untouched and not _made(embedder, collection, "embedding"):
+        (name,) = _names(embedder, collection, ("features",))
+        new = len(collection.missing(name))
+        (name,) = ensure_features(embedder, collection, mirrored=False)
+        return Embedded(name, new)
     (name,) = _names(embedder, collection, ("embedding",))
     if _whole(embedder, collection, name):
         return Embedded(name, 0)
@@ -86,11 +100,33 @@ def ensure_embeddings(embedder: Embedder, collection: Collection) -> Embedded:
     return Embedded(name, len(missing))
 
 
+def stored_embeddings(
+    embedder: Embedder, collection: Collection
+) -> tuple[Int64[np.ndarray, "N"], Float32[np.ndarray, "N D"]]:
+    """Ids and embeddings of unit length of all rows that are not gone; what is missing is made and stored first."""
+    return read_embeddings(embedder, collection, ensure_embeddings(embedder, collection).column)
+
+
+def read_embeddings(
+    embedder: Embedder, collection: Collection, column: str
+) -> tuple[Int64[np.ndarray, "N"], Float32[np.ndarray, "N D"]]:
+    """The same of the column that `ensure_embeddings` has filled; CollectionError if rows lack a value."""
+    ids, vectors = collection.vectors(column)
+    return ids, embedder.project(vectors) if column.startswith("features_") else vectors
+
+
 def embeddings_of(embedder: Embedder, collection: Collection, preferred: str) -> str:
     """The collection's column of this encoder's embeddings, in whatever precision; its own where there is none."""
-    order = dict.fromkeys(["float32", embedder.precision, *get_args(Precision), None])
-    made = [name for precision in order if (name := embedder.column("embedding", precision)) in collection.columns]
+    made = _made(embedder, collection, "embedding")
+    if embedder.is_untouched:
+        made += _made(embedder, collection, "features")
     return preferred if preferred in made else next(iter(made), embedder.embedding_column)
+
+
+def _made(embedder: Embedder, collection: Collection, kind: Kind) -> list[str]:
+    """The columns that there are of such vectors of this encoder, the one to prefer first."""
+    order = dict.fromkeys(["float32", embedder.precision, *get_args(Precision), None])
+    return [name for precision in order if (name := embedder.column(kind, precision)) in collection.columns]
 
 
 def precision_of(column: str) -> Precision | None:
@@ -137,19 +173,46 @@ class Work:
     """What was computed for one column and is not in it yet."""
 
     def __init__(self, embedder: Embedder, collection: Collection, column: str) -> None:
-        """Goes on with what a killed process has done."""
+        """Goes on with what a killed process has done, and with what rows of the same images have."""
         self._embedder, self._collection, self._column = embedder, collection, column
         self.missing = collection.missing(column)  # in order
-        hashes = collection.take(self.missing, ["sha256"])["sha256"].to_pylist()
-        self._sha256 = np.frombuffer(b"".join(hashes), np.uint8).reshape(-1, 32)
-        width = embedder.config.tower.features
-        self._record = np.dtype([("id", "<i8"), ("sha256", np.uint8, (32,)), ("vector", "<f4", (width,))])
+        images = _images_of(collection.take(self.missing, _IMAGE))
+        self._sha256 = images.view(np.uint8).reshape(-1, images.itemsize)[:, :32]
+        _, first, which = np.unique(images, return_index=True, return_inverse=True)
+        self._first = first[which]  # of the rows that are missing: the place of the first with the same image
+        self._width = embedder.config.tower.features
+        self._record = np.dtype([("id", "<i8"), ("sha256", np.uint8, (32,)), ("vector", "<f4", (self._width,))])
         self._file = _work_file(embedder, collection, column)
         with storage_errors(self._file):
             self._file.parent.mkdir(exist_ok=True)
             self._file.touch()
             os.truncate(self._file, self._file.stat().st_size // self._record.itemsize * self._record.itemsize)
-        self.lacking = np.delete(self.missing, self._read()[0])  # in the file as well
+        if column in collection.columns:
+            self._take_known(images)
+        self.lacking = self.missing[np.setdiff1d(self._first, self._read()[0])]  # what is to be embedded
+
+    def _take_known(self, images: np.ndarray) -> None:
+        """Records of the rows whose images other rows have vectors of."""
+        wanted = np.unique(self._first)
+        by_image = dict(zip(images[wanted].tolist(), wanted.tolist(), strict=True))
+        bytes_of = pa.array([image[:32] for image in by_image], pa.binary(32))
+        lacking, found = set(self.missing.tolist()), dict[int, int]()  # place -> id of the row that has it
+        for batch in self._collection.scan(["id", *_IMAGE], gone=True):
+            some = batch.filter(pc.is_in(batch["sha256"], bytes_of))
+            for id, image in zip(some["id"].to_pylist(), _images_of(some).tolist(), strict=True):
+                if id not in lacking and image in by_image:
+                    found.setdefault(by_image[image], id)
+        places, ids = np.array(sorted(found.items()), np.int64).reshape(-1, 2).T
+        for start in range(0, len(places), self._rows()):
+            part = slice(start, start + self._rows())
+            column = self._collection.take(ids[part], [self._column])[self._column].combine_chunks()
+            has = column.is_valid().to_numpy(zero_copy_only=False)  # a row that is gone may have none
+            vectors = column.drop_null().flatten().to_numpy().reshape(-1, self._width)
+            self._append(places[part][has], vectors)
+
+    def _rows(self) -> int:
+        """How many vectors are written at once."""
+        return max(1, COMMIT_BYTES // (4 * self._width))
 
     def add(self, ids: Ids, images: UInt8[np.ndarray, "B S S 3"]) -> None:
         """Keep the vectors of the rows `ids`, in order, that are lacking; commits if much has come together."""
@@ -157,33 +220,43 @@ class Work:
         if first == last:
             return
         own = self.lacking[first:last]
-        records = np.empty(len(own), self._record)
-        records["id"], records["sha256"] = own, self._sha256[np.searchsorted(self.missing, own)]
         kind: Kind = "mirrored" if self._column.startswith("mirrored") else "features"
-        records["vector"] = self._embedder.vectors(images[np.searchsorted(ids, own)], kind)
+        vectors = self._embedder.vectors(images[np.searchsorted(ids, own)], kind)
+        if self._append(np.searchsorted(self.missing, own), vectors) >= COMMIT_BYTES:
+            self.commit()
+
+    def _append(self, places: Int64[np.ndarray, "B"], vectors: Float32[np.ndarray, "B F"]) -> int:
+        """Keep the vectors of these places in `missing`; the size of the file, in bytes."""
+        records = np.empty(len(places), self._record)
+        records["id"], records["sha256"] = self.missing[places], self._sha256[places]
+        records["vector"] = vectors
         with storage_errors(self._file), self._file.open("ab") as file:
             file.write(records.tobytes())
             file.flush()
             os.fsync(file.fileno())
-            held = file.tell()
-        if held >= COMMIT_BYTES:
-            self.commit()
+            return file.tell()
 
-    def _read(self) -> tuple[Int64[np.ndarray, "R"], Float32[np.ndarray, "R F"]]:
-        """Places in `missing`, rising, and vectors of the records whose rows still show the same image."""
+    def _read(self) -> tuple[Int64[np.ndarray, "R"], Float32[np.ndarray, "S F"], Int64[np.ndarray, "R"]]:
+        """Places in `missing`, rising, of rows whose images are those of records; the records' vectors, and which of
+        them is whose.
+        """
         records = np.fromfile(self._file, self._record)
         records = records[np.isin(records["id"], self.missing)]
         places = np.searchsorted(self.missing, records["id"])
         same = (self._sha256[places] == records["sha256"]).all(axis=1)
-        places, first = np.unique(places[same], return_index=True)
-        return places, records["vector"][same][first]
+        record = np.full(len(self.missing), -1)  # of the first row of each image
+        record[self._first[places[same]]] = np.flatnonzero(same)
+        which = record[self._first]
+        return np.flatnonzero(which >= 0), records["vector"], which[which >= 0]
 
     def commit(self) -> None:
         """Write what was computed into the collection, and empty the file."""
-        places, vectors = self._read()
-        if len(places) or self._column not in self._collection.columns:  # a collection without rows gets its columns
-            metadata = {"fingerprint": self._embedder.features_fingerprint}
-            self._collection.write_vectors(self._column, self.missing[places], vectors, metadata)
+        places, vectors, which = self._read()
+        metadata, rows = {"fingerprint": self._embedder.features_fingerprint}, self._rows()
+        # One at least, if there is no column: a collection without rows gets it, too.
+        for start in range(0, len(places) or (self._column not in self._collection.columns), rows):
+            ids, part = self.missing[places[start : start + rows]], which[start : start + rows]
+            self._collection.write_vectors(self._column, ids, vectors[part], metadata)
         with storage_errors(self._file):
             os.truncate(self._file, 0)
 
@@ -196,6 +269,18 @@ class Work:
                 shutil.rmtree(left)
             if not any(self._file.parent.iterdir()):
                 self._file.parent.rmdir()
+
+
+_IMAGE = ["sha256", "width", "height"]
+"""Columns that tell an image: the bytes of its file, and its size, from which a border may have been cut off."""
+
+
+def _images_of(rows: pa.Table | pa.RecordBatch) -> np.ndarray:
+    """What tells the image of each row, as one value of 40 bytes."""
+    told = np.empty(len(rows), np.dtype([("sha256", np.uint8, (32,)), ("width", "<i4"), ("height", "<i4")]))
+    told["sha256"] = np.frombuffer(b"".join(rows["sha256"].to_pylist()), np.uint8).reshape(-1, 32)
+    told["width"], told["height"] = rows["width"].to_numpy(), rows["height"].to_numpy()
+    return told.view(f"V{told.itemsize}")
 
 
 def _work_file(embedder: Embedder, collection: Collection, column: str) -> Path:

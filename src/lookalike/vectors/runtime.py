@@ -67,7 +67,13 @@ def load(
 
 
 class Embedder:
-    """An encoder that is ready: images to features, features to embeddings of unit length."""
+    """An encoder that is ready: images to features, features to embeddings of unit length.
+
+    >>> encoder = la.load("model")
+    >>> vectors, failed = encoder.embed(["kettle.jpg", b"no image"], on_error="skip")
+    >>> vectors.shape, [*failed]
+    ((1, 6), [1])
+    """
 
     def __init__(self, config: EncoderConfig, known: Known, tensors: Mapping[str, np.ndarray], engine: Engine) -> None:
         self.config = config
@@ -101,6 +107,11 @@ class Embedder:
         """Name of the column that holds such vectors of this encoder; None: from before precision was noted."""
         made_by = self.fingerprint if kind == "embedding" else self.features_fingerprint
         return "_".join([kind, made_by[:8], *([] if precision is None else [precision])])
+
+    @property
+    def is_untouched(self) -> bool:
+        """Whether its embeddings are its features, brought to length 1."""
+        return self.config.projection.kind == "identity" and not self.config.mirror
 
     @property
     def embedding_column(self) -> str:

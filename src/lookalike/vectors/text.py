@@ -19,6 +19,9 @@ def load_text(path: str | Path, image: Embedder | None = None) -> "TextEmbedder"
 
     `image` is the same encoder, if it is loaded already; texts run where it runs. EncoderError if there is none, it has
     no text side, or one that belongs to other image features; UsageError without the `tokenizers` library.
+
+    >>> la.load_text("clip").embed(["a kettle", "a cup"]).shape
+    (2, 12)
     """
     read_config(path)
     side, folder = read_text(path, tensors=False), Path(path) / FOLDER
@@ -59,7 +62,12 @@ def _tensors(path: str | Path) -> Mapping[str, np.ndarray]:
 
 
 class TextEmbedder:
-    """A text side that is ready: texts to features, features to embeddings of unit length."""
+    """A text side that is ready: texts to features, features to embeddings of unit length.
+
+    >>> words = la.load_text("clip")
+    >>> words.dimension, words.embed(["a kettle"]).dtype
+    (12, dtype('float32'))
+    """
 
     def __init__(self, tokenizer: Tokenizer, image: Embedder, engine: Engine) -> None:
         self._tokenizer, self._image, self._engine = tokenizer, image, engine

@@ -7,7 +7,7 @@ import hashlib
 import os
 import tempfile
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
 from functools import cached_property, partial
 from itertools import chain, count
@@ -22,7 +22,7 @@ from pyarrow import types
 
 from lookalike.core.errors import SourceError
 from lookalike.core.files import storage_errors
-from lookalike.core.journal import note
+from lookalike.core.journal import Progress, note
 from lookalike.data.collection import DESCRIPTION, SCHEMA
 from lookalike.data.sources import Place, absolute, kept, text
 from lookalike.data.sources.classes import Class, Splits
@@ -184,9 +184,20 @@ class Listing:
     opened: dict[str, Source]
     columns: pa.Schema  # further ones of any source; null where no source has a value
     file: IO[bytes]
+    disks: dict[str, int | None]  # of each source: the number of the device that it lies on
 
     def __len__(self) -> int:
         return len(self.names)
+
+    def check(self) -> None:
+        """SourceError if a source is no longer there, as on a disk that was pulled: nothing is known of its images."""
+        for name, source in self.opened.items():
+            if self.disks[name] is not None and _disk(source.path) != self.disks[name]:
+                raise SourceError(
+                    f"`{source.path}` is no longer there: its disk was removed, or it was moved meanwhile. What was "
+                    "read is kept, and so are the images that were known.",
+                    hint="bring it back, and give the same command again",
+                )
 
     @property
     def sources(self) -> dict[str, dict[str, Any]]:
@@ -224,10 +235,12 @@ def list_images(
     impossible.
     """
     opened = _named(sources, known)
+    disks = {name: _disk(source.path) for name, source in opened.items()}
     columns = pa.schema([*PLACE, *_columns(opened.values())])
     schema, names = pa.schema([*LISTED, *columns]), Names()
     with tempfile.TemporaryFile(dir=place, prefix=".listing.") as file:
-        with storage_errors(place), pa.ipc.new_stream(file, schema) as writer:
+        progress = Progress("list", "images", patience=2.0)
+        with progress as bar, storage_errors(place), pa.ipc.new_stream(file, schema) as writer:
             for name, source in opened.items():
                 completed = partial(_completed, name=name, root=kept(source.path), schema=schema, merged=merged)
                 batches: Iterator[pa.RecordBatch] = map(completed, source)
@@ -238,7 +251,9 @@ def list_images(
                 for listed in batches:
                     names.add(listed["source"].to_pylist())
                     writer.write_batch(listed)
-        listing = Listing(names, opened, columns, file)
+                    bar.advance(len(listed))
+        listing = Listing(names, opened, columns, file, disks)
+        listing.check()
         if (twice := names.repeated()) is not None:
             named = next(b["source"][twice[1] - s].as_py() for s, b in listing.batches() if twice[1] < s + len(b))
             name, _, image = named.partition("/")
@@ -340,6 +355,20 @@ def _named(opened: Sequence[Source], known: Mapping[str, str]) -> dict[str, Sour
                 named[name] = source
                 break
     return named
+
+
+def _disk(path: str) -> int | None:
+    """The device of a file, or of a folder that is not empty; None of what is not there, or lies on no disk of ours.
+
+    Where a disk was mounted, an empty folder stays when it is pulled, on the device of what is around it.
+    """
+    if path == "-" or is_remote(path):
+        return None
+    try:
+        with os.scandir(path) if Path(path).is_dir() else nullcontext([path]) as entries:
+            return Path(path).stat().st_dev if any(entries) else None
+    except OSError:
+        return None
 
 
 def _there(path: str) -> bool:
