@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from lookalike.data.collection import Collection
     from lookalike.estimator import Embedder
     from lookalike.evaluation.protocols import Report
+    from lookalike.explore import duplicates, outliers, split
     from lookalike.retrieval.exact import knn
     from lookalike.retrieval.index import Index, Matches
     from lookalike.torch_dataset import TorchDataset
@@ -31,6 +32,7 @@ _PLACES = {
     "TextEmbedder": "lookalike.vectors.text:TextEmbedder",
     "TorchDataset": "lookalike.torch_dataset:TorchDataset",
     "compare": "lookalike.api:compare",
+    "duplicates": "lookalike.explore:duplicates",
     "embed": "lookalike.api:embed",
     "evaluate": "lookalike.api:evaluate",
     "export": "lookalike.api:export",
@@ -38,9 +40,11 @@ _PLACES = {
     "knn": "lookalike.retrieval.exact:knn",
     "load": "lookalike.api:load",
     "load_text": "lookalike.vectors.text:load_text",
+    "outliers": "lookalike.explore:outliers",
     "prepare": "lookalike.api:prepare",
     "pull": "lookalike.api:pull",
     "search": "lookalike.api:search",
+    "split": "lookalike.explore:split",
     "train": "lookalike.api:train",
 }
 
@@ -59,6 +63,7 @@ __all__ = [
     "TorchDataset",
     "__version__",
     "compare",
+    "duplicates",
     "embed",
     "evaluate",
     "export",
@@ -66,9 +71,11 @@ __all__ = [
     "knn",
     "load",
     "load_text",
+    "outliers",
     "prepare",
     "pull",
     "search",
+    "split",
     "train",
 ]
 
