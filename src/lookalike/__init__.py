@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from lookalike.data.collection import Collection
     from lookalike.estimator import Embedder
     from lookalike.evaluation.protocols import Report
-    from lookalike.explore import duplicates, outliers, split
+    from lookalike.explore import clusters, duplicates, map, outliers, split
     from lookalike.retrieval.exact import knn
     from lookalike.retrieval.index import Index, Matches
     from lookalike.torch_dataset import TorchDataset
@@ -31,6 +31,7 @@ _PLACES = {
     "Report": "lookalike.evaluation.protocols:Report",
     "TextEmbedder": "lookalike.vectors.text:TextEmbedder",
     "TorchDataset": "lookalike.torch_dataset:TorchDataset",
+    "clusters": "lookalike.explore:clusters",
     "compare": "lookalike.api:compare",
     "duplicates": "lookalike.explore:duplicates",
     "embed": "lookalike.api:embed",
@@ -40,6 +41,7 @@ _PLACES = {
     "knn": "lookalike.retrieval.exact:knn",
     "load": "lookalike.api:load",
     "load_text": "lookalike.vectors.text:load_text",
+    "map": "lookalike.explore:map",
     "outliers": "lookalike.explore:outliers",
     "prepare": "lookalike.api:prepare",
     "pull": "lookalike.api:pull",
@@ -62,6 +64,7 @@ __all__ = [
     "TextEmbedder",
     "TorchDataset",
     "__version__",
+    "clusters",
     "compare",
     "duplicates",
     "embed",
@@ -71,6 +74,7 @@ __all__ = [
     "knn",
     "load",
     "load_text",
+    "map",
     "outliers",
     "prepare",
     "pull",

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Literal
 
 if TYPE_CHECKING:
     from lookalike.data.collection import Collection
-    from lookalike.exploring.results import Duplicates, Outliers, Split
+    from lookalike.exploring.results import Clusters, Duplicates, Map, Outliers, Split
     from lookalike.retrieval.index import ExactIndex
 
     Place = str | PathLike[str]
@@ -57,6 +57,51 @@ def outliers(collection: "Where", *, model: "Place" = "", most: int = 1000, html
     from lookalike.commands.outliers import Config, run
 
     return run(Config(_path(collection), fspath(model), most, html=None if html is None else fspath(html)))
+
+
+def clusters(
+    collection: "Where",
+    *,
+    model: "Place" = "",
+    least: int = 5,
+    sample: int = 10000,
+    words: "Place" = "",
+    html: "Place | None" = None,
+) -> "Clusters":
+    """Images that lie together, the largest cluster first, with names; column `cluster` has the numbers, -1 for none.
+
+        for cluster in lookalike.clusters("photos.lookalike").clusters[:5]:
+            print(cluster.number, cluster.name, len(cluster.ids))
+
+    Raises:
+        Error: No such collection or model; no vectors; too few images; scikit-learn is not installed.
+    """
+    from lookalike.commands.clusters import Config, run
+
+    page = None if html is None else fspath(html)
+    return run(Config(_path(collection), fspath(model), least, sample, fspath(words), html=page))
+
+
+def map(
+    collection: "Where",
+    *,
+    model: "Place" = "",
+    html: "Place" = "",
+    color: str = "",
+    thumbs: int = 0,
+    seed: int = 0,
+) -> "Map":
+    """All images on a plane, like ones beside each other: a page to look at; columns `map_x` and `map_y` the places.
+
+        found = lookalike.map("photos.lookalike", html="map.html")
+        print(found.ids[0], found.places[0])
+
+    Raises:
+        Error: No such collection or model; no vectors; too few images; PaCMAP is not installed.
+    """
+    from lookalike.commands.map import Config, run
+
+    return run(Config(_path(collection), fspath(model), fspath(html), color, thumbs, seed))
 
 
 def split(

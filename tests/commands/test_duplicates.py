@@ -1,4 +1,4 @@
-"""`lookalike duplicates`: what is planted is found, what is said not to be the same stays apart, marks fit the groups."""
+"""`lookalike duplicates`: what is planted is found, what is said not to be the same stays apart, marks fit groups."""
 
 import json
 import os
@@ -37,7 +37,7 @@ def photos(tmp_path: Path) -> Path:
 
 def groups_in(path: Path, collection: Path) -> list[list[str]]:
     document = json.loads(path.read_text())
-    names = dict(zip(*(Collection.open(collection).table(["id", "source"])[c].to_pylist() for c in ("id", "source"))))
+    names = {row["id"]: row["source"] for row in Collection.open(collection).table(["id", "source"]).to_pylist()}
     assert all(group == sorted(group) for group in document["groups"])
     return [[Path(names[id]).name for id in group] for group in document["groups"]]
 
@@ -77,10 +77,8 @@ def test_copies_are_grouped_without_vectors(coll, capsys):
 
 def test_what_is_not_the_same_never_comes_back(photos, coll, tmp_path, capsys):
     names = {Path(r["source"]).name: r["id"] for r in Collection.open(coll).table(["id", "source"]).to_pylist()}
-    assert find(coll, "--not-same", str(names["01.png"]), str(names["small.jpg"])) == [
-        ["01.png", "pixels.bmp"],
-        ["00.png", "copy.png"],
-    ] or find(coll) == [["00.png", "copy.png"], ["01.png", "pixels.bmp"]]
+    apart = find(coll, "--not-same", str(names["01.png"]), str(names["small.jpg"]))
+    assert apart == [["00.png", "copy.png"], ["01.png", "pixels.bmp"]]
     # `small.jpg` still looks like `pixels.bmp`, which is in the group of `01.png`
     again = [set(group) for group in find(coll)]
     assert not any({"01.png", "small.jpg"} <= group for group in again)

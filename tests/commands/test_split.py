@@ -128,8 +128,8 @@ def test_what_cannot_be_split_is_told(tmp_path, coll, capsys):
     for arguments, words in (
         ([str(tmp_path / "bare")], "has a label"),
         ([str(coll), "--by", "group"], "has a group"),
-        ([str(coll), "--test", "0"], "more than 0 and less than 1"),
-        ([str(coll), "--test", "0.7", "--val", "0.3"], "more than 0 and less than 1"),
+        ([str(coll), "--test", "0"], "expected more than 0 and less than 1"),
+        ([str(coll), "--test", "0.7", "--val", "0.3"], "expected more than 0 and less than 1"),
         ([str(coll), "--test", "1.5"], "expected 0 to 1"),
         ([str(tmp_path / "none")], "not a collection"),
     ):

@@ -172,7 +172,7 @@ def _by_vectors(
 
 def _bar(stored: "Stored", rows: "pa.Table", alone: "np.ndarray") -> dict[str, Any]:
     """The cosine from which on vectors count as the same: where copies are, and hardly any two different images."""
-    from lookalike.exploring.bars import nearest_others
+    from lookalike.exploring.bars import NEARLY_ALL, nearest_others
     from lookalike.exploring.labels import classes_of
     from lookalike.vectors.copies import bar_of, rarely_reached
 
@@ -185,7 +185,8 @@ def _bar(stored: "Stored", rows: "pa.Table", alone: "np.ndarray") -> dict[str, A
         embedder = stored.embedder
     except LookalikeError as error:
         note(f"{error.message} How near copies come can't be measured, and different images alone set the bar")
-        level = max(others, rarely_reached(vectors))
+        second = nearest_others(stored.vectors, None, alone, NEARLY_ALL)  # images of one label are not the same either
+        level = max(others, second, rarely_reached(vectors))
         return {"cosine": level, "copies": None, "others": level}
     bar = bar_of(embedder, stored.collection, ids, vectors)
     if bar.cosine is None:
@@ -204,7 +205,8 @@ def _bar(stored: "Stored", rows: "pa.Table", alone: "np.ndarray") -> dict[str, A
 
 def _made_by(stored: "Stored") -> str:
     field = stored.collection.schema.field(stored.which.column)
-    return (field.metadata or {}).get(b"fingerprint", b"").decode()
+    made_by: bytes = (field.metadata or {}).get(b"fingerprint", b"")
+    return made_by.decode()
 
 
 def _said(config: Config, collection: "Collection") -> "set[Pair]":
@@ -237,9 +239,7 @@ def _from_file(file: str, collection: "Collection") -> "set[Pair]":
     for number, line in enumerate(text.splitlines(), 1):
         words = [word for word in re.split(r"[\s,;]+", line.partition("#")[0]) if word]
         if not all(re.fullmatch(r"[0-9]{1,18}", word) for word in words):
-            raise UsageError(
-                f"Line {number} of `{file}` holds something that is no id.", hint="12 57 103, a set a line"
-            )
+            raise UsageError(f"Line {number} of `{file}` holds something that is no id.", hint="12 57, a set a line")
         if words:
             found |= all_pairs(_digests(collection, [int(word) for word in words]))
     return found

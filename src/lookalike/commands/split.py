@@ -53,7 +53,7 @@ class Config:
         in_range(self, 0.0, 1.0, "test", "val")
         if not (0 < self.test + self.val < 1 or self.check):
             raise UsageError(
-                f"`--test` and `--val` are {self.test:g} and {self.val:g} together; expected more than 0 and less than 1.",
+                f"`--test` and `--val` together are {self.test + self.val:g}; expected more than 0 and less than 1.",
                 hint="--test 0.2 --val 0.1",
             )
 

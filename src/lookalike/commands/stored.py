@@ -52,16 +52,21 @@ class Stored:
             )
 
     @cached_property
-    def embedder(self) -> "Embedder":
-        """The encoder that made them; CollectionError if it is not known, or no longer there."""
+    def model(self) -> str:
+        """The directory of the encoder that made them; CollectionError if it is not known, or no longer there."""
         from lookalike.commands.models import model_of
-        from lookalike.vectors.column import precision_of
-        from lookalike.vectors.runtime import load
 
         if not self.which.model:
             raise CollectionError(f"`{self.collection.path}` does not say which encoder made `{self.which.column}`.")
-        model = model_of("", self.collection.path) if self.which.is_index else self.which.model
-        return load(model, precision=precision_of(self.which.column))
+        return model_of("", self.collection.path) if self.which.is_index else self.which.model
+
+    @cached_property
+    def embedder(self) -> "Embedder":
+        """The encoder itself."""
+        from lookalike.vectors.column import precision_of
+        from lookalike.vectors.runtime import load
+
+        return load(self.model, precision=precision_of(self.which.column))
 
 
 def opened(path: str) -> "Collection":

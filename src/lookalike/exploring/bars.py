@@ -5,18 +5,21 @@ from jaxtyping import Bool, Float32, Int64
 
 SAMPLE = 2000  # rows that are asked for their nearest
 NEARLY_ALL = 0.999  # of them stay below what is told, where labels say which images are different
-MOST = 0.95  # and where the second nearest image stands for a different one
+MOST = 0.95  # and where the second nearest image stands for a different one, and copies say how near is near enough
 _BLOCK = 8192
 
 
 def nearest_others(
-    vectors: Float32[np.ndarray, "N D"], labels: Int64[np.ndarray, "N"] | None, alone: Bool[np.ndarray, "N"]
+    vectors: Float32[np.ndarray, "N D"],
+    labels: Int64[np.ndarray, "N"] | None,
+    alone: Bool[np.ndarray, "N"],
+    most: float = MOST,
 ) -> float:
     """The cosine that nearly all images stay below with what is not the same as they are.
 
     With `labels` (-1: none) that is each image's nearest one of another label; else its second nearest, since the
-    nearest may be a copy. Only rows that are `alone`, for all that is known, are asked and compared. -1 of fewer than
-    three.
+    nearest may be a copy, and `most` of them stay below. Only rows that are `alone`, for all that is known, are asked
+    and compared. -1 of fewer than three.
     """
     rows = np.flatnonzero(alone if labels is None else alone & (labels >= 0))
     by_label = labels is not None and len(np.unique(labels[rows])) > 1
@@ -38,4 +41,4 @@ def nearest_others(
         best = np.sort(np.concatenate([best, cosines], axis=1), axis=1)[:, -2:]
     if by_label:
         return float(np.quantile(best[:, 1], NEARLY_ALL, method="lower"))
-    return float(np.quantile(best[:, 0], MOST, method="lower"))
+    return float(np.quantile(best[:, 0], most, method="lower"))

@@ -56,7 +56,7 @@ def vector_links(pairs: Pairs, cosines: Float32[np.ndarray, "P"]) -> Links:
 
 @dataclass(frozen=True)
 class Nodes:
-    """Rows that hold the same pixels as one node; rows that somebody set apart from any other are nodes of their own."""
+    """Rows that hold the same pixels as one node; rows that somebody set apart from another are nodes of their own."""
 
     of: Int64[np.ndarray, "N"]  # the node of each row
     first: Int64[np.ndarray, "M"]  # the first row of each node, rising

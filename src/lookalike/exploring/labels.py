@@ -2,9 +2,9 @@
 
 An image is never its own witness (leave-one-out), nor are its near duplicates, which would share its mistake. How near
 an image is to a class is the mean of its cosines to the `NEAR` nearest images of it (fewer, where its own class has
-fewer others), measured in part against what is usual in that class: the median of the same number over the class's own images,
-as in confident learning (Northcutt, Jiang and Chuang, 2021), where a class's own images set its threshold. A label is
-doubted where another class is nearer than the label's own, by more than is usual in the collection.
+fewer others), measured in part against what is usual in that class: the median of the same number over the class's own
+images, as in confident learning (Northcutt, Jiang and Chuang, 2021), where a class's own images set its threshold. A
+label is doubted where another class is nearer than the label's own, by more than is usual in the collection.
 """
 
 from collections.abc import Sequence
@@ -83,7 +83,8 @@ def _above(values: Any, cut: float, scale: float) -> Any:
 
 def score_of(fits: Fits) -> Float32[np.ndarray, "N"]:
     """How suspect each row is: by its doubt, or by how odd it is where that is beyond doubt; NaN: not judged."""
-    return np.maximum(fits.doubt, np.where(fits.odd > 0.5, fits.odd, 0)).astype(np.float32)
+    found: Float32[np.ndarray, N] = np.maximum(fits.doubt, np.where(fits.odd > 0.5, fits.odd, 0)).astype(np.float32)
+    return found
 
 
 def classes_of(domains: Sequence[str | None], labels: Sequence[str | None]) -> tuple[Int64[np.ndarray, "N"], list[str]]:
