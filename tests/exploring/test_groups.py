@@ -112,10 +112,10 @@ def test_what_different_images_reach_is_that_of_a_loop() -> None:
     for i in np.flatnonzero(alone):
         others = [cosines[i, j] for j in np.flatnonzero(alone) if labels[j] >= 0 and labels[j] != labels[i]]
         if labels[i] >= 0:
-            best.append(max(others))
+            best.append(sorted(others)[-2])
         second.append(sorted(cosines[i, j] for j in np.flatnonzero(alone) if j != i)[-2])
     by_label = nearest_others(vectors, labels, alone)
-    assert by_label == pytest.approx(float(np.quantile(best, 0.999, method="lower")), abs=1e-6)
+    assert by_label == pytest.approx(float(np.quantile(best, 0.99, method="lower")), abs=1e-6)
     without_labels = nearest_others(vectors, None, alone)
     assert without_labels == pytest.approx(float(np.quantile(second, 0.95, method="lower")), abs=1e-6)
     assert nearest_others(vectors, np.zeros(60, np.int64), alone) == without_labels  # one label says nothing

@@ -172,7 +172,7 @@ def _by_vectors(
 
 def _bar(stored: "Stored", rows: "pa.Table", alone: "np.ndarray") -> dict[str, Any]:
     """The cosine from which on vectors count as the same: where copies are, and hardly any two different images."""
-    from lookalike.exploring.bars import NEARLY_ALL, nearest_others
+    from lookalike.exploring.bars import SURE, nearest_others
     from lookalike.exploring.labels import classes_of
     from lookalike.vectors.copies import bar_of, rarely_reached
 
@@ -185,7 +185,7 @@ def _bar(stored: "Stored", rows: "pa.Table", alone: "np.ndarray") -> dict[str, A
         embedder = stored.embedder
     except LookalikeError as error:
         note(f"{error.message} How near copies come can't be measured, and different images alone set the bar")
-        second = nearest_others(stored.vectors, None, alone, NEARLY_ALL)  # images of one label are not the same either
+        second = nearest_others(stored.vectors, None, alone, SURE)  # images of one label are not the same either
         level = max(others, second, rarely_reached(vectors))
         return {"cosine": level, "copies": None, "others": level}
     bar = bar_of(embedder, stored.collection, ids, vectors)
@@ -197,8 +197,8 @@ def _bar(stored: "Stored", rows: "pa.Table", alone: "np.ndarray") -> dict[str, A
         return bar._asdict()
     level = max(bar.cosine, min(others, bar.copies))  # above half of the copies there would be nothing to find
     note(
-        f"vectors count as the same from cosine {level:.3f} on: half of the copies have {bar.copies:.3f} or more, and "
-        f"nearly all different images stay below {max(others, bar.others):.3f}"
+        f"vectors count as the same from cosine {level:.4f} on: half of the copies have {bar.copies:.4f} or more, and "
+        f"nearly all different images stay below {max(others, bar.others):.4f}"
     )
     return {"cosine": level, "copies": bar.copies, "others": max(others, bar.others)}
 
@@ -283,5 +283,5 @@ def _write_page(config: Config, collection: "Collection", ids: list[int], groups
         ]
         sections.append(Section(f"Group {number}: {len(group)} images", _weakest(group), cards))
     title = f"Duplicates in {Path(config.collection).name}"
-    lead = f"{len(groups):,} groups of images that are the same or nearly so, the largest first."
+    lead = f"Groups of images that are the same or nearly so, the largest first: {len(groups):,}."
     write_looks(config.html or "", title, lead, sections, collection, marks=True)

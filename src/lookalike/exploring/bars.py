@@ -4,8 +4,9 @@ import numpy as np
 from jaxtyping import Bool, Float32, Int64
 
 SAMPLE = 2000  # rows that are asked for their nearest
-NEARLY_ALL = 0.999  # of them stay below what is told, where labels say which images are different
-MOST = 0.95  # and where the second nearest image stands for a different one, and copies say how near is near enough
+NEARLY_ALL = 0.99  # of them stay below what is told, where labels say which images are different
+MOST = 0.95  # and where they do not, and copies say how near is near enough
+SURE = 0.999  # and where neither labels nor copies say anything
 _BLOCK = 8192
 
 
@@ -17,9 +18,9 @@ def nearest_others(
 ) -> float:
     """The cosine that nearly all images stay below with what is not the same as they are.
 
-    With `labels` (-1: none) that is each image's nearest one of another label; else its second nearest, since the
-    nearest may be a copy, and `most` of them stay below. Only rows that are `alone`, for all that is known, are asked
-    and compared. -1 of fewer than three.
+    That is each image's second nearest one, since the nearest may be a copy: with `labels` (-1: none) of those that
+    have another label, and `NEARLY_ALL` of the images stay below; else `most`. Only rows that are `alone`, for all that
+    is known, are asked and compared. -1 of fewer than three.
     """
     rows = np.flatnonzero(alone if labels is None else alone & (labels >= 0))
     by_label = labels is not None and len(np.unique(labels[rows])) > 1
@@ -39,6 +40,4 @@ def nearest_others(
         if cosines.shape[1] > 2:
             cosines = np.partition(cosines, -2, axis=1)[:, -2:]
         best = np.sort(np.concatenate([best, cosines], axis=1), axis=1)[:, -2:]
-    if by_label:
-        return float(np.quantile(best[:, 1], NEARLY_ALL, method="lower"))
-    return float(np.quantile(best[:, 0], most, method="lower"))
+    return float(np.quantile(best[:, 0], NEARLY_ALL if by_label else most, method="lower"))
