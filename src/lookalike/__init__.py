@@ -8,7 +8,8 @@
 
 Find         index, search, Index, Matches, knn
 Embed        load -> Encoder, embed; load_text -> TextEmbedder
-Collections  prepare -> Collection, prune, TorchDataset (for PyTorch)
+Collections  prepare -> Collection, split, prune, TorchDataset (for PyTorch)
+Look         duplicates, outliers, clusters, map
 Models       pull, train, export; Embedder (for scikit-learn)
 Measure      evaluate -> Report, compare
 Errors       Error, with `message` and `hint`
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
     from lookalike.data.collection import Collection
     from lookalike.estimator import Embedder
     from lookalike.evaluation.protocols import Report
+    from lookalike.explore import clusters, duplicates, map, outliers, split
     from lookalike.finding import Index, index, prune, search
     from lookalike.retrieval.exact import knn
     from lookalike.retrieval.index import Matches
@@ -45,7 +47,9 @@ _PLACES = {
     "Report": "lookalike.evaluation.protocols:Report",
     "TextEmbedder": "lookalike.vectors.text:TextEmbedder",
     "TorchDataset": "lookalike.torch_dataset:TorchDataset",
+    "clusters": "lookalike.explore:clusters",
     "compare": "lookalike.api:compare",
+    "duplicates": "lookalike.explore:duplicates",
     "embed": "lookalike.api:embed",
     "evaluate": "lookalike.api:evaluate",
     "export": "lookalike.api:export",
@@ -53,10 +57,13 @@ _PLACES = {
     "knn": "lookalike.retrieval.exact:knn",
     "load": "lookalike.api:load",
     "load_text": "lookalike.vectors.text:load_text",
+    "map": "lookalike.explore:map",
+    "outliers": "lookalike.explore:outliers",
     "prepare": "lookalike.api:prepare",
     "prune": "lookalike.finding:prune",
     "pull": "lookalike.api:pull",
     "search": "lookalike.finding:search",
+    "split": "lookalike.explore:split",
     "train": "lookalike.api:train",
 }
 
@@ -74,7 +81,9 @@ __all__ = [
     "TextEmbedder",
     "TorchDataset",
     "__version__",
+    "clusters",
     "compare",
+    "duplicates",
     "embed",
     "evaluate",
     "export",
@@ -82,10 +91,13 @@ __all__ = [
     "knn",
     "load",
     "load_text",
+    "map",
+    "outliers",
     "prepare",
     "prune",
     "pull",
     "search",
+    "split",
     "train",
 ]
 

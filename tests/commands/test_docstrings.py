@@ -16,7 +16,14 @@ import pytest
 import lookalike as la
 from lookalike.commands import main
 
-NEEDED = {"Embedder": "sklearn", "TorchDataset": "torch", "load_text": "tokenizers", "TextEmbedder": "tokenizers"}
+NEEDED = {
+    "Embedder": "sklearn",
+    "clusters": "sklearn",
+    "map": "pacmap",
+    "TorchDataset": "torch",
+    "load_text": "tokenizers",
+    "TextEmbedder": "tokenizers",
+}
 FLAGS = doctest.ELLIPSIS | doctest.NORMALIZE_WHITESPACE
 
 
@@ -84,6 +91,11 @@ USER = """
     compared = la.compare("model", encoder, data=photos, names=["one", "other"])
     facts = la.export("model", "onnx", "out")
     pruned = la.prune(index, dry_run=True)
+    alike = la.duplicates(index, html=Path("alike.html"))
+    odd = la.outliers(photos, most=10)
+    groups = la.clusters(index, least=3)
+    places = la.map("all.lookalike")
+    parts = la.split(photos, test=0.2)
     scores, rows = la.knn(vectors, stored, k=3)
     try:
         first = found.rows(0)[0]["path"]
@@ -109,6 +121,11 @@ TYPES = {
     "compared": "Comparison",
     "facts": "dict[str, Any]",
     "pruned": "Pruned",
+    "alike": "Duplicates",
+    "odd": "Outliers",
+    "groups": "Clusters",
+    "places": "Map",
+    "parts": "Split",
     "scores": "ndarray",
     "rows": "ndarray",
 }

@@ -13,8 +13,12 @@ from pathlib import Path
 
 import pytest
 
-PAGES = sorted((Path(__file__).resolve().parents[2] / "docs" / "tutorials").glob("*.md"))
-NEEDS = "<!-- needs torch and transformers -->"
+DOCS = Path(__file__).resolve().parents[2] / "docs"
+PAGES = [*sorted((DOCS / "tutorials").glob("*.md")), DOCS / "how-to" / "explore.md"]
+NEEDS = {  # what stands before the last blocks of a page -> what they import
+    "<!-- needs torch and transformers -->": ("torch", "transformers"),
+    "<!-- needs scikit-learn and pacmap -->": ("sklearn", "pacmap"),
+}
 FENCE = re.compile(r"^ *```(console|python)\n(.*?)^ *```$", re.MULTILINE | re.DOTALL)
 
 
@@ -48,8 +52,9 @@ def agrees(expected: str, printed: str) -> bool:
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
 def test_a_tutorial_does_what_it_says(page: Path, tmp_path: Path, environment: dict[str, str]) -> None:
     text, left = page.read_text(encoding="utf-8"), ""
-    if NEEDS in text and not (find_spec("torch") and find_spec("transformers")):
-        text, _, left = text.partition(NEEDS)
+    for mark, libraries in NEEDS.items():
+        if mark in text and not all(map(find_spec, libraries)):
+            text, _, left = text.partition(mark)
     found = blocks(text)
     assert found
     for kind, body in found:
@@ -62,7 +67,7 @@ def test_a_tutorial_does_what_it_says(page: Path, tmp_path: Path, environment: d
             if expected:
                 assert agrees(expected, done.stdout), f"$ {command}\n{done.stdout}\n--- expected\n{expected}"
     if left:
-        pytest.skip("the last block needs torch and transformers, and all before it was run")
+        pytest.skip("the last blocks need libraries that are not here, and all before them was run")
 
 
 def test_the_reader_of_blocks() -> None:

@@ -23,6 +23,7 @@ TABLE = {
     "training": {"core", "imaging", "data", "towers", "encoders", "losses", "vectors", "evaluation.trials"},
     "retrieval": {"core", "data"},
     "evaluation": {"core", "data", "encoders", "vectors", "retrieval"},
+    "exploring": {"core", "retrieval"},
     "pages": {"core", "imaging", "data", "retrieval"},
     "recipes": {"core", "imaging", "data", "towers", "losses", "training.config"},
     "demo": {"core", "imaging", "data", "pages"},

@@ -43,6 +43,7 @@ EXTRAS = (
     "torch",
     "transformers",
     "sklearn",
+    "pacmap",
     "pytest",
     "beartype",
     "hypothesis",

@@ -165,6 +165,7 @@ def _mark(embedder: "Embedder", config: Config) -> None:
     import numpy as np
 
     from lookalike.commands.models import named_model
+    from lookalike.data.apart import read_apart, rows_apart
     from lookalike.data.collection import Collection
     from lookalike.data.duplicates import SEEN, Alike, Close, mark
     from lookalike.retrieval.alike import first_alike, like_any
@@ -186,12 +187,12 @@ def _mark(embedder: "Embedder", config: Config) -> None:
                 f"{ids[bad[0]]} of `{config.out}`.",
                 hint="give another `--model`",
             )
-        rows = collection.table([*SEEN.names, "split"])
+        rows = collection.table([*SEEN.names, "split", "sha256"])
         alone = Alike.of(rows).first(len(rows)) < 0
         bar = bar_of(embedder, collection, ids[alone], vectors[alone])
         first, learned_too = np.full(len(rows), -1), np.zeros(len(rows), bool)
         if bar.cosine is not None:
-            first = first_alike(vectors, bar.cosine)
+            first = first_alike(vectors, bar.cosine, rows_apart(rows["sha256"], read_apart(config.out)))
             learned = rows["split"].to_numpy(zero_copy_only=False) == "train"
             learned_too[~learned] = like_any(vectors[~learned], vectors[learned], bar.cosine)
         told = {**bar._asdict(), "model": str(Path(named_model(config.model)).absolute()), **encoder}

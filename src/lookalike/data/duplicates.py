@@ -2,7 +2,8 @@
 
 Two images are the same if their stored pixels are, and nearly the same if at most `NEAR` of the 63 bits of their
 perceptual hashes differ, or if an encoder's embeddings say so, where `prepare` was given one. The column `duplicate_of`
-has the id of the first image that an image is so like, if there is one before it.
+has the id of the first image that an image is so like, if there is one before it. What somebody has said is not the
+same (`apart.py`) never counts.
 """
 
 import itertools
@@ -16,6 +17,7 @@ import pyarrow.compute as pc
 from jaxtyping import Bool, Int64
 
 from lookalike.core.journal import note
+from lookalike.data.apart import Apart, read_apart, rows_apart, without
 from lookalike.data.collection import Collection
 
 SEEN = pa.schema([("pixels", pa.binary(16)), ("phash", pa.int64())])
@@ -57,10 +59,18 @@ def near_pairs(hashes: Hashes, most: int = NEAR) -> Pairs:
     return np.unique(np.sort(np.concatenate(found), axis=1), axis=0)
 
 
-def same_pairs(pixels: Sequence[bytes | None]) -> Pairs:
-    """Rows whose pixels are the same, each with the first of them."""
+def same_pairs(pixels: Sequence[bytes | None], apart: Apart | None = None) -> Pairs:
+    """Rows whose pixels are the same, each with the first of them that is not `apart` from it."""
     first: dict[bytes, int] = {}
     found = [(first.setdefault(one, row), row) for row, one in enumerate(pixels) if one is not None]
+    told = {(one, other) for one, other in (() if apart is None else apart.tolist()) if pixels[one] == pixels[other]}
+    if told:
+        moved = {other for _, other in told}
+        alike = {pixels[row]: [i for i, one in enumerate(pixels) if one == pixels[row]] for row in moved}
+        for place, (_, row) in enumerate(found):
+            if row in moved:
+                fits = (i for i in alike[pixels[row]] if i < row and (i, row) not in told)
+                found[place] = (next(fits, row), row)
     return np.array([pair for pair in found if pair[0] != pair[1]], np.int64).reshape(-1, 2)
 
 
@@ -72,11 +82,14 @@ class Alike:
     near: Int64[np.ndarray, "M 2"]
 
     @classmethod
-    def of(cls, rows: pa.Table) -> "Alike":
-        """Of rows with the columns of `SEEN`; those that have no values there are like nothing."""
+    def of(cls, rows: pa.Table, apart: Apart | None = None) -> "Alike":
+        """Of rows with the columns of `SEEN`; those that have no values there, and pairs that are `apart`, are not
+        alike.
+        """
         known = np.flatnonzero(rows["phash"].is_valid().to_numpy())
         hashes = rows["phash"].take(pa.array(known)).to_numpy().astype(np.int64)
-        return cls(same_pairs(rows["pixels"].to_pylist()), known[near_pairs(hashes)])
+        near = known[near_pairs(hashes)]
+        return cls(same_pairs(rows["pixels"].to_pylist(), apart), near if apart is None else without(near, apart))
 
     def first(self, count: int) -> Int64[np.ndarray, "N"]:
         """The first row that each of `count` rows is like; -1 for those that are like none before them."""
@@ -105,16 +118,20 @@ class Close:
     told: Mapping[str, Any]  # which encoder, and from which cosine on
 
 
-def mark(collection: Collection, close: Close | None = None) -> dict[str, Any]:
+def mark(
+    collection: Collection, close: Close | None = None, groups: Int64[np.ndarray, "N"] | None = None
+) -> dict[str, Any]:
     """Fill `duplicate_of`, and tell what was found, for the card: how many images are like an earlier one, how many
     are so with another label, and how many of each split are like one that is there to learn from; by how they look,
-    and under `embedding` what `close` adds to that.
+    and under `embedding` what `close` adds to that. `groups` are the rows to mark each with (-1: none), where they are
+    known; else it is the first that an image is like.
     """
-    rows = collection.table(["id", "label", "domain", "split", "pixels", "phash", "duplicate_of"])
-    ids, alike = rows["id"].to_numpy(), Alike.of(rows)
+    rows = collection.table(["id", "sha256", "label", "domain", "split", "pixels", "phash", "duplicate_of"])
+    ids, alike = rows["id"].to_numpy(), Alike.of(rows, rows_apart(rows["sha256"], read_apart(collection.path)))
     looks = alike.first(len(rows))
     by_embedding = np.full(len(rows), -1) if close is None else close.first
     first = np.where((looks < 0) | (by_embedding < 0), np.maximum(looks, by_embedding), np.minimum(looks, by_embedding))
+    first = first if groups is None else groups
     marks = np.where(first < 0, -1, ids[first])
     changed = np.flatnonzero(marks != pc.fill_null(rows["duplicate_of"], -1).to_numpy())
     told_of = pa.array(marks[changed], pa.int64(), mask=marks[changed] < 0)

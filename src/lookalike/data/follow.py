@@ -13,6 +13,7 @@ from lookalike.core.errors import CollectionError
 from lookalike.core.files import locked, refuse_unless
 from lookalike.core.journal import Progress
 from lookalike.core.shapes import Ids
+from lookalike.data.apart import read_apart, write_apart
 from lookalike.data.collection import SCHEMA, Collection, is_vector
 
 ROWS = 2048  # rows of a commit: they wait in memory, with their images
@@ -45,6 +46,8 @@ def follow(source: Collection, out: str | Path, verb: str) -> Collection:
             for batch in source.scan(source.columns, f"id >= {copy.next_id}", ROWS, gone=True):
                 copy.append(pa.Table.from_batches([batch]))
                 bar.advance(len(batch))
+        if apart := read_apart(source.path):
+            write_apart(copy.path, apart | read_apart(copy.path))
         entries = {key: value for key, value in source.card.items() if key not in ("model", "indexed")}
         copy.update_card({**entries, "copy_of": str(Path(source.path).absolute())})
     return copy

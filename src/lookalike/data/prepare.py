@@ -36,6 +36,7 @@ from lookalike.data.sources.dataset import open_dataset
 from lookalike.data.sources.listed import Listing, Source, common_type, list_images, place_of
 from lookalike.data.sources.presets import compared, parts_of
 from lookalike.data.sources.selection import TAKE_ALL, Selection
+from lookalike.data.splitting import ENTRY, OWN, continue_split
 from lookalike.imaging.decode import QUALITY
 
 SIZE = 256  # shorter side of a stored image, in pixels, if nobody says another
@@ -99,6 +100,7 @@ def prepare(
             collection.mark_gone(gone)
             if collection.card.get("duplicates", {}).get("of") != collection.fingerprint:  # also if killed before this
                 collection.update_card({"duplicates": mark(collection)})
+            continue_split(collection)
             return finish(collection, update.done[Converted], update.done[Same], len(gone), update.done[Failed])
 
 
@@ -134,6 +136,7 @@ def _open_or_create(out: str, listing: Listing) -> Collection:
 class _Update:
     def __init__(self, collection: Collection, listing: Listing, limit: int, retry: bool) -> None:
         self.collection, self.listing = collection, listing
+        self._own = OWN if collection.card.get(ENTRY) else ()  # what the sources do not say any more
         self.done: Counter[type[Outcome]] = Counter()
         # The id of the latest row of each image of the listing, gone or not; -1: none, or it can't be read any more.
         self._shown = np.full(len(listing), -1, np.int64)
@@ -171,7 +174,7 @@ class _Update:
             if not is_passing(error["reason"])
         }
         bad = np.zeros(len(self.listing), bool)
-        names = [*DESCRIPTION, *self.listing.columns.names]
+        names = [name for name in (*DESCRIPTION, *self.listing.columns.names) if name not in self._own]
         for start, listed in self.listing.batches():
             if start >= limit:
                 break
@@ -268,6 +271,8 @@ class _Update:
             (Same, self.collection.schema, self.collection.update),
         ):
             if some := [entry for entry in waiting if isinstance(entry[2], kind)]:
+                own = self._own if kind is Same else self._own[:1]  # a new row has roles, and no split yet
+                schema = pa.schema([field for field in schema if field.name not in own])
                 write(_table(some, [field.name for field in fields(kind)], schema))
                 self.done[kind] += len(some)
         self._begun = time.monotonic()

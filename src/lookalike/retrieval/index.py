@@ -18,6 +18,7 @@ from lookalike.core.errors import CollectionError, UsageError
 from lookalike.core.shapes import Ids, l2_normalize
 from lookalike.data.collection import SCHEMA, Collection, is_vector
 from lookalike.data.duplicates import MARK, SEEN
+from lookalike.data.made import is_made
 from lookalike.data.whereabouts import PLACE, paths_of
 from lookalike.retrieval.exact import knn
 
@@ -53,7 +54,7 @@ class Matches:
         """
         schema = self.collection.schema
         ours = {*SCHEMA.names, *SEEN.names, *MARK.names, *PLACE.names, "path"}
-        added = [field.name for field in schema if field.name not in ours and not is_vector(field)]
+        added = [field.name for field in schema if not (field.name in ours or is_vector(field) or is_made(field))]
         kept = [name for name in PLACE.names if name in schema.names]
         rows = self._take(query, ["id", "source", "label", "domain", *kept, *added])
         paths = paths_of(rows, self.collection.card)

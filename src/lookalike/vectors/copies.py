@@ -56,12 +56,17 @@ def bar_of(embedder: Embedder, collection: Collection, ids: Ids, vectors: Float3
             cosines.append(np.einsum("nd,nd->n", made, vectors[some].repeat(2, axis=0)))
             bar.advance(len(some))
     reached, median = np.quantile(np.concatenate(cosines), [1 - REACHED, 0.5], method="lower").tolist()
-    others = vectors[_spread(len(ids), OTHERS)]
+    below = rarely_reached(vectors)
+    return Bar(max(reached, below) if below < median - _ROUNDING else None, median, below)
+
+
+def rarely_reached(vectors: Float32[np.ndarray, "N D"]) -> float:
+    """The cosine that `RARE` of the pairs of rows stay below, each row's nearest left out."""
+    others = vectors[_spread(len(vectors), OTHERS)]
     pairs = others @ others.T
     np.fill_diagonal(pairs, -1)
     pairs[np.arange(len(pairs)), pairs.argmax(axis=1)] = -1
-    below = float(np.quantile(pairs, RARE, method="lower"))
-    return Bar(max(reached, below) if below < median - _ROUNDING else None, median, below)
+    return float(np.quantile(pairs, RARE, method="lower"))
 
 
 def _spread(count: int, most: int) -> np.ndarray:

@@ -23,11 +23,11 @@ def split_of(domain: str | None, label: str | None, test: float) -> str | None:
     """
     if label is None:
         return None
-    return "test" if _share((domain or "", label)) < test else "train"
+    return "test" if share_of((domain or "", label)) < test else "train"
 
 
-def _share(name: Class) -> float:
-    """A number from 0 to 1 that is the class's own, on every machine."""
+def share_of(name: tuple[str, ...]) -> float:
+    """A number from 0 to 1 that is the name's own, on every machine."""
     return int.from_bytes(hashlib.sha256("\0".join(name).encode()).digest()[:8], "big") / 2**64
 
 
@@ -71,7 +71,7 @@ class Splits:
     def _join(self, one: Class, other: Class) -> None:
         one, other = self._last(one), self._last(other)
         if one != other:
-            least, more = sorted((one, other), key=_share)
+            least, more = sorted((one, other), key=share_of)
             self._one[more] = least
 
 
