@@ -73,6 +73,21 @@ def test_without_test_rows_classes_are_kept_back(many, shop, tmp_path, capsys):
     assert la.load(tmp_path / "run/model").dimension == 2
 
 
+def test_test_rows_of_one_class_measure_nothing(many, shop, tmp_path, capsys):
+    rows = [
+        "path,label,split",
+        *(f"{f},{f.parent.name},{'test' if f.parent.name == 'c0' else 'train'}" for f in sorted(many.rglob("*.png"))),
+    ]
+    (tmp_path / "t.csv").write_text("\n".join(rows))
+    la.prepare(tmp_path / "t.csv", tmp_path / "c")
+    command = ["--data", tmp_path / "c", "--model", shop.model, "--out", tmp_path / "run", "--dimension", 2]
+    words = train(capsys, "head", *command)
+    assert "Nothing is measured on split test. Split `test` has one class: every match is right" in words
+    assert "the same training was done three times on two thirds of the classes" in words
+    assert main(["evaluate", str(tmp_path / "c"), "--model", str(shop.model)]) == 2
+    assert "Split `test` has one class" in capsys.readouterr().err
+
+
 def test_what_can_not_be_measured_is_said(shop, tmp_path, capsys):
     common = ["--model", shop.model, "--dimension", 2]
     words = train(capsys, "head", "--data", shop.collection, "--out", tmp_path / "a", *common)

@@ -73,9 +73,9 @@ def main(config: Config) -> None:
         note(_data("prepare", str(table), "--out", coll))
     with _step(steps, f"lookalike train tiny --data {coll} --out {run}", "trained a small network from scratch"):
         _train(coll, run, untrained)
-    with _step(steps, f"lookalike evaluate {model} {coll}", "measured it on products it has never seen"):
+    with _step(steps, f"lookalike evaluate {coll} --model {model}", "measured it on products it has never seen"):
         after = _score("network after training", model, coll)
-    with _step(steps, f"lookalike evaluate {untrained} {coll}", "measured the network before training"):
+    with _step(steps, f"lookalike evaluate {coll} --model {untrained}", "measured the network before training"):
         before = _score("network before training", untrained, coll)
     collection = Collection.open(coll)
     rows = collection.table(["id", "source", "label", "split", "image"])

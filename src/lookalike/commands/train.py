@@ -131,8 +131,11 @@ def main(config: Config) -> None:
 
 def run(config: Config) -> str | None:
     """Train; the model directory that was made. None where domains were left out, which makes none of all."""
+    from lookalike.commands.models import named_model
     from lookalike.core.devices import start
 
+    if config.run.model:
+        config = replace(config, run=replace(config.run, model=named_model(config.run.model)))
     start(config.run.device)  # before what measures starts JAX
     if config.options.leave_out == "domain":
         leave_out(config.run)
@@ -293,19 +296,24 @@ class Evaluation:
 
 
 def evaluation(config: TrainConfig, domain: str | None = None) -> Evaluation | None:
-    """How an encoder does on the classes of split "test", which training never sees; None if there are none.
+    """How an encoder does on the classes of split "test", which training never sees; None if they measure nothing.
 
     With a `domain`, how its queries do among all images.
     """
     from lookalike.data.collection import Collection
     from lookalike.evaluation.encoders import vectors_on
-    from lookalike.evaluation.protocols import COLUMNS
+    from lookalike.evaluation.protocols import COLUMNS, Roles
     from lookalike.vectors.runtime import load
 
     collection = Collection.open(config.data)
     rows = collection.table(COLUMNS)
     rows = rows.take(np.flatnonzero([split == "test" for split in rows["split"].to_pylist()]))
     if not len(rows):
+        return None
+    try:
+        Roles.of(rows, "test")
+    except UsageError as error:
+        note(f"Nothing is measured on split test. {error.message}")
         return None
     given = load(config.model, precision="float32") if config.model else None
     return Evaluation(rows, vectors_on(collection, rows["id"].to_numpy(), given), domain)
