@@ -346,7 +346,7 @@ class Roles:
         domains = [NO_DOMAIN if name is None else name for name in (lists.get("domain", nothing)[i] for i in kept)]
         names = tuple(sorted(set(domains)))
         labels = [lists["label"][i] for i in kept]
-        found = cls(
+        roles = cls(
             rows=kept,
             label=_codes(domains, labels),
             labels=labels,
@@ -357,8 +357,8 @@ class Roles:
             names=names,
             total=len(table),
         )
-        _refuse_one_class(found, split)
-        return found
+        _refuse_one_class(roles, split)
+        return roles
 
     def images(self, vectors: np.ndarray) -> Rows:
         """These rows with their vectors, at unit length, of all vectors by id; UsageError if those do not fit."""
