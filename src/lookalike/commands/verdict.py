@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from lookalike.core.files import read_card, write_json
-from lookalike.core.journal import note
+from lookalike.core.journal import note, said_if_slow
 
 if TYPE_CHECKING:
     from lookalike.encoders.encoder import Encoder
@@ -42,9 +42,10 @@ def conclude(
     if values is None:
         told = _by_folds(config, given, train)
     else:
-        told = _by_queries(values(encoder), values(given))
-        told["words"] = _words(told, encoder, given)
-        told["next"] = _next(config, told["trained"], given, values)
+        with said_if_slow("comparing with the untouched tower, and what else there is"):
+            told = _by_queries(values(encoder), values(given))
+            told["words"] = _words(told, encoder, given)
+            told["next"] = _next(config, told["trained"], given, values)
     if told:
         note("\n".join([told["words"], *told.get("next", [])]))
         write_json(model / "card.json", {**card, "verdict": told})

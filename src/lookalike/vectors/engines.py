@@ -26,7 +26,7 @@ from jaxtyping import Float32, UInt8
 
 from lookalike.core.errors import StorageError
 from lookalike.core.files import clear_partial, fingerprint, new_directory, user_cache
-from lookalike.core.journal import note
+from lookalike.core.journal import note, said_if_slow
 from lookalike.core.machine import cores, onnx_session
 from lookalike.encoders.config import EncoderConfig, below
 from lookalike.encoders.directory import features_fingerprint_of, fingerprint_of
@@ -160,7 +160,8 @@ def opened(
                 entry = _entry(Path(model), int8, zooms)
                 if entry.exists() and not (entry / "known.json").exists():  # half deleted
                     shutil.rmtree(entry, ignore_errors=True)
-                with new_directory(entry, "graph") as directory:
+                slow = f"making the graph of `{model}`, which is kept for the next time"
+                with new_directory(entry, "graph") as directory, said_if_slow(slow):
                     known = make(directory)
                     (directory / "known.json").write_text(json.dumps(asdict(known)))
                 _prune(entry)
