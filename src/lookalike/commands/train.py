@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
+from lookalike.commands import mirror
 from lookalike.commands.verdict import METRIC
 from lookalike.core.config import did_you_mean, option, parse
 from lookalike.core.errors import UsageError
@@ -52,6 +53,8 @@ class Config:
     """What is trained."""
     options: Options = Options()
     """How."""
+    decides: bool = False
+    """Whether the run may do without the recipe's mirror image."""
 
 
 def configure(argv: list[str]) -> Config:
@@ -70,7 +73,7 @@ def configure(argv: list[str]) -> Config:
     needed = ["data", "out"] if new else ["data", "model", "out"]
     if missing := [f"`--{field}`" for field in needed if not getattr(config, field)]:
         raise UsageError(f"Missing: {', '.join(missing)}.", hint=f"`{prog} --help` lists the options")
-    return Config(config, options)
+    return Config(config, options, mirror.is_open(config, argv))
 
 
 def recipe_of(argv: list[str], usage: str, example: str) -> str:
@@ -134,9 +137,11 @@ def run(config: Config) -> str | None:
     from lookalike.commands.models import named_model
     from lookalike.core.devices import start
 
+    start(config.run.device)  # before what measures starts JAX
     if config.run.model:
         config = replace(config, run=replace(config.run, model=named_model(config.run.model)))
-    start(config.run.device)  # before what measures starts JAX
+    if config.decides:
+        config = replace(config, run=mirror.decided(config.run))
     if config.options.leave_out == "domain":
         leave_out(config.run)
         return None
