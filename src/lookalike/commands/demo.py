@@ -78,11 +78,8 @@ def main(config: Config) -> None:
     untrained, vectors = str(out / "untrained"), str(out / "histogram.npy")
     with _step(steps, f"lookalike prepare {table} --out {coll}", "stored the images in a collection"):
         note(_data("prepare", str(table), "--out", coll))
-    with _step(
-        steps,
-        f"lookalike train tiny --data {coll} --out {run} {shlex.join(_DRAWN)}",
-        "trained a small network from scratch",
-    ):
+    trains = f"lookalike train tiny --data {coll} --out {run} {shlex.join(_DRAWN)}"
+    with _step(steps, trains, "trained a small network from scratch"):
         _train(coll, run, untrained)
     with _step(steps, f"lookalike evaluate {coll} --model {model}", "measured it on products it has never seen"):
         after = _score("network after training", coll, "--model", model)
