@@ -136,8 +136,10 @@ def run(config: Config) -> str | None:
     """Train; the model directory that was made. None where domains were left out, which makes none of all."""
     from lookalike.commands.models import named_model
     from lookalike.core.devices import start
+    from lookalike.data.collection import Collection
 
     start(config.run.device)  # before what measures starts JAX
+    Collection.open(config.run.data)  # what is wrong with it is told before a model is downloaded
     if config.run.model:
         config = replace(config, run=replace(config.run, model=named_model(config.run.model)))
     if config.decides:

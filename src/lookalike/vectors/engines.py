@@ -173,7 +173,10 @@ def opened(
     directory = Path(tempfile.mkdtemp(prefix="lookalike-"))
     known = make(directory)  # what is wrong with the model is said by this, and first
     if refused is not None:
-        note(f"the graph of `{model}` is not kept for the next time: {getattr(refused, 'message', refused)}")
+        why = getattr(refused, "message", refused)
+        if isinstance(refused, OSError) and refused.filename is not None:  # one of ours has words of its own
+            why = f"`{refused.filename}`: {refused.strerror}"
+        note(f"the graph of `{model}` is not kept for the next time: {why}")
     return known, OnnxEngine(directory / "tower.onnx", width, batch=batch, temporary=True)
 
 
