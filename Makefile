@@ -1,7 +1,7 @@
 # Needs python3 (3.11 or newer, with venv) and make; everything else is installed into .venv, with hashes.
 PYTHON ?= python3
 BIN := .venv/bin
-INSTALL := $(BIN)/uv pip install --quiet --python $(BIN)/python
+INSTALL := $(BIN)/uv pip install --quiet --compile-bytecode --python $(BIN)/python
 LOCKED := $(INSTALL) --require-hashes -r
 
 help:  ## this list

@@ -31,7 +31,7 @@ def shelf(tmp_path_factory, write_tiny_model):
 
 def test_shares_are_written_without_a_measurement(shelf, tmp_path, capsys):
     out = tmp_path / "mean"
-    assert main(["blend", str(shelf / "a"), str(shelf / "b"), "--shares", "1", "3", "--out", str(out)]) == 0
+    assert main(["blend", "--model", str(shelf / "a"), str(shelf / "b"), "--shares", "1", "3", "--out", str(out)]) == 0
     assert capsys.readouterr().out == f"{out}\n"
     (_, a), (_, b), (_, found) = (read_model(path) for path in (shelf / "a", shelf / "b", out))
     for name in a:
@@ -45,7 +45,18 @@ def test_shares_are_written_without_a_measurement(shelf, tmp_path, capsys):
 @pytest.mark.parametrize("way", ["uniform", "greedy", "interpolate"])
 def test_it_is_kept_only_if_it_is_better(shelf, tmp_path, capsys, way):
     out = tmp_path / "mean"
-    argv = ["blend", str(shelf / "a"), str(shelf / "b"), "--way", way, "--steps", "2", "--data", str(shelf / "coll")]
+    argv = [
+        "blend",
+        "--model",
+        str(shelf / "a"),
+        str(shelf / "b"),
+        "--way",
+        way,
+        "--steps",
+        "2",
+        "--data",
+        str(shelf / "coll"),
+    ]
     assert main([*argv, "--out", str(out)]) == 0
     captured = capsys.readouterr()
     cells = [line.split() for line in captured.out.splitlines()[2:] if not line.startswith("/")]
@@ -70,5 +81,5 @@ def test_it_is_kept_only_if_it_is_better(shelf, tmp_path, capsys, way):
     ],
 )
 def test_what_the_user_can_mend(argv, message, capsys):
-    assert main(["blend", *argv]) == 2
+    assert main(["blend", "--model", *argv]) == 2
     assert capsys.readouterr().err.startswith(f"error: {message}")

@@ -36,6 +36,12 @@ def test_measures_the_stored_embeddings(shop, evaluate, tmp_path):
     assert list(document["per_domain"]) == ["domain0", "domain1"]
 
 
+def test_the_model_is_named_as_in_all_verbs_or_is_that_of_the_index(shop, evaluate):
+    asked = (shop.collection, "--split", "all", "--json", "-")
+    found = [evaluate(*words, *asked).out for words in ([shop.model], ["--model", shop.model], [])]
+    assert found[0] == found[1] == found[2]
+
+
 def test_separate(shop, evaluate):
     merged, separate = (
         json.loads(evaluate(shop.model, shop.collection, "--split", "all", "--protocol", p, "--json", "-").out)
@@ -110,8 +116,11 @@ def test_refuses_bad_embeddings(shop, evaluate, tmp_path):
 
 def test_refuses_what_does_not_fit_together(shop, evaluate, tmp_path):
     for arguments, words in [
-        ([shop.model], "the arguments are 1"),
+        ([], "the arguments are 0"),
+        (["--model", shop.model], "the arguments are 0"),
+        (["--model", shop.model, shop.model, shop.collection], "Vectors come from one model"),
         (["--embeddings", "v.npy", shop.model, shop.collection], "not from both"),
+        (["--embeddings", "v.npy", "--model", shop.model, shop.collection], "not from both"),
         ([shop.model, shop.collection], "No row is in split `test`; rows per split: no split 12"),
         ([shop.model, tmp_path / "nothing"], "nothing"),
         ([tmp_path / "nothing", shop.collection, "--split", "all"], "nothing"),

@@ -15,7 +15,7 @@ def test_export_says_how_near_and_how_large(
     tmp_path: Path, write_tiny_model: Callable[..., Path], capsys: pytest.CaptureFixture[str]
 ):
     model, out = write_tiny_model(tmp_path / "model"), tmp_path / "out"
-    assert main(["export", str(model), "--to", "onnx", "--out", str(out)]) == 0
+    assert main(["export", "--model", str(model), "--to", "onnx", "--out", str(out)]) == 0
     said = capsys.readouterr()
     facts = json.loads((out / "card.json").read_text())["export"]
     assert said.out == ""
@@ -30,12 +30,12 @@ def test_an_encoder_that_does_not_fit_is_refused_before_it_is_computed(
 ):
     monkeypatch.setattr("lookalike.commands.export.vectors", lambda _: pytest.fail("computed"))
     model = write_tiny_model(tmp_path / "model")
-    assert main(["export", str(model), "--to", "onnx", "--int8", "--out", str(tmp_path / "out")]) == 2
+    assert main(["export", "--model", str(model), "--to", "onnx", "--int8", "--out", str(tmp_path / "out")]) == 2
 
 
 def test_a_text_side_goes_along(tmp_path: Path, write_text_model: Callable[..., Path]):
     model, out = write_text_model(tmp_path / "model"), tmp_path / "out"
-    assert main(["export", str(model), "--to", "open_clip", "--out", str(out)]) == 0
+    assert main(["export", "--model", str(model), "--to", "open_clip", "--out", str(out)]) == 0
     assert (out / "tokenizer.json").read_text() == (model / "text" / "tokenizer.json").read_text()
     assert "def embed_text(text):" in (out / "README.md").read_text()
 
@@ -65,11 +65,11 @@ def test_a_target_is_one_file_and_one_line(
     monkeypatch.syspath_prepend(tmp_path)
     monkeypatch.setitem(TARGETS, "made_up", "made_up_target")
     model, out = write_text_model(tmp_path / "model"), tmp_path / "out"
-    assert main(["export", str(model), "--to", "made_up", "--int8", "--out", str(out)]) == 2
+    assert main(["export", "--model", str(model), "--to", "made_up", "--int8", "--out", str(out)]) == 2
     assert "`--int8` goes with the targets onnx, openvino; not with made_up." in capsys.readouterr().err
-    assert main(["export", str(model), "--to", "made_ap", "--out", str(out)]) == 2
+    assert main(["export", "--model", str(model), "--to", "made_ap", "--out", str(out)]) == 2
     assert "Did you mean `made_up`?" in capsys.readouterr().err
-    assert main(["export", str(model), "--to", "made_up", "--no-preprocess", "--out", str(out)]) == 0
+    assert main(["export", "--model", str(model), "--to", "made_up", "--no-preprocess", "--out", str(out)]) == 0
     readme = (out / "README.md").read_text()
     assert readme.startswith("---\nlibrary_name: made-up\n")
     assert "next to each other. Made up. `embed(path)` gives the vector of one image file.\n" in readme
@@ -81,7 +81,7 @@ def test_what_is_refused(tmp_path: Path, write_tiny_model: Callable[..., Path], 
     model = write_tiny_model(tmp_path / "model")
 
     def refused(*argv: str) -> str:
-        assert main(["export", *argv]) == 2
+        assert main(["export", "--model", *argv]) == 2
         return capsys.readouterr().err
 
     out = ["--out", str(tmp_path / "out")]

@@ -26,6 +26,19 @@ def embedded(monkeypatch):
     return counts
 
 
+def test_a_model_that_got_worse_is_said_to_be(shop, tmp_path, capsys):
+    shutil.copytree(shop.model, tmp_path / "model")
+    shutil.copytree(shop.images, tmp_path / "images")
+    told = {"which": "worse", "words": "Worse than the untouched tower: on classes never seen, 0.4."}
+    for verdict, worse in ((told, True), (told | {"which": "better"}, False)):
+        card = read_json(tmp_path / "model/card.json")
+        write_json(tmp_path / "model/card.json", card | {"verdict": verdict})
+        assert main(["index", str(tmp_path / "images"), "--model", str(tmp_path / "model")]) == 0
+        said = capsys.readouterr().err
+        found = f"`{tmp_path / 'model'}`: worse than the untouched tower: on classes never seen, 0.4." in said
+        assert found is worse
+
+
 def test_again_embeds_only_what_is_new(shop, tmp_path, embedded, capsys):
     pictures = tmp_path / "images"
     shutil.copytree(shop.images, pictures)

@@ -88,6 +88,22 @@ def test_a_repository_of_the_hub_by_name(photos, laptop, home, capsys):
 
 @pytest.mark.allow_hosts("127.0.0.1,localhost")
 @pytest.mark.filterwarnings("ignore:unclosed <socket:ResourceWarning")
+def test_every_verb_takes_a_model_by_its_short_name(photos, laptop, home, tmp_path, capsys):
+    """Downloaded by the first verb, and by no other."""
+    said(capsys, "prepare", "photos", "--out", "coll", "--test", "0.5")
+    said(capsys, "embed", "coll", "--model", "laptop")
+    asked = len(laptop.asked)
+    said(capsys, "evaluate", "coll", "--model", "laptop")
+    said(capsys, "train", "pca", "--data", "coll", "--model", "laptop", "--out", "run", "--dimension", "2")
+    said(capsys, "export", "--model", "laptop", "--to", "safetensors", "--out", "exported", "--min-cosine", "0.5")
+    said(capsys, "blend", "--model", "laptop", "laptop", "--shares", "1", "1", "--out", "blended")
+    assert read_json(Path("run/config.json"))["model"] == str(home / "models" / NAME)
+    assert read_json(Path("blended/card.json"))["blend"][0]["model"] == str(home / "models" / NAME)
+    assert len(laptop.asked) == asked
+
+
+@pytest.mark.allow_hosts("127.0.0.1,localhost")
+@pytest.mark.filterwarnings("ignore:unclosed <socket:ResourceWarning")
 @pytest.mark.parametrize(("answer", "code"), [("\n", 0), ("y\n", 0), ("n\n", 2), ("", 2)])
 def test_at_a_terminal_a_download_is_asked_for(photos, laptop, home, monkeypatch, capsys, answer, code):
     monkeypatch.setattr(sys.stdin, "isatty", lambda: True, raising=False)

@@ -115,7 +115,7 @@ def model(tmp_path: Path, write_tiny_model: Callable[..., Path]) -> Path:
 def test_push_uploads_the_model_and_its_card(
     taker: Taker, model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ):
-    assert main(["push", str(model), "somebody/shop", "--private"]) == 0
+    assert main(["push", "--model", str(model), "somebody/shop", "--private"]) == 0
     said = capsys.readouterr()
     assert said.out == f"{taker.endpoint}/somebody/shop/commit/1\n"
     assert "licence: unknown, of 10 images of `shop.coll` without a word" in said.err
@@ -135,8 +135,8 @@ def test_push_uploads_the_model_and_its_card(
 
 
 def test_push_of_an_export_keeps_its_lines(taker: Taker, model: Path, tmp_path: Path):
-    assert main(["export", str(model), "--to", "onnx", "--out", str(tmp_path / "out")]) == 0
-    assert main(["push", str(tmp_path / "out"), "somebody/shop"]) == 0
+    assert main(["export", "--model", str(model), "--to", "onnx", "--out", str(tmp_path / "out")]) == 0
+    assert main(["push", "--model", str(tmp_path / "out"), "somebody/shop"]) == 0
     assert set(taker.files) == {"README.md", "card.json", "model.onnx"}
     readme = taker.files["README.md"].decode()
     assert "library_name: onnx\n" in readme
@@ -156,7 +156,7 @@ def test_push_of_an_export_keeps_its_lines(taker: Taker, model: Path, tmp_path: 
 )
 def test_what_the_hub_refuses(taker: Taker, model: Path, status: int, words: str, capsys: pytest.CaptureFixture[str]):
     taker.refuse = status
-    assert main(["push", str(model), "somebody/shop"]) == 2
+    assert main(["push", "--model", str(model), "somebody/shop"]) == 2
     said = capsys.readouterr().err
     assert f"The Hub refuses to take `somebody/shop` ({status}): {words}" in said
     assert "\n\nhint: " in said
@@ -169,33 +169,33 @@ def test_without_a_connection(
     from huggingface_hub import constants
 
     monkeypatch.setattr(constants, "ENDPOINT", "http://127.0.0.1:9")
-    assert main(["push", str(model), "somebody/shop"]) == 2
+    assert main(["push", "--model", str(model), "somebody/shop"]) == 2
     said = capsys.readouterr().err
     assert "there is no connection to the Hub" in said
     assert "hint: look whether `http://127.0.0.1:9` answers" in said
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
-    assert main(["push", str(model), "somebody/shop"]) == 2
+    assert main(["push", "--model", str(model), "somebody/shop"]) == 2
     assert "hint: unset HF_HUB_OFFLINE" in capsys.readouterr().err
 
 
 def test_what_is_no_model(taker: Taker, model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]):
-    assert main(["push", str(tmp_path), "somebody/shop"]) == 2
+    assert main(["push", "--model", str(tmp_path), "somebody/shop"]) == 2
     assert "is not a model directory" in capsys.readouterr().err
     for name in ("not a name", "shop", "a/b/c", ""):
-        assert main(["push", str(model), name]) == 2
+        assert main(["push", "--model", str(model), name]) == 2
         assert capsys.readouterr().err == f"error: `{name}` is no name of a model on the Hub.\n\nhint: it is ORG/NAME\n"
     assert taker.files == {}
 
 
 def test_what_is_not_whole(taker: Taker, model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]):
-    assert main(["export", str(model), "--to", "onnx", "--out", str(tmp_path / "out")]) == 0
+    assert main(["export", "--model", str(model), "--to", "onnx", "--out", str(tmp_path / "out")]) == 0
     for directory, file in ((model, "model.safetensors"), (tmp_path / "out", "model.onnx")):
         content = (directory / file).read_bytes()
         (directory / file).write_bytes(content[:-100])
-        assert main(["push", str(directory), "somebody/shop"]) == 2
+        assert main(["push", "--model", str(directory), "somebody/shop"]) == 2
         assert "Traceback" not in capsys.readouterr().err
         (directory / file).unlink()
-        assert main(["push", str(directory), "somebody/shop"]) == 2
+        assert main(["push", "--model", str(directory), "somebody/shop"]) == 2
         (directory / file).write_bytes(content)
     assert "when it was exported they had" in capsys.readouterr().err
     assert taker.files == {}

@@ -7,8 +7,10 @@ import pytest
 from PIL import Image
 
 import lookalike as la
-from lookalike.commands import main
+from lookalike.commands import main, mirror
+from lookalike.commands.train import configure
 from lookalike.commands.verdict import _by_queries
+from lookalike.core.errors import RunError
 from lookalike.evaluation.intervals import half_width
 from lookalike.evaluation.protocols import PerQuery
 
@@ -71,6 +73,57 @@ def test_without_test_rows_classes_are_kept_back(many, shop, tmp_path, capsys):
     assert "the same training was done three times on two thirds of the classes" in words
     assert not (tmp_path / "run/folds").exists()
     assert la.load(tmp_path / "run/model").dimension == 2
+
+
+def test_head_leaves_the_mirror_image_out_where_it_is_worth_nothing(many, shop, tmp_path, capsys):
+    """Images that are their own mirror images gain nothing by it, whatever the tower."""
+    for file in many.rglob("*.png"):
+        pixels = np.asarray(Image.open(file))
+        Image.fromarray(np.concatenate([pixels[:, :16], pixels[:, 15::-1]], axis=1)).save(file)
+    la.prepare(many, tmp_path / "c")
+    command = ["head", "--data", tmp_path / "c", "--model", shop.model, "--dimension", 2, "--out"]
+    words = train(capsys, *command, tmp_path / "a")
+    assert "Without the mirror image: images would be looked at twice" in words
+    assert "it changed mP@5 by +0.000, +0.000, +0.000; `--mirror` takes it" in words.replace("-0.000", "+0.000")
+    assert json.loads((tmp_path / "a/config.json").read_text())["mirror"] is False
+    assert la.load(tmp_path / "a/model").config.mirror is False
+    assert "Without the mirror image" not in train(capsys, *command, tmp_path / "a")  # as it was decided
+    words = train(capsys, *command, tmp_path / "b", "--mirror")
+    assert "Without the mirror image" not in words
+    assert la.load(tmp_path / "b/model").config.mirror is True
+
+
+@pytest.mark.parametrize(("gains", "kept"), [([0.0, 0.004, -0.1], False), ([0.0, 0.006, -0.1], True), (None, True)])
+def test_the_mirror_image_goes_only_if_no_trial_speaks_for_it(many, shop, tmp_path, monkeypatch, gains, kept):
+    def trials(_):
+        if gains is None:
+            raise RunError("4 classes are too few to choose by: 6 are the least.")
+        return gains
+
+    la.prepare(many, tmp_path / "c")
+    monkeypatch.setattr(mirror, "_gains", trials)
+    argv = ["head", "--data", str(tmp_path / "c"), "--model", str(shop.model), "--out", str(tmp_path / "r")]
+    config = configure(argv)
+    assert config.decides
+    assert mirror.decided(config.run).mirror is kept
+    assert not configure([*argv, "--mirror"]).decides
+    assert not configure([*argv, "--no-mirror"]).decides
+    assert not configure(["tune", *argv[1:]]).decides
+
+
+def test_test_rows_of_one_class_measure_nothing(many, shop, tmp_path, capsys):
+    rows = [
+        "path,label,split",
+        *(f"{f},{f.parent.name},{'test' if f.parent.name == 'c0' else 'train'}" for f in sorted(many.rglob("*.png"))),
+    ]
+    (tmp_path / "t.csv").write_text("\n".join(rows))
+    la.prepare(tmp_path / "t.csv", tmp_path / "c")
+    command = ["--data", tmp_path / "c", "--model", shop.model, "--out", tmp_path / "run", "--dimension", 2]
+    words = train(capsys, "head", *command)
+    assert "Nothing is measured on split test. Split `test` has one class: every match is right" in words
+    assert "the same training was done three times on two thirds of the classes" in words
+    assert main(["evaluate", str(tmp_path / "c"), "--model", str(shop.model)]) == 2
+    assert "Split `test` has one class" in capsys.readouterr().err
 
 
 def test_what_can_not_be_measured_is_said(shop, tmp_path, capsys):

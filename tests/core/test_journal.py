@@ -1,11 +1,12 @@
 import io
 import json
+import time
 from pathlib import Path
 
 import pytest
 
 from lookalike.core import journal
-from lookalike.core.journal import Progress, note, record, rewind, shown, table
+from lookalike.core.journal import Progress, note, record, rewind, said_if_slow, shown, table
 
 
 class Terminal(io.StringIO):
@@ -79,6 +80,35 @@ def test_progress_says_more(clock: Clock, capsys: pytest.CaptureFixture[str]) ->
         "head 10/100 steps, 1.0 steps/s, loss 3.0, 1:30 left",
         "head 20/100 steps, 1.0 steps/s, loss 2.0, 1:20 left",
     ]
+
+
+def test_what_is_left_is_said_once_it_is_known(clock: Clock, capsys: pytest.CaptureFixture[str]) -> None:
+    """Neither the first of a thousand nor the first second tells how long the rest takes."""
+    for seconds, words in (
+        (0.01, "head 1/1,000 steps"),
+        (2.0, "head 1/1,000 steps, 0.5 steps/s"),
+        (3.0, "head 1/1,000 steps, 0.3 steps/s, 49:57 left"),
+    ):
+        with Progress("head", "steps", 1000) as bar:
+            clock.now += seconds
+            bar.advance(1)
+        assert capsys.readouterr().err == f"{words}\n"
+
+
+def test_what_is_silent_says_what_it_does(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.setattr(journal, "SILENCE", 0.02)
+    with said_if_slow("opening the model"):
+        time.sleep(0.3)
+    with Progress("embed", "images", 10) as bar:
+        time.sleep(0.3)
+        bar.advance(10)
+    first, second, third = capsys.readouterr().err.splitlines()
+    assert (first, second) == ("opening the model", "embed 0/10 images")
+    assert third.startswith("embed 10/10 images, ")
+    monkeypatch.setattr(journal, "SILENCE", 10.0)
+    with said_if_slow("opening the model"), Progress("embed", "images", 10):
+        pass
+    assert capsys.readouterr().err == ""
 
 
 def test_the_rate_leaves_out_what_was_something_else(clock: Clock, capsys: pytest.CaptureFixture[str]) -> None:

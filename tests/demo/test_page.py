@@ -101,11 +101,11 @@ def test_names_from_outside_are_escaped() -> None:
 def test_bars_are_as_long_as_their_values() -> None:
     text = to_html(make_page())
     for value in (0.3, 0.31, 0.2, 0.5, 0.7, 0.75):
-        assert f'width="{560 * value:.1f}" height="14"' in text
+        assert f'width="{236 * value:.1f}" height="13"' in text
 
 
 def test_the_curve_rises_with_the_value() -> None:
-    assert 'points="44.0,140.0 684.0,65.0 "' in to_html(make_page())
+    assert 'points="40.0,107.5 316.0,51.2 "' in to_html(make_page())
 
 
 @given(st.integers(0, 2**32 - 1), st.integers(1, 6), st.integers(1, 6))

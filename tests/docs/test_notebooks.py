@@ -72,7 +72,10 @@ def model(tmp_path) -> Path:
     prepare = Preprocess(32, "crop", 32, "bicubic", (0.5, 0.5, 0.5), (0.5, 0.5, 0.5))
     config = EncoderConfig(tower, "class", prepare, ProjectionConfig("identity", 64, 64))
     Encoder.init(config, jax.random.key(0)).save(tmp_path / "own")
-    assert main(["export", str(tmp_path / "own"), "--to", "transformers", "--out", str(tmp_path / "published")]) == 0
+    assert (
+        main(["export", "--model", str(tmp_path / "own"), "--to", "transformers", "--out", str(tmp_path / "published")])
+        == 0
+    )
     return tmp_path / "published"
 
 

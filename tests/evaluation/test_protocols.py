@@ -72,6 +72,14 @@ def casts(draw):
     return vectors, rows, draw(st.sampled_from(["test", "all"])), draw(st.sampled_from(["merged", "separate"]))
 
 
+def one_class(rows, split):
+    """Whether there is a query, and nothing in the gallery that it could find wrongly."""
+    inside = [row for row in rows if split in ("all", row["split"])]
+    gallery = [(row["domain"] or "none", row["label"]) for row in inside if row["is_gallery"]]
+    queries = [(row["domain"] or "none", row["label"]) for row in inside if row["is_query"] and row["label"]]
+    return any(all(found == query for found in gallery) for query in queries) and bool(gallery)
+
+
 SCHEMA = pa.schema(
     [("id", pa.int64())]
     + [(name, pa.string()) for name in ("label", "domain", "split", "group")]
@@ -87,11 +95,15 @@ def test_equals_a_slow_loop(case, excluded):
     table = pa.Table.from_pylist(rows, SCHEMA)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(trials, "HELD", excluded)
+        if alone := one_class(rows, split):
+            with pytest.raises(UsageError, match="has one class"):
+                evaluate(vectors, table, split=split, protocol=protocol)
         try:
             report = evaluate(vectors, table, split=split, protocol=protocol)
         except UsageError:
-            assert not domains
+            assert alone or not domains
             return
+    assert not alone
     assert report.n_skipped == skipped
     assert report.n_queries == sum(map(len, domains.values()))
     assert set(report.per_domain) == set(domains)
@@ -118,6 +130,19 @@ def test_missing_columns_take_their_defaults():
     assert report.n_queries == 8
     assert list(report.per_domain) == ["none"]
     assert report.collection is None
+
+
+def test_one_class_is_refused_as_a_measure_and_said_of_a_domain():
+    vectors, table = small(4, label=["a"] * 4)
+    with pytest.raises(UsageError, match="has one class: every match is right, whatever the vectors") as refused:
+        evaluate(vectors, table)
+    assert "`--split all` takes every row" in refused.value.hint
+    vectors, table = small(6, domain=["x", "x", "x", "x", "y", "y"])
+    for protocol, words in (("merged", "told from other domains"), ("separate", "whatever the vectors")):
+        report = evaluate(vectors, table, protocol=protocol)
+        assert report.one_class == ["y"]
+        assert "\none class alone: y; " in report.table()
+        assert words in report.table()
 
 
 def test_the_query_itself_is_left_out_by_id_even_when_copies_come_first():

@@ -47,6 +47,7 @@ def test_json_has_exactly_the_promised_keys():
         "definition",
         "model",
         "collection",
+        "one_class",
         "leakage",
     ]
     assert document["per_domain"]["x"]["n_queries"] == 2

@@ -26,15 +26,14 @@ MODULES = sorted({m.name for m in pkgutil.walk_packages(lookalike.__path__, "loo
 # Rooms and modules that hold JAX code; everything else must import without it.
 JAX = (
     "lookalike.core.mesh",
-    "lookalike.losses",
     "lookalike.encoders.encoder",
     "lookalike.towers.programs.convolution",
     "lookalike.towers.programs.halves",
     "lookalike.towers.programs.jax",
-    "lookalike.recipes",  # a loss is its own config, and its file is JAX
     "lookalike.training",
 )
-LIGHT = [m for m in MODULES if not any(m == heavy or m.startswith(heavy + ".") for heavy in JAX)]
+HELP = "lookalike.training.config"  # what the help of a recipe needs: losses are their own config, and wait for JAX
+LIGHT = [m for m in MODULES if m == HELP or not any(m == heavy or m.startswith(heavy + ".") for heavy in JAX)]
 
 EXTRAS = (
     "openvino",
@@ -128,6 +127,17 @@ def test_every_module_imports_with_the_base_alone(tmp_path: Path) -> None:
 def test_help_imports_next_to_nothing(tmp_path: Path) -> None:
     heavy = ("numpy", "pyarrow", "lance", "tyro", "jax", "PIL", "dataclasses", "jaxtyping", "multiprocessing")
     assert check(tmp_path, ["lookalike", "lookalike.commands"], banned=heavy) == ""
+
+
+def test_plain_arguments_need_no_library(tmp_path: Path) -> None:
+    search = "import lookalike.commands.search as s; from lookalike.core.config import parse\n"
+    search += "assert parse(s.Config, ['a.jpg', '-k', '3', '--json'], prog='', description='').k == 3\n"
+    assert check(tmp_path, ["lookalike.core.config"], banned=("tyro", "typeguard"), before=search) == ""
+
+
+def test_help_of_a_recipe_imports_no_jax(tmp_path: Path) -> None:
+    asked = "from lookalike.commands import main; main(['train', 'head', '--help'])\n"
+    assert check(tmp_path, ["lookalike.recipes"], banned=("jax",), before=asked) == ""
 
 
 def test_help_is_quick(tmp_path: Path) -> None:

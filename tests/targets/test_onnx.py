@@ -115,6 +115,6 @@ def test_nothing_is_reported_home(tmp_path: Path, clip):
     loud = {name: value for name, value in os.environ.items() if name not in ("CI", "ORT_DISABLE_TELEMETRY")}
     code = "import sys; from lookalike.commands import main; sys.exit(main(sys.argv[1:]))"
     for kind in ("onnx", "safetensors"):
-        command = ["export", str(tmp_path / "model"), "--to", kind, "--out", str(tmp_path / kind)]
+        command = ["export", "--model", str(tmp_path / "model"), "--to", kind, "--out", str(tmp_path / kind)]
         subprocess.run([sys.executable, "-c", code, *command], env=loud | homes, capture_output=True, check=True)
         assert {path.name for path in cache.iterdir()} <= {"lookalike"}, kind

@@ -29,8 +29,8 @@ class Config:
     model given is as good. Without, --shares must say what to average.
     """
 
-    models: tuple[str, ...] = option(positional=True, metavar="MODEL", default=())
-    """Model directories, two or more."""
+    model: tuple[str, ...] = option(metavar="MODEL...", default=())
+    """Two or more models: directories, short names of `lookalike pull --list`, or ORG/NAME on the Hub."""
     out: str = option(default="", metavar="MODEL")
     """The model directory to write."""
     data: str = option(default="", metavar="COLL")
@@ -62,12 +62,14 @@ class Candidate:
 def main(config: Config) -> None:
     """Measure what is given and what is tried; write the best average, or say that there is none."""
     _refuse(config)
+    from lookalike.commands.models import named_model
     from lookalike.core.journal import note, table
     from lookalike.encoders.blend import refuse_unless_alike
     from lookalike.encoders.encoder import Encoder
 
-    encoders = [Encoder.load(path) for path in config.models]
-    refuse_unless_alike({path: encoder.config for path, encoder in zip(config.models, encoders, strict=True)})
+    config = replace(config, model=tuple(map(named_model, config.model)))
+    encoders = [Encoder.load(path) for path in config.model]
+    refuse_unless_alike({path: encoder.config for path, encoder in zip(config.model, encoders, strict=True)})
     measure = _measure(config)
     count = len(encoders)
     given = (
@@ -81,23 +83,23 @@ def main(config: Config) -> None:
         print(table(["shares", METRIC, *domains], [_row(each, domains) for each in [*given, *tried]]))
     best, known = max(tried, key=lambda each: each.score), max((each.score for each in given), default=-1.0)
     if measure and best.score <= known:
-        better = config.models[[each.score for each in given].index(known)]
+        better = config.model[[each.score for each in given].index(known)]
         note(f"No average is better than `{better}` ({METRIC} {known:.4f}); nothing is written.")
         return
     best.encoder.save(config.out, _card(config, best))
-    note(f"`{config.out}` has {_words(best.shares)} of {', '.join(f'`{path}`' for path in config.models)}.")
+    note(f"`{config.out}` has {_words(best.shares)} of {', '.join(f'`{path}`' for path in config.model)}.")
     print(config.out)
 
 
 def _refuse(config: Config) -> None:
-    hint = "lookalike blend UNTOUCHED TUNED --way interpolate --data COLL --out MODEL"
-    if len(config.models) < 2 or not config.out:
-        raise UsageError(f"Two models and `--out` are the least; there are {len(config.models)} models.", hint=hint)
-    if config.way == "interpolate" and len(config.models) != 2:
-        raise UsageError(f"`interpolate` goes from one model to another; there are {len(config.models)}.", hint=hint)
-    if config.shares and (len(config.shares) != len(config.models) or min(config.shares) < 0 or not sum(config.shares)):
+    hint = "lookalike blend --model UNTOUCHED TUNED --way interpolate --data COLL --out MODEL"
+    if len(config.model) < 2 or not config.out:
+        raise UsageError(f"Two models and `--out` are the least; there are {len(config.model)} models.", hint=hint)
+    if config.way == "interpolate" and len(config.model) != 2:
+        raise UsageError(f"`interpolate` goes from one model to another; there are {len(config.model)}.", hint=hint)
+    if config.shares and (len(config.shares) != len(config.model) or min(config.shares) < 0 or not sum(config.shares)):
         raise UsageError(
-            f"`--shares` are {list(config.shares)}; expected one for each of {len(config.models)} models, 0 or more.",
+            f"`--shares` are {list(config.shares)}; expected one for each of {len(config.model)} models, 0 or more.",
             hint="--shares 0.3 0.7",
         )
     if not config.data and not config.shares and config.way != "uniform":
@@ -172,7 +174,7 @@ def _words(shares: Sequence[float]) -> str:
 def _card(config: Config, best: Candidate) -> dict[str, Any]:
     from lookalike.core.files import read_card
 
-    shares = {path: share for path, share in zip(config.models, best.shares, strict=True) if share}
+    shares = {path: share for path, share in zip(config.model, best.shares, strict=True) if share}
     measured = {"metrics": {"trained": dict(best.report.metrics)}} if best.report else {}
     # What a model began from is told of all that have a share, as its data and its licence count.
     blend = [{"model": path, "share": shares[path], "card": read_card(path)} for path in shares]

@@ -23,12 +23,15 @@ class Config:
     """Measure an encoder on a collection, or vectors made by anyone.
 
     Every query of the split is searched among the gallery images of the split. The model's embeddings are read from
-    the collection, or made and kept there first. With --embeddings there is no MODEL. With --text the queries are the
+    the collection, or made and kept there first. With --embeddings there is no model. With --text the queries are the
     names of the classes.
     """
 
     places: tuple[str, ...] = option(positional=True, metavar="[MODEL] COLL", default=())
-    """The model directory, and the collection to measure on."""
+    """The collection to measure on; a model before it is the same as --model."""
+    model: str = option(default="", metavar="MODEL")
+    """The model: a directory, a short name of `lookalike pull --list`, or ORG/NAME on the Hub. Unless given,
+    LOOKALIKE_MODEL, then the one that COLL was indexed with, then `laptop`."""
     embeddings: str | None = option(default=None, metavar="FILE")
     """Vectors made by anyone, a .npy file: row i belongs to the i-th row of the collection by id."""
     split: str = "test"
@@ -49,17 +52,19 @@ class Config:
 
 def main(config: Config) -> None:
     """Measure, and print the report."""
+    from lookalike.commands.models import model_of
     from lookalike.data.collection import Collection
     from lookalike.evaluation.protocols import Roles
 
-    if len(config.places) != (2 if config.embeddings is None else 1):
+    *models, path = [*filter(None, [config.model]), *config.places] or [""]
+    if not config.places or len(models) > (config.embeddings is None):
         raise UsageError(
-            "Vectors come from a model directory or from `--embeddings`, not from both, and are measured on one "
-            f"collection; the arguments are {len(config.places)}.",
-            hint="lookalike evaluate MODEL COLL, or lookalike evaluate --embeddings FILE COLL",
+            "Vectors come from one model or from `--embeddings`, not from both, and are measured on one collection; "
+            f"the arguments are {len(config.places)}.",
+            hint="lookalike evaluate --model --model COLL MODEL, or lookalike evaluate --embeddings --model COLL FILE",
         )
-    *models, path = config.places
-    model, collection = next(iter(models), None), Collection.open(path)
+    collection = Collection.open(path)
+    model = None if config.embeddings is not None else model_of("".join(models), path)
     if config.text is not None:
         Roles.of(collection, config.split)  # a wrong split is told before hours of embedding
         document, words = _by_text(config.text, config, model, collection)
@@ -108,7 +113,8 @@ def _by_text(template: str, config: Config, model: str | None, collection: "Coll
 
     if model is None:
         raise UsageError(
-            "Words are embedded by an encoder, and there is none.", hint="lookalike evaluate MODEL COLL --text"
+            "Words are embedded by an encoder, and there is none.",
+            hint="lookalike evaluate --model --model COLL MODEL --text TEMPLATE",
         )
     classes = Classes.of(collection, config.split)
     texts, image = classes.texts(template), load(model)

@@ -19,12 +19,13 @@ class Config:
     shows, and their vectors are compared with the encoder's own.
     """
 
-    model: str = option(positional=True, metavar="MODEL")
-    """The model directory."""
     to: str = option(metavar="TARGET")
     """The target."""
     out: str = option(metavar="DIR")
     """The directory to make."""
+    model: str = option(default="", metavar="MODEL")
+    """The model: a directory, a short name of `lookalike pull --list`, or ORG/NAME on the Hub. Unless given,
+    LOOKALIKE_MODEL, then `laptop`."""
     preprocess: bool = True
     """Resizing and cropping inside, where the target is a graph; without, it takes squares."""
     int8: bool = False
@@ -51,6 +52,7 @@ def main(config: Config) -> None:
 
 def run(config: Config) -> dict[str, Any]:
     """Write and check; the facts of the check."""
+    from lookalike.commands.models import model_of
     from lookalike.encoders.directory import read_model, read_text
     from lookalike.targets.parts import Export
     from lookalike.targets.writing import check_request, write_export
@@ -60,12 +62,11 @@ def run(config: Config) -> dict[str, Any]:
     os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
     target = check_request(config.to, config.preprocess, config.int8)
     refuse_unless(config.out, ("missing", "empty"), "export")
-    encoder, tensors = read_model(config.model)
-    text = read_text(config.model) if target.text else None
-    export = Export(encoder, tensors, read_card(config.model), config.preprocess, config.int8, text)
-    facts: dict[str, Any] = write_export(
-        config.to, export, lambda: vectors(config.model), config.out, config.min_cosine
-    )
+    model = model_of(config.model)
+    encoder, tensors = read_model(model)
+    text = read_text(model) if target.text else None
+    export = Export(encoder, tensors, read_card(model), config.preprocess, config.int8, text)
+    facts: dict[str, Any] = write_export(config.to, export, lambda: vectors(model), config.out, config.min_cosine)
     return facts
 
 

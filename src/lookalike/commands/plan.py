@@ -19,8 +19,8 @@ if TYPE_CHECKING:
 _USAGE = """usage: lookalike plan RECIPE --topology v5e:2x4 [--model MODEL] [--data COLL] [options]
 
 Compile a recipe's steps for a TPU that is not here, or for this machine, and say whether they fit and how long they
-take. Options are those of `lookalike train RECIPE`; MODEL may be the short name of a published model, of which nothing
-is downloaded.
+take. Options are those of `lookalike train RECIPE`; MODEL may be the short name of a published model, or its
+ORG/NAME, of which nothing is downloaded.
 
 {recipes}
 
@@ -124,11 +124,12 @@ def _encoder(model: str) -> EncoderConfig:
 
     if kind_of(model) == "encoder":
         return read_config(model)
-    found = preset_of(model)
+    published = {preset.repository: name for name, preset in PRESETS.items()}
+    found = preset_of(published.get(model, model))
     if found is None:
-        names = [*ALIASES, *PRESETS]
+        names = [*ALIASES, *PRESETS, *published]
         raise UsageError(
-            f"`{model}` is no model directory and no short name.{did_you_mean(model, names)}",
+            f"`{model}` is no model directory, no short name, and no ORG/NAME of one.{did_you_mean(model, names)}",
             hint="`lookalike pull --all` lists the names",
         )
     name, preset = found

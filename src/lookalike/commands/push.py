@@ -18,21 +18,23 @@ class Config:
     data, of which the strictest counts and is named. HF_TOKEN and HF_ENDPOINT are honoured.
     """
 
-    model: str = option(positional=True, metavar="MODEL")
-    """A model directory, or an export."""
     repository: str = option(positional=True, metavar="ORG/NAME")
     """Where to; made if it is not there."""
+    model: str = option(metavar="MODEL")
+    """The model: a directory, which may be an export's, a short name of `lookalike pull --list`, or ORG/NAME on the
+    Hub."""
     private: bool = False
     """Make a new repository private."""
 
 
 def main(config: Config) -> None:
     """Upload, and print where it is."""
+    from lookalike.commands.models import named_model
     from lookalike.evaluation.metrics import METRICS
     from lookalike.targets.model_card import check_name, licences, model_card, public, strictest, upload
 
     check_name(config.repository)
-    directory = Path(config.model)
+    directory = Path(named_model(config.model))
     card = read_card(directory) if directory.is_dir() else {}
     files, (words, code) = _files(directory, card.get("export")), _lines(directory, config.repository, "export" in card)
     card = public(card)

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
+from lookalike.commands import mirror
 from lookalike.commands.verdict import METRIC
 from lookalike.core.config import did_you_mean, option, parse
 from lookalike.core.errors import UsageError
@@ -52,6 +53,8 @@ class Config:
     """What is trained."""
     options: Options = Options()
     """How."""
+    decides: bool = False
+    """Whether the run may do without the recipe's mirror image."""
 
 
 def configure(argv: list[str]) -> Config:
@@ -70,7 +73,7 @@ def configure(argv: list[str]) -> Config:
     needed = ["data", "out"] if new else ["data", "model", "out"]
     if missing := [f"`--{field}`" for field in needed if not getattr(config, field)]:
         raise UsageError(f"Missing: {', '.join(missing)}.", hint=f"`{prog} --help` lists the options")
-    return Config(config, options)
+    return Config(config, options, mirror.is_open(config, argv))
 
 
 def recipe_of(argv: list[str], usage: str, example: str) -> str:
@@ -131,9 +134,16 @@ def main(config: Config) -> None:
 
 def run(config: Config) -> str | None:
     """Train; the model directory that was made. None where domains were left out, which makes none of all."""
+    from lookalike.commands.models import named_model
     from lookalike.core.devices import start
+    from lookalike.data.collection import Collection
 
     start(config.run.device)  # before what measures starts JAX
+    Collection.open(config.run.data)  # what is wrong with it is told before a model is downloaded
+    if config.run.model:
+        config = replace(config, run=replace(config.run, model=named_model(config.run.model)))
+    if config.decides:
+        config = replace(config, run=mirror.decided(config.run))
     if config.options.leave_out == "domain":
         leave_out(config.run)
         return None
@@ -293,19 +303,24 @@ class Evaluation:
 
 
 def evaluation(config: TrainConfig, domain: str | None = None) -> Evaluation | None:
-    """How an encoder does on the classes of split "test", which training never sees; None if there are none.
+    """How an encoder does on the classes of split "test", which training never sees; None if they measure nothing.
 
     With a `domain`, how its queries do among all images.
     """
     from lookalike.data.collection import Collection
     from lookalike.evaluation.encoders import vectors_on
-    from lookalike.evaluation.protocols import COLUMNS
+    from lookalike.evaluation.protocols import COLUMNS, Roles
     from lookalike.vectors.runtime import load
 
     collection = Collection.open(config.data)
     rows = collection.table(COLUMNS)
     rows = rows.take(np.flatnonzero([split == "test" for split in rows["split"].to_pylist()]))
     if not len(rows):
+        return None
+    try:
+        Roles.of(rows, "test")
+    except UsageError as error:
+        note(f"Nothing is measured on split test. {error.message}")
         return None
     given = load(config.model, precision="float32") if config.model else None
     return Evaluation(rows, vectors_on(collection, rows["id"].to_numpy(), given), domain)

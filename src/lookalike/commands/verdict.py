@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from lookalike.core.files import read_card, write_json
-from lookalike.core.journal import note
+from lookalike.core.journal import note, said_if_slow
 
 if TYPE_CHECKING:
     from lookalike.encoders.encoder import Encoder
@@ -42,9 +42,10 @@ def conclude(
     if values is None:
         told = _by_folds(config, given, train)
     else:
-        told = _by_queries(values(encoder), values(given))
-        told["words"] = _words(told, encoder, given)
-        told["next"] = _next(config, told["trained"], given, values)
+        with said_if_slow("comparing with the untouched tower, and what else there is"):
+            told = _by_queries(values(encoder), values(given))
+            told["words"] = _words(told, encoder, given)
+            told["next"] = _next(config, told["trained"], given, values)
     if told:
         note("\n".join([told["words"], *told.get("next", [])]))
         write_json(model / "card.json", {**card, "verdict": told})
@@ -112,7 +113,7 @@ def _next(config: "TrainConfig", now: float, given: "Encoder", values: "Callable
 def _by_folds(
     config: "TrainConfig", given: "Encoder", train: "Callable[[TrainConfig, Rows], Encoder]"
 ) -> dict[str, Any]:
-    """Without test rows: the same run on two thirds of the training classes, judged by the others, three times."""
+    """Without test classes: the same run on two thirds of the training classes, judged by the others, three times."""
     from lookalike.core.errors import RunError
     from lookalike.training.config import FitStage, HeadStage
     from lookalike.training.folds import folds
@@ -124,7 +125,7 @@ def _by_folds(
         note(f"Without labels nothing tells whether it is better than the untouched tower; {advice.split(' keeps')[0]}")
         return {}
     if not config.stages or not all(isinstance(stage, (FitStage, HeadStage)) for stage in config.stages):
-        note(f"How good it is was not measured, as no row is in split test: {advice}.")
+        note(f"How good it is was not measured, as no classes of split test can be measured on: {advice}.")
         return {}
     place, scores = Path(config.out) / "folds", []
     try:
@@ -144,9 +145,9 @@ def _by_folds(
     trained, untouched = np.mean(scores, axis=0).tolist()
     wins = sum(one > other for one, other in scores)
     words = (
-        "No row is in split test, so the same training was done three times on two thirds of the classes: on the "
-        f"others {config.dimension} numbers have mP@5 {trained:.3f}, the untouched {given.config.projection.dimension} "
-        f"{untouched:.3f}; better in {wins} of 3."
+        "Without classes of split test to measure on, the same training was done three times on two thirds of the "
+        f"classes: on the others {config.dimension} numbers have mP@5 {trained:.3f}, the untouched "
+        f"{given.config.projection.dimension} {untouched:.3f}; better in {wins} of 3."
     )
     which = "better" if wins == len(scores) else "worse" if wins == 0 else "same"
     found = {"metric": METRIC, "trained": trained, "untouched": untouched, "difference": trained - untouched}

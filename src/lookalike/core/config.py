@@ -20,6 +20,7 @@ from functools import lru_cache, partial
 from itertools import pairwise
 from typing import Annotated, Any, Literal, TypeVar, get_args, get_origin
 
+from lookalike.core.arguments import read_plainly
 from lookalike.core.errors import UsageError
 
 T = TypeVar("T")
@@ -68,6 +69,8 @@ def parse(kind: type[T], argv: Sequence[str], *, prog: str, description: str, de
     The values of `default` hold where `argv` says nothing; a union in the tree keeps the member that it has. The help,
     which begins with `description`, ends in SystemExit 0; what isn't allowed is a UsageError.
     """
+    if default is None and (plain := read_plainly(kind, argv)) is not None:
+        return plain
     import tyro
 
     hint, words = f"`{prog} --help` lists the options", io.StringIO()

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from lookalike.core.errors import DeviceError
 from lookalike.core.files import user_cache
+from lookalike.core.journal import said_if_slow
 
 if TYPE_CHECKING:
     import jax
@@ -27,6 +28,11 @@ def start(device: str) -> "Sequence[jax.Device]":
     DeviceError where there is none, or JAX can't start on it. JAX starts once in a process, so that a second call with
     another kind is refused. Devices are those of all processes that `_join` meets.
     """
+    with said_if_slow("importing JAX, and starting it"):
+        return _started(device)
+
+
+def _started(device: str) -> "Sequence[jax.Device]":
     import jax
 
     _join(os.environ)

@@ -7,8 +7,9 @@ import json
 import os
 import re
 import sys
+import threading
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from html import escape
 from pathlib import Path
@@ -21,6 +22,8 @@ from lookalike.core.files import json_text, write_bytes
 _UNSHOWN = re.compile("[\x00-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
 _QUOTED = re.compile("`[^`]*`")
 _quiet = False
+SILENCE = 2.0  # seconds, after which what is done is said
+STEADY = 3.0  # seconds of a rate that tells how long the rest takes
 
 
 def shown(text: str) -> str:
@@ -58,6 +61,23 @@ def quiet() -> Iterator[None]:
         _quiet = before
 
 
+@contextmanager
+def said_if_slow(words: str) -> Iterator[None]:
+    """Inside the block `words` are said once it has taken `SILENCE`: what is quick needs no words."""
+    timer = _begin(lambda: note(words))
+    try:
+        yield
+    finally:
+        timer.cancel()
+
+
+def _begin(speak: Callable[[], None]) -> threading.Timer:
+    timer = threading.Timer(SILENCE, speak)
+    timer.daemon = True
+    timer.start()
+    return timer
+
+
 def read_metrics(directory: str | Path) -> list[dict[str, Any]]:
     """The lines of `metrics.jsonl` in `directory`, but for half a line that a killed process left; RunError: damage."""
     path = Path(directory) / "metrics.jsonl"
@@ -89,7 +109,8 @@ class Progress(AbstractContextManager["Progress"]):
     """Says how far something long is: in the block `as bar` it is told by `bar.advance(32)`.
 
     `bar.said` are further words of the line, as they are at the moment. In the first `patience` seconds nothing is
-    said, and nothing at all of what takes no longer.
+    said, and nothing at all of what takes no longer. How long the rest takes is said once it is known: after a
+    twentieth, or `STEADY`. Where the first of them is slow to come, that it has begun is said.
     """
 
     def __init__(self, verb: str, unit: str, total: int | None = None, done: int = 0, *, patience: float = 0.0) -> None:
@@ -99,9 +120,21 @@ class Progress(AbstractContextManager["Progress"]):
         self._begun = self._last = time.monotonic()
         self._live = sys.stderr.isatty()
         self.said = ""
+        self._waiting: threading.Timer | None = None
+
+    def __enter__(self) -> "Progress":
+        self._waiting = _begin(lambda: self._say("" if self._live else "\n"))
+        return self
+
+    def _arrived(self) -> None:
+        """What was waited for is there: nothing more is said of it."""
+        if self._waiting is not None:
+            self._waiting.cancel()
+            self._waiting = None
 
     def advance(self, count: int = 1) -> None:
         """Count `count` more, and say so at most five times a second (every ten seconds where no one looks)."""
+        self._arrived()
         self.done += count
         now = time.monotonic()
         if now - self._last >= (0.2 if self._live else 10.0) and now >= self._silent_until:
@@ -113,16 +146,21 @@ class Progress(AbstractContextManager["Progress"]):
         self._counted, self._begun = self.done, time.monotonic()
 
     def __exit__(self, *_: object) -> None:
+        self._arrived()
         if (self.done > self._first or self._live) and time.monotonic() >= self._silent_until:
             self._say("\n")
 
     def _say(self, end: str) -> None:
         if _quiet:
             return
-        rate = (self.done - self._counted) / max(time.monotonic() - self._begun, 1e-9)
-        count = f"{self.done:,}" if self.total is None else f"{self.done:,}/{self.total:,}"
-        words = f"{self.verb} {count} {self.unit}, {rate:,.1f} {self.unit}/s" + (f", {self.said}" if self.said else "")
-        if self.total and rate and self.done < self.total:
+        seconds, counted = time.monotonic() - self._begun, self.done - self._counted
+        rate = counted / max(seconds, 1e-9)
+        words = f"{self.verb} {self.done:,}" + ("" if self.total is None else f"/{self.total:,}") + f" {self.unit}"
+        if counted > 0 and (seconds >= 0.1 or self.done == self.total):  # else one of them says nothing of the others
+            words += f", {rate:,.1f} {self.unit}/s"
+        words += f", {self.said}" if self.said else ""
+        enough = seconds >= STEADY or (seconds >= 1 and 20 * counted >= (self.total or 0) - self._counted)
+        if self.total and counted > 0 and enough and self.done < self.total:
             minutes, second = divmod(int((self.total - self.done) / rate), 60)
             clock = f"{minutes // 60}:{minutes % 60:02}:{second:02}" if minutes >= 60 else f"{minutes}:{second:02}"
             words += f", {clock} left"

@@ -76,7 +76,7 @@ def photograph(sprite: Image.Image, size: int, rng: np.random.Generator) -> Imag
     shadow = alpha.filter(ImageFilter.GaussianBlur(float(rng.uniform(3, 6)))).point(lambda value: value * 0.5)
     scene.paste((12, 12, 20), shift, shadow)
     scene.paste(cutout, (0, 0), alpha)
-    if rng.random() < 0.5:
+    if rng.random() < 0.3:
         occlude(scene, rng)
     return expose(scene, rng)
 
@@ -183,7 +183,7 @@ def expose(scene: Image.Image, rng: np.random.Generator) -> Image.Image:
     angle, depth = rng.uniform(0, 2 * np.pi), rng.uniform(0, 0.7)
     steps = np.linspace(-0.5, 0.5, size, dtype=np.float32)
     light = 1 + np.float32(depth) * (np.cos(angle) * steps[:, None] + np.sin(angle) * steps[None, :])
-    warmth, green = rng.normal(0, 0.16), rng.normal(0, 0.06)
+    warmth, green = rng.normal(0, 0.12), rng.normal(0, 0.04)
     cast = np.exp(np.array([warmth, green, -warmth])) * rng.uniform(0.62, 1.18)
     pixels = np.clip(pixels * light[..., None] * cast.astype(np.float32), 0, 1)
     pixels = pixels ** np.float32(rng.uniform(0.75, 1.3))

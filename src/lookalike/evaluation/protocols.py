@@ -1,7 +1,7 @@
 """Who is searched in what: which rows are queries, what is their gallery, what must not be found; and the report."""
 
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from typing import TYPE_CHECKING, Any
 
@@ -95,6 +95,7 @@ class Report:
     definition: Mapping[str, str]  # what each number means, in words
     model: str | None  # fingerprint of the encoder; None for vectors made by anyone
     collection: str | None  # fingerprint of the collection; None for a table
+    one_class: list[str] = field(default_factory=list)  # domains whose gallery is of one class
     leakage: Mapping[str, Any] | None = None  # what its queries share with training; see `leakage.with_leakage`
     per_query: PerQuery | None = field(default=None, repr=False)  # what it was made from
 
@@ -140,6 +141,8 @@ class Report:
         lines = table(*self.rows())
         if self.n_skipped:
             lines += f"\n{self.n_skipped:,} queries without a relevant image in the gallery are left out"
+        if self.one_class:
+            lines += f"\n{_told_of_one_class(self.one_class, self.protocol)}"
         if self.leakage is not None:
             lines += f"\n{self._leaked(self.leakage)}"
         return lines
@@ -279,8 +282,35 @@ def report(
         n_skipped=int((~counted).sum()),
         protocol=protocol,
         definition=definition,
+        one_class=_of_one_class(queries.take(counted), gallery, names),
         **facts,
     )
+
+
+def _of_one_class(queries: Rows, gallery: Rows, names: Sequence[str]) -> list[str]:
+    """The domains of queries in which all gallery images are of one class."""
+    classes: dict[int, set[int]] = {}
+    for domain, label in zip(gallery.domain.tolist(), gallery.label.tolist(), strict=True):
+        classes.setdefault(domain, set()).add(label)
+    return [names[domain] for domain in sorted(set(queries.domain.tolist())) if len(classes[domain]) == 1]
+
+
+def _told_of_one_class(domains: Sequence[str], protocol: str) -> str:
+    words = "every match is right, whatever the vectors"
+    if protocol == "merged":
+        words = "what is measured there is whether it is told from other domains"
+    return f"one class alone: {', '.join(domains)}; {words}"
+
+
+def _refuse_one_class(roles: "Roles", split: str) -> None:
+    """UsageError if no query can find anything wrong: the gallery is of one class."""
+    gallery, queries = (set(roles.label[mask].tolist()) for mask in (roles.is_gallery, roles.is_query))
+    if len(gallery) == 1 and gallery <= queries - {-1}:
+        more = f"`--split {EVERY}` takes every row; " if split != EVERY else ""
+        raise UsageError(
+            f"Split `{split}` has one class: every match is right, whatever the vectors.",
+            hint=f"{more}a larger `--test` of `lookalike prepare` or `index` keeps more classes back to be measured on",
+        )
 
 
 @dataclass(frozen=True)
@@ -323,7 +353,7 @@ class Roles:
         domains = [NO_DOMAIN if name is None else name for name in (lists.get("domain", nothing)[i] for i in kept)]
         names = tuple(sorted(set(domains)))
         labels = [lists["label"][i] for i in kept]
-        return cls(
+        roles = cls(
             rows=kept,
             label=_codes(domains, labels),
             labels=labels,
@@ -334,6 +364,8 @@ class Roles:
             names=names,
             total=len(table),
         )
+        _refuse_one_class(roles, split)
+        return roles
 
     def images(self, vectors: np.ndarray) -> Rows:
         """These rows with their vectors, at unit length, of all vectors by id; UsageError if those do not fit."""

@@ -1,9 +1,11 @@
 """Class centers [C K D] and cosines to them: K directions for each of C classes, whose lengths carry no meaning."""
 
-import jax
-import jax.numpy as jnp
+from collections.abc import Callable
+
 import numpy as np
-from jaxtyping import Array, Float, Float32, Int32
+from jaxtyping import Float, Float32, Int32
+
+from lookalike.core.later import Array, jax, jnp, made_at_first_call
 
 _LEAST_SQUARE = 1e-12  # squared lengths are not taken below this: the zero vector is then its own unit form
 _OPPOSED = 1e-6  # sums of unit vectors below this length a vector are rounding, and tell no direction
@@ -27,8 +29,15 @@ def class_cosines(embedding_BD: Float[Array, "B D"], centers_CKD: Float32[Array,
     return cos_BX.reshape(-1, count, classes).max(axis=1)
 
 
-@jax.custom_vjp
-def _products(a_XD: Float[Array, "X D"], b_YD: Float[Array, "Y D"]) -> Float32[Array, "X Y"]:
+@made_at_first_call
+def _products() -> Callable[[Float[Array, "X D"], Float[Array, "Y D"]], Float32[Array, "X Y"]]:
+    """`_plain`, with a gradient of its own."""
+    products = jax.custom_vjp(_plain)
+    products.defvjp(_forward, _backward)
+    return products
+
+
+def _plain(a_XD: Float[Array, "X D"], b_YD: Float[Array, "Y D"]) -> Float32[Array, "X Y"]:
     """Dot products of all rows, in the rows' dtype and summed in float32."""
     return jnp.matmul(a_XD, b_YD.T, preferred_element_type=jnp.float32)
 
@@ -46,9 +55,6 @@ def _backward(kept, gradient_XY):  # type: ignore[no-untyped-def]
     to_b_DY = jax.lax.optimization_barrier(jnp.matmul(a_XD.T, gradient_XY, preferred_element_type=jnp.float32))
     to_a_XD = jnp.matmul(gradient_XY, b_YD, preferred_element_type=jnp.float32)
     return to_a_XD.astype(a_XD.dtype), to_b_DY.T.astype(b_YD.dtype)
-
-
-_products.defvjp(_forward, _backward)
 
 
 def own_cosines(

@@ -10,12 +10,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from typing import Any, ClassVar
 
-import jax
-import jax.numpy as jnp
-from jaxtyping import Array, Float, Float32
+from jaxtyping import Float, Float32
 
 from lookalike.core.config import in_range
 from lookalike.core.errors import UsageError
+from lookalike.core.later import Array, jax, jnp
 from lookalike.losses.centers import l2_normalize
 
 _FAR = -1e9  # a logit that takes no part in a softmax

@@ -5,13 +5,13 @@ what all share. AdaCos, AdaFace and CurricularFace follow running values, which 
 """
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 
-import jax
-import jax.numpy as jnp
-from jaxtyping import Array, Float32
+from jaxtyping import Float32
 
 from lookalike.core.config import in_range
+from lookalike.core.later import Array, jax, jnp, made_at_first_call
 
 # The sine of the true angle is not taken below this in gradients: d cos(a + m) / d cos a = sin(a + m) / sin a has no
 # bound at a = 0. A milliradian is less than float32 can tell of a cosine near 1 (an ulp there is 0.35 of it).
@@ -205,8 +205,15 @@ def _each(margin: float, margin_B: Cosines | None, cos_B: Cosines) -> Cosines:
     return jnp.full_like(cos_B, margin) if margin_B is None else margin_B
 
 
-@jax.custom_jvp
-def _add_angle(cos: Cosines, angle: Cosines) -> Cosines:
+@made_at_first_call
+def _add_angle() -> Callable[[Cosines, Cosines], Cosines]:
+    """`_turned`, with a gradient of its own."""
+    add_angle = jax.custom_jvp(_turned)
+    add_angle.defjvp(_turned_jvp)
+    return add_angle
+
+
+def _turned(cos: Cosines, angle: Cosines) -> Cosines:
     """cos(a + angle) for the angle a of `cos`; 1 where a + angle < 0, falling on where it is beyond pi."""
     cos = jnp.clip(cos, -1.0, 1.0)
     sine = jnp.sqrt((1.0 - cos) * (1.0 + cos))
@@ -215,8 +222,7 @@ def _add_angle(cos: Cosines, angle: Cosines) -> Cosines:
     return jnp.where(low, 1.0, jnp.where(high, cos - angle * jnp.sin(angle), turned))
 
 
-@_add_angle.defjvp
-def _add_angle_jvp(primals, tangents):  # type: ignore[no-untyped-def]
+def _turned_jvp(primals, tangents):  # type: ignore[no-untyped-def]
     """The gradient by the cosine, with the sine kept from zero: the true one is infinite at cos = 1."""
     (cos, angle), (tangent, _) = primals, tangents
     held = jnp.clip(cos, -1.0, 1.0)

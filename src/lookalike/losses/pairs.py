@@ -2,11 +2,10 @@
 
 from dataclasses import dataclass
 
-import jax
-import jax.numpy as jnp
-from jaxtyping import Array, Float, Float32, Int32
+from jaxtyping import Float, Float32, Int32
 
 from lookalike.core.config import in_range
+from lookalike.core.later import Array, jax, jnp
 
 _FAR = -1e9  # a logit that takes no part in a softmax
 

@@ -5,12 +5,11 @@
 
 from dataclasses import dataclass
 
-import jax
-import jax.numpy as jnp
-from jaxtyping import Array, Float, Float32, Key
+from jaxtyping import Float, Float32, Key
 
 from lookalike.core.config import in_range
 from lookalike.core.errors import UsageError
+from lookalike.core.later import Array, jax, jnp
 from lookalike.losses.centers import l2_normalize
 
 _MOMENTUM = 0.1  # share of a batch in the running statistics, as in the field's layers

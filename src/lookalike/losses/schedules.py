@@ -2,10 +2,10 @@
 
 from dataclasses import dataclass
 
-import jax.numpy as jnp
-from jaxtyping import Array, Float, Float32, Int
+from jaxtyping import Float, Float32, Int
 
 from lookalike.core.config import in_range
+from lookalike.core.later import Array, jnp
 
 Margins = Float32[Array, ""] | Float32[Array, "C"]
 Epoch = Int[Array, ""] | Float[Array, ""]

@@ -6,20 +6,21 @@ summed over some classes at a time, and its gradient computes their cosines once
 (benchmarks/softmax.py).
 """
 
+from collections.abc import Callable
 from functools import partial
 from typing import NamedTuple
 
-import jax
-import jax.numpy as jnp
-from jaxtyping import Array, Bool, Float, Float32, Int32
+import numpy as np
+from jaxtyping import Bool, Float, Float32, Int32
 
 from lookalike.core.errors import UsageError
+from lookalike.core.later import Array, jax, jnp, made_at_first_call
 from lookalike.losses.centers import class_cosines, own_cosines
 from lookalike.losses.margins import AdaCos, AdaFace, CurricularFace, Margin, Memory, NormFace, memory_of
 
 _SAFE_SCALE = 40.0  # exp(-2 x 40) is a normal float32; below exp(-87) it is not
 _FAR = -1e9  # a logit that takes no part in a softmax
-_TINY = float(jnp.finfo(jnp.float32).tiny)
+_TINY = float(np.finfo(np.float32).tiny)
 
 
 class _Logits(NamedTuple):
@@ -141,8 +142,15 @@ def _log(greatest_B: Sums, sum_B: Sums) -> Sums:
     return greatest_B + jnp.log(jnp.maximum(sum_B, _TINY))  # a class alone has no others
 
 
-@partial(jax.custom_vjp, nondiff_argnums=(0,))
-def _in_chunks(
+@made_at_first_call
+def _in_chunks() -> Callable[..., Float32[Array, "B"]]:
+    """`_plain`, with a gradient of its own."""
+    in_chunks = jax.custom_vjp(_plain, nondiff_argnums=(0,))
+    in_chunks.defvjp(_forward, _backward)
+    return in_chunks
+
+
+def _plain(
     layout: _Layout,
     embedding_BD: Float[Array, "B D"],
     centers_SCKD: Float32[Array, "S C K D"],
@@ -204,6 +212,3 @@ def _backward(layout, kept, gradient_B):  # type: ignore[no-untyped-def]
     first = jnp.zeros(each_SBD.shape, jnp.float32), jnp.zeros_like(centers_SCKD)
     to_embedding_SBD, to_centers_SCKD = jax.lax.fori_loop(0, steps, add, first)
     return to_embedding_SBD.sum(axis=0).astype(embedding_BD.dtype), to_centers_SCKD, None, None
-
-
-_in_chunks.defvjp(_forward, _backward)

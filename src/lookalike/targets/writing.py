@@ -10,6 +10,7 @@ from lookalike import __version__
 from lookalike.core.config import did_you_mean
 from lookalike.core.errors import UsageError
 from lookalike.core.files import new_directory, write_json
+from lookalike.core.journal import said_if_slow
 from lookalike.core.shapes import Vectors
 from lookalike.encoders.readme import readme
 from lookalike.targets import TARGETS, parity
@@ -46,9 +47,12 @@ def write_export(
     """
     target = check_request(name, export.preprocess, export.int8)
     with new_directory(path, "export") as directory:
-        written = target.write(export, directory)
-        found, by = _vectors(target, written, directory)
-        measured = parity.compare(found, expected())
+        with said_if_slow(f"writing the export as {name}"):
+            written = target.write(export, directory)
+        with said_if_slow("computing vectors of drawn images by the export"):
+            found, by = _vectors(target, written, directory)
+        with said_if_slow("computing the same by the encoder, in JAX"):
+            measured = parity.compare(found, expected())
         parity.refuse(measured, name, least, export.int8)
         facts = {
             "target": name,

@@ -315,7 +315,7 @@ class TrainConfig:
     data: str = option(default="", metavar="COLL")
     """The collection to learn from: rows of split "train", or all where none has a split; labelled ones, if need be."""
     model: str = option(default="", metavar="MODEL")
-    """The encoder to begin with."""
+    """The encoder to begin with: a directory, a short name of `lookalike pull --list`, or ORG/NAME on the Hub."""
     out: str = option(default="", metavar="RUN")
     """The run directory to write, or to go on with."""
     where: str = option(default="", metavar="EXPR")

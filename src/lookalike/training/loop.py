@@ -10,7 +10,7 @@ from jax.sharding import Mesh
 from lookalike.core.devices import described, start
 from lookalike.core.errors import UsageError
 from lookalike.core.files import read_card, storage_errors
-from lookalike.core.journal import note
+from lookalike.core.journal import note, said_if_slow
 from lookalike.core.mesh import in_turn, is_first, make_mesh
 from lookalike.encoders.config import TextSide
 from lookalike.encoders.directory import read_config, read_text
@@ -85,13 +85,13 @@ def _stages(config: TrainConfig, rows: Rows, measuring: Measuring, mesh: Mesh) -
             case NewStage():
                 continue
             case FitStage():
-                with in_turn():
+                with in_turn(), said_if_slow("fitting the projection"):
                     made = closed_form(config, stage, rows, made)
             case _:
                 size = getattr(stage, "size", 0) or made.encoder.config.preprocess.size
                 if isinstance(stage, TuneStage) and size > said:
                     note_smaller(rows, said := size)
-                with in_turn():
+                with in_turn(), said_if_slow(f"{name}: making the first values"):
                     task = make_task(config, stage, rows, made, untouched, run, mesh)
                 made, step = take_steps(config, stage, name, task, measuring, step, mesh)
         last = number == len(config.stages) - 1

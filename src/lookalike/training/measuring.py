@@ -4,7 +4,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from lookalike.core.journal import note, read_metrics, record, rewind
+from lookalike.core.journal import note, read_metrics, record, rewind, said_if_slow
 from lookalike.encoders.encoder import Encoder
 from lookalike.training.tracking import Track
 
@@ -43,7 +43,8 @@ class Measuring:
         lines = self._lines()
         if self.evaluate is None or (step, which) in lines:
             return
-        found = {name: float(value) for name, value in self.evaluate(encoder).items()}
+        with said_if_slow(f"measuring the encoder of step {step}, {which}"):
+            found = {name: float(value) for name, value in self.evaluate(encoder).items()}
         dimension, words = encoder.config.projection.dimension, ""
         self.record(step, {"encoder": which, "dimension": dimension, **found})
         for name, value in found.items():

@@ -5,7 +5,7 @@ import signal
 import threading
 import time
 from collections.abc import Iterator, Mapping
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, nullcontext
 from functools import partial
 from pathlib import Path
 from types import FrameType
@@ -14,7 +14,7 @@ from typing import Any
 import jax
 from jax.sharding import Mesh
 
-from lookalike.core.journal import Progress, note
+from lookalike.core.journal import Progress, note, said_if_slow
 from lookalike.core.mesh import born, put_batch, whole
 from lookalike.data.sampling import share
 from lookalike.losses import Pairs
@@ -52,7 +52,8 @@ def take_steps(
                         if guard.is_worse(state):
                             return guard.best(state), offset + done
                         pace.rest()
-                    with _whole():
+                    compiles = said_if_slow(f"{name}: compiling the step") if done == start else nullcontext()
+                    with _whole(), compiles:
                         batch = put_batch(pace.draw(batches, before), mesh, axis=int(parts > 1))
                         state, metrics = step(state, fixed, batch)
                         pace.count()

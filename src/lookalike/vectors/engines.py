@@ -26,7 +26,7 @@ from jaxtyping import Float32, UInt8
 
 from lookalike.core.errors import StorageError
 from lookalike.core.files import clear_partial, fingerprint, new_directory, user_cache
-from lookalike.core.journal import note
+from lookalike.core.journal import note, said_if_slow
 from lookalike.core.machine import cores, onnx_session
 from lookalike.encoders.config import EncoderConfig, below
 from lookalike.encoders.directory import features_fingerprint_of, fingerprint_of
@@ -160,7 +160,8 @@ def opened(
                 entry = _entry(Path(model), int8, zooms)
                 if entry.exists() and not (entry / "known.json").exists():  # half deleted
                     shutil.rmtree(entry, ignore_errors=True)
-                with new_directory(entry, "graph") as directory:
+                slow = f"making the graph of `{model}`, which is kept for the next time"
+                with new_directory(entry, "graph") as directory, said_if_slow(slow):
                     known = make(directory)
                     (directory / "known.json").write_text(json.dumps(asdict(known)))
                 _prune(entry)
@@ -172,7 +173,10 @@ def opened(
     directory = Path(tempfile.mkdtemp(prefix="lookalike-"))
     known = make(directory)  # what is wrong with the model is said by this, and first
     if refused is not None:
-        note(f"the graph of `{model}` is not kept for the next time: {getattr(refused, 'message', refused)}")
+        why = getattr(refused, "message", refused)
+        if isinstance(refused, OSError) and refused.filename is not None:  # one of ours has words of its own
+            why = f"`{refused.filename}`: {refused.strerror}"
+        note(f"the graph of `{model}` is not kept for the next time: {why}")
     return known, OnnxEngine(directory / "tower.onnx", width, batch=batch, temporary=True)
 
 
