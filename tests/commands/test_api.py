@@ -23,7 +23,7 @@ from lookalike.evaluation.protocols import evaluate as measure
 from lookalike.retrieval import index as retrieval
 from lookalike.retrieval.index import ExactIndex
 
-ELSEWHERE = {"list", "list_", "all", "check"}  # which only print
+ELSEWHERE = {"list", "list_", "all", "check", "given"}  # which only print, or say `model` in another way
 
 
 @pytest.mark.parametrize(

@@ -97,6 +97,10 @@ def test_every_verb_takes_a_model_by_its_short_name(photos, laptop, home, tmp_pa
     said(capsys, "train", "pca", "--data", "coll", "--model", "laptop", "--out", "run", "--dimension", "2")
     said(capsys, "export", "--model", "laptop", "--to", "safetensors", "--out", "exported", "--min-cosine", "0.5")
     said(capsys, "blend", "--model", "laptop", "laptop", "--shares", "1", "1", "--out", "blended")
+    # Before the other arguments too.
+    said(capsys, "evaluate", "laptop", "coll")
+    said(capsys, "export", "laptop", "--to", "safetensors", "--out", "again", "--min-cosine", "0.5")
+    said(capsys, "blend", "laptop", "laptop", "--shares", "1", "1", "--out", "once more")
     assert read_json(Path("run/config.json"))["model"] == str(home / "models" / NAME)
     assert read_json(Path("blended/card.json"))["blend"][0]["model"] == str(home / "models" / NAME)
     assert len(laptop.asked) == asked

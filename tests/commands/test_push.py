@@ -181,8 +181,12 @@ def test_without_a_connection(
 def test_what_is_no_model(taker: Taker, model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]):
     assert main(["push", "--model", str(tmp_path), "somebody/shop"]) == 2
     assert "is not a model directory" in capsys.readouterr().err
+    assert main(["push", "somebody/shop"]) == 2
+    assert "A model and the repository that it goes to are needed" in capsys.readouterr().err
+    assert main(["push", "one", "somebody/shop", "--model", "other"]) == 2
+    assert "One model is taken, and 2 are named: one, other." in capsys.readouterr().err
     for name in ("not a name", "shop", "a/b/c", ""):
-        assert main(["push", "--model", str(model), name]) == 2
+        assert main(["push", str(model), name]) == 2  # the same as --model
         assert capsys.readouterr().err == f"error: `{name}` is no name of a model on the Hub.\n\nhint: it is ORG/NAME\n"
     assert taker.files == {}
 

@@ -29,6 +29,8 @@ class Config:
     model given is as good. Without, --shares must say what to average.
     """
 
+    models: tuple[str, ...] = option(positional=True, metavar="MODEL", default=())
+    """The same as --model."""
     model: tuple[str, ...] = option(metavar="MODEL...", default=())
     """Two or more models: directories, short names of `lookalike pull --list`, or ORG/NAME on the Hub."""
     out: str = option(default="", metavar="MODEL")
@@ -61,6 +63,7 @@ class Candidate:
 
 def main(config: Config) -> None:
     """Measure what is given and what is tried; write the best average, or say that there is none."""
+    config = replace(config, models=(), model=(*config.models, *config.model))
     _refuse(config)
     from lookalike.commands.models import named_model
     from lookalike.core.journal import note, table

@@ -61,7 +61,7 @@ def main(config: Config) -> None:
         raise UsageError(
             "Vectors come from one model or from `--embeddings`, not from both, and are measured on one collection; "
             f"the arguments are {len(config.places)}.",
-            hint="lookalike evaluate --model --model COLL MODEL, or lookalike evaluate --embeddings --model COLL FILE",
+            hint="lookalike evaluate COLL --model MODEL, or lookalike evaluate COLL --embeddings FILE",
         )
     collection = Collection.open(path)
     model = None if config.embeddings is not None else model_of("".join(models), path)
@@ -114,7 +114,7 @@ def _by_text(template: str, config: Config, model: str | None, collection: "Coll
     if model is None:
         raise UsageError(
             "Words are embedded by an encoder, and there is none.",
-            hint="lookalike evaluate --model --model COLL MODEL --text TEMPLATE",
+            hint="lookalike evaluate COLL --model MODEL --text TEMPLATE",
         )
     classes = Classes.of(collection, config.split)
     texts, image = classes.texts(template), load(model)

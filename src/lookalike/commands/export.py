@@ -23,6 +23,8 @@ class Config:
     """The target."""
     out: str = option(metavar="DIR")
     """The directory to make."""
+    given: tuple[str, ...] = option(positional=True, metavar="[MODEL]", default=())
+    """The same as --model."""
     model: str = option(default="", metavar="MODEL")
     """The model: a directory, a short name of `lookalike pull --list`, or ORG/NAME on the Hub. Unless given,
     LOOKALIKE_MODEL, then `laptop`."""
@@ -52,7 +54,7 @@ def main(config: Config) -> None:
 
 def run(config: Config) -> dict[str, Any]:
     """Write and check; the facts of the check."""
-    from lookalike.commands.models import model_of
+    from lookalike.commands.models import model_of, only_model
     from lookalike.encoders.directory import read_model, read_text
     from lookalike.targets.parts import Export
     from lookalike.targets.writing import check_request, write_export
@@ -62,7 +64,7 @@ def run(config: Config) -> dict[str, Any]:
     os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
     target = check_request(config.to, config.preprocess, config.int8)
     refuse_unless(config.out, ("missing", "empty"), "export")
-    model = model_of(config.model)
+    model = model_of(only_model(config.given, config.model, "lookalike export --model MODEL --to TARGET --out DIR"))
     encoder, tensors = read_model(model)
     text = read_text(model) if target.text else None
     export = Export(encoder, tensors, read_card(model), config.preprocess, config.int8, text)

@@ -21,7 +21,9 @@ class Config:
     same rule draws the same images on every machine; a version, judge-RULE-DRAWN, names what was drawn.
     """
 
-    model: str = option(positional=True, metavar="MODEL", default="")
+    given: tuple[str, ...] = option(positional=True, metavar="[MODEL]", default=())
+    """The same as --model."""
+    model: str = option(default="", metavar="MODEL")
     """The model: a directory, a short name of `lookalike pull --list`, or ORG/NAME on the Hub."""
     from_: str = option(default="", metavar="DIR")
     """The folder in which the data sets lie, each in a folder of its name: abo, gldv2, met, food101, cars196. A folder
@@ -50,16 +52,16 @@ def main(config: Config) -> None:
 
 def run(config: Config) -> "tuple[str, Report]":
     """The version of the judge, and what the model finds."""
-    if not config.model or not config.from_:
-        raise UsageError(
-            "A model and the folder of the data sets are needed.",
-            hint="lookalike judge MODEL --from DIR; `lookalike judge --list` says what lies there",
-        )
+    from lookalike.commands.models import named_model, only_model
+
+    usage = "lookalike judge --model MODEL --from DIR; `lookalike judge --list` says what lies there"
+    model = only_model(config.given, config.model, usage)
+    if not model or not config.from_:
+        raise UsageError("A model and the folder of the data sets are needed.", hint=usage)
     from lookalike.commands.evaluate import measured
-    from lookalike.commands.models import named_model
     from lookalike.data.collection import Collection
 
-    model = named_model(config.model)
+    model = named_model(model)
     name = drawn(config)
     return name, measured(model, Collection.open(config.out), "test", "merged")
 

@@ -9,7 +9,7 @@ The cache is `models/` in LOOKALIKE_HOME, or in ~/.cache/lookalike (`core.files.
 
 import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -32,6 +32,14 @@ def model_of(asked: str, index: str | Path | None = None) -> str:
         return named_model(named)
     noted = read_card(index).get("model") if index is not None else None
     return _noted(str(index), noted) if noted else named_model(DEFAULT)
+
+
+def only_model(given: Sequence[str], asked: str, usage: str) -> str:
+    """The model that is named, before the other arguments or by `--model`; "" if none is, UsageError if several are."""
+    named = [*given, *filter(None, [asked])]
+    if len(named) > 1:
+        raise UsageError(f"One model is taken, and {len(named)} are named: {', '.join(named)}.", hint=usage)
+    return "".join(named)
 
 
 def named_model(named: str) -> str:

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from lookalike.core.config import option
-from lookalike.core.errors import EncoderError
+from lookalike.core.errors import EncoderError, UsageError
 from lookalike.core.files import json_text, read_card
 from lookalike.core.journal import note
 
@@ -18,9 +18,9 @@ class Config:
     data, of which the strictest counts and is named. HF_TOKEN and HF_ENDPOINT are honoured.
     """
 
-    repository: str = option(positional=True, metavar="ORG/NAME")
-    """Where to; made if it is not there."""
-    model: str = option(metavar="MODEL")
+    places: tuple[str, ...] = option(positional=True, metavar="[MODEL] ORG/NAME", default=())
+    """Where to; made if it is not there. A model before it is the same as --model."""
+    model: str = option(default="", metavar="MODEL")
     """The model: a directory, which may be an export's, a short name of `lookalike pull --list`, or ORG/NAME on the
     Hub."""
     private: bool = False
@@ -29,20 +29,25 @@ class Config:
 
 def main(config: Config) -> None:
     """Upload, and print where it is."""
-    from lookalike.commands.models import named_model
+    from lookalike.commands.models import named_model, only_model
     from lookalike.evaluation.metrics import METRICS
     from lookalike.targets.model_card import check_name, licences, model_card, public, strictest, upload
 
-    check_name(config.repository)
-    directory = Path(named_model(config.model))
+    usage = "lookalike push ORG/NAME --model MODEL"
+    *given, repository = config.places or [""]
+    model = only_model(given, config.model, usage)
+    if not config.places or not model:
+        raise UsageError("A model and the repository that it goes to are needed.", hint=usage)
+    check_name(repository)
+    directory = Path(named_model(model))
     card = read_card(directory) if directory.is_dir() else {}
-    files, (words, code) = _files(directory, card.get("export")), _lines(directory, config.repository, "export" in card)
+    files, (words, code) = _files(directory, card.get("export")), _lines(directory, repository, "export" in card)
     card = public(card)
-    readme = model_card(card, config.repository, words, code, {name: metric.words for name, metric in METRICS.items()})
+    readme = model_card(card, repository, words, code, {name: metric.words for name, metric in METRICS.items()})
     counts = strictest(licences(card))
     note(f"licence: {counts.licence}, of {counts.of} ({counts.terms.name}: {counts.terms.reason})")
     written = {"README.md": readme.encode(), "card.json": (json_text(card, ascii=False) + "\n").encode()}
-    print(upload({**files, **written}, config.repository, config.private))
+    print(upload({**files, **written}, repository, config.private))
 
 
 def _files(directory: Path, export: dict[str, Any] | None) -> dict[str, Path]:
