@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from lookalike.core.errors import LookalikeError as Error
     from lookalike.data.collection import Collection
     from lookalike.estimator import Embedder
-    from lookalike.evaluation.protocols import Report
+    from lookalike.evaluation.report import Report
     from lookalike.retrieval.exact import knn
     from lookalike.retrieval.index import Index, Matches
     from lookalike.torch_dataset import TorchDataset
@@ -27,7 +27,7 @@ _PLACES = {
     "Error": "lookalike.core.errors:LookalikeError",
     "Index": "lookalike.retrieval.index:Index",
     "Matches": "lookalike.retrieval.index:Matches",
-    "Report": "lookalike.evaluation.protocols:Report",
+    "Report": "lookalike.evaluation.report:Report",
     "TextEmbedder": "lookalike.vectors.text:TextEmbedder",
     "TorchDataset": "lookalike.torch_dataset:TorchDataset",
     "compare": "lookalike.api:compare",

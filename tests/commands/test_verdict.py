@@ -10,7 +10,7 @@ import lookalike as la
 from lookalike.commands import main
 from lookalike.commands.verdict import _by_queries
 from lookalike.evaluation.intervals import half_width
-from lookalike.evaluation.protocols import PerQuery
+from lookalike.evaluation.report import PerQuery
 
 
 def queries(values):

@@ -15,7 +15,7 @@ from lookalike.targets.parts import Target, target_of
 
 ROOT = Path(lookalike.__file__).parent
 
-SHARED = {"indexes", "models", "verdict"}  # what several verbs mean, say or do alike
+SHARED = {"evaluation_pages", "indexes", "measured", "models", "verdict"}  # what several verbs mean, say or do alike
 
 # Room -> the name of its table, whose values are module paths or things of the room's modules, and files that are none.
 TABLES: dict[str, tuple[str, set[str]]] = {
