@@ -59,7 +59,9 @@ def test_the_document_has_exactly_what_is_promised(shop, files, compare, tmp_pat
 
 
 def test_the_collection_may_come_last(shop, files, compare, tmp_path):
-    found = compare(*files, shop.collection, "--split", "all", "--json", tmp_path / "c.json", "--metrics", "map@r", "p@2")
+    found = compare(
+        *files, shop.collection, "--split", "all", "--json", tmp_path / "c.json", "--metrics", "map@r", "p@2"
+    )
     again = compare(*files, "--data", shop.collection, "--split", "all", "--metrics", "map@r", "p@2")
     assert found.out == again.out
     header, _, *lines = found.out.splitlines()

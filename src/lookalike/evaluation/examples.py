@@ -7,11 +7,10 @@ import numpy as np
 import pyarrow as pa
 from jaxtyping import Float, Int64
 
-from lookalike.core.shapes import Ids
 from lookalike.data.collection import Collection
 from lookalike.evaluation.metrics import METRICS
 from lookalike.evaluation.protocols import PROTOCOLS
-from lookalike.evaluation.roles import Roles, Rows
+from lookalike.evaluation.roles import Listed, Roles, Rows
 from lookalike.evaluation.trials import Trial
 
 MOST, FOUND = 1000, 5
@@ -34,8 +33,8 @@ def examples(
     protocol: str = "merged",
     *,
     only: Int64[np.ndarray, "some"] | None = None,
-    queries: Ids | None = None,
-    gallery: Ids | None = None,
+    queries: Listed | None = None,
+    gallery: Listed | None = None,
     distractors: Float[np.ndarray, "M D"] | None = None,
 ) -> list[Example]:
     """At most `MOST` queries of the split, at equal distances through it, and what each finds.

@@ -9,11 +9,10 @@ import pyarrow as pa
 from jaxtyping import Bool, Float
 
 from lookalike.core.errors import UsageError
-from lookalike.core.shapes import Ids
 from lookalike.data.collection import Collection
 from lookalike.evaluation.metrics import METRICS, Metrics
 from lookalike.evaluation.report import PerQuery, Report
-from lookalike.evaluation.roles import Codes, Roles, Rows
+from lookalike.evaluation.roles import Codes, Listed, Roles, Rows
 from lookalike.evaluation.trials import First, Same, Trial
 
 DISTRACTORS = "distractors"  # what the table of confusions calls their domain
@@ -27,8 +26,8 @@ def evaluate(
     *,
     model: str | None = None,
     metrics: Metrics = METRICS,
-    queries: Ids | None = None,
-    gallery: Ids | None = None,
+    queries: Listed | None = None,
+    gallery: Listed | None = None,
     distractors: Float[np.ndarray, "M D"] | None = None,
 ) -> Report:
     """How well the vectors bring images of one label together.

@@ -12,6 +12,8 @@ from lookalike.core.shapes import Ids, l2_normalize
 from lookalike.data.collection import Collection
 
 Codes = Int64[np.ndarray, "N"]
+Listed = Int64[np.ndarray, "_"]
+"""Ids of some rows."""
 
 COLUMNS = ("id", "label", "domain", "split", "group", "is_query", "is_gallery")
 EVERY = "all"  # the split that takes every row, whatever split it is in
@@ -59,7 +61,7 @@ class Roles:
 
     @classmethod
     def of(
-        cls, rows: Collection | pa.Table, split: str, queries: Ids | None = None, gallery: Ids | None = None
+        cls, rows: Collection | pa.Table, split: str, queries: Listed | None = None, gallery: Listed | None = None
     ) -> "Roles":
         """The rows that are in `split` and have a role: by their columns, or by the ids of `queries` and `gallery`."""
         table = rows if isinstance(rows, pa.Table) else rows.table([c for c in COLUMNS if c in rows.columns])
@@ -120,7 +122,7 @@ def directions(vectors: np.ndarray, rows: Codes) -> Float32[np.ndarray, "N D"]:
     return found
 
 
-def _listed(listed: Ids, ids: Ids, inside: Bool[np.ndarray, "N"], split: str, role: str) -> Bool[np.ndarray, "N"]:
+def _listed(listed: Listed, ids: Ids, inside: Bool[np.ndarray, "N"], split: str, role: str) -> Bool[np.ndarray, "N"]:
     """Which rows are listed; UsageError for an id that is unknown or not in the split."""
     if (unknown := listed[~np.isin(listed, ids)]).size:
         raise UsageError(f"There is no row with the id {unknown[0]}, which is listed as a {role}.")
