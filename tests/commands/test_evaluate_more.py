@@ -299,3 +299,15 @@ def test_pages_and_words_do_not_go_together(shop, evaluate):
     found = evaluate(shop.model, shop.collection, "--split", "all", "--text", "{}", "--worst", "w.html", code=2)
     assert "`--worst` is for images as queries" in found.err
     assert not os.path.exists("w.html")  # noqa: PTH110
+
+
+@pytest.mark.reference("faiss")
+def test_an_approximate_search_says_what_it_misses(shop, evaluate, vectors, monkeypatch):
+    monkeypatch.setattr("lookalike.retrieval.approximate.SMALL", 4)
+    monkeypatch.setattr("lookalike.retrieval.approximate.PROBED", 1.0)  # all lists: nothing is missed
+    arguments = ["--embeddings", vectors[0], shop.collection, "--split", "all", "--ann"]
+    told = document(evaluate(*arguments, "--json", "-"))
+    assert list(told["approximate"]) == ["how", "recall@10 of exact", "metrics"]
+    assert told["approximate"]["recall@10 of exact"] == 1
+    assert told["approximate"]["metrics"] == pytest.approx(told["metrics"])
+    assert "100.00 % are found" in evaluate(*arguments).out

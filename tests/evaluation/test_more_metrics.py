@@ -78,7 +78,7 @@ def test_one_ranking_has_three_precisions_at_5():
 
 
 def test_metrics_of_other_libraries_from_their_definitions():
-    """Transcribed from what they compute; benchmarks/other_metrics.py runs the libraries themselves."""
+    """Transcribed from what they compute; benchmarks/evaluators.py runs the libraries themselves."""
     rng = np.random.default_rng(4)
     hits = rng.random((50, 60)) < 0.25
     hits[:, 3] = True
@@ -86,8 +86,10 @@ def test_metrics_of_other_libraries_from_their_definitions():
     cumulative = hits.cumsum(axis=1)
     for k in (1, 5, 20):
         reach = np.minimum(n_q, k)
-        oml_map = (cumulative[:, :k] / np.arange(1, k + 1) * hits[:, :k]).sum(axis=1) / reach
-        np.testing.assert_allclose(metric_of(f"map@{k}")(hits, n_q), oml_map)
+        summed = (cumulative[:, :k] / np.arange(1, k + 1) * hits[:, :k]).sum(axis=1)
+        np.testing.assert_allclose(metric_of(f"map@{k}")(hits, n_q), summed / reach)
+        oml_map = summed / np.maximum(cumulative[:, k - 1], 1)  # 4.0.0: over what was found among them
+        assert (metric_of(f"map@{k}")(hits, n_q) <= oml_map + 1e-12).all()
         oml_precision = cumulative[:, k - 1] / reach
         ours = metric_of(f"mp@{k}")(hits, n_q)
         np.testing.assert_allclose(ours[n_q >= k], oml_precision[n_q >= k])  # only there do definitions agree

@@ -52,6 +52,9 @@ class Config:
     """Intervals by drawing classes, and queries, so many times; 1000 is usual."""
     curve: bool = False
     """Measure fewer numbers (64, 32, 16, 8) and smaller ones (f16, int8, binary) too; precision against coverage."""
+    ann: bool = False
+    """Search approximately too, by faiss (the extra `ann`): its scores, and how much it finds of what the exact search
+    does."""
     json: str | None = option(default=None, metavar="FILE")
     """Write the whole report to this file; `-` writes it to stdout instead of the table."""
     worst: str | None = option(default=None, metavar="FILE.html")
@@ -111,6 +114,13 @@ def _words(found: "Measured") -> str:
         parts.append(table([f"95 % interval by {report.bootstrap['draws']:,} draws", *report.metrics], lines))
     if report.curve is not None:
         parts.append(table(*curve.lines(report.curve)))
+    if report.approximate is not None:
+        told = [f"{100 * value:.2f} %" for name, value in report.approximate.items() if name.startswith("recall")]
+        values = "  ".join(f"{name} {value:.4f}" for name, value in report.approximate["metrics"].items())
+        parts.append(
+            f"approximately ({report.approximate['how']}): {values}; "
+            f"of the 10 nearest rows that the exact search finds, {told[0]} are found"
+        )
     if report.calibration is not None:
         parts.append(in_words(report.calibration))
     return "\n\n".join(parts)
@@ -136,7 +146,7 @@ def _by_text(template: str, config: Config, model: str | None, collection: "Coll
     from lookalike.vectors.runtime import combine, load
     from lookalike.vectors.text import load_text
 
-    for name in ("queries", "gallery", "distractors", "bootstrap", "curve", "worst", "html"):
+    for name in ("queries", "gallery", "distractors", "bootstrap", "curve", "ann", "worst", "html"):
         if getattr(config, name):
             raise UsageError(f"`--{name}` is for images as queries, and `--text` makes them words: give one of both.")
     if model is None:

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from lookalike.evaluation.roles import Roles
     from lookalike.vectors.runtime import Embedder
 
+NEAREST, SAMPLED = 10, 1000  # matches, of so many rows, by which an approximate search is held against the exact one
 CALIBRATION = "calibration"  # the entry of a collection's card: column -> threshold
 
 
@@ -36,6 +37,7 @@ class Setting:
     trained_on: tuple[str, ...] = ()
     bootstrap: int = 0
     curve: bool = False
+    ann: bool = False
 
 
 @dataclass(frozen=True)
@@ -75,8 +77,8 @@ def measured(given: "str | np.ndarray | Embedder", collection: "Collection", set
     source = source_of(given, collection, _teller(roles, setting, [metric.depth for metric in metrics.values()]))
     where: dict[str, Any] = {**lists, "distractors": _distractors(setting.distractors, source, collection)}
 
-    def measure(vectors: np.ndarray, away: np.ndarray | None = where["distractors"]) -> "Report":
-        facts = {**where, "distractors": away, "metrics": metrics, "model": source.model}
+    def measure(vectors: np.ndarray, away: np.ndarray | None = where["distractors"], searcher: Any = None) -> "Report":
+        facts = {**where, "distractors": away, "metrics": metrics, "model": source.model, "searcher": searcher}
         return evaluate(vectors, collection, setting.split, setting.protocol, **facts)
 
     report = with_leakage(measure(source.vectors), collection, (*setting.trained_on, *source.learned_from))
@@ -119,7 +121,27 @@ def _more(report: "Report", setting: Setting, source: Source, measure: Any) -> "
             raise UsageError("`--curve` makes vectors smaller, and leaves distractors as they are: give one of both.")
         points = curve(source.vectors, lambda vectors: measure(vectors, None))
         report = replace(report, curve=points, calibration=calibrate(per_query.first) if per_query.first else None)
-    return report
+    return replace(report, approximate=_approximate(source, measure)) if setting.ann else report
+
+
+def _approximate(source: Source, measure: Any) -> dict[str, Any]:
+    """What an approximate search finds, by the same metrics, and how much of what the exact one does."""
+    from lookalike.retrieval.approximate import Approximate, share_found
+    from lookalike.retrieval.exact import knn
+
+    made: list[dict[str, Any]] = []
+
+    def searcher(gallery: np.ndarray) -> Any:
+        approximate = Approximate(gallery)
+        some = gallery[np.linspace(0, len(gallery) - 1, min(len(gallery), SAMPLED)).astype(int)]
+        found, right = approximate.search(some, NEAREST)[1], knn(some, gallery, NEAREST, largest=1.0)[1]
+        made.append({"rows": len(gallery), "how": approximate.words, "recall": share_found(found, right)})
+        return approximate.search
+
+    report = measure(source.vectors, searcher=searcher)
+    recall = float(np.average([each["recall"] for each in made], weights=[each["rows"] for each in made]))
+    how = "; ".join(dict.fromkeys(each["how"] for each in made))
+    return {"how": how, f"recall@{NEAREST} of exact": recall, "metrics": dict(report.metrics)}
 
 
 def named(given: str, collection: "Collection") -> str:

@@ -13,7 +13,7 @@ from lookalike.data.collection import Collection
 from lookalike.evaluation.metrics import METRICS, Metrics
 from lookalike.evaluation.report import PerQuery, Report
 from lookalike.evaluation.roles import Codes, Listed, Roles, Rows
-from lookalike.evaluation.trials import First, Same, Trial
+from lookalike.evaluation.trials import First, Same, Searcher, Trial
 
 DISTRACTORS = "distractors"  # what the table of confusions calls their domain
 
@@ -29,6 +29,7 @@ def evaluate(
     queries: Listed | None = None,
     gallery: Listed | None = None,
     distractors: Float[np.ndarray, "M D"] | None = None,
+    searcher: Callable[[np.ndarray], Searcher] | None = None,
 ) -> Report:
     """How well the vectors bring images of one label together.
 
@@ -47,6 +48,7 @@ def evaluate(
         queries: Ids of the queries, in the place of `is_query`.
         gallery: Ids of the gallery rows, in the place of `is_gallery`.
         distractors: Vectors of further gallery rows, relevant to nothing.
+        searcher: What makes a search of a gallery's vectors; unless given, it is exact.
 
     Raises:
         UsageError: The number of vectors is not that of the rows, a number is not finite, the split or the protocol
@@ -67,6 +69,7 @@ def evaluate(
             "n_skipped": "queries with n_q = 0, which are left out",
         },
         metrics=metrics,
+        searcher=searcher,
         split=split,
         model=model,
         collection=None if isinstance(rows, pa.Table) else rows.fingerprint,
@@ -107,6 +110,7 @@ def report(
     words: Mapping[str, str],
     *,
     metrics: Metrics = METRICS,
+    searcher: Callable[[np.ndarray], Searcher] | None = None,
     **facts: Any,
 ) -> Report:
     """What the trials of `protocol` find; `words` go into the definition, `facts` are further fields of the report."""
@@ -115,6 +119,8 @@ def report(
     relevant, values = np.zeros(len(queries.label), np.int64), {name: np.zeros(len(queries.label)) for name in metrics}
     first = First.nothing(len(queries.label))
     for mine, places, trial in PROTOCOLS[protocol].trials(queries, gallery):
+        if searcher is not None:
+            trial = replace(trial, search=searcher(trial.gallery))
         relevant[mine], found, best = trial.found(metrics)
         first.put(mine, replace(best, row=np.append(places, -1)[best.row]))
         for name in metrics:

@@ -1,6 +1,6 @@
 """A trial: queries, the gallery that they are searched in, what is relevant to each, and what it must not find."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, fields
 from functools import cached_property
 
@@ -11,6 +11,8 @@ from lookalike.evaluation.metrics import METRICS, Counts, Metrics, PerQuery
 from lookalike.retrieval.exact import knn
 
 Numbers = Int64[np.ndarray, "N"]
+Searcher = Callable[[np.ndarray, int, np.ndarray], tuple[np.ndarray, np.ndarray]]
+"""Queries, k, and rows that each must not find -> scores and rows, as `knn` gives them, of one gallery."""
 
 REACH = 5  # matches of a query, or n_q where that is less, behind whose last one a tie is looked for
 HELD = 2**21
@@ -106,6 +108,7 @@ class Trial:
     gallery: Float32[np.ndarray, "G D"]
     relevant: Same
     excluded: Sequence[Same] = ()  # a row that belongs to a query in one of these ways is not in its gallery
+    search: "Searcher | None" = None  # how: None is exact
 
     def measure(self, metrics: Metrics = METRICS) -> tuple[Counts, dict[str, PerQuery]]:
         """How many relevant rows each query has, and every one of `metrics`; NaN where there is no such row."""
@@ -137,7 +140,10 @@ class Trial:
             relevant = self.relevant.counts[places] - self._hits(places, excluded).sum(axis=1)
             some = relevant > 0
             places, relevant = places[some], relevant[some]
-            scores, found = knn(self.queries[places], self.gallery, depth, excluded[some], largest=1.0)
+            if self.search is None:
+                scores, found = knn(self.queries[places], self.gallery, depth, excluded[some], largest=1.0)
+            else:
+                scores, found = self.search(self.queries[places], depth, excluded[some])
             hits = np.zeros((len(places), depth), bool)
             hits[:, : found.shape[1]] = self._hits(places, found)
             yield Search(places, relevant, found, scores, hits)
