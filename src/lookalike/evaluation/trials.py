@@ -1,12 +1,14 @@
 """A trial: queries, the gallery that they are searched in, what is relevant to each, and what it must not find."""
 
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, fields
 from functools import cached_property
 
 import numpy as np
 from jaxtyping import Bool, Float32, Int64
 
+from lookalike.core.journal import Progress
 from lookalike.evaluation.metrics import METRICS, Counts, Metrics, PerQuery
 from lookalike.retrieval.exact import knn
 
@@ -15,6 +17,7 @@ Searcher = Callable[[np.ndarray, int, np.ndarray], tuple[np.ndarray, np.ndarray]
 """Queries, k, and rows that each must not find -> scores and rows, as `knn` gives them, of one gallery."""
 
 REACH = 5  # matches of a query, or n_q where that is less, behind whose last one a tie is looked for
+LONG = 10**12  # multiplications from which on progress is said
 HELD = 2**21
 """Numbers in the lists of what queries must not find, and of what they find, that are held at a time (16 MiB)."""
 
@@ -122,13 +125,17 @@ class Trial:
             depth = max(depth, int(self.relevant.counts.max(initial=0)))
         relevant, first = np.zeros(len(self.queries), np.int64), First.nothing(len(self.queries))
         values = {name: np.full(len(self.queries), np.nan) for name in metrics}
-        for search in self.searches(depth):
-            if not len(search.places):
-                continue
-            relevant[search.places] = search.relevant
-            first.put(search.places, search.first())
-            for name, metric in metrics.items():
-                values[name][search.places] = metric(search.hits, search.relevant)
+        is_long = len(self.queries) * len(self.gallery) * self.queries.shape[1] >= LONG
+        with Progress("search", "queries", len(self.queries)) if is_long else nullcontext() as bar:
+            for search in self.searches(depth):
+                if bar:
+                    bar.advance(len(search.places))
+                if not len(search.places):
+                    continue
+                relevant[search.places] = search.relevant
+                first.put(search.places, search.first())
+                for name, metric in metrics.items():
+                    values[name][search.places] = metric(search.hits, search.relevant)
         return relevant, values, first
 
     def searches(self, depth: int) -> Iterator["Search"]:
