@@ -63,12 +63,14 @@ class Measured:
 
 def measured(given: "str | np.ndarray | Embedder", collection: "Collection", setting: Setting = Setting()) -> Measured:
     """What is measured of a model directory, a column, a file of vectors, an encoder, or vectors."""
+    from lookalike.evaluation.ceiling import Ceiling
     from lookalike.evaluation.leakage import with_leakage
     from lookalike.evaluation.metrics import metrics_of
     from lookalike.evaluation.protocols import evaluate
     from lookalike.evaluation.roles import Roles
 
     metrics = metrics_of(setting.metrics)
+    Ceiling(len(collection), len(collection), len(collection), 1, 1).check()  # the least: before rows are looked at
     lists = {
         role: None if path is None else listed(path, collection)
         for role, path in (("queries", setting.queries), ("gallery", setting.gallery))

@@ -9,7 +9,7 @@ from lookalike.evaluation.trials import HELD, REACH
 from lookalike.retrieval.exact import working_memory
 
 BASE = 400 * 2**20  # the interpreter, Arrow, Lance and what they read ahead
-DESCRIPTION = 300  # bytes a row while labels, domains and groups are lists of texts, and numbers afterwards
+DESCRIPTION = 480  # bytes a row while labels, domains and groups are lists of texts, and numbers afterwards
 LISTED = 56  # bytes a number in lists of matches: rows, scores, what is left out, and their merging
 LARGE = 2**30  # from which on it is said
 WORK = 10**12  # multiplications, the same
@@ -36,17 +36,27 @@ class Ceiling:
         held = max(HELD, self.depth) * LISTED
         return BASE + vectors + self.rows * DESCRIPTION + held + working_memory(self.width, self.depth)
 
-    def tell(self) -> None:
-        """Say so, if it is much; UsageError if this machine has less."""
-        there, words = available_memory(), f"{self.bytes / 2**30:.1f} GiB of memory"
-        what = f"{self.queries:,} queries in {self.gallery:,} images of {self.width:,} numbers"
+    @property
+    def words(self) -> str:
+        """What is measured."""
+        numbers = f" of {self.width:,} numbers" if self.width > 1 else ""
+        return f"{self.queries:,} queries in {self.gallery:,} images{numbers}"
+
+    def check(self) -> None:
+        """UsageError if this machine has less."""
+        there = available_memory()
         if there is not None and self.bytes > there:
             raise UsageError(
-                f"Measuring {what} needs up to {words}, and {there / 2**30:.1f} GiB are free.",
+                f"Measuring {self.words} needs up to {self.bytes / 2**30:.1f} GiB of memory, and "
+                f"{there / 2**30:.1f} GiB are free.",
                 hint="vectors of fewer numbers, `--split` or `--gallery` take less; so does a machine with more memory",
             )
+
+    def tell(self) -> None:
+        """Say it, if it is much; UsageError if this machine has less."""
+        self.check()
         if self.bytes >= LARGE or self.queries * self.gallery * self.width >= WORK:
-            note(f"measuring {what}: at most {words}")
+            note(f"measuring {self.words}: at most {self.bytes / 2**30:.1f} GiB of memory")
 
 
 def depth_of(depths: "list[int | None]", relevant: int) -> int:
