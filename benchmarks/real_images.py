@@ -27,7 +27,8 @@ from lookalike.core.journal import note, table
 from lookalike.data.collection import Collection
 from lookalike.encoders.encoder import Encoder
 from lookalike.evaluation.encoders import vectors_on
-from lookalike.evaluation.protocols import COLUMNS, evaluate
+from lookalike.evaluation.protocols import evaluate
+from lookalike.evaluation.roles import COLUMNS
 from lookalike.losses import Geometry, Projecting, SimilarityDistillation
 from lookalike.recipes import RECIPES
 from lookalike.training.config import FitStage, Pca, TrainConfig

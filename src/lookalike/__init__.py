@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from lookalike.core.errors import LookalikeError as Error
     from lookalike.data.collection import Collection
     from lookalike.estimator import Embedder
-    from lookalike.evaluation.protocols import Report
+    from lookalike.evaluation.report import Report
     from lookalike.explore import clusters, duplicates, map, outliers, split
     from lookalike.finding import Index, index, prune, search
     from lookalike.retrieval.exact import knn
@@ -44,7 +44,7 @@ _PLACES = {
     "Error": "lookalike.core.errors:LookalikeError",
     "Index": "lookalike.finding:Index",
     "Matches": "lookalike.retrieval.index:Matches",
-    "Report": "lookalike.evaluation.protocols:Report",
+    "Report": "lookalike.evaluation.report:Report",
     "TextEmbedder": "lookalike.vectors.text:TextEmbedder",
     "TorchDataset": "lookalike.torch_dataset:TorchDataset",
     "clusters": "lookalike.explore:clusters",

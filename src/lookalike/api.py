@@ -18,7 +18,7 @@ from lookalike.places import Place, opened, path_of, several
 if TYPE_CHECKING:
     from lookalike.data.collection import Collection
     from lookalike.evaluation.differences import Comparison
-    from lookalike.evaluation.protocols import Report
+    from lookalike.evaluation.report import Report
     from lookalike.imaging.given import Given
     from lookalike.vectors.runtime import Embedder, Precision, Runtime
 
@@ -207,6 +207,13 @@ def evaluate(
     split: str = "test",
     protocol: Literal["merged", "separate"] = "merged",
     *,
+    metrics: Sequence[str] = (),
+    queries: Place | None = None,
+    gallery: Place | None = None,
+    distractors: Place | Sequence[Place] = (),
+    bootstrap: int = 0,
+    curve: bool = False,
+    ann: bool = False,
     trained_on: Place | Sequence[Place] = (),
 ) -> "Report":
     """How well vectors bring images of one label together.
@@ -216,25 +223,36 @@ def evaluate(
     (12, True)
 
     Args:
-        given: A model directory, an encoder, or vectors [N D] of anyone: row i belongs to the i-th row by id.
+        given: A model directory, an encoder, a column, a file of vectors, or vectors [N D]: row i of the i-th id.
         collection: What to measure on. A model's embeddings are read from it, or made and kept there. With vectors it
             may be a table with the columns `id` and `label` and, if it has them, `domain`, `split`, `group`,
             `is_query`, `is_gallery`.
         split: The rows that take part; "all" takes every row.
-        protocol: "merged" searches one index of all domains, "separate" each domain in its own.
+        protocol: "merged": one index of all domains; "separate": each domain in its own.
+        metrics: Names such as "recall@10", "map@r"; unless given, mp@5, recall@1 and map@100.
+        queries: A file that lists them, an id or a `source` a line.
+        gallery: The same for what is searched.
+        distractors: Collections whose images lie in the gallery too.
+        bootstrap: How often classes, and queries, are drawn for `report.bootstrap`.
+        curve: For `report.curve` and `report.calibration`.
+        ann: Whether an approximate search by faiss is measured beside the exact one.
         trained_on: Collections that the vectors learned from, whose images are looked for among the queries.
 
     Raises:
         Error: No query has a relevant image, vectors that do not fit the rows, an unknown split.
     """
-    from lookalike.commands.evaluate import measured
-    from lookalike.commands.models import named_model
+    from lookalike.commands.measured import Setting, measured, named
     from lookalike.evaluation import protocols
+    from lookalike.evaluation.metrics import metrics_of
 
     if isinstance(given, np.ndarray) and isinstance(collection, pa.Table):
-        return protocols.evaluate(given, collection, split, protocol)
-    model = named_model(fspath(given)) if isinstance(given, (str, PathLike)) else given
-    return measured(model, opened(cast("Place | Collection", collection)), split, protocol, several(trained_on))
+        return protocols.evaluate(given, collection, split, protocol, metrics=metrics_of(metrics))
+    asked, sought = (fspath(place) if place else None for place in (queries, gallery))
+    away, learned = several(distractors), several(trained_on)
+    setting = Setting(split, protocol, tuple(metrics), asked, sought, away, learned, bootstrap, curve, ann)
+    images = opened(cast("Place | Collection", collection))
+    model = named(fspath(given), images) if isinstance(given, (str, PathLike)) else given
+    return measured(model, images, setting).report
 
 
 def compare(
@@ -243,6 +261,8 @@ def compare(
     split: str = "test",
     protocol: Literal["merged", "separate"] = "merged",
     names: Sequence[str] = (),
+    metrics: Sequence[str] = (),
+    bootstrap: int = 0,
 ) -> "Comparison":
     """Encoders, or vectors, on the same queries: differences with their 95 % intervals and p.
 
@@ -253,10 +273,12 @@ def compare(
     mp@5  recall@1  map@100
     ...
 
+    A difference is of a later one less an earlier one; with `bootstrap`, intervals and p are of so many draws.
+
     Raises:
         Error: Fewer than two; as `evaluate`.
     """
-    from lookalike.evaluation.differences import Comparison
+    from lookalike.commands.measured import Setting, compared, named
 
     if len(given) < 2:
         raise UsageError(f"There is nothing to compare: {len(given)} were given.", hint="compare(one, other, data=...)")
@@ -266,8 +288,9 @@ def compare(
     collection, called = opened(data), list(names) or called
     if len(set(called)) < len(called):
         raise UsageError(f"Two have one name: {', '.join(called)}.", hint="names=[...] tells them apart")
-    reports = {name: evaluate(one, collection, split, protocol) for name, one in zip(called, given, strict=True)}
-    return Comparison(reports)
+    sources = [named(fspath(one), collection) if isinstance(one, (str, PathLike)) else one for one in given]
+    setting = Setting(split, protocol, tuple(metrics), bootstrap=bootstrap)
+    return compared(dict(zip(called, sources, strict=True)), collection, setting)[0]
 
 
 def export(

@@ -12,7 +12,7 @@ from lookalike.commands.train import configure
 from lookalike.commands.verdict import _by_queries
 from lookalike.core.errors import RunError
 from lookalike.evaluation.intervals import half_width
-from lookalike.evaluation.protocols import PerQuery
+from lookalike.evaluation.report import PerQuery
 
 
 def queries(values):

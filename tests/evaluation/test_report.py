@@ -4,7 +4,7 @@ import json
 
 import numpy as np
 
-from lookalike.evaluation.protocols import PerQuery, Report
+from lookalike.evaluation.report import PerQuery, Report
 
 
 def report(**changes):

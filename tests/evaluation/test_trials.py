@@ -69,3 +69,14 @@ def test_a_metric_of_another_depth_is_one_line(monkeypatch):
         precision = [ranked[: r + 1].sum() / (r + 1) for r in range(1000) if ranked[r]]
         assert values["map@1000"][q] == pytest.approx(sum(precision) / 100)
         assert values["map@1000"][q] > values["map@100"][q]
+
+
+def test_long_searches_say_how_far_they_are(monkeypatch, capsys):
+    rng = np.random.default_rng(0)
+    vectors, label = l2_normalize(rng.standard_normal((30, 4))), np.arange(30) % 3
+    trial = Trial(vectors, vectors, Same(label, label), (Same(np.arange(30), np.arange(30)),))
+    trial.measure()
+    assert capsys.readouterr().err == ""
+    monkeypatch.setattr(trials, "LONG", 1)
+    trial.measure()
+    assert "search 30/30 queries" in capsys.readouterr().err

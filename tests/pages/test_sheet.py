@@ -129,7 +129,8 @@ def test_a_value_that_a_template_lacks_is_an_error_and_not_an_empty_place():
 def test_templates_are_in_the_package():
     """Beside the code, where the build takes every file of the package into the wheel."""
     names = {path.name for path in resources.files("lookalike.pages").joinpath("templates").iterdir()}
-    assert names == {"counts.html", "demo.html", "looks.html", "map.html", "report.html", "sheet.html", "style.css"}
+    pages = {"changed", "counts", "demo", "evaluation", "looks", "map", "queries", "report", "sheet", "worst"}
+    assert names == {*(f"{page}.html" for page in pages), "style.css", "queries.css"}
 
 
 def test_many_matches_wrap():

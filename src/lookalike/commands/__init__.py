@@ -30,6 +30,7 @@ COMMANDS = {
     "plan": "try a recipe on a TPU before you have it, or on this machine",
     "embed": "write a model's vectors into a collection",
     "evaluate": "say how good a model's vectors are on a collection",
+    "compare": "say which of several models is better, and how sure that is",
     "judge": "measure a model as the Universal Image Embedding challenge did",
     "index": "from a folder to a searchable collection in one step",
     "prune": "let go of what is gone, and of old vectors, with their bytes",

@@ -12,7 +12,7 @@ from lookalike.core.errors import UsageError
 
 if TYPE_CHECKING:
     from lookalike.encoders.encoder import Encoder
-    from lookalike.evaluation.protocols import Report
+    from lookalike.evaluation.report import Report
 
 METRIC = "mp@5"
 

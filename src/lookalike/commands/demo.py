@@ -145,7 +145,7 @@ def _data(*argv: str) -> str:
 def _score(name: str, *argv: str) -> Score:
     """What `lookalike evaluate` finds; its table is shown."""
     from lookalike.demo.page import Score
-    from lookalike.evaluation.protocols import Report
+    from lookalike.evaluation.report import Report
 
     report = Report(**json.loads(_data("evaluate", *argv, "--json", "-")))
     note(report.table())

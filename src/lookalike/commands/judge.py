@@ -9,7 +9,7 @@ from lookalike.core.files import json_text, read_card, write_json
 from lookalike.core.journal import note, table
 
 if TYPE_CHECKING:
-    from lookalike.evaluation.protocols import Report
+    from lookalike.evaluation.report import Report
 
 
 @dataclass(frozen=True)
@@ -58,12 +58,12 @@ def run(config: Config) -> "tuple[str, Report]":
     model = only_model(config.given, config.model, usage)
     if not model or not config.from_:
         raise UsageError("A model and the folder of the data sets are needed.", hint=usage)
-    from lookalike.commands.evaluate import measured
+    from lookalike.commands.measured import measured
     from lookalike.data.collection import Collection
 
     model = named_model(model)
     name = drawn(config)
-    return name, measured(model, Collection.open(config.out), "test", "merged")
+    return name, measured(model, Collection.open(config.out)).report
 
 
 def drawn(config: Config) -> str:

@@ -193,8 +193,25 @@ def _matches(config: Config, place: str, queries: Sequence[_Query]) -> "Matches"
         made.append(combined(np.stack(like), np.reshape(unlike, (-1, embedder.dimension))) if several else like[0])
     exclude = None if config.with_self else rows_with(index.collection, [_digests(query) for query in queries])
     matches = index.query(np.stack(made), config.k, config.where, exclude)
+    _tell_doubt(index, queries, matches)
     low = matches.scores < config.min_score
     return replace(matches, ids=np.where(low, -1, matches.ids), scores=np.where(low, -np.inf, matches.scores))
+
+
+def _tell_doubt(index: "ExactIndex", queries: Sequence[_Query], matches: "Matches") -> None:
+    """Say of queries of one image that their best match is below the score to trust, where `evaluate` measured that."""
+    from lookalike.commands.measured import threshold_of
+
+    noted = threshold_of(index.collection, index.column)
+    if noted is None or not matches.scores.shape[1]:
+        return
+    for query, best in zip(queries, matches.scores[:, 0].tolist(), strict=True):
+        single = len(query.parts) == 1 and query.parts[0].image is not None
+        if single and -1 <= best < noted["threshold"]:
+            note(
+                f"`{query.name}`: nothing found for sure. Its best match has {best:.3f}; only from "
+                f"{noted['threshold']:.3f} on are {100 * noted['precision']:.0f} % of first matches right"
+            )
 
 
 def _opened(config: Config, place: str) -> "tuple[ExactIndex, str, Embedder]":

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
     from lookalike.core.shapes import Vectors
     from lookalike.encoders.encoder import Encoder
-    from lookalike.evaluation.protocols import PerQuery
+    from lookalike.evaluation.report import PerQuery
     from lookalike.training.config import TrainConfig
     from lookalike.training.rows import Rows
 
@@ -285,7 +285,8 @@ class Evaluation:
 
     def values(self, encoder: Encoder) -> PerQuery:
         """What the queries find."""
-        from lookalike.evaluation.protocols import NO_DOMAIN, evaluate
+        from lookalike.evaluation.protocols import evaluate
+        from lookalike.evaluation.roles import NO_DOMAIN
 
         found = evaluate(self._vectors(encoder), self.rows, split="test").per_query
         assert found  # `evaluate` gives it
@@ -309,7 +310,7 @@ def evaluation(config: TrainConfig, domain: str | None = None) -> Evaluation | N
     """
     from lookalike.data.collection import Collection
     from lookalike.evaluation.encoders import vectors_on
-    from lookalike.evaluation.protocols import COLUMNS, Roles
+    from lookalike.evaluation.roles import COLUMNS, Roles
     from lookalike.vectors.runtime import load
 
     collection = Collection.open(config.data)

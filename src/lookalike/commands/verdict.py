@@ -13,7 +13,7 @@ from lookalike.core.journal import note, said_if_slow
 
 if TYPE_CHECKING:
     from lookalike.encoders.encoder import Encoder
-    from lookalike.evaluation.protocols import PerQuery
+    from lookalike.evaluation.report import PerQuery
     from lookalike.training.config import TrainConfig
     from lookalike.training.rows import Rows
 

@@ -1,8 +1,8 @@
 """Reports beside each other: how far apart encoders are on the same queries, and how sure that is."""
 
 import math
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from itertools import combinations
 from typing import Any
 
@@ -10,8 +10,9 @@ import numpy as np
 
 from lookalike.core.errors import UsageError
 from lookalike.core.journal import html_table, table
+from lookalike.evaluation.bootstrap import interval, sign_test
 from lookalike.evaluation.intervals import NORMAL, half_width
-from lookalike.evaluation.protocols import PerQuery, Report
+from lookalike.evaluation.report import PerQuery, Report
 
 
 @dataclass(frozen=True, repr=False)
@@ -27,9 +28,10 @@ class Difference:
     half_width: Mapping[str, float | None]
     p: Mapping[str, float | None]
     per_domain: Mapping[str, Mapping[str, float]]
+    drawn: Mapping[str, Sequence[float]] | None = None  # low and high by draws, where those were asked for
 
     @classmethod
-    def of(cls, one: Report, other: Report) -> "Difference":
+    def of(cls, one: Report, other: Report, draws: int = 0) -> "Difference":
         """`one` - `other`; UsageError if their queries are not the same."""
         a, b = one.per_query, other.per_query
         alike = (one.protocol, one.split, one.collection) == (other.protocol, other.split, other.collection)
@@ -38,11 +40,14 @@ class Difference:
                 "The reports are of other queries, so that their difference says nothing of encoders.",
                 hint="evaluate both on the same collection, split and protocol",
             )
-        return cls.between(a, b)
+        return cls.between(a, b, draws)
 
     @classmethod
-    def between(cls, one: PerQuery, other: PerQuery) -> "Difference":
-        """The same of what single queries found, which are the same ones in the same order."""
+    def between(cls, one: PerQuery, other: PerQuery, draws: int = 0) -> "Difference":
+        """The same of what single queries found, which are the same ones in the same order.
+
+        With `draws`, intervals are percentiles of as many draws of classes, and p is of as many draws of signs.
+        """
         apart = {name: values - other.values[name] for name, values in one.values.items()}
         half = {name: half_width(values, one.label, one.domain) for name, values in apart.items()}
         domains = {
@@ -50,7 +55,21 @@ class Difference:
             for domain in sorted(set(one.domain.tolist()))
         }
         values = {name: float(np.mean([means[name] for means in domains.values()])) for name in apart}
-        return cls(values, half, {name: _p(value, half[name]) for name, value in values.items()}, domains)
+        if not draws or None in half.values():
+            return cls(values, half, {name: _p(value, half[name]) for name, value in values.items()}, domains)
+        drawn = {name: interval(v, one.label, one.domain, draws) for name, v in apart.items()}
+        p: dict[str, float | None] = {name: sign_test(v, one.label, one.domain, draws) for name, v in apart.items()}
+        return cls(values, half, p, domains, drawn)
+
+    def interval(self, name: str) -> tuple[float, float] | None:
+        """The 95 % interval of a metric, from low to high; None where a domain has a single class."""
+        half = self.half_width[name]
+        if half is None:
+            return None
+        if self.drawn is not None:
+            low, high = self.drawn[name]
+            return low, high
+        return self.values[name] - half, self.values[name] + half
 
     def rows(self) -> tuple[list[str], list[list[str]]]:
         """Headers and lines: a line a domain, then the mean, its interval and its p."""
@@ -72,41 +91,68 @@ class Difference:
         return html_table(*self.rows())
 
 
+@dataclass(frozen=True)
+class Cost:
+    """What an encoder costs: bytes of a vector as float32, and milliseconds an image where any was embedded now."""
+
+    dimension: int
+    milliseconds: float | None = None
+
+    @property
+    def bytes(self) -> int:
+        """Of one vector."""
+        return 4 * self.dimension
+
+
 @dataclass(frozen=True, repr=False)
 class Comparison:
-    """Several reports of the same queries, by name."""
+    """Several reports of the same queries, by name. A difference a - b is of a later one and one before it."""
 
     reports: Mapping[str, Report]
+    costs: Mapping[str, Cost] = field(default_factory=dict)
+    draws: int = 0  # intervals and p by so many draws instead of the closed form
 
     def pairs(self) -> dict[tuple[str, str], Difference]:
         """The difference of each one and each before it: (later, earlier) -> later - earlier."""
-        return {(b, a): self.reports[b] - self.reports[a] for a, b in combinations(self.reports, 2)}
+        return {(b, a): self._apart(b, a) for a, b in combinations(self.reports, 2)}
+
+    def _apart(self, one: str, other: str) -> Difference:
+        return Difference.of(self.reports[one], self.reports[other], self.draws)
 
     def rows(self) -> tuple[list[str], list[list[str]]]:
         """Headers and lines: a line a report, with differences from the first, their intervals and their p."""
         first, *others = self.reports
         names = [*self.reports[first].metrics]
-        body = [[first, *(f"{value:.4f}" for value in self.reports[first].metrics.values())]]
+        body = [[first, *(f"{value:.4f}" for value in self.reports[first].metrics.values()), *self._cost(first)]]
         for other in others:
-            apart = self.reports[other] - self.reports[first]
-            body.append([other, *(f"{value:.4f}" for value in self.reports[other].metrics.values())])
-            body.append([f"  - {first}", *(_words(apart, name) for name in names)])
-        return ["", *names], body
+            apart = self._apart(other, first)
+            values = self.reports[other].metrics.values()
+            body.append([other, *(f"{value:.4f}" for value in values), *self._cost(other)])
+            body.append([f"  - {first}", *(_words(apart, name) for name in names), *[""] * len(self._cost(other))])
+        return ["", *names, *(["numbers", "bytes", "ms an image"] if self.costs else [])], body
+
+    def _cost(self, name: str) -> list[str]:
+        if not self.costs:
+            return []
+        cost = self.costs[name]
+        return [str(cost.dimension), str(cost.bytes), "" if cost.milliseconds is None else f"{cost.milliseconds:.1f}"]
 
     def table(self) -> str:
         """As text."""
         return table(*self.rows())
 
     def to_json(self) -> dict[str, Any]:
-        """The metrics of each, and of each pair the differences with 95 % interval and p."""
-        models = [{"name": name, "metrics": dict(report.metrics)} for name, report in self.reports.items()]
+        """The metrics of each, and of each pair the differences a - b with 95 % interval and p; b came before a."""
+        models = [
+            {"name": name, "dimension": report.dimension, "metrics": dict(report.metrics)}
+            for name, report in self.reports.items()
+        ]
         pairs = []
         for (a, b), apart in self.pairs().items():
             for metric, value in apart.values.items():
-                half = apart.half_width[metric]
-                told = {"a": a, "b": b, "metric": metric, "difference": value, "p": apart.p[metric]}
-                low, high = (None, None) if half is None else (value - half, value + half)
-                pairs.append({**told, "low": low, "high": high})
+                low, high = apart.interval(metric) or (None, None)
+                told = {"a": a, "b": b, "metric": metric, "difference": value, "low": low, "high": high}
+                pairs.append({**told, "p": apart.p[metric]})
         return {"models": models, "pairs": pairs}
 
     def __repr__(self) -> str:
@@ -129,6 +175,8 @@ def _p(value: float, half: float | None) -> float | None:
 
 
 def _words(apart: Difference, name: str) -> str:
-    half, p = apart.half_width[name], apart.p[name]
+    half, p, interval = apart.half_width[name], apart.p[name], apart.interval(name)
+    if apart.drawn is not None and interval is not None:
+        return f"{apart.values[name]:+.4f} ({interval[0]:+.4f} to {interval[1]:+.4f}), p {p:.2g}"
     sure = "" if half is None else f" \N{PLUS-MINUS SIGN}{half:.4f}, p {p:.2g}"
     return f"{apart.values[name]:+.4f}{sure}"

@@ -9,7 +9,9 @@ import numpy as np
 
 from lookalike.core.shapes import Ids, Vectors
 from lookalike.data.collection import Collection
-from lookalike.evaluation.protocols import COLUMNS, Report, evaluate
+from lookalike.evaluation.protocols import evaluate
+from lookalike.evaluation.report import Report
+from lookalike.evaluation.roles import COLUMNS
 from lookalike.vectors.rows import cached_features, made_features
 from lookalike.vectors.runtime import Embedder, combine
 

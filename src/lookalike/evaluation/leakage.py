@@ -16,7 +16,8 @@ from lookalike.core.files import kind_of
 from lookalike.core.journal import note
 from lookalike.data.collection import Collection
 from lookalike.data.duplicates import SEEN, Alike, Mask
-from lookalike.evaluation.protocols import EVERY, PerQuery, Report
+from lookalike.evaluation.report import PerQuery, Report
+from lookalike.evaluation.roles import EVERY
 from lookalike.retrieval.alike import like_any
 
 TRAIN = "train"

@@ -8,7 +8,10 @@ from jaxtyping import Float
 
 from lookalike.core.errors import UsageError
 from lookalike.data.collection import Collection
-from lookalike.evaluation.protocols import Report, Roles, Rows, directions, report
+from lookalike.evaluation.metrics import METRICS, Metrics
+from lookalike.evaluation.protocols import report
+from lookalike.evaluation.report import Report
+from lookalike.evaluation.roles import Roles, Rows, directions
 
 PLACE = "{}"  # what stands for the class name in a template
 
@@ -52,6 +55,7 @@ def evaluate_texts(
     split: str,
     protocol: str = "merged",
     *,
+    metrics: Metrics = METRICS,
     template: str = PLACE,
     model: str | None = None,
     collection: Collection | None = None,
@@ -74,6 +78,7 @@ def evaluate_texts(
             "queries": f"the name of each class (domain and label), `_` read as a space, in the text {template!r}",
             "relevant": "gallery images of the class (n_q of them)",
         },
+        metrics=metrics,
         split=split,
         model=model,
         collection=None if collection is None else collection.fingerprint,

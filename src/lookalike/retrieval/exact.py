@@ -125,6 +125,12 @@ def _search(
     return scores, rows
 
 
+def working_memory(width: int, k: int) -> int:
+    """Bytes that `knn` holds beside its inputs and outputs, at most: what its docstring says, of this machine."""
+    thread = WHOLE * 8 + (QUERIES + BLOCK * k) * width * 4
+    return cores() * thread + CODES + 30 * 2**20
+
+
 class Plan(NamedTuple):
     """How a search is cut up."""
 

@@ -1,0 +1,316 @@
+"""`lookalike evaluate` beyond the means: other metrics, lists, distractors, ties, pages, the score to trust, memory."""
+
+import json
+import os
+import re
+import shutil
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from PIL import Image
+
+import lookalike as la
+from lookalike.commands import main
+from lookalike.data.collection import Collection
+from lookalike.evaluation import ceiling
+
+
+@pytest.fixture
+def evaluate(capsys):
+    def run(*arguments, code=0):
+        assert main(["evaluate", *map(str, arguments)]) == code
+        return capsys.readouterr()
+
+    return run
+
+
+@pytest.fixture
+def vectors(shop, tmp_path):
+    """Vectors of the shop's rows, better for labels than not, as a file."""
+    labels = Collection.open(shop.collection).table(["label"])["label"].to_pylist()
+    rng = np.random.default_rng(1)
+    made = np.eye(4)[[int(label[-1]) for label in labels]] + rng.normal(0, 0.5, (12, 4))
+    np.save(tmp_path / "z.npy", made)
+    return tmp_path / "z.npy", made
+
+
+def document(found):
+    return json.loads(found.out)
+
+
+def test_metrics_by_name(shop, evaluate, vectors):
+    names = ["mp@5", "p@5", "recall@10", "map@r", "r-precision", "map@1000"]
+    told = document(
+        evaluate("--embeddings", vectors[0], shop.collection, "--split", "all", "--json", "-", "--metrics", *names)
+    )
+    for part in (told["metrics"], told["half_width"], told["metrics_by_query"]):
+        assert list(part) == names
+    assert set(names) < set(told["definition"])
+    assert told["metrics"]["p@5"] < told["metrics"]["mp@5"]  # two relevant images each
+    assert told["metrics"]["r-precision"] == told["metrics"]["mp@5"]  # of n_q = 2 they are one
+    usual = document(evaluate("--embeddings", vectors[0], shop.collection, "--split", "all", "--json", "-"))
+    assert list(usual["metrics"]) == ["mp@5", "recall@1", "map@100"]
+    assert usual["metrics"]["mp@5"] == told["metrics"]["mp@5"]
+
+
+def test_parquet_is_the_same_as_npy(shop, evaluate, vectors, tmp_path):
+    file, made = vectors
+    ids = Collection.open(shop.collection).table(["id"])["id"].to_numpy()
+    order = np.random.default_rng(3).permutation(12)
+    pq.write_table(pa.table({"id": ids[order], "embedding": made[order].tolist()}), tmp_path / "z.parquet")
+    want = evaluate("--embeddings", file, shop.collection, "--split", "all", "--json", "-").out
+    assert (
+        evaluate("--embeddings", tmp_path / "z.parquet", shop.collection, "--split", "all", "--json", "-").out == want
+    )
+    pq.write_table(pa.table({"id": ids[:11], "embedding": made[:11].tolist()}), tmp_path / "less.parquet")
+    error = evaluate("--embeddings", tmp_path / "less.parquet", shop.collection, "--split", "all", code=2).err
+    assert f"id {ids[11]} is missing" in error
+
+
+@pytest.mark.parametrize("scale", [1e300, 1e-300, 3.7])
+def test_lengths_do_not_matter(shop, evaluate, vectors, tmp_path, scale):
+    file, made = vectors
+    lengths = np.linspace(0.5, 2, 12)[:, None]
+    np.save(tmp_path / "far.npy", made / np.abs(made).max() * lengths * scale)
+    want = document(evaluate("--embeddings", file, shop.collection, "--split", "all", "--json", "-"))
+    assert (
+        document(evaluate("--embeddings", tmp_path / "far.npy", shop.collection, "--split", "all", "--json", "-"))
+        == want
+    )
+
+
+def test_equal_vectors_are_ties(shop, evaluate, tmp_path):
+    np.save(tmp_path / "same.npy", np.tile([0.3, -0.2, 0.9], (12, 1)))
+    arguments = ("--embeddings", tmp_path / "same.npy", shop.collection, "--split", "all")
+    assert document(evaluate(*arguments, "--json", "-"))["n_ties"] == 12
+    assert "12 queries (100.0%)" in evaluate(*arguments).out
+    np.save(tmp_path / "apart.npy", np.random.default_rng(0).normal(size=(12, 3)))
+    arguments = ("--embeddings", tmp_path / "apart.npy", shop.collection, "--split", "all")
+    assert document(evaluate(*arguments, "--json", "-"))["n_ties"] == 0
+    assert "tie" not in evaluate(*arguments).out
+
+
+def test_one_row_too_many(shop, evaluate, vectors, tmp_path):
+    np.save(tmp_path / "more.npy", np.vstack([vectors[1], vectors[1][:1]]))
+    found = evaluate("--embeddings", tmp_path / "more.npy", shop.collection, "--split", "all", code=2)
+    assert "There are 12 rows, and the vectors have the shape [13, 4]" in found.err
+
+
+def test_where_wrong_matches_come_from(shop, evaluate, vectors):
+    """Against a loop over queries."""
+    file, made = vectors
+    told = document(evaluate("--embeddings", file, shop.collection, "--split", "all", "--json", "-"))
+    rows = Collection.open(shop.collection).table(["label", "domain"]).to_pylist()
+    unit = made / np.linalg.norm(made, axis=1, keepdims=True)
+    want: dict = {}
+    for q, row in enumerate(rows):
+        best = max((g for g in range(12) if g != q), key=lambda g: unit[q] @ unit[g])
+        if (rows[best]["label"], rows[best]["domain"]) != (row["label"], row["domain"]):
+            line = want.setdefault(row["domain"], {})
+            line[rows[best]["domain"]] = line.get(rows[best]["domain"], 0) + 1
+    assert want
+    assert told["confusion"] == want
+
+
+def test_queries_and_gallery_from_files(shop, evaluate, vectors, tmp_path):
+    collection = Collection.open(shop.collection)
+    rows = collection.table(["id", "source", "label"]).to_pylist()
+    (tmp_path / "queries.txt").write_text("id\n" + "".join(f"{row['id']}\n" for row in rows[::3]))
+    (tmp_path / "gallery.txt").write_text("".join(f"{row['source']}\n" for i, row in enumerate(rows) if i % 3))
+    arguments = ["--embeddings", vectors[0], shop.collection, "--split", "all"]
+    lists = ["--queries", tmp_path / "queries.txt", "--gallery", tmp_path / "gallery.txt"]
+    told = document(evaluate(*arguments, *lists, "--json", "-"))
+    assert told["n_queries"] == 4
+    assert "8 gallery images" in told["definition"]["index"]
+    table = pa.table(
+        {
+            "id": [row["id"] for row in rows],
+            "label": [row["label"] for row in rows],
+            "domain": collection.table(["domain"])["domain"].to_pylist(),
+            "is_query": [i % 3 == 0 for i in range(12)],
+            "is_gallery": [i % 3 != 0 for i in range(12)],
+        }
+    )
+    assert told["metrics"] == la.evaluate(vectors[1], table, "all").metrics
+    (tmp_path / "wrong.txt").write_text(f"{rows[0]['id']}\nnothing/1.png\n")
+    error = evaluate(*arguments, "--queries", tmp_path / "wrong.txt", code=2).err
+    assert "Line 2 of" in error
+    assert "`nothing/1.png`" in error
+    (tmp_path / "empty.txt").write_text("\n")
+    assert "lists no row" in evaluate(*arguments, "--gallery", tmp_path / "empty.txt", code=2).err
+    assert "can't be read" in evaluate(*arguments, "--gallery", tmp_path / "absent.txt", code=2).err
+    ids = np.array([row["id"] for row in rows])
+    split = table.append_column("split", pa.array(["test"] * 6 + ["train"] * 6))
+    from lookalike.evaluation.protocols import evaluate as measure
+
+    with pytest.raises(la.Error, match=f"id {ids[6]} is listed as a query, and is not in split `test`"):
+        measure(vectors[1], split, queries=ids[:7])
+    with pytest.raises(la.Error, match="no row with the id 999"):
+        measure(vectors[1], split, gallery=np.array([999]))
+
+
+def test_distractors_lie_in_the_gallery(shop, evaluate, tmp_path, capsys):
+    """Images of another collection: copies of files are left out, others come before relevant ones."""
+    folder = tmp_path / "other" / "x"
+    folder.mkdir(parents=True)
+    shutil.copy(next(shop.images.rglob("*.png")), folder / "copy.png")
+    for number, file in enumerate(sorted(shop.images.rglob("0.png"))):
+        pixels = np.asarray(Image.open(file)).astype(int) + 1
+        Image.fromarray(pixels.clip(0, 255).astype(np.uint8)).save(folder / f"{number}.png")
+    la.prepare(tmp_path / "other", tmp_path / "other.coll")
+    before = la.evaluate(shop.model, shop.collection, "all")
+    capsys.readouterr()
+    options = ["--split", "all", "--distractors", tmp_path / "other.coll", "--json", "-"]
+    found = evaluate(shop.model, shop.collection, *options)
+    told = document(found)
+    assert "1 images of" in found.err
+    assert "16 gallery images, 4 of them distractors" in told["definition"]["index"]
+    assert told["metrics"]["map@100"] < before.metrics["map@100"]
+    assert sum(line.get("distractors", 0) for line in told["confusion"].values()) >= 4
+    apart = document(evaluate(shop.model, shop.collection, *options, "--protocol", "separate"))
+    assert apart["metrics"]["map@100"] < 1
+    np.save(tmp_path / "z.npy", np.ones((12, 3)))
+    error = evaluate("--embeddings", tmp_path / "z.npy", shop.collection, *options, code=2).err
+    assert "Distractors are embedded by a model" in error
+    assert "give one of both" in evaluate(shop.model, shop.collection, *options, "--curve", code=2).err
+
+
+def test_a_domain_of_one_class_is_said(tmp_path):
+    rows = pa.table({"id": range(8), "label": [*"aaabbccc"], "domain": ["x"] * 3 + ["y"] * 5, "split": ["test"] * 8})
+    report = la.evaluate(np.random.default_rng(0).normal(size=(8, 3)), rows)
+    assert "`x` is of a single class" in report.table()
+    assert report.half_width["mp@5"] is None
+    apart = la.evaluate(np.random.default_rng(0).normal(size=(8, 3)), rows, protocol="separate")
+    assert apart.per_domain["x"]["mp@5"] == 1
+    assert "searched in itself it measures nothing" in apart.table()
+
+
+def test_draws_and_curves(shop, evaluate, vectors):
+    arguments = ["--embeddings", vectors[0], shop.collection, "--split", "all", "--bootstrap", "200", "--curve"]
+    told = document(evaluate(*arguments, "--json", "-"))
+    assert told["bootstrap"]["draws"] == 200
+    for what in ("classes", "queries"):
+        low, high = told["bootstrap"][what]["mp@5"]
+        assert 0 <= low <= told["metrics"]["mp@5"] <= high <= 1
+    assert {point["stored"] for point in told["curve"]} == {"f32", "f16", "int8", "binary"}
+    assert told["calibration"]["n_queries"] == 12
+    words = evaluate(*arguments).out
+    for part in ("drawing classes", "drawing queries", "binary", "95 % of the first matches"):
+        assert part in words or "no score is so high" in words, part
+
+
+# ------------------------------------------------------------------ the score to trust
+
+
+def test_the_score_to_trust_is_noted_and_search_says_so(shop, evaluate, tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr("lookalike.evaluation.calibration.LEAST", 3)
+    evaluate(shop.model, shop.collection, "--split", "all")
+    card = Collection.open(shop.collection).card
+    noted = card["calibration"][card["model"]["column"]]
+    assert noted["precision"] == 0.95
+    assert noted["split"] == "all"
+    assert -1 <= noted["threshold"] <= 1
+    noise = np.random.default_rng(0).integers(0, 255, (40, 48, 3)).astype(np.uint8)
+    Image.fromarray(noise).save(tmp_path / "noise.png")
+    best = float(la.search(tmp_path / "noise.png", shop.collection).scores[0, 0])
+    card["calibration"][card["model"]["column"]]["threshold"] = (1 + best) / 2
+    Collection.open(shop.collection).update_card(card)
+    capsys.readouterr()
+    assert main(["search", str(tmp_path / "noise.png"), "-i", str(shop.collection), "--json"]) == 0
+    found = capsys.readouterr()
+    assert "nothing found for sure" in found.err
+    assert json.loads(found.out)[0]["matches"]
+    file = next(shop.images.rglob("*.png"))
+    assert main(["search", str(file), "-i", str(shop.collection), "--with-self"]) == 0
+    assert "nothing found" not in capsys.readouterr().err
+
+
+def test_measuring_needs_no_right_to_write(shop, evaluate):
+    before = Collection.open(shop.collection).card
+    with Collection.open(shop.collection).locked("prepare"):
+        found = evaluate(shop.model, shop.collection, "--split", "all")
+    assert "its card does not get the score to trust" in found.err
+    assert Collection.open(shop.collection).card == before
+    evaluate(shop.model, shop.collection, "--split", "all", "--protocol", "separate")
+    assert Collection.open(shop.collection).card == before  # a search searches everything
+
+
+# ------------------------------------------------------------------ memory
+
+
+def test_what_does_not_fit_is_refused_before_it_is_read(shop, evaluate, vectors, monkeypatch):
+    small = ceiling.Ceiling(12, 12, 12, 1, 1).bytes
+    monkeypatch.setattr(ceiling, "available_memory", lambda: small + 1)
+    error = evaluate("--embeddings", vectors[0], shop.collection, "--split", "all", code=2).err
+    told = r"Measuring 12 queries in 12 images{} needs up to 0\.\d GiB of memory, and 0\.\d GiB are free"
+    assert re.search(told.format(" of 4 numbers"), error)
+    monkeypatch.setattr(ceiling, "available_memory", lambda: 2**28)  # not even the labels fit
+    error = evaluate("--embeddings", vectors[0], shop.collection, "--split", "all", code=2).err
+    assert re.search(told.format(""), error)
+
+
+def test_the_ceiling_grows_with_what_is_held():
+    uned = ceiling.Ceiling(1_642_000, 242_000, 1_400_000, 64, 100)
+    assert uned.bytes < 4 * 2**30
+    ten = ceiling.Ceiling(10_000_000, 10_000_000, 10_000_000, 64, 100)
+    assert 8 * 2**30 < ten.bytes < 11 * 2**30
+    assert ceiling.Ceiling(10_000_000, 10_000, 10_000_000, 64, 100).bytes > ten.bytes  # a copy of the queries
+    assert ceiling.depth_of([5, None], 300) == 300
+    assert ceiling.depth_of([1], 300) == 6
+
+
+# ------------------------------------------------------------------ pages
+
+
+def page(path):
+    text = path.read_text()
+    assert "http" not in text
+    assert "<script" not in text
+    assert "prefers-color-scheme: dark" in text
+    assert "width=device-width" in text
+    return text
+
+
+def test_the_page_of_the_worst(shop, evaluate, vectors, tmp_path):
+    found = evaluate("--embeddings", vectors[0], shop.collection, "--split", "all", "--worst", tmp_path / "w.html")
+    assert "wrote `" in found.err
+    text = page(tmp_path / "w.html")
+    assert "<h2>domain0</h2>" in text
+    right, wrong = text.count('<figure class="right">'), text.count('<figure class="wrong">')
+    assert wrong
+    assert (text.count(">✓ "), text.count(">✗ ")) == (right, wrong)
+    told = [float(value) for value in re.findall(r"mP@5 (\d\.\d\d)<", text.split("<h2>domain1")[0])]
+    assert told == sorted(told)
+    assert told[-1] < 1
+
+
+def test_the_report_on_one_page(shop, evaluate, tmp_path):
+    evaluate(shop.model, shop.collection, "--split", "all", "--html", tmp_path / "r.html", "--curve")
+    text = page(tmp_path / "r.html")
+    report = la.evaluate(shop.model, shop.collection, "all")
+    assert f"{report.metrics['mp@5']:.3f} <small>mp@5" in text
+    for words in (
+        *("Domains", "How sure that is", "Against the tower", "Fewer and smaller numbers", "to be trusted"),
+        *("The worst queries", "How it was made", "lookalike evaluate", report.model, report.collection),
+    ):
+        assert words in text, words
+
+
+def test_pages_and_words_do_not_go_together(shop, evaluate):
+    found = evaluate(shop.model, shop.collection, "--split", "all", "--text", "{}", "--worst", "w.html", code=2)
+    assert "`--worst` is for images as queries" in found.err
+    assert not os.path.exists("w.html")  # noqa: PTH110
+
+
+@pytest.mark.reference("faiss")
+def test_an_approximate_search_says_what_it_misses(shop, evaluate, vectors, monkeypatch):
+    monkeypatch.setattr("lookalike.retrieval.approximate.SMALL", 4)
+    monkeypatch.setattr("lookalike.retrieval.approximate.PROBED", 1.0)  # all lists: nothing is missed
+    arguments = ["--embeddings", vectors[0], shop.collection, "--split", "all", "--ann"]
+    told = document(evaluate(*arguments, "--json", "-"))
+    assert list(told["approximate"]) == ["how", "recall@10 of exact", "metrics"]
+    assert told["approximate"]["recall@10 of exact"] == 1
+    assert told["approximate"]["metrics"] == pytest.approx(told["metrics"])
+    assert "100.00 % are found" in evaluate(*arguments).out
