@@ -12,7 +12,8 @@ import numpy as np
 from jaxtyping import Float32, Int64
 
 from lookalike.core.errors import UsageError
-from lookalike.retrieval.best import Rows, Scores, knn
+from lookalike.retrieval.best import Rows, Scores
+from lookalike.retrieval.exact import knn
 
 PROBED = 1 / 16  # of the lists are read
 AGAIN = 4  # times as many rows as are wanted are scored again
