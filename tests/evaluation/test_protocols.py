@@ -138,7 +138,7 @@ def test_one_class_is_refused_as_a_measure_and_said_of_a_domain():
         evaluate(vectors, table)
     assert "`--split all` takes every row" in refused.value.hint
     vectors, table = small(6, domain=["x", "x", "x", "x", "y", "y"])
-    for protocol, words in (("merged", "told from other domains"), ("separate", "whatever the vectors")):
+    for protocol, words in (("merged", "told from others"), ("separate", "whatever the vectors")):
         report = evaluate(vectors, table, protocol=protocol)
         assert report.one_class == ["y"]
         assert "\none class alone: y; " in report.table()

@@ -175,7 +175,7 @@ class Report:
 def _told_of_one_class(domains: Sequence[str], protocol: str) -> str:
     words = "it measures nothing: every match is right, whatever the vectors"
     if protocol == "merged":
-        words = "what is measured there is whether it is told from other domains"
+        words = "it measures nothing but whether the domain is told from others"
     return f"one class alone: {', '.join(domains)}; {words}"
 
 
