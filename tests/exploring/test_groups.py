@@ -8,11 +8,9 @@ from hypothesis import strategies as st
 
 from lookalike.core.shapes import l2_normalize
 from lookalike.data.apart import all_pairs, rows_apart, without
-from lookalike.exploring.bars import nearest_others
 from lookalike.exploring.groups import WHY, Nodes, firsts, groups_of, near_links, vector_links
 from lookalike.retrieval import alike
 from lookalike.retrieval.alike import alike_pairs, first_alike
-from lookalike.vectors.copies import rarely_reached
 
 NONE = np.zeros((0, 2), np.int64)
 
@@ -101,24 +99,3 @@ def test_pairs_of_near_vectors_are_those_of_a_loop(monkeypatch: pytest.MonkeyPat
     kept = {tuple(pair) for pair in expected} - {tuple(pair) for pair in apart.tolist()}
     first = [next((i for i in range(j) if (i, j) in kept), -1) for j in range(90)]
     assert first_alike(vectors, least, apart).tolist() == first
-
-
-def test_what_different_images_reach_is_that_of_a_loop() -> None:
-    rng = np.random.default_rng(1)
-    vectors = l2_normalize(rng.normal(size=(60, 6)))
-    labels, alone = rng.integers(-1, 5, 60), rng.random(60) > 0.2
-    cosines = vectors @ vectors.T
-    best, second = [], []
-    for i in np.flatnonzero(alone):
-        others = [cosines[i, j] for j in np.flatnonzero(alone) if labels[j] >= 0 and labels[j] != labels[i]]
-        if labels[i] >= 0:
-            best.append(sorted(others)[-2])
-        second.append(sorted(cosines[i, j] for j in np.flatnonzero(alone) if j != i)[-2])
-    by_label = nearest_others(vectors, labels, alone)
-    assert by_label == pytest.approx(float(np.quantile(best, 0.99, method="lower")), abs=1e-6)
-    without_labels = nearest_others(vectors, None, alone)
-    assert without_labels == pytest.approx(float(np.quantile(second, 0.95, method="lower")), abs=1e-6)
-    assert nearest_others(vectors, np.zeros(60, np.int64), alone) == without_labels  # one label says nothing
-    assert nearest_others(vectors[:2], None, np.ones(2, bool)) == -1
-    rest = [value for i, row in enumerate(cosines) for value in sorted(np.delete(row, i).tolist())[:-1]]
-    assert rarely_reached(vectors) == pytest.approx(sorted(rest)[-2], abs=1e-6)  # of 3,600 pairs the last but one

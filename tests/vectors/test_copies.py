@@ -75,3 +75,14 @@ def test_an_encoder_that_finds_all_images_alike_tells_no_copies(
     found = bar_of(embedder, collection, ids, vectors)
     assert found.cosine is None
     assert found.others == pytest.approx(1, abs=1e-6)
+
+
+def test_what_pairs_rarely_reach_is_that_of_a_loop():
+    from lookalike.vectors.copies import rarely_reached
+
+    vectors = np.random.default_rng(1).normal(size=(60, 6)).astype(np.float32)
+    vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
+    rest = [value for i, row in enumerate(vectors @ vectors.T) for value in sorted(np.delete(row, i).tolist())[:-1]]
+    assert rarely_reached(vectors) == pytest.approx(sorted(rest)[-2], abs=1e-6)  # of 3,600 pairs the last but one
+    half = sorted([*rest, *[-1.0] * 120])  # each row beside itself and its nearest, which count as -1
+    assert rarely_reached(vectors, 0.5) == pytest.approx(half[int(0.5 * (len(half) - 1))], abs=1e-6)

@@ -156,7 +156,7 @@ def _by_vectors(
         note(f"all vectors in `{stored.which.column}` are equal, and are not asked: looks alone are compared")
         return None, None
     alone = Alike.of(rows, apart).first(len(rows)) < 0
-    bar = {"cosine": asked, "copies": None, "others": None} if asked is not None else _bar(stored, rows, alone)
+    bar = {"cosine": asked, "copies": None, "others": None} if asked is not None else _bar(stored, alone)
     first, learned_too = np.full(len(rows), -1), np.zeros(len(rows), bool)
     links = None
     if bar["cosine"] is not None:
@@ -186,7 +186,7 @@ def _overlap(collection: "Collection", ids: "Ids", pairs: "np.ndarray") -> "np.n
 
     from lookalike.core.journal import Progress
     from lookalike.imaging.decode import decode
-    from lookalike.imaging.overlap import SAME, SIDE, overlap, small
+    from lookalike.imaging.overlap import SIDE, is_copy, small
 
     rows, places = np.unique(pairs, return_inverse=True)
     same, pieces = np.zeros(len(pairs), bool), np.empty((len(rows), SIDE, SIDE), np.float32)
@@ -198,42 +198,30 @@ def _overlap(collection: "Collection", ids: "Ids", pairs: "np.ndarray") -> "np.n
             bar.advance(len(some))
     with Progress("compare", "pairs", len(pairs), patience=2.0) as bar:
         for i, (one, other) in enumerate(places.reshape(-1, 2).tolist()):
-            same[i] = overlap(pieces[one], pieces[other], SAME) >= SAME
+            same[i] = is_copy(pieces[one], pieces[other])
             bar.advance()
     return same
 
 
-def _bar(stored: "Stored", rows: "pa.Table", alone: "np.ndarray") -> dict[str, Any]:
-    """The cosine from which on vectors count as the same: where copies are, and hardly any two different images."""
-    from lookalike.exploring.bars import SURE, nearest_others
-    from lookalike.exploring.labels import classes_of
-    from lookalike.vectors.copies import bar_of, rarely_reached
+def _bar(stored: "Stored", alone: "np.ndarray") -> dict[str, Any]:
+    """The cosine from which on pairs are looked at: where copies are, and no more pairs than images."""
+    from lookalike.vectors.copies import levels_of_copies, rarely_reached
 
     if alone.sum() < 2:
         return {"cosine": None, "copies": None, "others": None}
     ids, vectors = stored.ids[alone], stored.vectors[alone]
-    classes, labels = classes_of(rows["domain"].to_pylist(), rows["label"].to_pylist())
-    others = nearest_others(stored.vectors, classes if labels else None, alone)
+    least = rarely_reached(vectors, max(0.0, 1 - 2 / len(vectors)))
     try:
-        embedder = stored.embedder
+        reached, median = levels_of_copies(stored.embedder, stored.collection, ids, vectors)
     except LookalikeError as error:
-        note(f"{error.message} How near copies come can't be measured, and different images alone set the bar")
-        second = nearest_others(stored.vectors, None, alone, SURE)  # images of one label are not the same either
-        level = max(others, second, rarely_reached(vectors))
-        return {"cosine": level, "copies": None, "others": level}
-    bar = bar_of(embedder, stored.collection, ids, vectors)
-    if bar.cosine is None:
-        note(
-            f"`{stored.which.model}` can't tell copies of these images (cosine {bar.copies:.3f}) from other images "
-            f"({bar.others:.3f}): looks alone are compared"
-        )
-        return bar._asdict()
-    level = max(bar.cosine, min(others, bar.copies))  # above half of the copies there would be nothing to find
+        note(f"{error.message} How near copies come can't be measured; the nearest pairs are looked at")
+        return {"cosine": least, "copies": None, "others": least}
+    level = max(reached, least)
     note(
-        f"vectors count as the same from cosine {level:.4f} on: half of the copies have {bar.copies:.4f} or more, and "
-        f"nearly all different images stay below {max(others, bar.others):.4f}"
+        f"pairs are looked at whose vectors have a cosine of {level:.4f} or more: 95 % of copies have {reached:.4f}, "
+        f"half of them {median:.4f}, and of the pairs of these images one an image has {least:.4f}"
     )
-    return {"cosine": level, "copies": bar.copies, "others": max(others, bar.others)}
+    return {"cosine": level, "copies": median, "others": least}
 
 
 def _made_by(stored: "Stored") -> str:

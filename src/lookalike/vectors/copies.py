@@ -47,6 +47,15 @@ def bar_of(embedder: Embedder, collection: Collection, ids: Ids, vectors: Float3
     Each image's nearest is no such pair, for it may be a copy. Where pairs come as near as half of the copies, copies
     can't be told.
     """
+    reached, median = levels_of_copies(embedder, collection, ids, vectors)
+    below = rarely_reached(vectors)
+    return Bar(max(reached, below) if below < median - _ROUNDING else None, median, below)
+
+
+def levels_of_copies(
+    embedder: Embedder, collection: Collection, ids: Ids, vectors: Float32[np.ndarray, "N D"]
+) -> tuple[float, float]:
+    """The cosine with their images that `REACHED` of the copies of some of these images have, and their median."""
     places, step = _spread(len(ids), SAMPLE), max(1, embedder.engine.batch // 2)  # an image has two copies
     cosines = list[np.ndarray]()
     with Progress("calibrate", "images", len(places)) as bar:
@@ -56,17 +65,16 @@ def bar_of(embedder: Embedder, collection: Collection, ids: Ids, vectors: Float3
             cosines.append(np.einsum("nd,nd->n", made, vectors[some].repeat(2, axis=0)))
             bar.advance(len(some))
     reached, median = np.quantile(np.concatenate(cosines), [1 - REACHED, 0.5], method="lower").tolist()
-    below = rarely_reached(vectors)
-    return Bar(max(reached, below) if below < median - _ROUNDING else None, median, below)
+    return reached, median
 
 
-def rarely_reached(vectors: Float32[np.ndarray, "N D"]) -> float:
-    """The cosine that `RARE` of the pairs of rows stay below, each row's nearest left out."""
+def rarely_reached(vectors: Float32[np.ndarray, "N D"], share: float = RARE) -> float:
+    """The cosine that `share` of the pairs of rows stay below, each row's nearest left out."""
     others = vectors[_spread(len(vectors), OTHERS)]
     pairs = others @ others.T
     np.fill_diagonal(pairs, -1)
     pairs[np.arange(len(pairs)), pairs.argmax(axis=1)] = -1
-    return float(np.quantile(pairs, RARE, method="lower"))
+    return float(np.quantile(pairs, share, method="lower"))
 
 
 def _spread(count: int, most: int) -> np.ndarray:
