@@ -11,7 +11,7 @@ Embed        load -> Encoder, embed; load_text -> TextEmbedder
 Collections  prepare -> Collection, split, prune, TorchDataset (for PyTorch)
 Look         duplicates, outliers, clusters, map
 Models       pull, train, export; Embedder (for scikit-learn)
-Measure      evaluate -> Report, compare
+Measure      evaluate -> Report, compare, judge
 Errors       Error, with `message` and `hint`
 
 `help(la.search)` says what one takes, gives and raises, with an example that runs; `lookalike VERB --help` has the same
@@ -22,7 +22,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from lookalike.api import compare, embed, evaluate, export, load, prepare, pull, train
+    from lookalike.api import compare, embed, evaluate, export, judge, load, prepare, pull, train
     from lookalike.core.errors import LookalikeError as Error
     from lookalike.data.collection import Collection
     from lookalike.estimator import Embedder
@@ -54,6 +54,7 @@ _PLACES = {
     "evaluate": "lookalike.api:evaluate",
     "export": "lookalike.api:export",
     "index": "lookalike.finding:index",
+    "judge": "lookalike.api:judge",
     "knn": "lookalike.retrieval.exact:knn",
     "load": "lookalike.api:load",
     "load_text": "lookalike.vectors.text:load_text",
@@ -88,6 +89,7 @@ __all__ = [
     "evaluate",
     "export",
     "index",
+    "judge",
     "knn",
     "load",
     "load_text",

@@ -293,6 +293,24 @@ def compare(
     return compared(dict(zip(called, sources, strict=True)), collection, setting)[0]
 
 
+def judge(model: Place, from_: Place, *, kinds: Sequence[str] = (), out: Place = "judge.lookalike") -> "Report":
+    """Measure a model as the Google Universal Image Embedding challenge did, on queries drawn from public data sets.
+
+    >>> report = la.judge("model", "sets")  # of which toys/ holds images of ours
+    >>> [*report.per_domain], report.definition["judge"].startswith("judge-")
+    (['toys'], True)
+
+    `lookalike judge --list` shows the kinds of object, and what belongs into `from_`; `out` is the collection of what
+    is drawn. Only reports with one `definition["judge"]` compare.
+
+    Raises:
+        Error: No such model; a kind that is unknown, or of which nothing is there; a damaged data set.
+    """
+    from lookalike.commands.judge import Config, run
+
+    return run(Config(model=fspath(model), from_=fspath(from_), kinds=tuple(kinds), out=fspath(out)))
+
+
 def export(
     model: Place,
     to: str,

@@ -44,6 +44,7 @@ def here(shop, tmp_path, monkeypatch, write_tiny_model, write_text_model):
     ):
         assert main(argv) == 0
     shutil.copytree("model", "published")
+    shutil.copytree("photos/domain0", "sets/toys")
     return home
 
 
@@ -88,6 +89,7 @@ USER = """
     pulled = la.pull("laptop", "model")
     report = la.evaluate(encoder, photos)
     difference = report - la.evaluate(stored, "photos.coll", "all")
+    judged = la.judge("model", Path("sets"), kinds=["toys"])
     compared = la.compare("model", encoder, data=photos, names=["one", "other"])
     facts = la.export("model", "onnx", "out")
     pruned = la.prune(index, dry_run=True)
@@ -118,6 +120,7 @@ TYPES = {
     "pulled": "Embedder",
     "report": "Report",
     "difference": "Difference",
+    "judged": "Report",
     "compared": "Comparison",
     "facts": "dict[str, Any]",
     "pruned": "Pruned",

@@ -1,6 +1,6 @@
 """lookalike judge: the challenge's eleven kinds of object, rebuilt from public data sets, and what a model finds."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from lookalike.core.config import option
@@ -43,15 +43,16 @@ def main(config: Config) -> None:
     if config.list_:
         print(_listed())
         return
-    name, report = run(config)
+    report = run(config)
+    name = report.definition["judge"]
     document = {"judge": name, **report.to_json()}
     if config.json is not None and config.json != "-":
         write_json(config.json, document)
     print(json_text(document) if config.json == "-" else f"{report.table()}\n{name}")
 
 
-def run(config: Config) -> "tuple[str, Report]":
-    """The version of the judge, and what the model finds."""
+def run(config: Config) -> "Report":
+    """What the model finds; the version of the judge is in its definition."""
     from lookalike.commands.models import named_model, only_model
 
     usage = "lookalike judge --model MODEL --from DIR; `lookalike judge --list` says what lies there"
@@ -63,7 +64,8 @@ def run(config: Config) -> "tuple[str, Report]":
 
     model = named_model(model)
     name = drawn(config)
-    return name, measured(model, Collection.open(config.out)).report
+    report = measured(model, Collection.open(config.out)).report
+    return replace(report, definition={**report.definition, "judge": name})
 
 
 def drawn(config: Config) -> str:
