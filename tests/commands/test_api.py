@@ -192,8 +192,8 @@ def test_results_are_shown_and_handed_on(measured):
     told = both.to_json()
     assert [model["name"] for model in told["models"]] == ["a<b", "b"]
     pair = next(pair for pair in told["pairs"] if pair["metric"] == "mp@5")
-    assert pair["low"] < pair["difference"] < pair["high"] < 0
-    assert (pair["a"], pair["b"]) == ("b", "a<b")
+    assert 0 < pair["low"] < pair["difference"] < pair["high"]
+    assert (pair["a"], pair["b"]) == ("a<b", "b")
     table = reports["b"].to_arrow()
     assert table["domain"].to_pylist() == ["d0", "d1", None]
     assert table["mp@5"].to_pylist()[-1] == reports["b"].metrics["mp@5"]

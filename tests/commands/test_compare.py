@@ -48,11 +48,11 @@ def test_the_document_has_exactly_what_is_promised(shop, files, compare, tmp_pat
     assert len(document["pairs"]) == 6 * 3
     for pair in document["pairs"]:
         assert list(pair) == ["a", "b", "metric", "difference", "low", "high", "p"]
-        assert names.index(pair["a"]) > names.index(pair["b"])
+        assert names.index(pair["a"]) < names.index(pair["b"])
         apart = metrics[pair["a"]][pair["metric"]] - metrics[pair["b"]][pair["metric"]]
         assert pair["difference"] == pytest.approx(apart, abs=1e-12)
         assert pair["low"] <= pair["difference"] <= pair["high"]
-    same = next(pair for pair in document["pairs"] if pair["a"] == column)
+    same = next(pair for pair in document["pairs"] if pair["b"] == column)
     assert (same["difference"], same["p"]) == (0, 1)  # the model's own column
     api = la.compare(*names, data=shop.collection, split="all")
     assert api.to_json() == document

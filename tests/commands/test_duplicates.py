@@ -207,3 +207,27 @@ def test_a_collection_in_use_is_told(coll, capsys):
     with Collection.open(coll).locked("test"):
         assert main(["duplicates", str(coll)]) == 2
     assert "Another process is writing" in capsys.readouterr().err
+
+
+def test_a_copy_of_what_was_learned_from_is_told_by_evaluate(tmp_path, capsys, write_tiny_model):
+    """Only `duplicates` sees that one test image is a cut and mirrored training image; its groups say so."""
+    rng = np.random.default_rng(0)
+    lines = ["path,label,split"]
+    for i in range(16):
+        pixels = rng.integers(0, 255, (6, 8, 3), np.uint8)
+        image = PIL.Image.fromarray(pixels).resize((160, 120), PIL.Image.Resampling.BICUBIC)
+        if i == 0:
+            image.transpose(PIL.Image.Transpose.FLIP_LEFT_RIGHT).crop((8, 6, 152, 114)).save(tmp_path / "copy.png")
+            lines.append("copy.png,b0,test")
+        image.save(tmp_path / f"{i}.png")
+        lines.append(f"{i}.png,{'a' if i < 8 else 'b'}{i % 4},{'train' if i < 8 else 'test'}")
+    (tmp_path / "shop.csv").write_text("\n".join(lines))
+    model = write_tiny_model(tmp_path / "model", 0)
+    made = la.prepare(tmp_path / "shop.csv", tmp_path / "coll")
+    assert la.evaluate(model, made).leakage["embedding"] is None
+    found = la.duplicates(made, model=model)
+    by_source = {row["source"].split("/")[-1]: row["id"] for row in made.table(["id", "source"]).to_pylist()}
+    assert tuple(sorted((by_source["0.png"], by_source["copy.png"]))) in found.groups
+    told = la.evaluate(model, made).leakage
+    assert (told["same"], told["near"], told["embedding"]["queries"]) == (0, 0, 1)
+    assert read_card(tmp_path / "coll")["duplicates"]["embedding"]["learned_too"] == {"test": 1}

@@ -150,7 +150,7 @@ def _by_vectors(
 
     from lookalike.data.duplicates import Alike, Close
     from lookalike.exploring.groups import vector_links
-    from lookalike.retrieval.alike import alike_pairs, like_any
+    from lookalike.retrieval.alike import alike_pairs
 
     if stored.are_equal:
         note(f"all vectors in `{stored.which.column}` are equal, and are not asked: looks alone are compared")
@@ -175,8 +175,15 @@ def _by_vectors(
         np.minimum.at(first, ends[keep, 1], ends[keep, 0])
         first = np.where(first == count, -1, first)
         learned = rows["split"].to_numpy(zero_copy_only=False) == "train"
-        learned_too[~learned] = like_any(stored.vectors[~learned], stored.vectors[learned], bar["cosine"])
-    told = {**bar, "model": stored.which.model, "fingerprint": _made_by(stored), "column": stored.which.column}
+        for one, other in (ends[keep].T, ends[keep].T[::-1]):
+            learned_too[one[~learned[one] & learned[other]]] = True
+    told = {
+        **bar,
+        "pixels": True,
+        "model": stored.which.model,
+        "fingerprint": _made_by(stored),
+        "column": stored.which.column,
+    }
     return links, Close(first, learned_too, told)
 
 

@@ -106,21 +106,21 @@ class Cost:
 
 @dataclass(frozen=True, repr=False)
 class Comparison:
-    """Several reports of the same queries, by name. A difference a - b is of a later one and one before it."""
+    """Several reports of the same queries, by name."""
 
     reports: Mapping[str, Report]
     costs: Mapping[str, Cost] = field(default_factory=dict)
     draws: int = 0  # intervals and p by so many draws instead of the closed form
 
     def pairs(self) -> dict[tuple[str, str], Difference]:
-        """The difference of each one and each before it: (later, earlier) -> later - earlier."""
-        return {(b, a): self._apart(b, a) for a, b in combinations(self.reports, 2)}
+        """Of each two the difference, in their order: (a, b) -> a - b, where a was given before b."""
+        return {(a, b): self._apart(a, b) for a, b in combinations(self.reports, 2)}
 
     def _apart(self, one: str, other: str) -> Difference:
         return Difference.of(self.reports[one], self.reports[other], self.draws)
 
     def rows(self) -> tuple[list[str], list[list[str]]]:
-        """Headers and lines: a line a report, with differences from the first, their intervals and their p."""
+        """Headers and lines: a line a report, and what each has more than the first, with intervals and p."""
         first, *others = self.reports
         names = [*self.reports[first].metrics]
         body = [[first, *(f"{value:.4f}" for value in self.reports[first].metrics.values()), *self._cost(first)]]
@@ -142,7 +142,7 @@ class Comparison:
         return table(*self.rows())
 
     def to_json(self) -> dict[str, Any]:
-        """The metrics of each, and of each pair the differences a - b with 95 % interval and p; b came before a."""
+        """The metrics of each, and of each pair the differences a - b with 95 % interval and p; a came before b."""
         models = [
             {"name": name, "dimension": report.dimension, "metrics": dict(report.metrics)}
             for name, report in self.reports.items()
