@@ -326,3 +326,9 @@ def test_json_keeps_what_json_knows(tmp_path: Path) -> None:
     assert files.read_json(tmp_path / "x.json") == kept
     files.write_json(tmp_path / "x.json", {"name": "\udcff"})  # half a character, of a name that is not UTF-8
     assert files.read_json(tmp_path / "x.json") == {"name": "\udcff"}
+
+
+def test_a_directory_is_no_place_for_a_file(tmp_path: Path) -> None:
+    with pytest.raises(StorageError, match="is a directory, and a file would be written there"):
+        files.write_json(tmp_path, {})
+    assert not list(tmp_path.iterdir())

@@ -66,6 +66,10 @@ def refuse_unless(path: str | Path, allowed: tuple[str, ...], wanted: str) -> st
 def write_bytes(path: str | Path, data: bytes) -> None:
     """Write `data` to `path` so that a reader sees the old file or the new one, never a part."""
     path = Path(path)
+    if path.is_dir():
+        raise StorageError(
+            f"`{path}` is a directory, and a file would be written there.", hint="give the name of a file"
+        )
     with storage_errors(path):
         path.parent.mkdir(parents=True, exist_ok=True)
         temporary = _beside(path, ".")
