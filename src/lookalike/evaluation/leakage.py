@@ -4,16 +4,19 @@ Looks are those of `data.duplicates`, stored where a collection was prepared; so
 with a model.
 """
 
-from collections.abc import Sequence
+import shlex
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from lookalike.core.files import kind_of
 from lookalike.core.journal import note
+from lookalike.core.shapes import l2_normalize
 from lookalike.data.collection import Collection
 from lookalike.data.duplicates import SEEN, Alike, Mask
 from lookalike.evaluation.report import PerQuery, Report
@@ -69,6 +72,8 @@ def _by_embedding(
     Nothing is embedded for it: what has no vectors is left out, and a note says how to make them.
     """
     places = [collection, *others]
+    if (told := (collection.card.get("duplicates") or {}).get("embedding") or {}).get("pixels"):
+        return _by_groups(queries, leaked, collection, told)
     marks = [(place.card.get("duplicates") or {}).get("embedding") or {} for place in places]
     by = next((by for by in marks if by.get("column") in collection.columns and by["cosine"] is not None), None)
     if by is None:
@@ -79,20 +84,38 @@ def _by_embedding(
             note(
                 f"`{place.path}` lacks embeddings of `{by['model']}`, by which images that are alike were marked, and "
                 "what queries share with it is told by looks alone: "
-                f"`lookalike embed {place.path} --model {by['model']}`"
+                f"`lookalike embed {shlex.quote(place.path)} --model {shlex.quote(by['model'])}`"
             )
     if not whole[0]:
         return None
-    own = collection.vectors(by["column"])[1]
+    own = _directions(collection, by["column"])
     mine = own[queries.rows]
     alike = like_any(mine, own[_train(_rows(collection))], by["cosine"])
     for other in (place for place, is_whole in zip(others, whole[1:], strict=True) if is_whole):
-        alike |= like_any(mine, other.vectors(by["column"])[1][_learned(_rows(other))], by["cosine"])
+        alike |= like_any(mine, _directions(other, by["column"])[_learned(_rows(other))], by["cosine"])
     return {
         "queries": int((alike & ~leaked).sum()),
         "metrics": _metrics(queries.where(~(alike | leaked))),
         **{name: by[name] for name in ("cosine", "model", "column")},
     }
+
+
+def _by_groups(queries: PerQuery, leaked: Mask, collection: Collection, told: Mapping[str, Any]) -> dict[str, Any]:
+    """The same of `lookalike duplicates`, which looks at pixels too: by the groups that it marked."""
+    rows = collection.table(["id", "duplicate_of", "split"])
+    groups = pc.coalesce(rows["duplicate_of"], rows["id"]).to_numpy()
+    alike = np.isin(groups[queries.rows], groups[_train(rows)])
+    return {
+        "queries": int((alike & ~leaked).sum()),
+        "metrics": _metrics(queries.where(~(alike | leaked))),
+        **{name: told[name] for name in ("cosine", "model", "column")},
+    }
+
+
+def _directions(collection: Collection, column: str) -> np.ndarray:
+    """The vectors of a column at unit length: that of an encoder as it was published holds its features as they are."""
+    found: np.ndarray = l2_normalize(collection.vectors(column)[1])
+    return found
 
 
 def _seen(collection: Collection) -> bool:

@@ -298,8 +298,7 @@ def _with_blocks(
 
 
 Products = Iterator[tuple[int, int, np.ndarray]]
-"""First row, number of rows, and scores [rows and more, queries], in a buffer that the next ones take; what must not be
-found is below all others."""
+"""First row, number of rows, scores [rows and more, queries], which the next overwrite; lowest what is excluded."""
 
 
 def _products(queries: np.ndarray, gallery: np.ndarray, pairs: Pairs) -> Products:
