@@ -8,6 +8,7 @@
 Other rooms add entries of their own (`index` adds `model` and `indexed`), and each keeps those of the others.
 """
 
+import shlex
 from collections import Counter
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -51,7 +52,9 @@ class Report:
     def sentence(self, out: str) -> str:
         """What was done, in words."""
         done = [f"{n:,} {what}" for what in ("added", "edited", "gone") if (n := getattr(self, what))]
-        failed = f"; {self.errors:,} could not be read, see `lookalike info {out}`" if self.errors else ""
+        failed = (
+            f"; {self.errors:,} could not be read, see `lookalike info {shlex.quote(str(out))}`" if self.errors else ""
+        )
         same = f"; {self.same:,} {'is' if self.same == 1 else 'are'} the same picture as an earlier one" * (
             self.same > 0
         )
