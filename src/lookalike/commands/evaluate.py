@@ -43,6 +43,9 @@ class Config:
     """What is searched, in the same way; the file of the queries makes every query search among the others."""
     distractors: tuple[str, ...] = option(default=(), metavar="COLL")
     """Collections whose images lie in the gallery too and are relevant to nothing."""
+    where: str = option(default="", metavar="EXPR")
+    """Only rows that meet this condition over the columns take part: "outlier < 0.5 OR outlier IS NULL", "duplicate_of
+    IS NULL", "cluster = 3"."""
     text: str | None = option(default=None, metavar="TEMPLATE")
     """Search with words instead of images: the names of the split's classes, each in the place of {} in this text, such
     as "a photo of a {}". Where the encoder has a projection, the same is told of the features before it, so that one
@@ -101,7 +104,9 @@ def _file(path: str | None) -> Any:
     from pathlib import Path
 
     if path is None or not Path(path).is_file():
-        raise UsageError(f"There is no file `{path}` with embeddings.")
+        raise UsageError(
+            f"There is no file `{path}` with embeddings.", hint="lookalike evaluate --embeddings FILE.npy COLL"
+        )
     return path
 
 
@@ -151,7 +156,7 @@ def _by_text(template: str, config: Config, model: str | None, collection: "Coll
     from lookalike.vectors.runtime import combine, load
     from lookalike.vectors.text import load_text
 
-    for name in ("queries", "gallery", "distractors", "bootstrap", "curve", "ann", "worst", "html"):
+    for name in ("queries", "gallery", "distractors", "where", "bootstrap", "curve", "ann", "worst", "html"):
         if getattr(config, name):
             raise UsageError(f"`--{name}` is for images as queries, and `--text` makes them words: give one of both.")
     if model is None:

@@ -34,6 +34,7 @@ class Setting:
     queries: str | None = None
     gallery: str | None = None
     distractors: tuple[str, ...] = ()
+    where: str = ""
     trained_on: tuple[str, ...] = ()
     bootstrap: int = 0
     curve: bool = False
@@ -76,6 +77,7 @@ def measured(given: "str | np.ndarray | Embedder", collection: "Collection", set
         for role, path in (("queries", setting.queries), ("gallery", setting.gallery))
     }
     # First: a wrong split is told before hours of embedding.
+    lists["only"] = collection.table(["id"], setting.where)["id"].to_numpy() if setting.where else None
     roles = Roles.of(collection, setting.split, **lists, among_others=bool(setting.distractors))
     source = source_of(given, collection, _teller(roles, setting, [metric.depth for metric in metrics.values()]))
     where: dict[str, Any] = {**lists, "distractors": _distractors(setting.distractors, source, collection)}
@@ -84,11 +86,17 @@ def measured(given: "str | np.ndarray | Embedder", collection: "Collection", set
         facts = {**where, "distractors": away, "metrics": metrics, "model": source.model, "searcher": searcher}
         return evaluate(vectors, collection, setting.split, setting.protocol, **facts)
 
-    report = with_leakage(measure(source.vectors), collection, (*setting.trained_on, *source.learned_from))
+    report = with_leakage(
+        _told_where(measure(source.vectors), setting.where), collection, (*setting.trained_on, *source.learned_from)
+    )
     report = _more(report, setting, source, measure)
-    if setting.protocol == "merged":
+    if setting.protocol == "merged" and not setting.where:
         _calibrate(report, source.column, collection)
     return Measured(report, source, where)
+
+
+def _told_where(report: "Report", where: str) -> "Report":
+    return replace(report, definition={**report.definition, "where": f"rows that meet {where}"}) if where else report
 
 
 def _teller(roles: "Roles", setting: Setting, depths: "list[int | None]") -> Callable[[int, int], None]:
@@ -199,7 +207,8 @@ def listed(path: str, collection: "Collection") -> "Ids":
     try:
         lines = [line.strip() for line in Path(path).read_text(encoding="utf-8").splitlines()]
     except (OSError, UnicodeDecodeError) as error:
-        raise UsageError(f"`{path}` can't be read as a list of rows: {error}.", hint="a line an id") from error
+        reason = getattr(error, "strerror", None) or error
+        raise UsageError(f"`{path}` can't be read as a list of rows: {reason}.", hint="a line an id") from error
     rows = collection.table(["id", "source"])
     ids: list[int] = rows["id"].to_pylist()
     by_source: dict[str, list[int]] = {}
