@@ -385,3 +385,26 @@ def test_an_approximate_search_says_what_it_misses(shop, evaluate, vectors, monk
     assert told["approximate"]["recall@10 of exact"] == 1
     assert told["approximate"]["metrics"] == pytest.approx(told["metrics"])
     assert "100.00 % are found" in evaluate(*arguments).out
+
+
+def test_classes_of_training_are_said(shop, evaluate, vectors, tmp_path):
+    """A split that cuts classes, and one that does not."""
+    lines = {"cut": ["path,label,split"], "whole": ["path,label,split"]}
+    for label in range(4):
+        for number in range(3):
+            path = shop.images / f"domain{label // 2}" / f"label{label}" / f"{number}.png"
+            lines["cut"].append(f"{path},{label},{'test' if number else 'train'}")
+            lines["whole"].append(f"{path},{label},{'test' if label > 1 else 'train'}")
+    for name, table in lines.items():
+        (tmp_path / f"{name}.csv").write_text("\n".join(table))
+        assert main(["prepare", str(tmp_path / f"{name}.csv"), "--out", str(tmp_path / name)]) == 0
+    words = "classes of split `test` have images in split `train` too"
+    assert f"4 of 4 {words}" in evaluate("--embeddings", vectors[0], tmp_path / "cut").err
+    assert words not in evaluate("--embeddings", vectors[0], tmp_path / "whole").err
+
+
+def test_without_an_interval_it_is_said_why():
+    rows = pa.table({"id": range(6), "label": list("aabbcc"), "domain": list("xxyyyy")})
+    report = la.evaluate(np.eye(6, 3) + 0.1, rows, "all")
+    assert set(report.half_width.values()) == {None}
+    assert "\nno 95 % interval: a single class of queries in x" in report.table()

@@ -49,11 +49,12 @@ class Config:
 
 def main(config: Config) -> None:
     """Measure all, and print the table."""
-    from lookalike.commands.measured import Setting, compared, named
+    from lookalike.commands.measured import Setting, compared, named, tell_shared
     from lookalike.data.collection import Collection
 
     names, place = _places(config)
     collection = Collection.open(place)
+    tell_shared(collection, config.split)
     setting = Setting(config.split, config.protocol, config.metrics, where=config.where, bootstrap=config.bootstrap)
     both, found = compared({name: named(name, collection) for name in names}, collection, setting)
     if config.html is not None:

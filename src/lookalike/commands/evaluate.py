@@ -74,7 +74,7 @@ class Config:
 
 def main(config: Config) -> None:
     """Measure, and print the report."""
-    from lookalike.commands.measured import Setting, measured
+    from lookalike.commands.measured import Setting, measured, tell_shared
     from lookalike.commands.models import model_of
     from lookalike.data.collection import Collection
 
@@ -91,6 +91,7 @@ def main(config: Config) -> None:
         document, words = _by_text(config.text, config, model, collection)
     else:
         setting = Setting(**{each.name: getattr(config, each.name) for each in fields(Setting)})
+        tell_shared(collection, config.split)
         found = measured(model or _file(config.embeddings), collection, setting)
         document, words = found.report.to_json(), _words(found)
         _write_pages(config, setting, model, collection, found)

@@ -99,6 +99,19 @@ def _told_where(report: "Report", where: str) -> "Report":
     return replace(report, definition={**report.definition, "where": f"rows that meet {where}"}) if where else report
 
 
+def tell_shared(collection: "Collection", split: str) -> None:
+    """Say so if classes stand in the split and in split `train`: what was trained on these is no stranger to them."""
+    if split in ("all", "train"):
+        return
+    rows = collection.table(["domain", "label", "split"], "label IS NOT NULL").to_pylist()
+    learned, asked = ({(r["domain"], r["label"]) for r in rows if r["split"] == one} for one in ("train", split))
+    if both := learned & asked:
+        note(
+            f"{len(both):,} of {len(asked):,} classes of split `{split}` have images in split `train` too: of an "
+            "encoder that learned from it the score says nothing of new classes"
+        )
+
+
 def _teller(roles: "Roles", setting: Setting, depths: "list[int | None]") -> Callable[[int, int], None]:
     """What is told how many numbers vectors have, and of how many bytes, before they are read: it says the memory."""
     from lookalike.data.collection import Collection
