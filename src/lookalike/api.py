@@ -216,6 +216,7 @@ def evaluate(
     curve: bool = False,
     ann: bool = False,
     trained_on: Place | Sequence[Place] = (),
+    device: Literal["none", "auto", "cpu", "gpu", "tpu"] = "none",
 ) -> "Report":
     """How well vectors bring images of one label together.
 
@@ -238,6 +239,7 @@ def evaluate(
         bootstrap: How often classes, and queries, are drawn for `report.bootstrap`.
         curve: For `report.curve` and `report.calibration`.
         ann: Whether an approximate search by faiss is measured beside the exact one.
+        device: Where queries are compared with the gallery by JAX; "none": on the processor, without it.
         trained_on: Collections that the vectors learned from, whose images are looked for among the queries.
 
     Raises:
@@ -251,7 +253,9 @@ def evaluate(
         return protocols.evaluate(given, collection, split, protocol, metrics=metrics_of(metrics))
     asked, sought = (fspath(place) if place else None for place in (queries, gallery))
     away, learned = several(distractors), several(trained_on)
-    setting = Setting(split, protocol, tuple(metrics), asked, sought, away, where, learned, bootstrap, curve, ann)
+    setting = Setting(
+        split, protocol, tuple(metrics), asked, sought, away, where, learned, bootstrap, curve, ann, device
+    )
     images = opened(cast("Place | Collection", collection))
     model = named(fspath(given), images) if isinstance(given, (str, PathLike)) else given
     return measured(model, images, setting).report

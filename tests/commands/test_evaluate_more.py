@@ -408,3 +408,11 @@ def test_without_an_interval_it_is_said_why():
     report = la.evaluate(np.eye(6, 3) + 0.1, rows, "all")
     assert set(report.half_width.values()) == {None}
     assert "\nno 95 % interval: a single class of queries in x" in report.table()
+
+
+def test_on_devices_it_is_the_same(shop, evaluate, vectors):
+    arguments = ["--embeddings", vectors[0], shop.collection, "--split", "all", "--json", "-"]
+    usual, found = evaluate(*arguments), evaluate(*arguments, "--device", "cpu")
+    assert "search on " in found.err
+    assert document(found) == document(usual)
+    assert la.evaluate(vectors[0], shop.collection, "all", device="cpu").metrics == document(usual)["metrics"]

@@ -61,6 +61,9 @@ class Config:
     ann: bool = False
     """Search approximately too, by faiss (the extra `ann`): its scores, and how much it finds of what the exact search
     does."""
+    device: Literal["none", "auto", "cpu", "gpu", "tpu"] = "none"
+    """Compare queries with the gallery on accelerators, by JAX; each of them holds a part of the gallery in its
+    memory. none: on the processor, without JAX, which is faster than JAX there."""
     json: str | None = option(default=None, metavar="FILE")
     """Write the whole report to this file; `-` writes it to stdout instead of the table."""
     worst: str | None = option(default=None, metavar="FILE.html")
@@ -157,8 +160,8 @@ def _by_text(template: str, config: Config, model: str | None, collection: "Coll
     from lookalike.vectors.runtime import combine, load
     from lookalike.vectors.text import load_text
 
-    for name in ("queries", "gallery", "distractors", "where", "bootstrap", "curve", "ann", "worst", "html"):
-        if getattr(config, name):
+    for name in ("queries", "gallery", "distractors", "where", "bootstrap", "curve", "ann", "device", "worst", "html"):
+        if getattr(config, name) not in (None, "", (), 0, "none"):
             raise UsageError(f"`--{name}` is for images as queries, and `--text` makes them words: give one of both.")
     if model is None:
         raise UsageError(

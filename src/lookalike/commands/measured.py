@@ -39,6 +39,7 @@ class Setting:
     bootstrap: int = 0
     curve: bool = False
     ann: bool = False
+    device: str = "none"
 
 
 @dataclass(frozen=True)
@@ -82,7 +83,9 @@ def measured(given: "str | np.ndarray | Embedder", collection: "Collection", set
     source = source_of(given, collection, _teller(roles, setting, [metric.depth for metric in metrics.values()]))
     where: dict[str, Any] = {**lists, "distractors": _distractors(setting.distractors, source, collection)}
 
-    def measure(vectors: np.ndarray, away: np.ndarray | None = where["distractors"], searcher: Any = None) -> "Report":
+    usual = _on_devices(setting.device)
+
+    def measure(vectors: np.ndarray, away: np.ndarray | None = where["distractors"], searcher: Any = usual) -> "Report":
         facts = {**where, "distractors": away, "metrics": metrics, "model": source.model, "searcher": searcher}
         return evaluate(vectors, collection, setting.split, setting.protocol, **facts)
 
@@ -97,6 +100,18 @@ def measured(given: "str | np.ndarray | Embedder", collection: "Collection", set
 
 def _told_where(report: "Report", where: str) -> "Report":
     return replace(report, definition={**report.definition, "where": f"rows that meet {where}"}) if where else report
+
+
+def _on_devices(device: str) -> Any:
+    """What makes a search of a gallery on devices of this kind; None for the processor without JAX."""
+    if device == "none":
+        return None
+    from lookalike.core.devices import described, start
+    from lookalike.retrieval.devices import OnDevices
+
+    devices = start(device)
+    note(f"search on {described(devices)}")
+    return lambda gallery: OnDevices(gallery, devices).search
 
 
 def tell_shared(collection: "Collection", split: str) -> None:
@@ -123,7 +138,7 @@ def _teller(roles: "Roles", setting: Setting, depths: "list[int | None]") -> Cal
     queries, gallery = int(roles.is_query.sum()), int(roles.is_gallery.sum()) + further
 
     def tell(width: int, size: int) -> None:
-        Ceiling(roles.total + further, queries, gallery, width, depth, size).tell()
+        Ceiling(roles.total + further, queries, gallery, width, depth, size, setting.device != "none").tell()
 
     return tell
 
