@@ -66,10 +66,10 @@ def card_of(out: str, options: dict[str, Any]) -> dict[str, Any]:
     card, made_by = read_card(out), f"lookalike {__version__}"
     for name, value in options.items():
         if (was := card.get("options", {}).get(name, value)) != value:
-            raise CollectionError(
-                f"`{out}` was made with `--{name} {was}`, not {value}.",
-                hint=f"give `--{name} {was}`, or another `--out`",
-            )
+            hint = f"give `--{name} {was}`, or another `--out`"
+            if name == "test":
+                hint += f"; `lookalike split {shlex.quote(out)} --test {value}` makes the splits of what is there anew"
+            raise CollectionError(f"`{out}` was made with `--{name} {was}`, not {value}.", hint=hint)
     return card or {"what": "a collection of images", "made_by": made_by, "created": _now(), "options": options}
 
 
