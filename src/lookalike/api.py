@@ -211,10 +211,12 @@ def evaluate(
     queries: Place | None = None,
     gallery: Place | None = None,
     distractors: Place | Sequence[Place] = (),
+    where: str = "",
     bootstrap: int = 0,
     curve: bool = False,
     ann: bool = False,
     trained_on: Place | Sequence[Place] = (),
+    device: Literal["none", "auto", "cpu", "gpu", "tpu"] = "none",
 ) -> "Report":
     """How well vectors bring images of one label together.
 
@@ -233,9 +235,11 @@ def evaluate(
         queries: A file that lists them, an id or a `source` a line.
         gallery: The same for what is searched.
         distractors: Collections whose images lie in the gallery too.
+        where: A condition over the columns; rows that meet it take part: "outlier < 0.5", "duplicate_of IS NULL".
         bootstrap: How often classes, and queries, are drawn for `report.bootstrap`.
         curve: For `report.curve` and `report.calibration`.
         ann: Whether an approximate search by faiss is measured beside the exact one.
+        device: Where queries are compared with the gallery by JAX; "none": on the processor, without it.
         trained_on: Collections that the vectors learned from, whose images are looked for among the queries.
 
     Raises:
@@ -249,7 +253,9 @@ def evaluate(
         return protocols.evaluate(given, collection, split, protocol, metrics=metrics_of(metrics))
     asked, sought = (fspath(place) if place else None for place in (queries, gallery))
     away, learned = several(distractors), several(trained_on)
-    setting = Setting(split, protocol, tuple(metrics), asked, sought, away, learned, bootstrap, curve, ann)
+    setting = Setting(
+        split, protocol, tuple(metrics), asked, sought, away, where, learned, bootstrap, curve, ann, device
+    )
     images = opened(cast("Place | Collection", collection))
     model = named(fspath(given), images) if isinstance(given, (str, PathLike)) else given
     return measured(model, images, setting).report
@@ -262,6 +268,7 @@ def compare(
     protocol: Literal["merged", "separate"] = "merged",
     names: Sequence[str] = (),
     metrics: Sequence[str] = (),
+    where: str = "",
     bootstrap: int = 0,
 ) -> "Comparison":
     """Encoders, or vectors, on the same queries: differences with their 95 % intervals and p.
@@ -273,7 +280,8 @@ def compare(
     mp@5  recall@1  map@100
     ...
 
-    A difference is of a later one less an earlier one; with `bootstrap`, intervals and p are of so many draws.
+    A difference is of a later one less an earlier one; rows that meet the condition `where` take part; with
+    `bootstrap`, intervals and p are of so many draws.
 
     Raises:
         Error: Fewer than two; as `evaluate`.
@@ -289,7 +297,7 @@ def compare(
     if len(set(called)) < len(called):
         raise UsageError(f"Two have one name: {', '.join(called)}.", hint="names=[...] tells them apart")
     sources = [named(fspath(one), collection) if isinstance(one, (str, PathLike)) else one for one in given]
-    setting = Setting(split, protocol, tuple(metrics), bootstrap=bootstrap)
+    setting = Setting(split, protocol, tuple(metrics), where=where, bootstrap=bootstrap)
     return compared(dict(zip(called, sources, strict=True)), collection, setting)[0]
 
 

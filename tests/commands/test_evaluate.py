@@ -99,7 +99,7 @@ def test_refuses_bad_embeddings(shop, evaluate, tmp_path):
     (tmp_path / "head.npy").write_bytes((tmp_path / "count.npy").read_bytes()[:20])
     for name, words in [
         ("count", "There are 12 rows, and the vectors have the shape [11, 5]"),
-        ("nan", "Row 3 of the vectors holds a number that is not finite"),
+        ("nan", "nan.npy` holds a number that is not finite"),
         ("whole", "expected float16, float32 or float64"),
         ("flat", "holds float64 [60]"),
         ("none", "holds float64 [12, 0]"),

@@ -13,7 +13,9 @@ from PIL import Image
 
 import lookalike as la
 from lookalike.commands import main
+from lookalike.core.files import read_json, write_json
 from lookalike.data.collection import Collection
+from lookalike.data.made import write_made
 from lookalike.evaluation import ceiling
 
 
@@ -96,6 +98,48 @@ def test_one_row_too_many(shop, evaluate, vectors, tmp_path):
     np.save(tmp_path / "more.npy", np.vstack([vectors[1], vectors[1][:1]]))
     found = evaluate("--embeddings", tmp_path / "more.npy", shop.collection, "--split", "all", code=2)
     assert "There are 12 rows, and the vectors have the shape [13, 4]" in found.err
+
+
+def test_a_number_that_is_not_finite_is_refused_in_rows_that_take_no_part_too(shop, evaluate, vectors, tmp_path):
+    made = vectors[1].copy()
+    made[7, 2] = np.nan
+    np.save(tmp_path / "nan.npy", made)
+    for more in ((), ("--where", "id < 6")):
+        found = evaluate("--embeddings", tmp_path / "nan.npy", shop.collection, "--split", "all", *more, code=2)
+        assert "Row 7 of" in found.err
+        assert "is not finite" in found.err
+
+
+def test_numbers_in_the_other_order_of_bytes(shop, evaluate, vectors, tmp_path):
+    np.save(tmp_path / "big.npy", vectors[1].astype(">f4"))
+    told = [
+        document(evaluate("--embeddings", file, shop.collection, "--split", "all", "--json", "-"))["metrics"]
+        for file in (vectors[0], tmp_path / "big.npy")
+    ]
+    assert told[0] == pytest.approx(told[1])
+
+
+def test_rows_that_take_part(shop, evaluate, vectors):
+    """The same as of a table without the other rows."""
+    file, made = vectors
+    rows = Collection.open(shop.collection).table(["id", "label", "domain"])
+    condition = "label != 'domain0/label0' AND label != 'label0'"
+    kept = np.array([not name.endswith("label0") for name in rows["label"].to_pylist()])
+    assert kept.sum() == 9
+    expected = la.evaluate(made[kept], rows.filter(pa.array(kept)), "all")
+    told = document(
+        evaluate("--embeddings", file, shop.collection, "--split", "all", "--where", condition, "--json", "-")
+    )
+    assert told["metrics"] == pytest.approx(dict(expected.metrics))
+    assert told["n_queries"] == expected.n_queries == 9
+    assert told["definition"]["where"] == f"rows that meet {condition}"
+    assert la.evaluate(file, shop.collection, "all", where=condition).metrics == expected.metrics
+    both = la.compare(file, made[:, :2], data=shop.collection, split="all", where=condition)
+    assert [report.n_queries for report in both.reports.values()] == [9, 9]
+    found = evaluate("--embeddings", file, shop.collection, "--split", "all", "--where", "id > 99", code=2)
+    assert "No row of split `all` is among those that take part." in found.err
+    found = evaluate("--embeddings", file, shop.collection, "--split", "all", "--where", "colour = 1", code=2)
+    assert "The condition `colour = 1` can't be understood" in found.err
 
 
 def test_where_wrong_matches_come_from(shop, evaluate, vectors):
@@ -293,10 +337,36 @@ def test_the_report_on_one_page(shop, evaluate, tmp_path):
     report = la.evaluate(shop.model, shop.collection, "all")
     assert f"{report.metrics['mp@5']:.3f} <small>mp@5" in text
     for words in (
-        *("Domains", "How sure that is", "Against the tower", "Fewer and smaller numbers", "to be trusted"),
+        *("Domains", "How sure that is", "Against the untouched encoder", "Fewer and smaller numbers", "to be trusted"),
         *("The worst queries", "How it was made", "lookalike evaluate", report.model, report.collection),
     ):
         assert words in text, words
+
+
+def test_the_report_has_the_untouched_encoder_and_the_map(shop, evaluate, write_tiny_model, tmp_path):
+    """A model that was trained here stands beside the one it began with, which is known by its fingerprint."""
+    made = write_tiny_model(tmp_path / "run" / "model", 1)
+    card = read_json(made / "card.json")
+    began = {"name": "tiny", "fingerprint": read_json(shop.model / "card.json")["fingerprint"]}
+    write_json(made / "card.json", card | {"began_from": began})
+    arguments = (made, shop.collection, "--split", "all", "--html", tmp_path / "r.html")
+    evaluate(*arguments)
+    assert "It began with tiny, which lies neither beside it nor beside the collection" in page(tmp_path / "r.html")
+    shutil.copytree(shop.model, tmp_path / "begun")
+    collection = Collection.open(shop.collection)
+    places = np.random.default_rng(0).uniform(-1, 1, (12, 2)).astype(np.float32)
+    with collection.locked("map"):
+        columns = {name: pa.array(places[:, at]) for at, name in enumerate(("map_x", "map_y"))}
+        write_made(collection, "map", collection.table(["id"])["id"].to_numpy(), columns)
+    evaluate(*arguments)
+    text = page(tmp_path / "r.html")
+    values = [la.evaluate(each, shop.collection, "all").metrics["mp@5"] for each in (shop.model, made)]
+    assert f'<th scope="row">untouched, 6 numbers</th><td>{values[0]:.4f}</td>' in text
+    assert f'<th scope="row">this encoder, 6 numbers</th><td>{values[1]:.4f}</td>' in text
+    dots = re.findall(r"M(\S+) (\S+?)h0", text)
+    drawn = np.array(sorted((float(x), float(y)) for x, y in dots))
+    np.testing.assert_allclose(drawn, sorted(map(tuple, 12 + 348 * (places.astype(float) + 1))), atol=0.06)
+    assert "</i>domain0 6</span>" in text
 
 
 def test_pages_and_words_do_not_go_together(shop, evaluate):
@@ -315,3 +385,34 @@ def test_an_approximate_search_says_what_it_misses(shop, evaluate, vectors, monk
     assert told["approximate"]["recall@10 of exact"] == 1
     assert told["approximate"]["metrics"] == pytest.approx(told["metrics"])
     assert "100.00 % are found" in evaluate(*arguments).out
+
+
+def test_classes_of_training_are_said(shop, evaluate, vectors, tmp_path):
+    """A split that cuts classes, and one that does not."""
+    lines = {"cut": ["path,label,split"], "whole": ["path,label,split"]}
+    for label in range(4):
+        for number in range(3):
+            path = shop.images / f"domain{label // 2}" / f"label{label}" / f"{number}.png"
+            lines["cut"].append(f"{path},{label},{'test' if number else 'train'}")
+            lines["whole"].append(f"{path},{label},{'test' if label > 1 else 'train'}")
+    for name, table in lines.items():
+        (tmp_path / f"{name}.csv").write_text("\n".join(table))
+        assert main(["prepare", str(tmp_path / f"{name}.csv"), "--out", str(tmp_path / name)]) == 0
+    words = "classes of split `test` have images in split `train` too"
+    assert f"4 of 4 {words}" in evaluate("--embeddings", vectors[0], tmp_path / "cut").err
+    assert words not in evaluate("--embeddings", vectors[0], tmp_path / "whole").err
+
+
+def test_without_an_interval_it_is_said_why():
+    rows = pa.table({"id": range(6), "label": list("aabbcc"), "domain": list("xxyyyy")})
+    report = la.evaluate(np.eye(6, 3) + 0.1, rows, "all")
+    assert set(report.half_width.values()) == {None}
+    assert "\nno 95 % interval: a single class of queries in x" in report.table()
+
+
+def test_on_devices_it_is_the_same(shop, evaluate, vectors):
+    arguments = ["--embeddings", vectors[0], shop.collection, "--split", "all", "--json", "-"]
+    usual, found = evaluate(*arguments), evaluate(*arguments, "--device", "cpu")
+    assert "search on " in found.err
+    assert document(found) == document(usual)
+    assert la.evaluate(vectors[0], shop.collection, "all", device="cpu").metrics == document(usual)["metrics"]

@@ -6,6 +6,7 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from shlex import quote
 
 import numpy as np
 import pytest
@@ -138,7 +139,7 @@ def test_marks_of_images_that_have_changed_are_not_kept_in_silence(
     assert main(command(shop)[:-2]) == 0
     said = capsys.readouterr().err
     assert "near duplicates by embeddings are no longer marked" in said
-    assert f"--out {shop / 'coll'} --model {shop / 'model'}` marks them again" in said
+    assert f"--out {quote(str(shop / 'coll'))} --model {quote(str(shop / 'model'))}` marks them again" in said
     assert marks(shop) == {}
     assert main(command(shop)) == 0
     assert marks(shop) == EXPECTED

@@ -135,3 +135,16 @@ def test_planted_errors_on_real_images(data_path, tmp_path, capsys):
     order = {id: place for place, id in enumerate(Collection.open(tmp_path / "c").table(["id"])["id"].to_pylist())}
     first = [order[row.id] for row in found.rows[: len(planted)]]
     assert len(planted & set(first)) / len(planted) >= 0.8
+
+
+@pytest.mark.usefixtures("wrong")
+def test_of_two_encoders_one_is_named(write_tiny_model, tmp_path, capsys):
+    """A collection that nobody indexed, in which two encoders have left vectors."""
+    plain, model = str(tmp_path / "plain"), write_tiny_model(tmp_path / "other", 1)
+    assert main(["prepare", str(tmp_path / "images"), "--out", plain]) == 0
+    for each in (model, write_tiny_model(tmp_path / "third", 2)):
+        assert main(["embed", plain, "--model", str(each)]) == 0
+    capsys.readouterr()
+    assert main(["outliers", plain]) == 2
+    assert "has vectors of 2 encoders" in capsys.readouterr().err
+    assert main(["outliers", plain, "--model", str(model)]) == 0

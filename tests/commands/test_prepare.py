@@ -1,4 +1,5 @@
 import json
+import shlex
 import subprocess
 import sys
 from pathlib import Path
@@ -132,6 +133,21 @@ def test_quality_is_that_of_what_is_encoded(photos: Path, tmp_path: Path, capsys
     assert sizes[0] < sizes[1] / 2
     assert main(["prepare", str(photos), "--out", str(tmp_path / "30"), "--quality", "40"]) == 2
     assert "was made with `--quality 30`, not 40" in capsys.readouterr().err
+
+
+def test_a_split_that_was_not_asked_for_is_made_afterwards(
+    photos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The hint of a refused `--test` can be given as it stands."""
+    out = str(tmp_path / "coll")
+    assert main(["prepare", str(photos), "--out", out]) == 0
+    assert main(["prepare", str(photos), "--out", out, "--test", "0.5"]) == 2
+    hint = capsys.readouterr().err.rpartition("; `")[2].partition("`")[0]
+    verb, *rest = shlex.split(hint)
+    assert verb == "lookalike"
+    assert main(rest) == 0
+    assert set(Collection.open(out).table(["split"])["split"].to_pylist()) <= {"train", "test"}
+    assert main(["prepare", str(photos), "--out", out]) == 0
 
 
 def test_the_data_sets_that_are_known(capsys: pytest.CaptureFixture[str]) -> None:

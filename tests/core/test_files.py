@@ -326,3 +326,35 @@ def test_json_keeps_what_json_knows(tmp_path: Path) -> None:
     assert files.read_json(tmp_path / "x.json") == kept
     files.write_json(tmp_path / "x.json", {"name": "\udcff"})  # half a character, of a name that is not UTF-8
     assert files.read_json(tmp_path / "x.json") == {"name": "\udcff"}
+
+
+def test_a_directory_is_no_place_for_a_file(tmp_path: Path) -> None:
+    with pytest.raises(StorageError, match="is a directory, and a file would be written there"):
+        files.write_json(tmp_path, {})
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_pipe_is_written_to_and_stays_one(tmp_path: Path) -> None:
+    """Renaming a file over a device would take it from every program of the machine."""
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    (tmp_path / "link").symlink_to(pipe)
+    for place in (pipe, tmp_path / "link"):
+        reader = os.open(pipe, os.O_RDONLY | os.O_NONBLOCK)
+        try:
+            files.write_bytes(place, b"words")
+            assert os.read(reader, 100) == b"words"
+        finally:
+            os.close(reader)
+        assert pipe.is_fifo()
+    assert sorted(os.listdir(tmp_path)) == ["link", "pipe"]
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="Linux's places")
+def test_what_the_system_keeps_is_not_replaced(tmp_path: Path) -> None:
+    for place in ("/dev/null", "/dev/stdout", "/dev/fd/1", "/proc/self/x.html"):
+        assert files._belongs_to_the_system(Path(place)), place
+    assert not files._belongs_to_the_system(Path("/dev/shm/x.html"))
+    assert not files._belongs_to_the_system(tmp_path / "new" / "x.html")
+    with pytest.raises(StorageError, match="can't be written to"):
+        files.write_bytes("/proc/x.html", b"")

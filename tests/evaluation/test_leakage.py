@@ -5,6 +5,7 @@ from pathlib import Path
 
 import numpy as np
 import PIL.Image
+import pyarrow as pa
 import pytest
 
 from lookalike.commands import main
@@ -83,3 +84,21 @@ def test_the_command_tells_it(shop: Path, tmp_path: Path, capsys: pytest.Capture
     )
     assert main(["evaluate", "--embeddings", str(tmp_path / "v.npy"), str(shop), "--json", "-"]) == 0
     assert json.loads(capsys.readouterr().out)["leakage"]["near"] == 1
+
+
+def test_the_lengths_of_stored_features_do_not_count(shop: Path) -> None:
+    """An untouched tower's features keep their lengths, and a cosine must not grow with them."""
+    collection = Collection.open(shop)
+    kind = pa.list_(pa.float32(), 3)
+    collection.add_columns(pa.schema([pa.field("features_x_float32", kind)]))
+    column = pa.FixedSizeListArray.from_arrays(pa.array((100 * VECTORS).ravel()), 3)
+    collection.update(pa.table({"id": pa.array(range(8)), "features_x_float32": column}))
+    marks = {"column": "features_x_float32", "model": "x", "cosine": 0.99}
+    collection.update_card({"duplicates": {"embedding": marks}})
+    collection = Collection.open(shop)
+    told = with_leakage(evaluate(VECTORS, collection), collection).leakage
+    assert told is not None
+    unit = VECTORS / np.linalg.norm(VECTORS, axis=1, keepdims=True)
+    near = [row for row in range(2, 8) if max(unit[row] @ unit[0], unit[row] @ unit[1]) >= 0.99]
+    assert near == [2]  # the looks say it already, so that nothing is left to say
+    assert told["embedding"]["queries"] == 0

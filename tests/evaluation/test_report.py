@@ -65,6 +65,7 @@ def test_table():
         "mean over domains  0.3750    0.5000\n"
         "  95 % interval\n"
         "mean over queries  0.5000    0.6667        3\n"
-        "2 queries without a relevant image in the gallery are left out"
+        "2 queries without a relevant image in the gallery are left out\n"
+        "no 95 % interval: a single class of queries in y"
     )
     assert "left out" not in report(n_skipped=0).table()

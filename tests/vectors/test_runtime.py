@@ -395,3 +395,8 @@ def test_real_pictures_as_transformers_sees_them(data_path: Path, tmp_path: Path
     expected /= np.linalg.norm(expected, axis=1, keepdims=True)
     found = load(tmp_path / "real", "onnx").embed(paths)
     assert (found * expected).sum(axis=1).min() > 0.99999
+
+
+def test_what_it_is_in_a_line(model: str) -> None:
+    encoder = load(model)
+    assert repr(encoder).startswith(f"Encoder({encoder.fingerprint[:8]}: {encoder.dimension} numbers of an image")

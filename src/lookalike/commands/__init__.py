@@ -145,7 +145,7 @@ def main(argv: list[str]) -> int:
             import traceback
 
             traceback.print_exc()
-        return _told(str(error))
+        return _told(str(error).replace("`lookalike VERB --help`", f"`lookalike {argv[0]} --help`"))
     except (KeyboardInterrupt, Exception) as error:
         if not told and not isinstance(error, KeyboardInterrupt):
             raise  # else a lock that was left by an interrupt complains, or an import that it broke off

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -122,7 +123,7 @@ def _measure(config: Config) -> Callable[[Encoder], Report] | None:
     if measure is None:
         raise UsageError(
             f"`{config.data}` has no rows of split `{config.split}` to measure on.",
-            hint=f"`lookalike info {config.data}` counts rows by split",
+            hint=f"`lookalike info {shlex.quote(config.data)}` counts rows by split",
         )
     return measure
 

@@ -33,6 +33,8 @@ class Config:
     """merged: one index of all domains. separate: each domain in its own."""
     metrics: tuple[str, ...] = option(default=(), metavar="NAME")
     """What is measured instead of mp@5, recall@1 and map@100: any of mp@K, p@K, recall@K, map@K, map@r, r-precision."""
+    where: str = option(default="", metavar="EXPR")
+    """Only rows that meet this condition over the columns take part, as for `lookalike evaluate`."""
     bootstrap: int = option(default=0, metavar="DRAWS")
     """Intervals by drawing classes, and p by drawing signs of their differences, so many times, instead of in closed
     form; 10000 is usual."""
@@ -47,12 +49,13 @@ class Config:
 
 def main(config: Config) -> None:
     """Measure all, and print the table."""
-    from lookalike.commands.measured import Setting, compared, named
+    from lookalike.commands.measured import Setting, compared, named, tell_shared
     from lookalike.data.collection import Collection
 
     names, place = _places(config)
     collection = Collection.open(place)
-    setting = Setting(config.split, config.protocol, config.metrics, bootstrap=config.bootstrap)
+    tell_shared(collection, config.split)
+    setting = Setting(config.split, config.protocol, config.metrics, where=config.where, bootstrap=config.bootstrap)
     both, found = compared({name: named(name, collection) for name in names}, collection, setting)
     if config.html is not None:
         write_changes(config.html, both, found, collection, setting)

@@ -43,6 +43,9 @@ class Config:
     """What is searched, in the same way; the file of the queries makes every query search among the others."""
     distractors: tuple[str, ...] = option(default=(), metavar="COLL")
     """Collections whose images lie in the gallery too and are relevant to nothing."""
+    where: str = option(default="", metavar="EXPR")
+    """Only rows that meet this condition over the columns take part: "outlier < 0.5 OR outlier IS NULL", "duplicate_of
+    IS NULL", "cluster = 3"."""
     text: str | None = option(default=None, metavar="TEMPLATE")
     """Search with words instead of images: the names of the split's classes, each in the place of {} in this text, such
     as "a photo of a {}". Where the encoder has a projection, the same is told of the features before it, so that one
@@ -58,6 +61,9 @@ class Config:
     ann: bool = False
     """Search approximately too, by faiss (the extra `ann`): its scores, and how much it finds of what the exact search
     does."""
+    device: Literal["none", "auto", "cpu", "gpu", "tpu"] = "none"
+    """Compare queries with the gallery on accelerators, by JAX; each of them holds a part of the gallery in its
+    memory. none: on the processor, without JAX, which is faster than JAX there."""
     json: str | None = option(default=None, metavar="FILE")
     """Write the whole report to this file; `-` writes it to stdout instead of the table."""
     worst: str | None = option(default=None, metavar="FILE.html")
@@ -71,7 +77,7 @@ class Config:
 
 def main(config: Config) -> None:
     """Measure, and print the report."""
-    from lookalike.commands.measured import Setting, measured
+    from lookalike.commands.measured import Setting, measured, tell_shared
     from lookalike.commands.models import model_of
     from lookalike.data.collection import Collection
 
@@ -88,6 +94,7 @@ def main(config: Config) -> None:
         document, words = _by_text(config.text, config, model, collection)
     else:
         setting = Setting(**{each.name: getattr(config, each.name) for each in fields(Setting)})
+        tell_shared(collection, config.split)
         found = measured(model or _file(config.embeddings), collection, setting)
         document, words = found.report.to_json(), _words(found)
         _write_pages(config, setting, model, collection, found)
@@ -101,7 +108,9 @@ def _file(path: str | None) -> Any:
     from pathlib import Path
 
     if path is None or not Path(path).is_file():
-        raise UsageError(f"There is no file `{path}` with embeddings.")
+        raise UsageError(
+            f"There is no file `{path}` with embeddings.", hint="lookalike evaluate --embeddings FILE.npy COLL"
+        )
     return path
 
 
@@ -151,8 +160,8 @@ def _by_text(template: str, config: Config, model: str | None, collection: "Coll
     from lookalike.vectors.runtime import combine, load
     from lookalike.vectors.text import load_text
 
-    for name in ("queries", "gallery", "distractors", "bootstrap", "curve", "ann", "worst", "html"):
-        if getattr(config, name):
+    for name in ("queries", "gallery", "distractors", "where", "bootstrap", "curve", "ann", "device", "worst", "html"):
+        if getattr(config, name) not in (None, "", (), 0, "none"):
             raise UsageError(f"`--{name}` is for images as queries, and `--text` makes them words: give one of both.")
     if model is None:
         raise UsageError(

@@ -62,7 +62,7 @@ def _asked(found: "Measured", collection: "Collection", pictures: "Pictures", pl
     if per_query.rows is None or not len(places):
         return []
     report, rows = found.report, per_query.rows[places]
-    made = examples(found.source.vectors, collection, report.split, report.protocol, only=rows, **found.where)
+    made = examples(found.source.vectors, collection, report.split, report.protocol, asked=rows, **found.where)
     ids = np.sort(collection.table(["id"])["id"].to_numpy())[rows]
     by_id = {one.id: one for one in made}
     return pictures.asked([[vars(by_id[int(i)])] for i in ids], [""])
@@ -81,7 +81,7 @@ def write_report(file: str, found: "Measured", collection: "Collection", setting
         "metric": next(iter(report.metrics)),
         "bars": _bars(report),
         "intervals": _intervals(report),
-        "before": _before(found, collection, setting),
+        "before": _before(found, collection, setting, model),
         "confusion": _confusion(report),
         "classes": _class_pairs(found, collection),
         "curve": _curve_lines(report),
@@ -89,7 +89,7 @@ def write_report(file: str, found: "Measured", collection: "Collection", setting
         "worst": worst(found, collection, pictures),
         "suspects": _asked(found, collection, pictures, _suspects(_queries(report))),
         "alike": _asked(found, collection, pictures, _alike(_queries(report))),
-        "map": None,
+        "map": _map(collection),
         "facts": _facts(found, collection, setting, model),
     }
     write_bytes(file, render("evaluation.html", **page).encode())
@@ -119,26 +119,60 @@ def _intervals(report: "Report") -> tuple[list[str], list[list[str]]]:
 
 
 def _before(
-    found: "Measured", collection: "Collection", setting: "Setting"
-) -> tuple[list[str], list[list[str]]] | None:
-    """The tower's features before the projection, on the same queries; None where there is none, or other rows lie in
-    the gallery.
+    found: "Measured", collection: "Collection", setting: "Setting", model: str | None
+) -> dict[str, Any] | None:
+    """The encoder that this one began with, and the tower's features before the projection, on the same queries.
+
+    None where there is neither, or other rows lie in the gallery, which would have to be embedded for it too.
     """
+    from lookalike.commands.models import untouched_of
     from lookalike.evaluation.differences import Comparison
     from lookalike.evaluation.metrics import metrics_of
     from lookalike.evaluation.protocols import evaluate
-    from lookalike.vectors.column import ensure_features
-    from lookalike.vectors.runtime import combine
+    from lookalike.vectors.column import ensure_features, stored_embeddings
+    from lookalike.vectors.runtime import combine, load
 
     embedder = found.source.embedder
-    if embedder is None or embedder.config.projection.kind == "identity" or found.where.get("distractors") is not None:
+    if embedder is None or found.where.get("distractors") is not None:
         return None
-    names = ensure_features(embedder, collection, embedder.config.mirror)
-    features = combine(*(collection.vectors(name)[1] for name in names))
+    vectors, words = {}, []
+    if began := None if model is None else untouched_of(model, collection.path):
+        name, place = began
+        if place is None:
+            words.append(f"It began with {name}, which lies neither beside it nor beside the collection: not compared.")
+        else:
+            words.append(f"Untouched is {name}, with which it began.")
+            vectors["untouched"] = stored_embeddings(load(place), collection)[1]
+    if embedder.config.projection.kind != "identity":
+        words.append("Before the projection there are its tower's features.")
+        names = ensure_features(embedder, collection, embedder.config.mirror)
+        vectors["before the projection"] = combine(*(collection.vectors(name)[1] for name in names))
+    if not words:
+        return None
     facts = {**found.where, "metrics": metrics_of(setting.metrics)}
-    before = evaluate(features, collection, setting.split, setting.protocol, **facts)
-    told = f"its tower's features, {features.shape[1]:,} numbers", f"this encoder, {found.report.dimension:,} numbers"
-    return Comparison(dict(zip(told, (before, found.report), strict=True))).rows()
+    reports = {
+        f"{name}, {each.shape[1]:,} numbers": evaluate(each, collection, setting.split, setting.protocol, **facts)
+        for name, each in vectors.items()
+    }
+    reports[f"this encoder, {found.report.dimension:,} numbers"] = found.report
+    table = Comparison(reports).rows() if vectors else None
+    return {"words": " ".join([*words, "All have the same queries."] if vectors else words), "table": table}
+
+
+def _map(collection: "Collection") -> dict[str, Any] | None:
+    """Points where `lookalike map` put the images, colored by domain, or by label where there is one domain."""
+    from lookalike.pages.points import SIDE, points
+
+    if not {"map_x", "map_y"} <= {*collection.columns}:
+        return None
+    rows = collection.table(["domain", "label", "map_x", "map_y"], "map_x IS NOT NULL AND map_y IS NOT NULL")
+    places = np.stack([rows["map_x"].to_numpy(), rows["map_y"].to_numpy()], axis=1)
+    if not len(places):
+        return None
+    by = "domain" if len({*rows["domain"].to_pylist()}) > 1 else "label"
+    parts = points(places, [name or "none" for name in rows[by].to_pylist()])
+    words = f"{len(places):,} images as points, colored by {by}"
+    return {"by": by, "side": SIDE, "parts": parts, "words": words}
 
 
 def _confusion(report: "Report") -> tuple[list[str], list[list[str]]] | None:
@@ -212,7 +246,7 @@ def _alike(per_query: "PerQuery") -> np.ndarray:
 def _facts(found: "Measured", collection: "Collection", setting: "Setting", model: str | None) -> list[tuple[str, str]]:
     """Everything that a repetition needs."""
     report = found.report
-    options = [("split", "test"), ("protocol", "merged"), ("queries", None), ("gallery", None)]
+    options = [("split", "test"), ("protocol", "merged"), ("queries", None), ("gallery", None), ("where", "")]
     words = ["lookalike", "evaluate", *([model] if model else ["--embeddings", "FILE"]), collection.path]
     for name, usual in options:
         if (value := getattr(setting, name)) != usual:

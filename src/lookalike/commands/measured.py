@@ -34,10 +34,12 @@ class Setting:
     queries: str | None = None
     gallery: str | None = None
     distractors: tuple[str, ...] = ()
+    where: str = ""
     trained_on: tuple[str, ...] = ()
     bootstrap: int = 0
     curve: bool = False
     ann: bool = False
+    device: str = "none"
 
 
 @dataclass(frozen=True)
@@ -76,19 +78,53 @@ def measured(given: "str | np.ndarray | Embedder", collection: "Collection", set
         for role, path in (("queries", setting.queries), ("gallery", setting.gallery))
     }
     # First: a wrong split is told before hours of embedding.
+    lists["only"] = collection.table(["id"], setting.where)["id"].to_numpy() if setting.where else None
     roles = Roles.of(collection, setting.split, **lists, among_others=bool(setting.distractors))
     source = source_of(given, collection, _teller(roles, setting, [metric.depth for metric in metrics.values()]))
     where: dict[str, Any] = {**lists, "distractors": _distractors(setting.distractors, source, collection)}
 
-    def measure(vectors: np.ndarray, away: np.ndarray | None = where["distractors"], searcher: Any = None) -> "Report":
+    usual = _on_devices(setting.device)
+
+    def measure(vectors: np.ndarray, away: np.ndarray | None = where["distractors"], searcher: Any = usual) -> "Report":
         facts = {**where, "distractors": away, "metrics": metrics, "model": source.model, "searcher": searcher}
         return evaluate(vectors, collection, setting.split, setting.protocol, **facts)
 
-    report = with_leakage(measure(source.vectors), collection, (*setting.trained_on, *source.learned_from))
+    report = with_leakage(
+        _told_where(measure(source.vectors), setting.where), collection, (*setting.trained_on, *source.learned_from)
+    )
     report = _more(report, setting, source, measure)
-    if setting.protocol == "merged":
+    if setting.protocol == "merged" and not setting.where:
         _calibrate(report, source.column, collection)
     return Measured(report, source, where)
+
+
+def _told_where(report: "Report", where: str) -> "Report":
+    return replace(report, definition={**report.definition, "where": f"rows that meet {where}"}) if where else report
+
+
+def _on_devices(device: str) -> Any:
+    """What makes a search of a gallery on devices of this kind; None for the processor without JAX."""
+    if device == "none":
+        return None
+    from lookalike.core.devices import described, start
+    from lookalike.retrieval.devices import OnDevices
+
+    devices = start(device)
+    note(f"search on {described(devices)}")
+    return lambda gallery: OnDevices(gallery, devices).search
+
+
+def tell_shared(collection: "Collection", split: str) -> None:
+    """Say so if classes stand in the split and in split `train`: what was trained on these is no stranger to them."""
+    if split in ("all", "train"):
+        return
+    rows = collection.table(["domain", "label", "split"], "label IS NOT NULL").to_pylist()
+    learned, asked = ({(r["domain"], r["label"]) for r in rows if r["split"] == one} for one in ("train", split))
+    if both := learned & asked:
+        note(
+            f"{len(both):,} of {len(asked):,} classes of split `{split}` have images in split `train` too: of an "
+            "encoder that learned from it the score says nothing of new classes"
+        )
 
 
 def _teller(roles: "Roles", setting: Setting, depths: "list[int | None]") -> Callable[[int, int], None]:
@@ -102,7 +138,7 @@ def _teller(roles: "Roles", setting: Setting, depths: "list[int | None]") -> Cal
     queries, gallery = int(roles.is_query.sum()), int(roles.is_gallery.sum()) + further
 
     def tell(width: int, size: int) -> None:
-        Ceiling(roles.total + further, queries, gallery, width, depth, size).tell()
+        Ceiling(roles.total + further, queries, gallery, width, depth, size, setting.device != "none").tell()
 
     return tell
 
@@ -199,7 +235,8 @@ def listed(path: str, collection: "Collection") -> "Ids":
     try:
         lines = [line.strip() for line in Path(path).read_text(encoding="utf-8").splitlines()]
     except (OSError, UnicodeDecodeError) as error:
-        raise UsageError(f"`{path}` can't be read as a list of rows: {error}.", hint="a line an id") from error
+        reason = getattr(error, "strerror", None) or error
+        raise UsageError(f"`{path}` can't be read as a list of rows: {reason}.", hint="a line an id") from error
     rows = collection.table(["id", "source"])
     ids: list[int] = rows["id"].to_pylist()
     by_source: dict[str, list[int]] = {}

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from lookalike.core.errors import CollectionError, EncoderError, StorageError, UsageError
-from lookalike.core.files import kind_of, read_card, user_cache
+from lookalike.core.files import kind_of, read_card, read_json, user_cache
 from lookalike.core.journal import note
 
 DEFAULT = "laptop"
@@ -73,7 +73,7 @@ def _entry(path: Path, name: str, index: str | Path, fingerprint: str, column: s
 def _noted(index: str, noted: dict[str, Any]) -> str:
     """Where the model that an index notes lies now."""
     for place in _places(index, noted):
-        if kind_of(place) == "encoder" and read_card(place).get("fingerprint") == noted["fingerprint"]:
+        if kind_of(place) == "encoder" and _is_that(place, noted["fingerprint"]):
             return str(place)
     if Path(noted["path"]).exists():
         return str(noted["path"])  # another by now, as whoever loads it says
@@ -83,6 +83,32 @@ def _noted(index: str, noted: dict[str, Any]) -> str:
         f"`{index}` was indexed with the encoder `{noted['path']}`, which is no longer there, nor beside the index.",
         hint="`--model MODEL` says where it is now",
     )
+
+
+def untouched_of(model: str, index: str | Path) -> tuple[str, str | None] | None:
+    """The name of the encoder that a trained one began with, and where that lies now, None if nowhere near.
+
+    None for an encoder that was not trained here. It is known by its fingerprint: where the run says it was, beside
+    the run, beside the index, in the cache.
+    """
+    began = read_card(model).get("began_from")
+    if not isinstance(began, dict) or not began.get("fingerprint"):
+        return None
+    run = Path(model).absolute().parent
+    noted: dict[str, Any] = {"path": _asked_for(run) or model, "fingerprint": began["fingerprint"]}
+    places = (*_places(str(index), noted), *(run.parent.iterdir() if run.parent.is_dir() else ()))
+    found = (str(place) for place in places if kind_of(place) == "encoder" and _is_that(place, began["fingerprint"]))
+    return str(began.get("name") or "the encoder that it began with"), next(found, None)
+
+
+def _is_that(place: Path, fingerprint: str) -> bool:
+    return bool(read_card(place).get("fingerprint") == fingerprint)
+
+
+def _asked_for(run: Path) -> str:
+    """Which model a run began with, as its config has it."""
+    config = read_json(run / "config.json") if (run / "config.json").is_file() else {}
+    return str(config.get("model") or "") if isinstance(config, dict) else ""
 
 
 def _places(index: str, noted: dict[str, Any]) -> Iterator[Path]:

@@ -86,10 +86,10 @@ def which_vectors(path: str, asked: str) -> Which | None:
     from lookalike.vectors.runtime import load
 
     collection = opened(path)
-    noted = _noted(collection)
     if named := asked or os.environ.get(VARIABLE, ""):
         model = named_model(named)
         return Which(ensure_embeddings(load(model), collection).column, model)
+    noted = _noted(collection)
     if noted is None:
         return None
     if noted.column in collection.columns and not len(collection.missing(noted.column)):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import shlex
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field, make_dataclass, replace
 from pathlib import Path
@@ -68,7 +69,7 @@ def configure(argv: list[str]) -> Config:
     if new and config.model:
         raise UsageError(
             f"`{name}` makes a new tower, and `--model` gives one.",
-            hint=f"`lookalike train tune --model {config.model} ...` tunes a given one",
+            hint=f"`lookalike train tune --model {shlex.quote(config.model)} ...` tunes a given one",
         )
     needed = ["data", "out"] if new else ["data", "model", "out"]
     if missing := [f"`--{field}`" for field in needed if not getattr(config, field)]:
@@ -208,7 +209,7 @@ def _both(config: TrainConfig) -> list[str]:
         raise UsageError(
             f"`--leave-out domain` needs two domains with images to learn from and of split `test`; "
             f"`{config.data}` has {len(found)}.",
-            hint=f"`lookalike info {config.data}` counts rows by domain and split",
+            hint=f"`lookalike info {shlex.quote(config.data)}` counts rows by domain and split",
         )
     return found
 

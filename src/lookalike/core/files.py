@@ -64,8 +64,18 @@ def refuse_unless(path: str | Path, allowed: tuple[str, ...], wanted: str) -> st
 
 
 def write_bytes(path: str | Path, data: bytes) -> None:
-    """Write `data` to `path` so that a reader sees the old file or the new one, never a part."""
+    """Write `data` to `path` so that a reader sees the old file or the new one, never a part.
+
+    A device or a pipe, such as /dev/null, is written to, and never replaced.
+    """
     path = Path(path)
+    if path.is_dir():
+        raise StorageError(
+            f"`{path}` is a directory, and a file would be written there.", hint="give the name of a file"
+        )
+    if _belongs_to_the_system(path):
+        _write_into(path, data)
+        return
     with storage_errors(path):
         path.parent.mkdir(parents=True, exist_ok=True)
         temporary = _beside(path, ".")
@@ -77,6 +87,23 @@ def write_bytes(path: str | Path, data: bytes) -> None:
             temporary.unlink(missing_ok=True)
             raise
         _sync(path.parent)
+
+
+def _belongs_to_the_system(path: Path) -> bool:
+    """Whether it is no regular file, or lies where the system keeps such: beside /dev/null, or under /proc."""
+    folder = os.path.realpath(path.parent)
+    return (path.exists() and not path.is_file()) or folder == "/dev" or f"{folder}/".startswith(("/proc/", "/sys/"))
+
+
+def _write_into(path: Path, data: bytes) -> None:
+    try:
+        handle = os.open(path, os.O_WRONLY | os.O_APPEND)  # makes nothing; stdout may be a file that has words
+        with os.fdopen(handle, "wb") as file:
+            file.write(data)
+    except BrokenPipeError:
+        raise
+    except OSError as error:
+        raise StorageError(f"`{path}` can't be written to: {error.strerror}.", hint="choose another place") from error
 
 
 def _beside(path: Path, infix: str) -> Path:

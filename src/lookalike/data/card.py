@@ -8,6 +8,7 @@
 Other rooms add entries of their own (`index` adds `model` and `indexed`), and each keeps those of the others.
 """
 
+import shlex
 from collections import Counter
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -51,7 +52,9 @@ class Report:
     def sentence(self, out: str) -> str:
         """What was done, in words."""
         done = [f"{n:,} {what}" for what in ("added", "edited", "gone") if (n := getattr(self, what))]
-        failed = f"; {self.errors:,} could not be read, see `lookalike info {out}`" if self.errors else ""
+        failed = (
+            f"; {self.errors:,} could not be read, see `lookalike info {shlex.quote(str(out))}`" if self.errors else ""
+        )
         same = f"; {self.same:,} {'is' if self.same == 1 else 'are'} the same picture as an earlier one" * (
             self.same > 0
         )
@@ -63,10 +66,10 @@ def card_of(out: str, options: dict[str, Any]) -> dict[str, Any]:
     card, made_by = read_card(out), f"lookalike {__version__}"
     for name, value in options.items():
         if (was := card.get("options", {}).get(name, value)) != value:
-            raise CollectionError(
-                f"`{out}` was made with `--{name} {was}`, not {value}.",
-                hint=f"give `--{name} {was}`, or another `--out`",
-            )
+            hint = f"give `--{name} {was}`, or another `--out`"
+            if name == "test":
+                hint += f"; `lookalike split {shlex.quote(out)} --test {value}` makes the splits of what is there anew"
+            raise CollectionError(f"`{out}` was made with `--{name} {was}`, not {value}.", hint=hint)
     return card or {"what": "a collection of images", "made_by": made_by, "created": _now(), "options": options}
 
 

@@ -11,6 +11,7 @@ bytes of an image being written again. `prune` writes fragments anew without suc
 """
 
 import re
+import shlex
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import timedelta
@@ -79,14 +80,14 @@ class Collection:
         """The collection at `path`; CollectionError if there is none, or its columns are not those of `SCHEMA`."""
         path = str(path)
         if (kind := kind_of(path)) != "collection":
-            out = path if kind in ("missing", "empty") else "COLL"  # what is something else stays so
+            out = shlex.quote(path) if kind in ("missing", "empty") else "COLL"  # what is something else stays so
             raise CollectionError(f"{found_at(path)}, not a collection.", hint=f"lookalike prepare SOURCE --out {out}")
         try:
             made = cls(path)
         except (ValueError, OSError) as error:
             raise CollectionError(
                 f"`{path}/rows.lance` is not a table: its first write was interrupted, or files are missing.",
-                hint=f"lookalike prepare SOURCE --out {path} writes it anew",
+                hint=f"lookalike prepare SOURCE --out {shlex.quote(path)} writes it anew",
             ) from error
         for field in SCHEMA:
             found = made.schema.field(field.name).type if field.name in made.columns else "missing"
@@ -205,7 +206,7 @@ class Collection:
 
         Rows that have none are left out if `partial`, else CollectionError.
         """
-        hint = f"lookalike embed {self.path} --model MODEL"
+        hint = f"lookalike embed {shlex.quote(self.path)} --model MODEL"
         if name not in self.columns:
             made = [field.name for field in self.schema if pa.types.is_fixed_size_list(field.type)]
             found = f"; it has vectors of other encoders: {', '.join(made)}." if made else " and no vectors at all."

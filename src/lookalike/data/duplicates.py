@@ -7,6 +7,7 @@ same (`apart.py`) never counts.
 """
 
 import itertools
+import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -167,5 +168,6 @@ def note_lost(before: Mapping[str, Any], collection: Collection) -> None:
     if told and not now:
         note(
             f"`{collection.path}` has changed, and near duplicates by embeddings are no longer marked: "
-            f"`lookalike prepare SOURCE --out {collection.path} --model {told['model']}` marks them again"
+            f"`lookalike prepare SOURCE --out {shlex.quote(collection.path)} "
+            f"--model {shlex.quote(told['model'])}` marks them again"
         )

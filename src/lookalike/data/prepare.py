@@ -10,6 +10,7 @@ good ones of a batch. So whatever a kill leaves behind, the rows come out as if 
 Memory: about 50 bytes an image of the listing, which lies on the disk, and `BATCH_MOST` stored images.
 """
 
+import shlex
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
@@ -230,7 +231,7 @@ class _Update:
             raise SourceError(
                 f"{self._bad:,} of {len(self.listing):,} images can't be read, which is more than `--max-error-rate` "
                 f"({most:g}) allows. What was read is kept.",
-                hint=f"`lookalike info {self.collection.path}` says why they can't be read",
+                hint=f"`lookalike info {shlex.quote(self.collection.path)}` says why they can't be read",
             )
 
     def _planned(self) -> Iterator[tuple[int, pa.RecordBatch, bytes | None]]:

@@ -63,7 +63,7 @@ def read_config(path: str | Path) -> EncoderConfig:
     if not isinstance(data, dict) or data.get("type") != "EncoderConfig":
         raise EncoderError(
             f"`{path}` holds a model in another layout than ours.",
-            hint=f"`lookalike pull {path} --out MODEL` converts it",
+            hint=f"`lookalike pull {shlex.quote(str(path))} --out MODEL` converts it",
         )
     if data.pop("format", None) != FORMAT:
         raise EncoderError(f"`{path}` has another format than {FORMAT}.", hint="install the version that wrote it")

@@ -9,6 +9,7 @@ from lookalike.evaluation.trials import HELD, REACH
 from lookalike.retrieval.exact import working_memory
 
 BASE = 400 * 2**20  # the interpreter, Arrow, Lance and what they read ahead
+JAX = 2**30  # JAX itself, its programs, and the scores of a few pieces
 DESCRIPTION = 480  # bytes a row while labels, domains and groups are lists of texts, and numbers afterwards
 LISTED = 56  # bytes a number in lists of matches: rows, scores, what is left out, and their merging
 LARGE = 2**30  # from which on it is said
@@ -25,6 +26,7 @@ class Ceiling:
     width: int
     depth: int  # matches of a query that are looked at
     size: int = 4  # bytes of a number as it comes
+    by_jax: bool = False  # the gallery goes to devices, which may be this machine's memory
 
     @property
     def bytes(self) -> int:
@@ -34,7 +36,8 @@ class Ceiling:
         copies = sum(count for count in (self.queries, self.gallery) if count < self.rows)
         vectors = self.rows * self.width * self.size + (self.rows + copies) * row
         held = max(HELD, self.depth) * LISTED
-        return BASE + vectors + self.rows * DESCRIPTION + held + working_memory(self.width, self.depth)
+        by_jax = JAX + self.gallery * row if self.by_jax else 0
+        return BASE + by_jax + vectors + self.rows * DESCRIPTION + held + working_memory(self.width, self.depth)
 
     @property
     def words(self) -> str:

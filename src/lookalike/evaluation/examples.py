@@ -32,30 +32,31 @@ def examples(
     split: str = "test",
     protocol: str = "merged",
     *,
-    only: Int64[np.ndarray, "some"] | None = None,
+    asked: Int64[np.ndarray, "some"] | None = None,
     queries: Listed | None = None,
     gallery: Listed | None = None,
     distractors: Float[np.ndarray, "M D"] | None = None,
+    only: Listed | None = None,
 ) -> list[Example]:
     """At most `MOST` queries of the split, at equal distances through it, and what each finds.
 
-    Arguments, and what may be found, are as in `protocols.evaluate`; `only` are the places, among all rows by id, of
+    Arguments, and what may be found, are as in `protocols.evaluate`; `asked` are the places, among all rows by id, of
     queries that are asked for instead.
     """
-    roles = Roles.of(rows, split, queries, gallery, among_others=distractors is not None)
+    roles = Roles.of(rows, split, queries, gallery, only=only, among_others=distractors is not None)
     images = roles.images(vectors)
     galleries = images.take(roles.is_gallery)
     if distractors is not None:
         galleries = galleries.and_distractors(distractors)
     at = np.flatnonzero(roles.is_query)
     chosen = np.zeros(len(roles.rows), bool)
-    if only is None:
+    if asked is None:
         chosen[at[np.unique(np.linspace(0, len(at) - 1, min(MOST, len(at))).round().astype(np.int64))]] = True
     else:
-        chosen[at] = np.isin(roles.rows[at], only)
-    asked, made, ids = images.take(chosen), [], np.append(_ids(rows), DISTRACTOR)
-    for mine, places, trial in PROTOCOLS[protocol].trials(asked, galleries):
-        made += list(_found(trial, asked.take(mine), galleries.id[places], ids))
+        chosen[at] = np.isin(roles.rows[at], asked)
+    taken, made, ids = images.take(chosen), [], np.append(_ids(rows), DISTRACTOR)
+    for mine, places, trial in PROTOCOLS[protocol].trials(taken, galleries):
+        made += list(_found(trial, taken.take(mine), galleries.id[places], ids))
     return sorted(made, key=lambda example: example.id)
 
 

@@ -4,6 +4,7 @@ Looks are those of `data.duplicates`, stored where a collection was prepared; so
 with a model.
 """
 
+import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -74,7 +75,8 @@ def _by_embedding(
     if (told := (collection.card.get("duplicates") or {}).get("embedding") or {}).get("pixels"):
         return _by_groups(queries, leaked, collection, told)
     marks = [(place.card.get("duplicates") or {}).get("embedding") or {} for place in places]
-    by = next((by for by in marks if by.get("column") in collection.columns and by["cosine"] is not None), None)
+    marks = [by for by in marks if by.get("column") in collection.columns and not by.get("pixels")]
+    by = next((by for by in marks if by["cosine"] is not None), None)
     if by is None:
         return None
     whole = [by["column"] in place.columns and not len(place.missing(by["column"])) for place in places]
@@ -83,7 +85,7 @@ def _by_embedding(
             note(
                 f"`{place.path}` lacks embeddings of `{by['model']}`, by which images that are alike were marked, and "
                 "what queries share with it is told by looks alone: "
-                f"`lookalike embed {place.path} --model {by['model']}`"
+                f"`lookalike embed {shlex.quote(place.path)} --model {shlex.quote(by['model'])}`"
             )
     if not whole[0]:
         return None

@@ -29,6 +29,7 @@ def evaluate(
     queries: Listed | None = None,
     gallery: Listed | None = None,
     distractors: Float[np.ndarray, "M D"] | None = None,
+    only: Listed | None = None,
     searcher: Callable[[np.ndarray], Searcher] | None = None,
 ) -> Report:
     """How well the vectors bring images of one label together.
@@ -48,6 +49,7 @@ def evaluate(
         queries: Ids of the queries, in the place of `is_query`.
         gallery: Ids of the gallery rows, in the place of `is_gallery`.
         distractors: Vectors of further gallery rows, relevant to nothing.
+        only: Ids of the rows that take part, of those of the split.
         searcher: What makes a search of a gallery's vectors; unless given, it is exact.
 
     Raises:
@@ -55,7 +57,7 @@ def evaluate(
             is unknown, a listed id is unknown or in another split, or no query has a relevant image.
         CollectionError: A needed column is missing.
     """
-    roles = Roles.of(rows, split, queries, gallery, among_others=distractors is not None)
+    roles = Roles.of(rows, split, queries, gallery, only=only, among_others=distractors is not None)
     images = roles.images(vectors)
     galleries = images.take(roles.is_gallery)
     return report(

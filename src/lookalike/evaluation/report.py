@@ -155,9 +155,15 @@ class Report:
             )
         if self.one_class:
             lines += f"\n{_told_of_one_class(self.one_class, self.protocol)}"
+        if single := self._of_one_class():
+            lines += f"\nno 95 % interval: a single class of queries in {', '.join(single)}"
         if self.leakage is not None:
             lines += f"\n{self._leaked(self.leakage)}"
         return lines
+
+    def _of_one_class(self) -> list[str]:
+        """The domains whose queries are of one class, for which there is no interval."""
+        return [name for name, half in self.half_width_per_domain.items() if None in half.values()]
 
     def _leaked(self, leakage: Mapping[str, Any]) -> str:
         same, near, more = leakage["same"], leakage["near"], leakage["embedding"]

@@ -67,9 +67,11 @@ class Roles:
         queries: Listed | None = None,
         gallery: Listed | None = None,
         *,
+        only: Listed | None = None,
         among_others: bool = False,
     ) -> "Roles":
         """The rows that are in `split` and have a role: by their columns, or by the ids of `queries` and `gallery`.
+        With `only`, those of these ids.
 
         UsageError if a role has no row, or if nothing wrong can be found, as all is of one class; not if the gallery
         will have other images too.
@@ -93,9 +95,9 @@ class Roles:
             raise UsageError(
                 f"No row is in split `{split}`; rows per split: {found}.", hint=f"`--split {EVERY}` takes every row"
             )
-        for role, missing in ((is_query, "query (`is_query`)"), (is_gallery, "gallery image (`is_gallery`)")):
-            if not role[inside].any():
-                raise UsageError(f"Split `{split}` has {inside.sum()} rows, and none of them is a {missing}.")
+        if only is not None:
+            inside &= np.isin(ids, only)
+        _refuse_without(inside, is_query, is_gallery, split)
         kept = np.flatnonzero(inside & (is_query | is_gallery))
         domains = [NO_DOMAIN if name is None else name for name in (lists.get("domain", nothing)[i] for i in kept)]
         names = tuple(sorted(set(domains)))
@@ -131,8 +133,29 @@ def directions(vectors: np.ndarray, rows: Codes) -> Float32[np.ndarray, "N D"]:
     found = l2_normalize(vectors)
     bad = ~np.isfinite(found.sum(axis=1))
     if bad.any():
-        raise UsageError(f"Row {rows[np.argmax(bad)]} of the vectors holds a number that is not finite.")
+        raise UsageError(
+            f"Row {rows[np.argmax(bad)]} of the vectors holds a number that is not finite.",
+            hint="numpy.isfinite(vectors).all(axis=1) shows which rows are whole; make the others again",
+        )
     return found
+
+
+def _refuse_without(
+    inside: Bool[np.ndarray, "N"], is_query: Bool[np.ndarray, "N"], is_gallery: Bool[np.ndarray, "N"], split: str
+) -> None:
+    """UsageError if no row, or none of a role, takes part."""
+    count = int(inside.sum())
+    if not count:
+        raise UsageError(
+            f"No row of split `{split}` is among those that take part.",
+            hint=f"another `--where`; `--split {EVERY}` takes rows of every split",
+        )
+    for role, missing, option in ((is_query, "query", "queries"), (is_gallery, "gallery image", "gallery")):
+        if not role[inside].any():
+            raise UsageError(
+                f"Split `{split}` has {count:,} rows, and none of them is a {missing}.",
+                hint=f"`--{option} FILE` names rows that are, in the place of the column `is_{missing.split()[0]}`",
+            )
 
 
 def _refuse_one_class(roles: Roles, split: str) -> None:

@@ -52,7 +52,9 @@ def pixels_of(item: object, at_least: int | None = None) -> Image:
     try:
         data = Path(item).read_bytes()
     except (OSError, ValueError) as error:  # ValueError: a zero byte
-        raise SourceError(f"`{item}` can't be read: {getattr(error, 'strerror', error)}.") from error
+        raise SourceError(
+            f"`{item}` can't be read: {getattr(error, 'strerror', error)}.", hint="give the path of an image file"
+        ) from error
     return _decoded(data, str(item), at_least)
 
 

@@ -21,11 +21,11 @@ from lookalike.core.machine import cores
 from lookalike.core.shapes import Ids, Image
 from lookalike.data.collection import Collection
 from lookalike.imaging.decode import decode
+from lookalike.pages.points import COLORS, PALETTE
 from lookalike.pages.render import render
 
 SIDE, QUALITY = 2048, 60  # pixels of an atlas's side; of WebP
 MANY, LARGE, SMALL = 20_000, 64, 32  # images from which on thumbnails are small; pixels of a thumbnail's side
-COLORS = 11  # groups with a color of their own; all others share one
 _READ = 512  # images that are read at a time
 
 
@@ -59,6 +59,7 @@ def write_map(
         images=len(ids),
         color=color,
         legend=legend,
+        palette=PALETTE,
         places=_text(places[order].astype("<f4").tobytes()),
         groups=_text(groups.tobytes()),
         atlases=[_text(atlas) for atlas in atlases],

@@ -1,5 +1,6 @@
 """What there is to learn from: rows of a collection with their classes, and the features of rows."""
 
+import shlex
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -48,7 +49,7 @@ class Rows:
         if not held.any():
             raise CollectionError(
                 f"None of the {len(self.ids)} rows to learn from in `{self.collection.path}` meets `{condition}`.",
-                hint=f"`lookalike info {self.collection.path}` counts rows by domain and split",
+                hint=f"`lookalike info {shlex.quote(self.collection.path)}` counts rows by domain and split",
             )
         return self.only(held)
 
@@ -74,7 +75,8 @@ def training_rows(collection: Collection, where: str, *, labelled: bool) -> Rows
         raise CollectionError(
             f"`{collection.path}` has {len(keep)} rows of {len(used)} classes to learn from; "
             f"two classes are the least.{words}",
-            hint=f"`lookalike info {collection.path}` counts rows by split; labels come with `lookalike prepare`",
+            hint=f"`lookalike info {shlex.quote(collection.path)}` counts rows by split; labels come with "
+            "`lookalike prepare`",
         )
     code = {name: place for place, name in enumerate(used)}
     codes = np.array([code.get(names[i], -1) for i in keep], np.int32)

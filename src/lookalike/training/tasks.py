@@ -1,6 +1,7 @@
 """What a stage trains on what: from its config and an encoder to first values, objective and batches."""
 
 import math
+import shlex
 from collections.abc import Callable, Generator
 from contextlib import closing
 from dataclasses import dataclass, replace
@@ -313,7 +314,8 @@ def _stored(rows: Rows, column: str) -> Features:
     if column not in rows.collection.columns:
         raise CollectionError(
             f"`{rows.collection.path}` has no column `{column}` for `geometry.vectors` to look at.",
-            hint=f"`lookalike embed {rows.collection.path} --model LARGER` makes one and says its name: --teacher NAME",
+            hint=f"`lookalike embed {shlex.quote(rows.collection.path)} --model LARGER` makes one and says its name: "
+            "--teacher NAME",
         )
     ids, vectors = rows.collection.vectors(column)
     found = np.searchsorted(ids, rows.ids)

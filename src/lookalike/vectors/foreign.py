@@ -13,16 +13,19 @@ from lookalike.core.shapes import Ids
 SUFFIXES = (".npy", ".parquet")
 _KINDS = (np.float16, np.float32, np.float64)
 _NPY = "numpy.save(FILE, vectors.astype(numpy.float32)) writes one, a row an image of the collection"
+_FINITE = "numpy.isfinite(vectors).all(axis=1) shows which rows are whole; make the others again"
+_BLOCK = 2**16  # rows that are looked at together
 _PARQUET = "a Parquet file has the columns `id` (whole numbers) and `embedding` (lists of as many float numbers each)"
 
 
 def read_vectors(path: str | Path, ids: Int64[np.ndarray, "rows"]) -> Float[np.ndarray, "N D"]:
     """The vectors in a file, row i of the i-th of `ids`, which rise; UsageError if it holds anything else.
 
-    What begins as Parquet does is that, whatever its name. A .npy file is not read but mapped. Pickles stay closed.
+    What begins as Parquet does is that, whatever its name. A .npy file is mapped, and
+    read once to see that all numbers are finite. Pickles stay closed.
     """
     if not Path(path).is_file():
-        raise UsageError(f"There is no file `{path}` with embeddings.")
+        raise UsageError(f"There is no file `{path}` with embeddings.", hint=_NPY)
     with Path(path).open("rb") as file:
         is_parquet = file.read(4) == b"PAR1"
     vectors: Float[np.ndarray, "N D"] = _parquet(path, ids) if is_parquet else _npy(path)
@@ -34,11 +37,16 @@ def _npy(path: str | Path) -> Any:
         vectors = np.lib.format.open_memmap(path, mode="r")
     except (ValueError, EOFError, OSError) as error:
         raise UsageError(f"`{path}` is not a .npy file, or can't be read as one: {error}.", hint=_NPY) from error
-    if vectors.dtype not in _KINDS or vectors.ndim != 2 or 0 in vectors.shape:
+    if vectors.dtype.newbyteorder("=") not in _KINDS or vectors.ndim != 2 or 0 in vectors.shape:
         raise UsageError(
             f"`{path}` holds {vectors.dtype} {list(vectors.shape)}; expected float16, float32 or float64 [N, D].",
             hint=_NPY,
         )
+    for start in range(0, len(vectors), _BLOCK):
+        bad = ~np.isfinite(vectors[start : start + _BLOCK]).all(axis=1)
+        if bad.any():
+            row = start + int(np.argmax(bad))
+            raise UsageError(f"Row {row} of `{path}` holds a number that is not finite.", hint=_FINITE)
     return vectors
 
 
@@ -59,7 +67,7 @@ def _parquet(path: str | Path, ids: Ids) -> Any:
     bad = ~np.isfinite(vectors).all(axis=1)
     if bad.any():
         name = table["id"][int(np.argmax(bad))]
-        raise UsageError(f"The vector of id {name} in `{path}` holds a number that is not finite.")
+        raise UsageError(f"The vector of id {name} in `{path}` holds a number that is not finite.", hint=_FINITE)
     return vectors[order]
 
 
@@ -99,7 +107,8 @@ def _matrix(path: str | Path, column: Any, ids: pa.ChunkedArray) -> Any:
         at = int(np.argmax(other))
         raise UsageError(
             f"The vector of id {ids[at]} in `{path}` has {widths[at]} numbers, and that of id {ids[0]} {widths[0]}; "
-            "expected as many in each, and one at least."
+            "expected as many in each, and one at least.",
+            hint=_PARQUET,
         )
     flat = column.flatten()
     if flat.null_count:

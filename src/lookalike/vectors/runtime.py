@@ -87,6 +87,10 @@ class Embedder:
         # The shorter side in pixels above which more detail can't be seen; without antialiasing single pixels are.
         self._enough = 2 * config.preprocess.resize if config.preprocess.antialias else None
 
+    def __repr__(self) -> str:
+        side = self.config.preprocess.size
+        return f"Encoder({self.fingerprint[:8]}: {self.dimension:,} numbers of an image, seen at {side} px)"
+
     @classmethod
     def of(
         cls, encoder: "Encoder", runtime: Runtime = "auto", batch: int = BATCH, *, path: str | Path | None = None

@@ -1,6 +1,7 @@
 """A public data set as a source: its files as they are published, checked against what is known of it."""
 
 import os
+import shlex
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -103,7 +104,7 @@ def open_dataset(name: str, place: str, exclude: Sequence[str] = ()) -> Source:
         if not seen.found:
             raise SourceError(
                 f"`{place}` has none of the {sum(seen.missing.values()):,} images that the lists of `{name}` name.",
-                hint=f"`lookalike prepare {name} --from {place} --check` says which are missing",
+                hint=f"`lookalike prepare {name} --from {shlex.quote(str(place))} --check` says which are missing",
             )
 
     return Source(place, name, batches, columns, facts=facts)
@@ -122,7 +123,8 @@ def tree_of(dataset: Dataset, place: str) -> Tree:
     words = f"`{place}` is not `{dataset.name}`: there is no {wanted}."
     if like:
         raise SourceError(
-            f"{words} It looks like `{like}`.", hint=f"lookalike prepare {like} --from {place} --out COLL"
+            f"{words} It looks like `{like}`.",
+            hint=f"lookalike prepare {like} --from {shlex.quote(str(place))} --out COLL",
         )
     if tree.packed:
         raise SourceError(words, hint="unpack first: " + "; ".join(map(unpacking, tree.packed[:SHOWN])))
