@@ -175,6 +175,7 @@ def dispatch(argv: list[str]) -> None:
     from inspect import getdoc
 
     from lookalike.core.config import did_you_mean, parse
+    from lookalike.core.journal import said_at_first
     from lookalike.core.settings import settings
 
     if verb not in COMMANDS:
@@ -192,7 +193,7 @@ def dispatch(argv: list[str]) -> None:
         if any(f"`{word}`" in error.message for word in added):
             error.hint = f"it stands in `{told.file}`; {error.hint}"
         raise
-    with told.exported():
+    with told.exported(), said_at_first(f"{verb}: importing libraries, and opening what is given"):
         module.main(config)
 
 
