@@ -12,10 +12,11 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from html import escape
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-from lookalike.core.errors import RunError
+from lookalike.core.errors import RunError, UsageError
 from lookalike.core.files import json_text, write_bytes
 
 # What a terminal acts on or turns around: control characters, line ends, directions, halves of characters.
@@ -192,6 +193,16 @@ def html_table(headers: Sequence[str], rows: Sequence[Sequence[Any]]) -> str:
         return "<tr>" + "".join(f"<{tag}>{escape(shown(str(cell)))}</{tag}>" for cell in cells) + "</tr>"
 
     return "<table>" + line(headers, "th") + "".join(line(row, "td") for row in rows) + "</table>"
+
+
+def frame_of(rows: Any) -> Any:
+    """A table of Arrow as a DataFrame; UsageError where pandas is not installed, which nothing else here needs."""
+    if find_spec("pandas") is None:
+        raise UsageError(
+            "`to_pandas` needs pandas, which is not installed here.",
+            hint="pip install pandas; or `to_arrow()`, whose `to_pylist()` needs nothing more",
+        )
+    return rows.to_pandas()
 
 
 def table(headers: Sequence[str], rows: Sequence[Sequence[Any]]) -> str:
