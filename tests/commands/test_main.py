@@ -281,7 +281,8 @@ def test_an_interpreter_that_can_not_be_started_again_trains_without_large_pages
     def refuse(*_):
         raise PermissionError(13, "Permission denied")
 
-    monkeypatch.delenv("GLIBC_TUNABLES", raising=False)
+    monkeypatch.setenv("GLIBC_TUNABLES", "")  # so that it is put back
+    monkeypatch.delenv("GLIBC_TUNABLES")
     monkeypatch.setattr(sys, "platform", "linux")
     monkeypatch.setattr(os, "execv", refuse)
     monkeypatch.setattr(sys, "argv", ["lookalike", "train"])
