@@ -2,6 +2,7 @@
 
     python benchmarks/cold_search.py                            10,000 rows, 5 rounds
     python benchmarks/cold_search.py --rows 100 --rounds 1      a smoke run
+    python benchmarks/cold_search.py --beside DIR               also with DIR, as of `pip install --target DIR pandas`
 
 Every search is a process of its own; files are in the page cache. The whole is timed from outside, as a person waits
 for it. The parts are timed inside further processes, which import each library by itself and then search: their sum
@@ -132,6 +133,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rows", type=int, default=10_000)
     parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--beside", metavar="DIR", help="libraries that could be imported too")
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory() as name:
         directory = Path(name)
@@ -142,11 +144,15 @@ def main() -> None:
         search = [str(directory / "query.jpg"), "-i", str(directory / "collection")]
         whole = [sys.executable, "-c", "from lookalike.commands import run; run()", "search", *search]
         first, _ = seconds(whole, environment)
+        more = environment | {"PYTHONPATH": os.pathsep.join(filter(None, (os.getenv("PYTHONPATH"), arguments.beside)))}
         totals, bare, worked, parts = [], [], [], []
+        beside: list[tuple[float, float]] = []
         for _ in range(arguments.rounds):
             took, work = seconds(whole, environment)
             totals.append(took)
             worked.append(work)
+            if arguments.beside:
+                beside.append(seconds(whole, more))
             bare.append(seconds([sys.executable, "-c", "pass"], environment)[0])
             inside = [sys.executable, "-c", PARTS, str(time.time()), *search]
             done = subprocess.run(inside, env=environment, capture_output=True, text=True, check=True)
@@ -157,6 +163,13 @@ def main() -> None:
         f"processor {statistics.median(worked):.2f} s ({min(worked):.2f} to {max(worked):.2f}); "
         f"`python -c pass` {statistics.median(bare):.2f} s\n"
     )
+    if beside:
+        took, work = (np.array(values) for values in zip(*beside, strict=True))
+        print(
+            f"with `{Path(arguments.beside).name}` beside it: whole {np.median(took):.2f} s ({took.min():.2f} to "
+            f"{took.max():.2f}), {np.median(took) / np.median(totals):.2f} times; processor {np.median(work):.2f} s "
+            f"({work.min():.2f} to {work.max():.2f}), {np.median(work) / np.median(worked):.2f} times\n"
+        )
     print("| part | seconds | share |\n| --- | ---: | ---: |")
     medians = {part: statistics.median(p.get(part, 0) for p in parts) for part in parts[0]}
     for part, value in sorted(medians.items(), key=lambda item: -item[1]):

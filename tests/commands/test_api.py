@@ -5,6 +5,7 @@ import json
 import math
 import shutil
 from dataclasses import MISSING, fields
+from importlib.util import find_spec
 
 import numpy as np
 import PIL.Image
@@ -17,6 +18,7 @@ from lookalike.commands import export as export_verb
 from lookalike.commands import main
 from lookalike.commands import prepare as prepare_verb
 from lookalike.commands import pull as pull_verb
+from lookalike.core.errors import UsageError
 from lookalike.evaluation.differences import Comparison
 from lookalike.evaluation.intervals import NORMAL
 from lookalike.evaluation.protocols import evaluate as measure
@@ -235,6 +237,11 @@ def test_matches_are_shown_and_handed_on(shop):
     np.testing.assert_array_equal(one.ids, found.ids[:1])
     assert repr(found) == f"Matches(2 queries, 6 matches in {str(shop.collection)!r})"
     table = found.to_arrow()
+    if find_spec("pandas") is None:
+        with pytest.raises(UsageError, match="needs pandas"):
+            found.to_pandas()
+    else:
+        assert len(found.to_pandas()) == table.num_rows
     assert table["query"].to_pylist() == [0, 0, 0, 1, 1, 1]
     assert table["rank"].to_pylist() == [1, 2, 3, 1, 2, 3]
     assert table["path"].to_pylist()[:3] == [row["path"] for row in found.rows(0)]

@@ -275,6 +275,22 @@ def test_training_has_large_pages(argv, given, expected) -> None:
         assert done.stdout.split()[-1] == str(expected == "glibc.malloc.hugetlb=1")
 
 
+def test_an_interpreter_that_can_not_be_started_again_trains_without_large_pages(monkeypatch, capsys) -> None:
+    """One of another user's folder, where the first start was allowed and a second is not."""
+
+    def refuse(*_):
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setenv("GLIBC_TUNABLES", "")  # so that it is put back
+    monkeypatch.delenv("GLIBC_TUNABLES")
+    monkeypatch.setattr(sys, "platform", "linux")
+    monkeypatch.setattr(os, "execv", refuse)
+    monkeypatch.setattr(sys, "argv", ["lookalike", "train"])
+    commands._in_large_pages()
+    monkeypatch.setattr(sys, "argv", ["lookalike", "search"])
+    commands._in_large_pages()
+
+
 def test_help_and_version_by_every_name(capsys):
     assert commands.main([]) == 0
     whole = capsys.readouterr().out

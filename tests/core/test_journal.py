@@ -1,12 +1,13 @@
 import io
 import json
+import sys
 import time
 from pathlib import Path
 
 import pytest
 
 from lookalike.core import journal
-from lookalike.core.journal import Progress, note, record, rewind, said_if_slow, shown, table
+from lookalike.core.journal import Progress, note, record, rewind, said_at_first, said_if_slow, shown, table
 
 
 class Terminal(io.StringIO):
@@ -109,6 +110,22 @@ def test_what_is_silent_says_what_it_does(monkeypatch: pytest.MonkeyPatch, capsy
     with said_if_slow("opening the model"), Progress("embed", "images", 10):
         pass
     assert capsys.readouterr().err == ""
+
+
+def test_a_verb_that_says_nothing_at_first_says_that_it_begins(monkeypatch: pytest.MonkeyPatch) -> None:
+    """To a person at a terminal, and only if nothing else was said."""
+    monkeypatch.setattr(journal, "SILENCE", 0.02)
+    for stream, words, expected in (
+        (Terminal(), "", "index: importing libraries\n"),
+        (Terminal(), "something else", "something else\n"),
+        (io.StringIO(), "", ""),
+    ):
+        monkeypatch.setattr(sys, "stderr", stream)
+        with said_at_first("index: importing libraries"):
+            if words:
+                note(words)
+            time.sleep(0.3)
+        assert stream.getvalue() == expected
 
 
 def test_the_rate_leaves_out_what_was_something_else(clock: Clock, capsys: pytest.CaptureFixture[str]) -> None:

@@ -39,7 +39,7 @@ def photos(tmp_path: Path) -> Path:
     for label in ("cup", "jug", "mug", "pot"):
         for i in range(5):
             image(tmp_path / "photos" / label / f"{i}.jpg", seed=10 * ord(label[0]) + i)
-        (tmp_path / "photos" / label / "2.jpg").write_text("no image")
+        (tmp_path / "photos" / label / "2.jpg").write_text(f"no image of a {label}")
     return tmp_path / "photos"
 
 
@@ -632,3 +632,92 @@ def test_ten_real_sets_become_one_collection(data_path: Path, tmp_path: Path) ->
     assert all(row["is_query"] == row["is_gallery"] == (row["split"] == "test") for row in rows)
     again = prepare(tables, str(tmp_path / "all"), workers=2)
     assert (again.added, again.edited, again.gone, again.rows) == (0, 0, 0, 3349)
+
+
+def test_the_same_bytes_are_decoded_once(photos: Path, tmp_path: Path, decodes: list[bytes]) -> None:
+    """Side by side, far apart, later, from another source, and where they are no image."""
+    cup = photos / "cup" / "0.jpg"
+    for name in ("cup/0a.jpg", "pot/z.jpg"):
+        (photos / name).write_bytes(cup.read_bytes())
+    for label in ("jug", "pot"):
+        (photos / label / "2.jpg").write_bytes((photos / "cup" / "2.jpg").read_bytes())
+    other = bytearray(cup.read_bytes())
+    other[-9] ^= 1  # as long, and begins and ends alike but for one bit
+    (photos / "jug" / "other.jpg").write_bytes(other)
+    out = tmp_path / "shop"
+    report = prepare([str(photos)], str(out))
+    assert (report.added, report.failed) == (19, 4)
+    assert len(decodes) == len(set(decodes)) == 19  # 16 images, one that is nearly the same, two that are none
+    (photos / "pot" / "later.jpg").write_bytes(cup.read_bytes())
+    image(tmp_path / "more" / "0.jpg", seed=10 * ord("mug"[0]) + 1)  # photos/mug/1.jpg
+    assert prepare([str(photos), str(tmp_path / "more")], str(out)).added == 2
+    assert len(decodes) == 19
+    rows, errors = everything(out)
+    told = {row["source"]: row for row in rows}
+    for name in ("cup/0a.jpg", "pot/z.jpg", "pot/later.jpg"):
+        copy, first = told[f"photos/{name}"], told["photos/cup/0.jpg"]
+        for column in ("image", "width", "height", "pixels", "phash", "sha256"):
+            assert copy[column] == first[column]
+        assert (copy["label"], copy["duplicate_of"]) == (name.split("/")[0], first["id"])
+    assert len({row["reason"] for row in errors}) == 1
+    assert [row["id"] for row in rows[:5]] == [0, 1, 2, 4, 5]  # in the order of the listing: 3 is an error
+
+
+def test_copies_in_other_commits_have_the_image_too(
+    photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What was committed meanwhile is read from the table. Compared with a collection of one commit."""
+    for i, file in enumerate(sorted(photos.rglob("*.jpg"))[::3]):
+        (photos / "pot" / f"copy {i}.jpg").write_bytes(file.read_bytes())
+        os.utime(photos / "pot" / f"copy {i}.jpg", (1, 1))
+    prepare([str(photos)], str(tmp_path / "whole"))
+    for name, value in (("BATCH", 1), ("BATCH_SECONDS", 0.0)):
+        monkeypatch.setattr(module, name, value)
+    prepare([str(photos)], str(tmp_path / "pieces"))
+    assert everything(tmp_path / "pieces") == everything(tmp_path / "whole")
+
+
+def test_a_copy_of_what_changes_meanwhile_is_read_by_the_next_call(
+    photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cup, copy = photos / "cup" / "0.jpg", photos / "pot" / "copy.jpg"
+    copy.write_bytes(cup.read_bytes())
+    real = module.find_again
+
+    def then_changed(*arguments: Any) -> Any:
+        found = real(*arguments)
+        image(cup, seed=99)
+        return found
+
+    monkeypatch.setattr(module, "find_again", then_changed)
+    out = tmp_path / "shop"
+    assert prepare([str(photos)], str(out)).failed == 5
+    assert "has changed meanwhile" in " ".join(Collection.open(out).errors()["reason"].to_pylist())
+    monkeypatch.undo()
+    assert prepare([str(photos)], str(out)).failed == 0
+    assert sources(out).keys() >= {"photos/cup/0.jpg", "photos/pot/copy.jpg"}
+
+
+def test_an_image_whose_disk_fails_keeps_its_old_row(
+    photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Until it can be read again, when the new image takes its place."""
+    out, cup, read = tmp_path / "shop", photos / "cup" / "0.jpg", Path.open
+    prepare([str(photos)], str(out))
+    before = sources(out)
+    image(cup, seed=98, time=7)
+
+    def fail(path: Path, *arguments: Any, **options: Any) -> Any:
+        if path == cup:
+            raise OSError(5, "Input/output error")
+        return read(path, *arguments, **options)
+
+    monkeypatch.setattr(Path, "open", fail)
+    for _ in range(2):
+        report = prepare([str(photos)], str(out))
+        assert (report.failed, report.gone, report.errors) == (1, 0, 5)
+        assert sources(out) == before
+    monkeypatch.undo()
+    report = prepare([str(photos)], str(out))
+    assert (report.added, report.gone, report.errors) == (1, 1, 4)
+    assert sources(out)["photos/cup/0.jpg"] > max(before.values())

@@ -69,6 +69,13 @@ def test_page_is_well_formed_and_tells_its_numbers() -> None:
         assert part in text, part
 
 
+def test_the_page_says_that_settings_were_chosen_on_what_it_shows() -> None:
+    words = "chosen on these very products"
+    told = {on: " ".join(read(to_html(replace(make_page(), chosen_on=on))).text) for on in (True, False)}
+    assert words in told[True]
+    assert words not in told[False]
+
+
 def test_images_are_inside_the_page_with_words_for_those_who_do_not_see_them() -> None:
     images = read(to_html(make_page())).images
     assert [base64.b64decode(str(i["src"]).split(",")[1]) for i in images] == [b"query", b"one", b"two"]

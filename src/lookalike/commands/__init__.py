@@ -15,7 +15,7 @@ import sys
 import threading
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from importlib import import_module
 from types import FrameType, ModuleType
 
@@ -114,7 +114,8 @@ def _in_large_pages() -> None:
     """
     if sys.platform == "linux" and _TRAINING.intersection(sys.argv[1:2]) and "GLIBC_TUNABLES" not in os.environ:
         os.environ["GLIBC_TUNABLES"] = "glibc.malloc.hugetlb=1"
-        os.execv(sys.executable, [sys.executable, *sys.orig_argv[1:]])
+        with suppress(OSError):  # an interpreter that may be run and not be found, as another user's: then without
+            os.execv(sys.executable, [sys.executable, *sys.orig_argv[1:]])
 
 
 def main(argv: list[str]) -> int:
@@ -175,6 +176,7 @@ def dispatch(argv: list[str]) -> None:
     from inspect import getdoc
 
     from lookalike.core.config import did_you_mean, parse
+    from lookalike.core.journal import said_at_first
     from lookalike.core.settings import settings
 
     if verb not in COMMANDS:
@@ -192,7 +194,7 @@ def dispatch(argv: list[str]) -> None:
         if any(f"`{word}`" in error.message for word in added):
             error.hint = f"it stands in `{told.file}`; {error.hint}"
         raise
-    with told.exported():
+    with told.exported(), said_at_first(f"{verb}: importing libraries, and opening what is given"):
         module.main(config)
 
 

@@ -52,6 +52,9 @@ class Config:
     """How many products are drawn; a third of them is kept for the test."""
     views: int = 8
     """Images of each product."""
+    seed: int = 0
+    """Which products are drawn, in which places: another number, other products. The settings of the training were
+    chosen on those of 0."""
     images_only: bool = False
     """Draw the images and their table, DIR/products.csv, and stop."""
 
@@ -66,11 +69,12 @@ def main(config: Config) -> None:
     from lookalike.imaging.decode import decode
 
     out, steps = Path(config.out), list[tuple[str, str, float]]()
-    _occupy(out, {"products": config.products, "views": config.views})
+    _occupy(out, {"products": config.products, "views": config.views, "seed": config.seed})
     table = out / "products.csv"  # written last, so that it tells whether all is drawn
-    with _step(steps, f"lookalike demo --out {out} --images-only", "drew the images and their table"):
+    drawn = f"--products {config.products} --views {config.views} --seed {config.seed}"
+    with _step(steps, f"lookalike demo --out {out} {drawn} --images-only", "drew the images and their table"):
         if not table.exists():
-            draw(out, products=config.products, views=config.views)
+            draw(out, config.seed, config.products, config.views)
     if config.images_only:
         print(table)
         return
@@ -106,6 +110,7 @@ def main(config: Config) -> None:
         examples=examples,
         seconds=steps,
         own=_OWN,
+        chosen_on=config.seed == Config.seed,
     )
     file = out / "index.html"
     write_bytes(file, to_html(page).encode())
@@ -118,7 +123,7 @@ def _occupy(out: Path, options: dict[str, int]) -> None:
     mark = out / "demo.json"
     if not mark.exists():
         refuse_unless(out, ("missing", "empty"), "demonstration")
-    elif (found := read_json(mark)) != options:
+    elif (found := {"seed": 0} | read_json(mark)) != options:
         raise StorageError(f"`{out}` holds a demonstration of {found}, not of {options}.", hint="give another `--out`")
     write_json(mark, options)
 

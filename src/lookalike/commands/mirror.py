@@ -41,8 +41,7 @@ def decided(config: TrainConfig) -> TrainConfig:
     if len(rows.ids) > MOST:
         return config
     try:
-        with said_if_slow("trying whether the mirror image is worth it"):
-            gains = _gains(config)
+        gains = _gains(config)
     except RunError:  # classes are too few, or of single images: nothing to decide by
         return config
     if max(gains) >= WORTH:
@@ -63,12 +62,16 @@ def _gains(config: TrainConfig) -> list[float]:
     from lookalike.training.tasks import begun, closed_form, rows_of, viewing
 
     rows, gains = rows_of(config), []
-    for part in folds(rows, seed=config.seed):
-        found = []
-        for mirror in (True, False):
-            tried = replace(config, mirror=mirror)
-            made = closed_form(tried, FitStage(EVENED), rows.only(part.learned), viewing(tried, begun(tried)))
-            features = mean_of(features_of(made.encoder, config.model, rows.only(part.held), mirror))
-            found.append(part.score(np.asarray(made.encoder.project(features)), rows).classes)
-        gains.append(found[0] - found[1])
+    parts = folds(rows, seed=config.seed)
+    note("trying whether the mirror image is worth it")
+    features_of(viewing(config, begun(config)).encoder, config.model, rows, True)  # made now, with words of their own
+    with said_if_slow("fitting projections with the mirror image and without, on thirds of the classes"):
+        for part in parts:
+            found = []
+            for mirror in (True, False):
+                tried = replace(config, mirror=mirror)
+                made = closed_form(tried, FitStage(EVENED), rows.only(part.learned), viewing(tried, begun(tried)))
+                features = mean_of(features_of(made.encoder, config.model, rows.only(part.held), mirror))
+                found.append(part.score(np.asarray(made.encoder.project(features)), rows).classes)
+            gains.append(found[0] - found[1])
     return gains

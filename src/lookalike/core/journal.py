@@ -12,16 +12,18 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from html import escape
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-from lookalike.core.errors import RunError
+from lookalike.core.errors import RunError, UsageError
 from lookalike.core.files import json_text, write_bytes
 
 # What a terminal acts on or turns around: control characters, line ends, directions, halves of characters.
 _UNSHOWN = re.compile("[\x00-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
 _QUOTED = re.compile("`[^`]*`")
 _quiet = False
+_spoken = 0  # how often something was said
 SILENCE = 2.0  # seconds, after which what is done is said
 STEADY = 3.0  # seconds of a rate that tells how long the rest takes
 
@@ -36,8 +38,10 @@ def note(text: str, mark: str = "") -> None:
 
     With a `mark` it is an error, whose first word is said so, and which is said in any case.
     """
+    global _spoken
     if _quiet and not mark:
         return
+    _spoken += 1
     lines = _QUOTED.sub(lambda name: shown(name[0]), text).split("\n")
     words = "\n".join(map(shown, lines))
     print(mark + words[words.index(" ") :] if mark else words, file=sys.stderr, flush=True)
@@ -65,6 +69,19 @@ def quiet() -> Iterator[None]:
 def said_if_slow(words: str) -> Iterator[None]:
     """Inside the block `words` are said once it has taken `SILENCE`: what is quick needs no words."""
     timer = _begin(lambda: note(words))
+    try:
+        yield
+    finally:
+        timer.cancel()
+
+
+@contextmanager
+def said_at_first(words: str) -> Iterator[None]:
+    """Inside the block `words` are said to a person at a terminal once `SILENCE` has passed and nothing else was said:
+    libraries that are imported for the first time take seconds, and no place by itself knows how long.
+    """
+    before = _spoken
+    timer = _begin(lambda: note(words) if before == _spoken and sys.stderr.isatty() else None)
     try:
         yield
     finally:
@@ -151,8 +168,10 @@ class Progress(AbstractContextManager["Progress"]):
             self._say("\n")
 
     def _say(self, end: str) -> None:
+        global _spoken
         if _quiet:
             return
+        _spoken += 1
         seconds, counted = time.monotonic() - self._begun, self.done - self._counted
         rate = counted / max(seconds, 1e-9)
         words = f"{self.verb} {self.done:,}" + ("" if self.total is None else f"/{self.total:,}") + f" {self.unit}"
@@ -174,6 +193,16 @@ def html_table(headers: Sequence[str], rows: Sequence[Sequence[Any]]) -> str:
         return "<tr>" + "".join(f"<{tag}>{escape(shown(str(cell)))}</{tag}>" for cell in cells) + "</tr>"
 
     return "<table>" + line(headers, "th") + "".join(line(row, "td") for row in rows) + "</table>"
+
+
+def frame_of(rows: Any) -> Any:
+    """A table of Arrow as a DataFrame; UsageError where pandas is not installed, which nothing else here needs."""
+    if find_spec("pandas") is None:
+        raise UsageError(
+            "`to_pandas` needs pandas, which is not installed here.",
+            hint="pip install pandas; or `to_arrow()`, whose `to_pylist()` needs nothing more",
+        )
+    return rows.to_pandas()
 
 
 def table(headers: Sequence[str], rows: Sequence[Sequence[Any]]) -> str:

@@ -31,10 +31,13 @@ WORTH = 64  # images that are worth a process: fewer are converted before it has
 
 @dataclass(frozen=True, slots=True)
 class Task:
-    """One image to convert; with `known`, only if its bytes are not those that this SHA-256 was made of."""
+    """One image to convert; with `known`, only if its bytes are not those that this SHA-256 was made of. Nothing is
+    done for a `copy` of one that was converted.
+    """
 
     place: Place
     known: bytes | None = None
+    copy: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,11 +64,18 @@ class Same:
     """An image whose bytes are the known ones: only its stamp is new."""
 
 
-Outcome = Converted | Failed | Same
+@dataclass(frozen=True, slots=True)
+class Copy:
+    """An image whose bytes are those of another one: nothing was read."""
+
+
+Outcome = Converted | Failed | Same | Copy
 
 
 def convert(task: Task, size: int, quality: int = QUALITY) -> Outcome:
     """Read, compare, decode and resize one image; shorter side at most `size` pixels."""
+    if task.copy:
+        return Copy()
     try:
         data = task.place.read()
         digest = hashlib.sha256(data).digest()

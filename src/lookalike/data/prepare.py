@@ -2,7 +2,8 @@
 
 Work that was done is recognised by an image's source and stamp (size and time), so the same command goes on after
 a kill, adds what is new, and does nothing where nothing changed. An image with another stamp is read again: with
-the same bytes it keeps its row and vectors; with others it gets a new row, and the old one is gone.
+the same bytes it keeps its row and vectors; with others it gets a new row, and the old one is gone. A new file with the
+bytes of another (`again.py`) gets a row too, with the stored image of that one.
 
 An id is given when an image is converted, good or bad, in the order of the listing; bad ones are written before the
 good ones of a batch. So whatever a kill leaves behind, the rows come out as if nothing had happened.
@@ -25,9 +26,10 @@ from lookalike.core.errors import CollectionError, SourceError, UsageError
 from lookalike.core.files import locked, refuse_unless
 from lookalike.core.journal import Progress
 from lookalike.core.shapes import Ids
+from lookalike.data.again import find_again
 from lookalike.data.card import Report, card_of, finish
 from lookalike.data.collection import DESCRIPTION, ERRORS, Collection, committed
-from lookalike.data.convert import Converted, Failed, Outcome, Same, Task, convert_all
+from lookalike.data.convert import Converted, Copy, Failed, Outcome, Same, Task, convert_all
 from lookalike.data.duplicates import MARK, SEEN, mark
 from lookalike.data.failures import is_passing
 from lookalike.data.follow import same_rows
@@ -153,6 +155,8 @@ class _Update:
         self._lost = dict(zip(stamps, lost, strict=True))
         self._edit, self._read = np.zeros((2, len(listing)), bool)  # what is to be done
         self._failed = self._make_plan(limit, retry)
+        self._again = find_again(listing, self._read & (self._shown < 0), collection)
+        self._whole: dict[bytes, Converted | Failed] = {}  # of what has copies: what waits, and what failed
         self._next = collection.next_id
         self._waiting: list[tuple[int, pa.RecordBatch, Outcome]] = []
         self._images, self._begun, self._bad = 0, time.monotonic(), len(self._failed)
@@ -214,8 +218,10 @@ class _Update:
         rows, ahead = tee(self._planned())
         with Progress("prepare", "images", int(self._read.sum())) as bar:
             try:
-                tasks = (Task(place_of(row.to_pylist()[0]), digest) for _, row, digest in ahead)
-                for (place, row, _), outcome in zip(rows, convert_all(tasks, size, workers, quality), strict=True):
+                copies = self._again.copies
+                tasks = (Task(place_of(row.to_pylist()[0]), known, place in copies) for place, row, known in ahead)
+                for (place, row, _), found in zip(rows, convert_all(tasks, size, workers, quality), strict=True):
+                    outcome = self._copied(copies[place]) if isinstance(found, Copy) else found
                     if isinstance(outcome, Failed) and is_passing(outcome.reason):
                         self.listing.check()
                     self._add(place, row, outcome)
@@ -224,6 +230,16 @@ class _Update:
                         self._refuse_more(most)
             finally:
                 self._flush()
+
+    def _copied(self, digest: bytes) -> Outcome:
+        """What became of the image that has these bytes."""
+        if (found := self._whole.get(digest)) is None and digest in self._again.rows:
+            names = [field.name for field in fields(Converted)]
+            row = self.collection.take(np.array([self._again.rows[digest]]), names).to_pylist()[0]
+            return Converted(**row)
+        if found is None or (isinstance(found, Failed) and is_passing(found.reason)):
+            return Failed("The file can't be read: another with the same bytes could not be, or has changed meanwhile.")
+        return found
 
     def _refuse_more(self, most: float) -> None:
         self._bad += 1
@@ -254,7 +270,14 @@ class _Update:
             while self._next in self._failed:
                 self._next += 1
             number, self._next = self._next, self._next + 1
-            self._shown[place] = number if isinstance(outcome, Converted) else -1
+            if isinstance(outcome, Converted):
+                self._shown[place] = number
+            elif not (isinstance(outcome, Failed) and is_passing(outcome.reason)):  # else the row stays as it was
+                self._shown[place] = -1
+            if (digest := self._again.firsts.get(place)) and isinstance(outcome, Failed):
+                self._whole[digest] = outcome
+            elif digest and isinstance(outcome, Converted) and outcome.sha256 == digest:  # else it changed meanwhile
+                self._whole[digest], self._again.rows[digest] = outcome, number
             self._images += 1
         self._waiting.append((number, row, outcome))
         late = len(self._waiting) >= BATCH and time.monotonic() - self._begun >= BATCH_SECONDS
@@ -276,6 +299,7 @@ class _Update:
                 schema = pa.schema([field for field in schema if field.name not in own])
                 write(_table(some, [field.name for field in fields(kind)], schema))
                 self.done[kind] += len(some)
+        self._whole = {digest: one for digest, one in self._whole.items() if isinstance(one, Failed)}
         self._begun = time.monotonic()
 
     def gone(self) -> Ids:

@@ -44,6 +44,7 @@ class Page:
     examples: Sequence[Example]
     seconds: Sequence[tuple[str, str, float]]  # (command, what it did, seconds) in order
     own: Sequence[str]  # the commands that do the same with one's own photos
+    chosen_on: bool = False  # whether the settings of the training were chosen on these very products
 
 
 def to_html(page: Page) -> str:

@@ -8,7 +8,7 @@ import numpy as np
 import pyarrow as pa
 from jaxtyping import Bool, Float64, Shaped
 
-from lookalike.core.journal import html_table, table
+from lookalike.core.journal import frame_of, html_table, table
 from lookalike.evaluation.intervals import half_width
 from lookalike.evaluation.roles import Codes
 from lookalike.evaluation.trials import First
@@ -130,7 +130,7 @@ class Report:
 
     def to_pandas(self) -> Any:
         """The same as a pandas DataFrame; pandas must be installed."""
-        return self.to_arrow().to_pandas()
+        return frame_of(self.to_arrow())
 
     def rows(self) -> tuple[list[str], list[list[str]]]:
         """Headers and lines of the table: a line a domain, then both means."""

@@ -15,6 +15,7 @@ import pyarrow.compute as pc
 from jaxtyping import Float, Float32, Int64
 
 from lookalike.core.errors import CollectionError, UsageError
+from lookalike.core.journal import frame_of
 from lookalike.core.shapes import Ids, l2_normalize
 from lookalike.data.collection import SCHEMA, Collection, is_vector
 from lookalike.data.duplicates import MARK, SEEN
@@ -77,7 +78,7 @@ class Matches:
 
     def to_pandas(self) -> Any:
         """The same as a pandas DataFrame; pandas must be installed."""
-        return self.to_arrow().to_pandas()
+        return frame_of(self.to_arrow())
 
     def _repr_html_(self) -> str:
         """The matches as images, for notebooks: a line a query, of twenty at most."""
