@@ -268,7 +268,7 @@ def test_evaluate_tells_what_another_collection_shares_or_that_it_is_not_embedde
     assert main(evaluate) == 0
     said = capsys.readouterr()
     assert json.loads(said.out)["leakage"]["embedding"]["queries"] == 2
-    assert f"`lookalike embed {shop / 'elsewhere'} --model {shop / 'model'}`" in said.err
+    assert f"`lookalike embed {quote(str(shop / 'elsewhere'))} --model {quote(str(shop / 'model'))}`" in said.err
     assert main(["embed", str(shop / "elsewhere"), "--model", str(shop / "model")]) == 0
     capsys.readouterr()
     assert main(evaluate) == 0

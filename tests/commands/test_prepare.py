@@ -120,7 +120,7 @@ def test_too_many_errors_end_the_work_and_lose_nothing(
     assert main(["prepare", str(photos), "--out", out, "--max-error-rate", "0.3"]) == 2
     said = capsys.readouterr().err
     assert "error: 3 of 7 images can't be read, which is more than `--max-error-rate` (0.3) allows." in said
-    assert f"hint: `lookalike info {out}` says why" in said
+    assert f"hint: `lookalike info {shlex.quote(out)}` says why" in said
     assert main(["prepare", str(photos), "--out", out]) == 0
     assert "holds 3 images" in capsys.readouterr().err
 

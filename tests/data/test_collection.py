@@ -1,5 +1,6 @@
 import multiprocessing
 import os
+import shlex
 import subprocess
 import sys
 from pathlib import Path
@@ -354,7 +355,7 @@ def data_bytes(collection: Collection) -> int:
 def test_the_hint_never_names_a_place_that_prepare_would_refuse(tmp_path: Path) -> None:
     with pytest.raises(CollectionError) as caught:
         Collection.open(tmp_path / "new")
-    assert caught.value.hint == f"lookalike prepare SOURCE --out {tmp_path / 'new'}"
+    assert caught.value.hint == f"lookalike prepare SOURCE --out {shlex.quote(str(tmp_path / 'new'))}"
     (tmp_path / "mine.txt").touch()
     with pytest.raises(CollectionError) as caught:
         Collection.open(tmp_path)
