@@ -4,6 +4,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
 import pytest
 
 from lookalike.core import machine
@@ -150,3 +151,28 @@ def test_the_lowest_cosine_is_that_of_the_worst_image(parts: Callable, tmp_path:
         graphs.append(engines.write_graph(tmp_path / str(seed), *parts(seed=seed)))
     assert engines.lowest_cosine(graphs[0], graphs[0], 24, 16) == pytest.approx(1)
     assert engines.lowest_cosine(*graphs, 24, 16) < 0.9
+
+
+@pytest.mark.parametrize(("more", "precision"), [(2, "float32"), (40, "int8")])
+def test_features_that_a_training_made_are_filled_up(
+    vit: str,
+    collection: Collection,
+    rows: Callable[[int, int], pa.Table],
+    monkeypatch: pytest.MonkeyPatch,
+    more: int,
+    precision: str,
+) -> None:
+    """Those are in float32, and what embeds runs in eight bits: a few new images must not embed all again."""
+    ensure_features(load(vit, "onnx"), collection, mirrored=False)
+    count = len(collection)
+    collection.append(rows(100, more))
+    collection = Collection.open(collection.path)
+    fast, seen, original = load(vit), list[int](), engines.OnnxEngine.features
+    assert fast.precision == "int8"
+    monkeypatch.setattr(
+        engines.OnnxEngine, "features", lambda self, images: seen.append(len(images)) or original(self, images)
+    )
+    column, _ = ensure_embeddings(fast, collection)
+    assert precision_of(column) == precision
+    assert not len(collection.missing(column))
+    assert sum(seen) == (more if precision == "float32" else count + more)

@@ -63,7 +63,9 @@ def load(
         zooms=config.zooms,
     )
     projection = read_safetensors(Path(path) / "model.safetensors", "projection.")  # of a file that was checked before
-    return Embedder(config, known, projection, engine)
+    embedder = Embedder(config, known, projection, engine)
+    embedder.exact = lambda: load(path, runtime, batch, precision="float32")
+    return embedder
 
 
 class Embedder:
@@ -84,6 +86,7 @@ class Embedder:
         self.precision: Precision = engine.dtype if known.cosine is None else "int8"
         self.dimension = config.projection.dimension
         self._weight, self._bias = (tensors.get(f"projection.{part}") for part in ("weight", "bias"))
+        self.exact: Callable[[], Embedder] = lambda: self  # the same encoder in float32, where `load` made this one
         # The shorter side in pixels above which more detail can't be seen; without antialiasing single pixels are.
         self._enough = 2 * config.preprocess.resize if config.preprocess.antialias else None
 
