@@ -25,7 +25,7 @@ from lookalike.core.machine import cores
 from lookalike.retrieval import codes
 from lookalike.retrieval.best import Part, Rows, Scores, best_of_columns, best_of_pairs, largest_columns, merged
 
-QUERIES, FEW = 512, 64  # queries of one task: at most, and at least where there are as many
+QUERIES, CODED_QUERIES, FEW = 512, 1024, 64  # queries of one task: at most, of codes too, and at least, if there are
 PIECE = 8192  # vectors that are looked through at a time
 CHUNK = 512  # gallery rows of one product: with 512 queries the scores take 1 MiB, about a core's second cache
 PANEL = 2**18  # gallery rows of one task
@@ -35,8 +35,7 @@ DIRECT = 2**17  # numbers in a score matrix that is so small that blocks bring n
 WHOLE = 2**22  # scores that are held at a time where blocks bring nothing (16 MiB)
 GATHERED = 2**20  # numbers of the candidates' vectors that are copied at a time (4 MiB)
 ALONE = 10**7  # multiplications below which threads cost more than they bring
-CODED = 4 * 10**10
-CODES = 2**25  # codes that are held at a time (32 MiB)
+CODED, CODES = 4 * 10**10, 2**25  # multiplications from which on codes pay; codes that are held at a time (32 MiB)
 UNSURE = 32  # blocks a query that codes may leave open before float32 is faster
 FINE, COARSE = 32, 4  # gallery rows with one maximum where rows are looked for by a bar; maxima of which one makes it
 REACHING = 8  # times k blocks of a query may reach its bar before float32 is faster
@@ -56,8 +55,8 @@ def knn(
     """The k gallery rows with the largest inner product, for every query.
 
     Exact in float32: other float types are converted piece by piece. Equal scores go to the lower row. Neither the
-    Q x G scores nor a copy of the gallery is ever held: beside inputs and outputs, each thread needs about 32 MiB and
-    (512 + 64 k) x D x 4 bytes; a large search once 32 MiB of codes, and ONNX Runtime's 30 MiB.
+    Q x G scores nor a copy of the gallery is ever held: beside inputs and outputs, each thread needs about 64 MiB and
+    (1024 + 64 k) x D x 4 bytes; a large search once 32 MiB of codes, and ONNX Runtime's 30 MiB.
 
     `exclude` holds gallery rows that must not be found by a query (itself, its group); -1 stands for none. `largest` is
     the gallery's largest absolute number, if that is known; else the whole gallery is looked through.
@@ -127,7 +126,7 @@ def _search(
 
 def working_memory(width: int, k: int) -> int:
     """Bytes that `knn` holds beside its inputs and outputs, at most: what its docstring says, of this machine."""
-    thread = WHOLE * 8 + (QUERIES + BLOCK * k) * width * 4
+    thread = WHOLE * 16 + (CODED_QUERIES + BLOCK * k) * width * 4
     return cores() * thread + CODES + 30 * 2**20
 
 
@@ -137,15 +136,15 @@ class Plan(NamedTuple):
     step: int  # queries of one task
     panel: int  # gallery rows of one task
     block: int
-    way: Literal[
-        "direct", "float32", "codes", "bar"
-    ]  # for all tasks: two may round differently, and equal rows not tie
+    way: Literal["direct", "float32", "codes", "bar"]  # of all tasks: two may round otherwise, and equal rows not tie
 
 
 def _plan(queries: np.ndarray, gallery: np.ndarray, k: int, largest: float) -> Plan:
-    width = queries.shape[1]
-    tasks = -(-max(1, len(queries)) // (QUERIES * cores())) * cores()  # equal shares for the cores
-    step = max(FEW, -(-len(queries) // tasks))
+    def share(most: int) -> int:  # the same for every core
+        tasks = -(-max(1, len(queries)) // (most * cores())) * cores()
+        return max(FEW, -(-len(queries) // tasks))
+
+    width, step = queries.shape[1], share(QUERIES)
     block = BLOCK if k <= LARGE_K and len(gallery) >= SMALL_GALLERY else SMALL_BLOCK
     size = min(len(gallery), PANEL)
     if step * size <= DIRECT or 4 * k * block >= size:
@@ -153,6 +152,7 @@ def _plan(queries: np.ndarray, gallery: np.ndarray, k: int, largest: float) -> P
     coded = min(PANEL, CODES // max(1, width) // CHUNK * CHUNK)
     if len(queries) * len(gallery) * width < CODED or largest > FINITE / 2 or 4 * k * BLOCK >= coded:
         return Plan(step, PANEL, block, "float32")
+    step = share(CODED_QUERIES)
     return Plan(step, coded, BLOCK, "codes") if k <= LARGE_K else Plan(step, coded, FINE, "bar")
 
 
