@@ -222,7 +222,8 @@ def _bar(stored: "Stored", alone: "np.ndarray") -> dict[str, Any]:
         reached, median = levels_of_copies(stored.embedder, stored.collection, ids, vectors)
     except LookalikeError as error:
         note(
-            f"{error.message} How near copies come can't be measured; the nearest pairs are looked at, one in ten images"
+            f"{error.message} How near copies come can't be measured: "
+            "the nearest pairs are looked at, a pair in ten images"
         )
         least = rarely_reached(vectors, max(0.0, 1 - 0.2 / len(vectors)))
         return {"cosine": least, "copies": None, "others": least}
