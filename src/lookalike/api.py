@@ -280,8 +280,8 @@ def compare(
     mp@5  recall@1  map@100
     ...
 
-    A difference is of a later one less an earlier one; rows that meet the condition `where` take part; with
-    `bootstrap`, intervals and p are of so many draws.
+    The table says what each has more than the first; `pairs()` and `to_json()` have a - b, where a was given before b.
+    Rows that meet the condition `where` take part; with `bootstrap`, intervals and p are of so many draws.
 
     Raises:
         Error: Fewer than two; as `evaluate`.

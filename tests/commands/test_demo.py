@@ -36,6 +36,6 @@ def test_a_folder_keeps_its_seed(tmp_path: Path, capsys: pytest.CaptureFixture[s
 
 
 def test_a_folder_from_before_there_were_seeds_goes_on(tmp_path: Path) -> None:
-    drawn(tmp_path / "a")
+    before = drawn(tmp_path / "a")
     (tmp_path / "a" / "demo.json").write_text('{"products": 6, "views": 1}')
-    drawn(tmp_path / "a")
+    assert drawn(tmp_path / "a") == before

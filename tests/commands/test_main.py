@@ -278,7 +278,10 @@ def test_training_has_large_pages(argv, given, expected) -> None:
 def test_an_interpreter_that_can_not_be_started_again_trains_without_large_pages(monkeypatch, capsys) -> None:
     """One of another user's folder, where the first start was allowed and a second is not."""
 
-    def refuse(*_):
+    tried = []
+
+    def refuse(*arguments):
+        tried.append(arguments)
         raise PermissionError(13, "Permission denied")
 
     monkeypatch.setenv("GLIBC_TUNABLES", "")  # so that it is put back
@@ -287,8 +290,10 @@ def test_an_interpreter_that_can_not_be_started_again_trains_without_large_pages
     monkeypatch.setattr(os, "execv", refuse)
     monkeypatch.setattr(sys, "argv", ["lookalike", "train"])
     commands._in_large_pages()
+    assert len(tried) == 1
     monkeypatch.setattr(sys, "argv", ["lookalike", "search"])
     commands._in_large_pages()
+    assert len(tried) == 1  # which begins once anyhow
 
 
 def test_help_and_version_by_every_name(capsys):

@@ -129,7 +129,20 @@ def test_a_value_that_a_template_lacks_is_an_error_and_not_an_empty_place():
 def test_templates_are_in_the_package():
     """Beside the code, where the build takes every file of the package into the wheel."""
     names = {path.name for path in resources.files("lookalike.pages").joinpath("templates").iterdir()}
-    pages = {"changed", "counts", "demo", "evaluation", "looks", "map", "queries", "report", "sheet", "worst"}
+    pages = {
+        "changed",
+        "counts",
+        "curve",
+        "demo",
+        "evaluation",
+        "head",
+        "looks",
+        "map",
+        "queries",
+        "report",
+        "sheet",
+        "worst",
+    }
     assert names == {*(f"{page}.html" for page in pages), "style.css", "queries.css"}
 
 

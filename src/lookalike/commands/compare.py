@@ -19,8 +19,8 @@ class Config:
     """Compare encoders, or vectors made by anyone, on the same queries of a collection.
 
     A, B and so on are model directories, models by name, columns of the collection that hold vectors, or files of
-    vectors (.npy, Parquet). Each is measured as `lookalike evaluate` does; a difference is of a later one less an
-    earlier one, query by query, with its 95 % interval over classes and its p.
+    vectors (.npy, Parquet). Each is measured as `lookalike evaluate` does. The table says what each has more than
+    the first, query by query, with the 95 % interval over classes and p; JSON has a - b of all pairs.
     """
 
     names: tuple[str, ...] = option(positional=True, metavar="A B [C ...]", default=())

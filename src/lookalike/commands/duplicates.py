@@ -161,13 +161,11 @@ def _by_vectors(
     links = None
     if bar["cosine"] is not None:
         found = alike_pairs(stored.vectors[nodes.first], bar["cosine"])
-        same = (
-            np.ones(len(found.pairs), bool)
-            if asked is not None
-            else _overlap(stored.collection, stored.ids, nodes.first[found.pairs])
-        )
-        pairs = found.pairs[same]
-        links = vector_links(pairs, found.cosines[same])
+        pairs, cosines = found.pairs, found.cosines
+        if asked is None:  # else the user's word counts, whatever the pixels
+            same = _overlap(stored.collection, stored.ids, nodes.first[pairs])
+            pairs, cosines = pairs[same], cosines[same]
+        links = vector_links(pairs, cosines)
         ends = nodes.first[pairs]
         count = len(rows)
         keep = ~np.isin(ends[:, 0] * count + ends[:, 1], apart[:, 0] * count + apart[:, 1])
@@ -179,7 +177,7 @@ def _by_vectors(
             learned_too[one[~learned[one] & learned[other]]] = True
     told = {
         **bar,
-        "pixels": True,
+        "by_groups": True,
         "model": stored.which.model,
         "fingerprint": _made_by(stored),
         "column": stored.which.column,
@@ -217,7 +215,6 @@ def _bar(stored: "Stored", alone: "np.ndarray") -> dict[str, Any]:
     if alone.sum() < 2:
         return {"cosine": None, "copies": None, "others": None}
     ids, vectors = stored.ids[alone], stored.vectors[alone]
-    least = rarely_reached(vectors, max(0.0, 1 - 2 / len(vectors)))
     try:
         reached, median = levels_of_copies(stored.embedder, stored.collection, ids, vectors)
     except LookalikeError as error:
@@ -227,6 +224,7 @@ def _bar(stored: "Stored", alone: "np.ndarray") -> dict[str, Any]:
         )
         least = rarely_reached(vectors, max(0.0, 1 - 0.2 / len(vectors)))
         return {"cosine": least, "copies": None, "others": least}
+    least = rarely_reached(vectors, max(0.0, 1 - 2 / len(vectors)))
     level = max(reached, least)
     note(
         f"pairs are looked at whose vectors have a cosine of {level:.4f} or more: 95 % of copies have {reached:.4f}, "

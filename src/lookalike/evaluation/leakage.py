@@ -72,10 +72,10 @@ def _by_embedding(
     Nothing is embedded for it: what has no vectors is left out, and a note says how to make them.
     """
     places = [collection, *others]
-    if (told := (collection.card.get("duplicates") or {}).get("embedding") or {}).get("pixels"):
+    if (told := (collection.card.get("duplicates") or {}).get("embedding") or {}).get("by_groups"):
         return _by_groups(queries, leaked, collection, told)
     marks = [(place.card.get("duplicates") or {}).get("embedding") or {} for place in places]
-    marks = [by for by in marks if by.get("column") in collection.columns and not by.get("pixels")]
+    marks = [by for by in marks if by.get("column") in collection.columns and not by.get("by_groups")]
     by = next((by for by in marks if by["cosine"] is not None), None)
     if by is None:
         return None
