@@ -6,7 +6,9 @@ from hypothesis import strategies as st
 
 from lookalike.retrieval.best import best_of_pairs
 
-values = st.sampled_from([0.0, -0.0, 1.0, -1.0, 2.0**-149, -(2.0**-149), 2.0**127, -(2.0**127)]) | st.floats(width=32, allow_nan=False)
+values = st.sampled_from([0.0, -0.0, 1.0, -1.0, 2.0**-149, -(2.0**-149), 2.0**127, -(2.0**127)]) | st.floats(
+    width=32, allow_nan=False
+)
 
 
 @settings(max_examples=200, deadline=None)

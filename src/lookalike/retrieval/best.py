@@ -55,7 +55,11 @@ def best_of_pairs(places: np.ndarray, rows: np.ndarray, values: np.ndarray, coun
     width = int(rows.max(initial=0)).bit_length()
     bits = (values.astype(np.float32) + np.float32(0)).view(np.int32)  # no -0, which would not tie with 0
     falling = np.where(bits < 0, bits, HIGHEST - bits).view(np.uint32)  # negative floats fall as their bits rise
-    keys = (places.astype(np.uint64) << np.uint64(32) | falling) << np.uint64(width) | rows.astype(np.uint64)
+    keys = places.astype(np.uint64)
+    keys <<= np.uint64(32)
+    keys |= falling
+    keys <<= np.uint64(width)
+    keys |= rows.astype(np.uint64)
     keys.sort()
     starts = np.searchsorted(keys, np.arange(count + 1, dtype=np.uint64) << np.uint64(32 + width))
     at = starts[:-1, None] + np.arange(k)

@@ -108,10 +108,10 @@ def _reaching(search: Search, bar: np.ndarray, left: int) -> tuple[Part, int]:
             raise UndecidedError
         if pending and sum(map(len, pending)) + len(found) > HELD:
             best = _settled(search, bar, pending, best)
-            pending = []
             bar = np.maximum(bar, best.scores[:, -1])  # k rows reach it
             least = _least(search.asked, bar)
-        pending.append(found + first * count)
+        found += np.int32(first * count)
+        pending.append(found)
     return _settled(search, bar, pending, best), left
 
 
@@ -128,14 +128,16 @@ def _not_below(scores: np.ndarray, least: np.ndarray) -> np.ndarray:
     blocks = np.flatnonzero(_maxima(scores, BLOCK) >= least)
     values = scores.reshape(BLOCK, -1).take(blocks, axis=1)
     turn, at = np.divmod(np.flatnonzero(values >= least[blocks % len(least)]), max(1, len(blocks)))
-    found: np.ndarray = blocks[at] + turn * (scores.size // BLOCK)
-    return found
+    turn *= scores.size // BLOCK
+    turn += blocks[at]
+    return turn.astype(np.int32)  # below 2**28: a panel's rows times a task's queries
 
 
 def _settled(search: Search, bar: np.ndarray, pending: list[np.ndarray], before: Part | None) -> Part:
-    """The best so far and of the pairs that wait, whose rows are higher."""
+    """The best so far and of the pairs that wait, whose rows are higher; none waits any more."""
     count = len(search.queries)
-    places = np.concatenate([np.zeros(0, np.int64), *pending])
+    places = np.concatenate([np.zeros(0, np.int32), *pending])
+    pending.clear()
     rows = places // count
     places -= rows * count  # half of the time of a divmod
     values = _pair_scores(search.queries, search.gallery, places, rows)

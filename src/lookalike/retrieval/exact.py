@@ -77,8 +77,10 @@ def knn(
         try:
             plan = _plan(queries, gallery, k, may_code=largest <= FINITE / 2)
             return _search(queries, gallery, k, exclude, plan, apply)
-        except coded.UndecidedError:  # from the start, since two ways may round otherwise
-            return _search(queries, gallery, k, exclude, _plan(queries, gallery, k, may_code=False), apply)
+        except coded.UndecidedError:
+            pass  # here ends what the error's traceback holds: the arrays of tasks
+        # All queries again, since two ways may round otherwise.
+        return _search(queries, gallery, k, exclude, _plan(queries, gallery, k, may_code=False), apply)
 
 
 def _search(
@@ -144,7 +146,7 @@ def _plan(queries: np.ndarray, gallery: np.ndarray, k: int, may_code: bool) -> P
         return Plan(step, PANEL, block, "direct")
     panel = min(PANEL, CODES // max(1, width) // coded.CHUNK * coded.CHUNK)
     if not may_code or len(queries) * len(gallery) * width < CODED or 4 * k * BLOCK >= panel:
-        return Plan(step, PANEL, block, "float32")
+        return Plan(share(min(QUERIES, WHOLE // (k * block))), PANEL, block, "float32")
     return Plan(share(min(CODED_QUERIES, coded.HELD // k)), panel, block, "codes")
 
 
