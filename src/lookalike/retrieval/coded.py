@@ -18,7 +18,7 @@ from lookalike.retrieval.excluded import Pairs
 CHUNK = 512  # gallery rows of one product
 STRIDE = 16  # one of so many rows is in the sample
 BLOCK, SAMPLED = 8, 16  # rows of a chunk, and of the sample, that are looked at as one, by their maximum
-HELD = 2**19  # pairs of a query and a row that wait for their scores; with what is made of them, about 30 MiB
+HELD = 2**19  # pairs of a query and a row that wait for their scores
 SURE, SURE_OF_K = 2048, 8  # rows a query, and times k, that may reach the bar before float32 is faster
 GATHERED = 2**17  # numbers of the pairs' vectors that are copied at a time: larger copies are new memory every time
 NEVER = -(2**31)  # below every product of codes
