@@ -8,6 +8,8 @@ from jaxtyping import Float32, Int64
 Scores = Float32[np.ndarray, "Q k"]
 Rows = Int64[np.ndarray, "Q k"]
 
+HIGHEST = np.int32(2**31 - 1)
+
 
 class Part(NamedTuple):
     """The best of one panel for a block of queries; rows count from the start of the gallery."""
@@ -45,12 +47,26 @@ def merged(before: Part, after: Part) -> Part:
 
 
 def best_of_pairs(places: np.ndarray, rows: np.ndarray, values: np.ndarray, count: int, k: int) -> Part:
-    """The k best of each query, falling, of pairs in any order; equal ones by their rows."""
-    order = np.lexsort((rows, -values, places))
-    start, stop = (np.searchsorted(places[order], np.arange(count), side) for side in ("left", "right"))
-    at = start[:, None] + np.arange(k)
-    there = at < stop[:, None]
-    at = order[np.where(there, at, 0)] if len(order) else np.zeros_like(at)
+    """The k best of each of `count` queries, falling, of pairs in any order; equal ones by their rows.
+
+    Sorted as whole numbers that say it all, the query, the float32 score and the row, which is many times as fast as by
+    three keys. Numbers of queries and rows must fit in 32 bits together.
+    """
+    width = int(rows.max(initial=0)).bit_length()
+    bits = (values.astype(np.float32) + np.float32(0)).view(np.int32)  # no -0, which would not tie with 0
+    falling = np.where(bits < 0, bits, HIGHEST - bits).view(np.uint32)  # negative floats fall as their bits rise
+    keys = places.astype(np.uint64)
+    keys <<= np.uint64(32)
+    keys |= falling
+    keys <<= np.uint64(width)
+    keys |= rows.astype(np.uint64)
+    keys.sort()
+    starts = np.searchsorted(keys, np.arange(count + 1, dtype=np.uint64) << np.uint64(32 + width))
+    at = starts[:-1, None] + np.arange(k)
+    there = at < starts[1:, None]
+    keys = keys[at[there]]
+    bits = (keys >> np.uint64(width)).astype(np.uint32).view(np.int32)
     found = Part(np.full(at.shape, -np.inf, np.float32), np.full(at.shape, -1))
-    found.scores[there], found.rows[there] = values[at[there]], rows[at[there]]
+    found.scores[there] = np.where(bits < 0, bits, HIGHEST - bits).view(np.float32)
+    found.rows[there] = keys & np.uint64(2**width - 1)
     return found

@@ -5,10 +5,7 @@ every block of 64 gallery rows only the maximum is kept. The k best rows lie in 
 (before a row of any other block come k rows, one of each of those), so only k blocks a query are scored once more.
 Each thread multiplies on its own: a BLAS that spreads products this thin over its threads waits more than it works.
 
-A large search takes its maxima from codes of eight bits (`codes.py`). They say which k blocks are worth scoring first;
-the k-th best row of those is a bar, and what the codes can't tell from it, a few more blocks a query, is scored too.
-Where k is large, k blocks are many rows, and copying those costs more than all products: then the k-th largest maximum
-is the bar, the codes are multiplied once more, and only the rows whose products may reach it are scored.
+A large search multiplies codes of eight bits instead, and scores in float32 only what they leave open (`coded.py`).
 """
 
 import functools
@@ -22,8 +19,9 @@ import numpy as np
 from jaxtyping import Float, Int64
 
 from lookalike.core.machine import cores
-from lookalike.retrieval import codes
-from lookalike.retrieval.best import Part, Rows, Scores, best_of_columns, best_of_pairs, largest_columns, merged
+from lookalike.retrieval import coded, codes, excluded
+from lookalike.retrieval.best import Part, Rows, Scores, best_of_columns, largest_columns, merged
+from lookalike.retrieval.excluded import Pairs
 
 QUERIES, CODED_QUERIES, FEW = 512, 1024, 64  # queries of one task: at most, of codes too, and at least, if there are
 PIECE = 8192  # vectors that are looked through at a time
@@ -36,10 +34,6 @@ WHOLE = 2**22  # scores that are held at a time where blocks bring nothing (16 M
 GATHERED = 2**20  # numbers of the candidates' vectors that are copied at a time (4 MiB)
 ALONE = 10**7  # multiplications below which threads cost more than they bring
 CODED, CODES = 4 * 10**10, 2**25  # multiplications from which on codes pay; codes that are held at a time (32 MiB)
-UNSURE = 32  # blocks a query that codes may leave open before float32 is faster
-FINE, COARSE = 32, 4  # gallery rows with one maximum where rows are looked for by a bar; maxima of which one makes it
-REACHING = 8  # times k blocks of a query may reach its bar before float32 is faster
-NEVER = -(2**31)  # below every product of codes
 FINITE = float(np.finfo(np.float32).max)
 
 _one_at_a_time = threading.Lock()  # the limit on BLAS threads is the whole process's, and every call uses all cores
@@ -80,15 +74,13 @@ def knn(
         # |score| <= D x max|q| x max|g|: below float32's end, no score can become infinite or NaN.
         if _largest(queries, "queries", apply) * largest * queries.shape[1] > FINITE:
             raise ValueError("the vectors are so long that their inner products could overflow float32")
-        plan = _plan(queries, gallery, k, largest)
         try:
+            plan = _plan(queries, gallery, k, may_code=largest <= FINITE / 2)
             return _search(queries, gallery, k, exclude, plan, apply)
-        except UndecidedError:  # by codes
-            return _search(queries, gallery, k, exclude, plan._replace(panel=PANEL, way="float32"), apply)
-
-
-class UndecidedError(Exception):
-    """So many rows are so alike that codes can't tell which are the best."""
+        except coded.UndecidedError:
+            pass  # here ends what the error's traceback holds: the arrays of tasks
+        # All queries again, since two ways may round otherwise.
+        return _search(queries, gallery, k, exclude, _plan(queries, gallery, k, may_code=False), apply)
 
 
 def _search(
@@ -98,29 +90,32 @@ def _search(
     scores = np.full((len(queries), k), -np.inf, np.float32)
     rows = np.full((len(queries), k), -1, np.int64)
     firsts, panels = range(0, len(queries), plan.step), range(0, len(gallery), plan.panel)
-    is_coded = plan.way in ("codes", "bar")
     # Codes serve one panel, and all its queries: only then do they pay for themselves, and take little memory.
+    is_coded = plan.way == "codes"
     for group in ([start] for start in panels) if is_coded else [panels]:
-        code = codes.code_rows(gallery[group[0] : group[0] + plan.panel], CHUNK, apply) if is_coded else None
+        code = codes.code_rows(gallery[group[0] : group[0] + plan.panel], coded.CHUNK, apply) if is_coded else None
 
         def task(place: tuple[int, int], code: codes.Rows | None = code) -> Part:
             asked = slice(place[0], place[0] + plan.step)
             part = gallery[place[1] : place[1] + plan.panel]
-            pairs = _pairs(None if exclude is None else exclude[asked] - place[1], len(part))
+            pairs = excluded.pairs(None if exclude is None else exclude[asked] - place[1], len(part))
             some = _float32(queries[asked])
             if plan.way == "direct":
                 best = _direct(some, part, k, pairs)
-            elif plan.way == "bar" and code is not None:
-                best = _by_bar(some, part, k, plan.block, pairs, code)
+            elif code is None:
+                best = _two_level(some, part, k, plan.block, pairs)
             else:
-                best = _two_level(some, part, k, plan.block, pairs, code)
+                best = coded.by_bar(some, part, k, pairs, code)
             return Part(best.scores, np.where(best.rows < 0, -1, best.rows + place[1]))
 
         parts = apply(task, ((first, start) for first in firsts for start in group))
         for first in firsts:
             asked = slice(first, first + plan.step)
-            for _ in group:  # in rising order, so that the stable sort keeps the lower row first
-                scores[asked], rows[asked] = merged(Part(scores[asked], rows[asked]), next(parts))
+            for start in group:  # in rising order, so that the stable sort keeps the lower row first
+                best = next(parts)
+                if start or best.scores.shape[1] < k:
+                    best = merged(Part(scores[asked], rows[asked]), best)
+                scores[asked], rows[asked] = best
     return scores, rows
 
 
@@ -136,10 +131,10 @@ class Plan(NamedTuple):
     step: int  # queries of one task
     panel: int  # gallery rows of one task
     block: int
-    way: Literal["direct", "float32", "codes", "bar"]  # of all tasks: two may round otherwise, and equal rows not tie
+    way: Literal["direct", "float32", "codes"]  # of all tasks: two may round otherwise, and equal rows not tie
 
 
-def _plan(queries: np.ndarray, gallery: np.ndarray, k: int, largest: float) -> Plan:
+def _plan(queries: np.ndarray, gallery: np.ndarray, k: int, may_code: bool) -> Plan:
     def share(most: int) -> int:  # the same for every core
         tasks = -(-max(1, len(queries)) // (most * cores())) * cores()
         return max(FEW, -(-len(queries) // tasks))
@@ -149,11 +144,10 @@ def _plan(queries: np.ndarray, gallery: np.ndarray, k: int, largest: float) -> P
     size = min(len(gallery), PANEL)
     if step * size <= DIRECT or 4 * k * block >= size:
         return Plan(step, PANEL, block, "direct")
-    coded = min(PANEL, CODES // max(1, width) // CHUNK * CHUNK)
-    if len(queries) * len(gallery) * width < CODED or largest > FINITE / 2 or 4 * k * BLOCK >= coded:
-        return Plan(step, PANEL, block, "float32")
-    step = share(CODED_QUERIES)
-    return Plan(step, coded, BLOCK, "codes") if k <= LARGE_K else Plan(step, coded, FINE, "bar")
+    panel = min(PANEL, CODES // max(1, width) // coded.CHUNK * coded.CHUNK)
+    if not may_code or len(queries) * len(gallery) * width < CODED or 4 * k * BLOCK >= panel:
+        return Plan(share(min(QUERIES, WHOLE // (k * block))), PANEL, block, "float32")
+    return Plan(share(min(CODED_QUERIES, coded.HELD // k)), panel, block, "codes")
 
 
 def _check_sizes(queries: np.ndarray, gallery: np.ndarray, k: int, exclude: np.ndarray | None) -> None:
@@ -206,22 +200,6 @@ def _blas() -> Any:
     return ThreadpoolController()
 
 
-class Pairs(NamedTuple):
-    """Which query must not find which gallery row; ordered by gallery row."""
-
-    query: np.ndarray
-    row: np.ndarray
-
-
-def _pairs(exclude: np.ndarray | None, size: int) -> Pairs:
-    if exclude is None:
-        return Pairs(np.zeros(0, np.int64), np.zeros(0, np.int64))
-    query, entry = np.nonzero((exclude >= 0) & (exclude < size))
-    row = exclude[query, entry]
-    order = np.argsort(row, kind="stable")
-    return Pairs(query[order], row[order])
-
-
 def _chunks(gallery: np.ndarray) -> Iterator[tuple[int, int, np.ndarray]]:
     """First row, number of rows, and the rows as float32, filled up with zeros to one height for all.
 
@@ -255,139 +233,33 @@ def _direct(queries: np.ndarray, gallery: np.ndarray, k: int, pairs: Pairs) -> P
     return Part(np.concatenate([part.scores for part in best]), np.concatenate([part.rows for part in best]))
 
 
-def _two_level(
-    queries: np.ndarray, gallery: np.ndarray, k: int, block: int, pairs: Pairs, code: codes.Rows | None
-) -> Part:
-    """From the blocks with the best maxima; in float32 if codes leave too much open."""
-    if code is None:
-        asked, products = None, _products(queries, gallery, pairs)
-    else:
-        asked = codes.code_queries(queries, code)
-        products = _coded(asked, code, len(gallery), pairs)
-    maxima = np.ascontiguousarray(_block_maxima(products, len(gallery), block).T)
+def _two_level(queries: np.ndarray, gallery: np.ndarray, k: int, block: int, pairs: Pairs) -> Part:
+    """From the blocks with the best maxima."""
+    maxima = np.ascontiguousarray(_block_maxima(queries, gallery, block, pairs).T)
     chosen = largest_columns(maxima, min(k, maxima.shape[1]))
     rows = (chosen[:, :, None] * block + np.arange(block)).reshape(len(queries), -1)
-    scores = _scores_of(queries, gallery, np.arange(len(queries)), chosen, block).reshape(len(queries), -1)
+    scores = _scores_of(queries, gallery, chosen, block).reshape(len(queries), -1)
     query, entry = np.nonzero(chosen[pairs.query] == (pairs.row // block)[:, None])
     scores[pairs.query[query], entry * block + pairs.row[query] % block] = -np.inf
     best = best_of_columns(scores, k)
-    best = Part(best.scores, np.where(best.rows < 0, -1, np.take_along_axis(rows, best.rows, axis=1)))
-    if asked is None:
-        return best
-    unsure = maxima >= _least(asked, best.scores[:, -1] - asked.slack)[:, None]
-    np.put_along_axis(unsure, chosen, False, axis=1)
-    if np.count_nonzero(unsure) > UNSURE * len(queries):
-        return _two_level(queries, gallery, k, block, pairs, None)
-    return _with_blocks(best, queries, gallery, np.nonzero(unsure), block, pairs)
+    return Part(best.scores, np.where(best.rows < 0, -1, np.take_along_axis(rows, best.rows, axis=1)))
 
 
-def _with_blocks(
-    best: Part, queries: np.ndarray, gallery: np.ndarray, places: tuple[np.ndarray, ...], block: int, pairs: Pairs
-) -> Part:
-    """The best so far or from more blocks: pairs of a query and a block."""
-    asked, blocks = places
-    scores = _scores_of(queries, gallery, asked, blocks[:, None], block)[:, 0]
-    pair, entry = np.nonzero(scores >= best.scores[asked, -1, None])
-    values, rows, asked = scores[pair, entry], blocks[pair] * block + entry, asked[pair]
-    free = (rows < len(gallery)) & ~np.isin(asked * len(gallery) + rows, pairs.query * len(gallery) + pairs.row)
-    k = best.scores.shape[1]
-    values = np.concatenate([best.scores.ravel(), values[free]])
-    rows = np.concatenate([best.rows.ravel(), rows[free]])
-    asked = np.concatenate([np.repeat(np.arange(len(queries)), k), asked[free]])
-    return best_of_pairs(asked, rows, values, len(queries), k)
-
-
-Products = Iterator[tuple[int, int, np.ndarray]]
-"""First row, number of rows, scores [rows and more, queries], which the next overwrite; lowest what is excluded."""
-
-
-def _products(queries: np.ndarray, gallery: np.ndarray, pairs: Pairs) -> Products:
-    """In float32."""
+def _block_maxima(queries: np.ndarray, gallery: np.ndarray, block: int, pairs: Pairs) -> np.ndarray:
+    """The largest score of every block, [blocks, queries]."""
+    maxima = np.empty((-(-len(gallery) // block), len(queries)), np.float32)
     buffer = np.empty((CHUNK, len(queries)), np.float32)
     for first, count, rows in _chunks(gallery):
-        yield first, count, _without(np.matmul(rows, queries.T, out=buffer[: len(rows)]), first, count, pairs, -np.inf)
-
-
-def _coded(asked: codes.Queries, code: codes.Rows, size: int, pairs: Pairs) -> Products:
-    """Of codes, of the first `size` rows."""
-    for first in range(0, size, CHUNK):
-        count = min(CHUNK, size - first)
-        scores = codes.product(code.codes[first : first + CHUNK], asked.codes)
-        yield first, count, _without(scores, first, count, pairs, NEVER)
-
-
-def _without(scores: np.ndarray, first: int, count: int, pairs: Pairs, never: float | int) -> np.ndarray:
-    """The scores with `never` behind `count` rows, and where a query must not find a row."""
-    scores[count:] = never
-    low, high = np.searchsorted(pairs.row, [first, first + count])
-    scores[pairs.row[low:high] - first, pairs.query[low:high]] = never
-    return scores
-
-
-def _block_maxima(products: Products, size: int, block: int) -> np.ndarray:
-    """The largest score of every block, [blocks, queries]."""
-    maxima = np.empty((0, 0))
-    for first, count, scores in products:
-        if first == 0:
-            maxima = np.empty((-(-size // block), scores.shape[1]), scores.dtype)
+        scores = np.matmul(rows, queries.T, out=buffer[: len(rows)])
+        scores = excluded.without(scores, first, count, pairs, -np.inf)
         mine = maxima[first // block : -(-(first + count) // block)]
-        groups = scores[: len(mine) * block].reshape(len(mine), block, scores.shape[1])
+        groups = scores[: len(mine) * block].reshape(len(mine), block, len(queries))
         np.maximum.reduce(groups, axis=1, out=mine)
     return maxima
 
 
-def _least(asked: codes.Queries, scores: np.ndarray) -> np.ndarray:
-    """The product of codes that stands for a score, rounded down; above what must not be found."""
-    with np.errstate(divide="ignore", invalid="ignore"):
-        products = np.floor((scores.astype(np.float64) - asked.shift) / asked.scale)
-    least: np.ndarray = np.nan_to_num(products, nan=NEVER).clip(NEVER + 1, -NEVER - 1).astype(np.int32)
-    return least
-
-
-def _by_bar(queries: np.ndarray, gallery: np.ndarray, k: int, block: int, pairs: Pairs, code: codes.Rows) -> Part:
-    """From the rows that may reach a query's bar, by codes; `UndecidedError` if there are too many."""
-    asked = codes.code_queries(queries, code)
-    maxima = _block_maxima(_coded(asked, code, len(gallery), pairs), len(gallery), block)
-    coarse = np.maximum.reduceat(maxima, np.arange(0, len(maxima), COARSE), axis=0).T
-    if coarse.shape[1] < k:
-        bar = np.full(len(queries), float(NEVER))
-    else:
-        bar = np.partition(np.ascontiguousarray(coarse), coarse.shape[1] - k, axis=1)[:, -k].astype(float)
-    # The k rows with these maxima score this much less slack, at least, and another may score its own slack more.
-    least = _least(asked, bar * asked.scale + asked.shift - 2.0 * asked.slack)
-    if np.count_nonzero(maxima >= least) > REACHING * k * len(queries):
-        raise UndecidedError
-    found = [np.zeros((0, 3), np.int64)]  # a query, a row, and the product of their codes
-    for first, count, scores in _coded(asked, code, len(gallery), pairs):
-        mine = maxima[first // block : -(-(first + count) // block)]
-        blocks, places = np.nonzero(mine >= least)
-        values = scores.reshape(-1, block, len(queries))[blocks, :, places]
-        pair, entry = np.nonzero(values >= least[places, None])
-        found.append(np.stack([places[pair], first + blocks[pair] * block + entry, values[pair, entry]], axis=1))
-    places, rows, products = np.concatenate(found).T
-    values = np.full(len(rows), -np.inf, np.float32)
-    top = products >= bar[places]  # k rows a query at least, whose true scores are a higher bar
-    values[top] = _pair_scores(queries, gallery, places[top], rows[top])
-    lowest = best_of_pairs(places[top], rows[top], values[top], len(queries), k).scores[:, -1]
-    estimates = products * asked.scale[places] + asked.shift[places]
-    close = ~top & (estimates >= (lowest - asked.slack)[places])
-    values[close] = _pair_scores(queries, gallery, places[close], rows[close])
-    known = top | close
-    return best_of_pairs(places[known], rows[known], values[known], len(queries), k)
-
-
-def _pair_scores(queries: np.ndarray, gallery: np.ndarray, places: np.ndarray, rows: np.ndarray) -> np.ndarray:
-    """The score of each pair of a query and a row: a sum of its own, so that equal rows score equally."""
-    step = max(1, GATHERED // queries.shape[1])
-    pieces = [slice(i, i + step) for i in range(0, len(rows), step)]
-    scored = [np.einsum("nd,nd->n", _float32(gallery[rows[some]]), queries[places[some]]) for some in pieces]
-    return np.concatenate([np.zeros(0, np.float32), *scored])
-
-
-def _scores_of(
-    queries: np.ndarray, gallery: np.ndarray, asked: np.ndarray, blocks: np.ndarray, block: int
-) -> np.ndarray:
-    """The scores of each asked query with the rows of its own blocks [n, blocks]: [n, blocks, rows]; -inf beyond."""
+def _scores_of(queries: np.ndarray, gallery: np.ndarray, blocks: np.ndarray, block: int) -> np.ndarray:
+    """The scores of each query with the rows of its own blocks [Q, blocks]: [Q, blocks, rows]; -inf beyond."""
     scores = np.empty((*blocks.shape, block), np.float32)
     step = max(1, GATHERED // (blocks.shape[1] * block * queries.shape[1]))
     for first in range(0, len(blocks), step):
@@ -395,6 +267,6 @@ def _scores_of(
         rows = blocks[some, :, None] * block + np.arange(block)
         candidates = _float32(gallery[np.minimum(rows, len(gallery) - 1)])
         # Block by block, since products of equal shape round equally.
-        np.matmul(candidates, queries[asked[some], None, :, None], out=scores[some, ..., None])
+        np.matmul(candidates, queries[some, None, :, None], out=scores[some, ..., None])
         scores[some][rows >= len(gallery)] = -np.inf
     return scores
