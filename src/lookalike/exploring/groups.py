@@ -11,6 +11,8 @@ from typing import Any
 
 import numpy as np
 from jaxtyping import Float32, Int64
+from scipy.sparse import coo_array
+from scipy.sparse.csgraph import connected_components
 
 Pairs = Int64[np.ndarray, "P 2"]
 Apart = Int64[np.ndarray, "A 2"]
@@ -52,6 +54,24 @@ def near_links(pairs: Pairs, hashes: Int64[np.ndarray, "N"]) -> Links:
 def vector_links(pairs: Pairs, cosines: Float32[np.ndarray, "P"]) -> Links:
     """Of pairs whose vectors are near, by their cosines."""
     return Links(pairs, np.full(len(pairs), _VECTOR), np.minimum(cosines, 1).astype(np.float32))
+
+
+def to_centers(pairs: Pairs, count: int, most: int) -> Int64[np.ndarray, "M 2"]:
+    """Pairs that are not among `pairs`, of `count` rows: where more than `most` rows hang together, the one that has
+    the most fellows with all others. Where each row was compared with its `most` nearest alone, such a crowd would
+    fall into several groups.
+    """
+    ones = np.ones(len(pairs), bool)
+    _, crowd = connected_components(coo_array((ones, (pairs[:, 0], pairs[:, 1])), (count, count)), directed=False)
+    degree = np.bincount(pairs.ravel(), minlength=count)
+    order = np.lexsort((-degree, crowd))  # the center of each crowd comes first
+    starts = np.flatnonzero(np.diff(crowd[order], prepend=-1))
+    size = np.diff(starts, append=count)
+    center = np.repeat(order[starts], size)
+    others = (order != center) & np.repeat(size > most, size)
+    new = np.sort(np.stack([center[others], order[others]], axis=1), axis=1)
+    known = np.isin(new[:, 0] * count + new[:, 1], pairs[:, 0] * count + pairs[:, 1])
+    return np.asarray(new[~known])
 
 
 @dataclass(frozen=True)

@@ -11,17 +11,15 @@ Where k is large, k blocks are many rows, and copying those costs more than all 
 is the bar, the codes are multiplied once more, and only the rows whose products may reach it are scored.
 """
 
-import functools
-import threading
-from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
-from typing import Any, Literal, NamedTuple
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, nullcontext
+from typing import Literal, NamedTuple
 
 import numpy as np
 from jaxtyping import Float, Int64
 
 from lookalike.core.machine import cores
+from lookalike.core.threads import Apply, in_threads
 from lookalike.retrieval import codes
 from lookalike.retrieval.best import Part, Rows, Scores, best_of_columns, best_of_pairs, largest_columns, merged
 
@@ -41,8 +39,6 @@ FINE, COARSE = 32, 4  # gallery rows with one maximum where rows are looked for 
 REACHING = 8  # times k blocks of a query may reach its bar before float32 is faster
 NEVER = -(2**31)  # below every product of codes
 FINITE = float(np.finfo(np.float32).max)
-
-_one_at_a_time = threading.Lock()  # the limit on BLAS threads is the whole process's, and every call uses all cores
 
 
 def knn(
@@ -92,7 +88,7 @@ class UndecidedError(Exception):
 
 
 def _search(
-    queries: np.ndarray, gallery: np.ndarray, k: int, exclude: np.ndarray | None, plan: "Plan", apply: codes.Apply
+    queries: np.ndarray, gallery: np.ndarray, k: int, exclude: np.ndarray | None, plan: "Plan", apply: Apply
 ) -> tuple[Scores, Rows]:
     """What `knn` returns, by a plan."""
     scores = np.full((len(queries), k), -np.inf, np.float32)
@@ -165,7 +161,7 @@ def _check_sizes(queries: np.ndarray, gallery: np.ndarray, k: int, exclude: np.n
         raise ValueError(f"exclude {exclude.shape} has not one row for each of {len(queries)} queries")
 
 
-def _largest(vectors: np.ndarray, name: str, apply: codes.Apply) -> float:
+def _largest(vectors: np.ndarray, name: str, apply: Apply) -> float:
     """The largest absolute number; ValueError if one is not finite in float32."""
 
     def look(first: int) -> float:
@@ -184,26 +180,9 @@ def _float32(vectors: np.ndarray) -> np.ndarray:
     return np.ascontiguousarray(vectors, dtype=np.float32)
 
 
-@contextmanager
-def _mapper(work: int) -> Iterator[Callable[..., Iterator[Any]]]:
-    """`map`, over as many threads as the work deserves, with BLAS kept to the thread that calls it."""
-    if work < ALONE:
-        yield map
-        return
-    with _one_at_a_time, _blas().limit(limits=1, user_api="blas"):
-        pool = ThreadPoolExecutor(cores())
-        try:
-            yield pool.map
-        finally:  # an interrupted search does not finish what waits
-            pool.shutdown(cancel_futures=True)
-
-
-@functools.cache
-def _blas() -> Any:
-    """What sets the threads of NumPy's BLAS; kept, since looking for it takes milliseconds."""
-    from threadpoolctl import ThreadpoolController  # here, since its import sets an environment variable
-
-    return ThreadpoolController()
+def _mapper(work: int) -> AbstractContextManager[Apply]:
+    """`map`, over as many threads as the work deserves."""
+    return nullcontext(map) if work < ALONE else in_threads()
 
 
 class Pairs(NamedTuple):
