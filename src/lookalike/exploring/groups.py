@@ -11,8 +11,6 @@ from typing import Any
 
 import numpy as np
 from jaxtyping import Float32, Int64
-from scipy.sparse import coo_array
-from scipy.sparse.csgraph import connected_components
 
 Pairs = Int64[np.ndarray, "P 2"]
 Apart = Int64[np.ndarray, "A 2"]
@@ -61,6 +59,9 @@ def to_centers(pairs: Pairs, count: int, most: int) -> Int64[np.ndarray, "M 2"]:
     the most fellows with all others. Where each row was compared with its `most` nearest alone, such a crowd would
     fall into several groups.
     """
+    from scipy.sparse import coo_array  # here, for it takes half a second
+    from scipy.sparse.csgraph import connected_components
+
     ones = np.ones(len(pairs), bool)
     _, crowd = connected_components(coo_array((ones, (pairs[:, 0], pairs[:, 1])), (count, count)), directed=False)
     degree = np.bincount(pairs.ravel(), minlength=count)

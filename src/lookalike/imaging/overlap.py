@@ -41,8 +41,8 @@ def small(image: UInt8[np.ndarray, "H W C"]) -> Small:
 
 
 def small_stored(data: bytes) -> Small:
-    """The same of a stored image, of which a JPEG decoder gives the gray alone and at a part of its size: in two
-    thirds of the time. ImageError as `decode`.
+    """The same of a stored image, of which a JPEG decoder gives the gray alone and at a part of its size: in half the
+    time. ImageError as `decode`.
     """
     try:
         height, width, *_ = simplejpeg.decode_jpeg_header(data, strict=True)
