@@ -36,7 +36,7 @@ def main() -> None:
     parser.add_argument("collection")
     collection = Collection.open(parser.parse_args().collection)
     column = (collection.card.get("model") or {}).get("column") or next(
-        name for name in collection.columns if name.startswith("embedding_")
+        name for name in collection.columns if name.startswith(("embedding_", "features_"))
     )
     vectors = l2_normalize(collection.vectors(column)[1])
     rows = collection.table(["domain", "label"])

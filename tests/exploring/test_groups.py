@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from lookalike.core.shapes import l2_normalize
 from lookalike.data.apart import all_pairs, rows_apart, without
-from lookalike.exploring.groups import WHY, Nodes, firsts, groups_of, near_links, vector_links
+from lookalike.exploring.groups import WHY, Nodes, firsts, groups_of, near_links, to_centers, vector_links
 from lookalike.retrieval import alike
 from lookalike.retrieval.alike import alike_pairs, first_alike
 
@@ -82,6 +82,24 @@ def test_pairs_apart_are_found_by_what_the_files_hold() -> None:
     assert rows_apart(column, all_pairs([files[0].hex()] * 2)).tolist() == [[0, 2]]
     assert rows_apart(column, set()).shape == (0, 2)
     assert without(np.array([[0, 1], [0, 2], [1, 3]]), np.array([[0, 2]])).tolist() == [[0, 1], [1, 3]]
+
+
+@given(pairs_of_rows, st.integers(0, 5))
+def test_crowds_are_compared_with_the_one_that_has_the_most_fellows(pairs: np.ndarray, most: int) -> None:
+    crowds = [{row} for row in range(12)]
+    for one, other in pairs.tolist():
+        joined = crowds[one] | crowds[other]
+        for row in joined:
+            crowds[row] = joined
+    expected = set()
+    for crowd in ({min(crowd): crowd for crowd in crowds}).values():
+        fellows = {row: int((pairs == row).sum()) for row in crowd}
+        center = min(row for row in crowd if fellows[row] == max(fellows.values()))
+        if len(crowd) > most:
+            expected |= {(min(center, row), max(center, row)) for row in crowd - {center}}
+    found = to_centers(pairs, 12, most)
+    assert len(found) == len(set(map(tuple, found.tolist())))
+    assert set(map(tuple, found.tolist())) == expected - set(map(tuple, pairs.tolist()))
 
 
 @pytest.mark.parametrize("least", [0.6, 0.97])

@@ -5,7 +5,7 @@ import pytest
 
 from lookalike.core.shapes import l2_normalize
 from lookalike.retrieval import alike
-from lookalike.retrieval.alike import first_alike, like_any
+from lookalike.retrieval.alike import first_alike, like_any, nearest_pairs
 
 
 def clustered(rows: int, seed: int = 0) -> np.ndarray:
@@ -30,6 +30,23 @@ def test_the_first_before_each_is_that_of_a_loop(monkeypatch: pytest.MonkeyPatch
         like = [j for j in range(i) if float(vectors[i].astype(np.float64) @ vectors[j]) >= least]
         expected.append(like[0] if like else -1)
     assert first_alike(vectors, least).tolist() == expected
+
+
+@pytest.mark.parametrize("least", [-1.5, 0.6, 0.97, 1.5])
+@pytest.mark.parametrize(("rows", "most"), [(1, 3), (2, 3), (150, 1), (150, 5)])
+def test_pairs_of_the_nearest_are_those_of_a_loop(
+    monkeypatch: pytest.MonkeyPatch, rows: int, most: int, least: float
+) -> None:
+    monkeypatch.setattr(alike, "_STEP", 40)
+    vectors = l2_normalize(np.random.default_rng(rows).normal(size=(rows, 5)))
+    cosines = vectors.astype(np.float64) @ vectors.T.astype(np.float64)
+    expected = set()
+    for i in range(rows):
+        order = sorted((j for j in range(rows) if j != i), key=lambda j: -cosines[i, j])[:most]
+        expected |= {(min(i, j), max(i, j)) for j in order if cosines[i, j] >= least}
+    found = nearest_pairs(vectors, least, most)
+    assert found.pairs.tolist() == sorted(map(list, expected))
+    np.testing.assert_allclose(found.cosines, [cosines[i, j] for i, j in found.pairs], atol=1e-5)
 
 
 def test_like_any_is_that_of_a_loop() -> None:

@@ -16,15 +16,16 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
     from lookalike.commands.stored import Stored
-    from lookalike.core.shapes import Ids
     from lookalike.data.apart import Pair
     from lookalike.data.collection import Collection
     from lookalike.data.duplicates import Close
+    from lookalike.data.pixel_pairs import PixelPairs
     from lookalike.exploring.groups import Group, Links, Nodes
     from lookalike.exploring.results import Duplicates
+    from lookalike.retrieval.alike import Found
 
 _SHOWN = 20  # groups in the table
-_READ = 512  # images that are read at a time
+_NEAREST = 8  # images that each is compared with, where vectors are near
 
 
 @dataclass(frozen=True)
@@ -32,10 +33,10 @@ class Config:
     """Find groups of images that are the same or nearly so, and mark all but the first of each.
 
     Two images are alike if their files or pixels are the same; or if at most 3 of the 63 bits of their perceptual
-    hashes differ, or their vectors are as near as copies are and hardly any two different images, and the pixels of the
-    one lie somewhere in the other, cut at the sides or mirrored: two photographs of one thing are no duplicates. Copies
-    of some of the images say how near vectors must be, and images of other labels. All images of a group are like one
-    of them, so that no chain joins two things. Without vectors the looks alone are asked.
+    hashes differ, or the one is among the eight whose vectors are nearest to the other's, as near as copies are, and
+    the pixels of the one lie somewhere in the other, cut at the sides or mirrored: two photographs of one thing are no
+    duplicates. Copies of some of the images say how near vectors must be. All images of a group are like one of them,
+    so that no chain joins two things. Without vectors the looks alone are asked.
 
     Column `duplicate_of` gets the id of the first image of the group: `--where "duplicate_of IS NULL"` takes one of
     each. What is marked as not the same never comes back, in whatever collection and under whatever name: it is
@@ -93,9 +94,11 @@ def run(config: Config) -> "Duplicates":
             note(f"remembered as not the same: {len(said):,} pairs of images")
         rows = _rows(collection)
         told_apart = rows_apart(rows["sha256"], apart)
-        nodes, looks = _by_looks(collection, rows, told_apart)
-        stored = None if which is None else Stored(collection, which)
-        by_vector, close = _by_vectors(stored, rows, nodes, told_apart, config.cosine) if stored else (None, None)
+        nodes, looks, pixels = _by_looks(collection, rows, told_apart)
+        by_vector, close = None, None
+        if which is not None:
+            stored = Stored(collection, which)
+            by_vector, close = _by_vectors(stored, rows, nodes, pixels, told_apart, config.cosine)
         digests = rows["sha256"].to_pylist()
         groups = groups_of(digests, nodes, [looks, *([by_vector] if by_vector else [])], told_apart)
         if MARK.names[0] not in collection.columns:
@@ -125,12 +128,13 @@ def _rows(collection: "Collection") -> "pa.Table":
     return collection.table(["id", "sha256", "label", "domain", "split", *SEEN.names])
 
 
-def _by_looks(collection: "Collection", rows: "pa.Table", apart: "np.ndarray") -> "tuple[Nodes, Links]":
-    """What holds the same pixels, and which of these look alike."""
+def _by_looks(collection: "Collection", rows: "pa.Table", apart: "np.ndarray") -> "tuple[Nodes, Links, PixelPairs]":
+    """What holds the same pixels, which of these look alike, and what knows their pixels."""
     import numpy as np
     import pyarrow as pa
 
     from lookalike.data.duplicates import near_pairs
+    from lookalike.data.pixel_pairs import PixelPairs
     from lookalike.exploring.groups import Nodes, near_links
 
     nodes = Nodes.by_pixels(rows["sha256"].to_pylist(), rows["pixels"].to_pylist(), apart)
@@ -139,11 +143,12 @@ def _by_looks(collection: "Collection", rows: "pa.Table", apart: "np.ndarray") -
     own = np.zeros(len(nodes.first), np.int64)
     own[known] = hashes.take(pa.array(known)).to_numpy().astype(np.int64)
     pairs = known[near_pairs(own[known])]
-    return nodes, near_links(pairs[_overlap(collection, rows["id"].to_numpy(), nodes.first[pairs])], own)
+    pixels = PixelPairs(collection, rows["id"].to_numpy()[nodes.first])
+    return nodes, near_links(pairs[pixels.same(pairs)], own), pixels
 
 
 def _by_vectors(
-    stored: "Stored", rows: "pa.Table", nodes: "Nodes", apart: "np.ndarray", asked: float | None
+    stored: "Stored", rows: "pa.Table", nodes: "Nodes", pixels: "PixelPairs", apart: "np.ndarray", asked: float | None
 ) -> "tuple[Links | None, Close | None]":
     """Which of the nodes have vectors as near as copies have, and what the card tells of it."""
     import numpy as np
@@ -156,17 +161,15 @@ def _by_vectors(
         note(f"all vectors in `{stored.which.column}` are equal, and are not asked: looks alone are compared")
         return None, None
     alone = Alike.of(rows, apart).first(len(rows)) < 0
-    bar = {"cosine": asked, "copies": None, "others": None} if asked is not None else _bar(stored, alone)
+    bar = {"cosine": asked, "copies": None} if asked is not None else _bar(stored, alone)
     first, learned_too = np.full(len(rows), -1), np.zeros(len(rows), bool)
     links = None
     if bar["cosine"] is not None:
-        found = alike_pairs(stored.vectors[nodes.first], bar["cosine"])
-        pairs, cosines = found.pairs, found.cosines
-        if asked is None:  # else the user's word counts, whatever the pixels
-            same = _overlap(stored.collection, stored.ids, nodes.first[pairs])
-            pairs, cosines = pairs[same], cosines[same]
-        links = vector_links(pairs, cosines)
-        ends = nodes.first[pairs]
+        vectors = stored.vectors[nodes.first]
+        # The user's word counts, whatever the pixels.
+        found = _confirmed(vectors, bar["cosine"], pixels) if asked is None else alike_pairs(vectors, asked)
+        links = vector_links(found.pairs, found.cosines)
+        ends = nodes.first[found.pairs]
         count = len(rows)
         keep = ~np.isin(ends[:, 0] * count + ends[:, 1], apart[:, 0] * count + apart[:, 1])
         first = np.full(count, count)
@@ -185,52 +188,43 @@ def _by_vectors(
     return links, Close(first, learned_too, told)
 
 
-def _overlap(collection: "Collection", ids: "Ids", pairs: "np.ndarray") -> "np.ndarray":
-    """Which pairs of rows show the same pixels: hashes and vectors say so of others too, as of two photographs."""
+def _confirmed(vectors: "np.ndarray", least: float, pixels: "PixelPairs") -> "Found":
+    """Pairs of near vectors that show the same pixels, as two photographs of one thing do not."""
     import numpy as np
 
-    from lookalike.core.journal import Progress
-    from lookalike.imaging.decode import decode
-    from lookalike.imaging.overlap import SIDE, is_copy, small
+    from lookalike.exploring.groups import to_centers
+    from lookalike.retrieval.alike import Found, nearest_pairs
 
-    rows, places = np.unique(pairs, return_inverse=True)
-    same, pieces = np.zeros(len(pairs), bool), np.empty((len(rows), SIDE, SIDE), np.float32)
-    with Progress("look at", "images", len(rows), patience=2.0) as bar:
-        for start in range(0, len(rows), _READ):
-            some = ids[rows[start : start + _READ]]
-            for i, data in enumerate(collection.take(some, ["image"])["image"].to_pylist(), start):
-                pieces[i] = small(decode(data))
-            bar.advance(len(some))
-    with Progress("compare", "pairs", len(pairs), patience=2.0) as bar:
-        for i, (one, other) in enumerate(places.reshape(-1, 2).tolist()):
-            same[i] = is_copy(pieces[one], pieces[other])
-            bar.advance()
-    return same
+    near = nearest_pairs(vectors, least, _NEAREST)
+    same = pixels.same(near.pairs)
+    pairs, cosines = near.pairs[same], near.cosines[same]
+    more = to_centers(pairs, len(vectors), _NEAREST)
+    nearness = np.einsum("pd,pd->p", vectors[more[:, 0]], vectors[more[:, 1]])
+    more, nearness = more[nearness >= least], nearness[nearness >= least]
+    same = pixels.same(more)
+    return Found(np.concatenate([pairs, more[same]]), np.concatenate([cosines, nearness[same]]))
 
 
 def _bar(stored: "Stored", alone: "np.ndarray") -> dict[str, Any]:
-    """The cosine from which on pairs are looked at: where copies are, and no more pairs than images."""
+    """The cosine from which on pairs are looked at: where copies are."""
     from lookalike.vectors.copies import levels_of_copies, rarely_reached
 
     if alone.sum() < 2:
-        return {"cosine": None, "copies": None, "others": None}
+        return {"cosine": None, "copies": None}
     ids, vectors = stored.ids[alone], stored.vectors[alone]
     try:
         reached, median = levels_of_copies(stored.embedder, stored.collection, ids, vectors)
     except LookalikeError as error:
         note(
             f"{error.message} How near copies come can't be measured: "
-            "the nearest pairs are looked at, a pair in ten images"
+            "the nearest pairs are looked at, about as many as there are images"
         )
-        least = rarely_reached(vectors, max(0.0, 1 - 0.2 / len(vectors)))
-        return {"cosine": least, "copies": None, "others": least}
-    least = rarely_reached(vectors, max(0.0, 1 - 2 / len(vectors)))
-    level = max(reached, least)
+        return {"cosine": rarely_reached(vectors, max(0.0, 1 - 2 / len(vectors))), "copies": None}
     note(
-        f"pairs are looked at whose vectors have a cosine of {level:.4f} or more: 95 % of copies have {reached:.4f}, "
-        f"half of them {median:.4f}, and of the pairs of these images one an image has {least:.4f}"
+        f"each image is compared with the {_NEAREST} nearest whose vectors have a cosine of {reached:.4f} or more: "
+        f"95 % of copies have that, half of them {median:.4f}"
     )
-    return {"cosine": level, "copies": median, "others": least}
+    return {"cosine": reached, "copies": median}
 
 
 def _made_by(stored: "Stored") -> str:

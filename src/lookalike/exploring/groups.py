@@ -54,6 +54,27 @@ def vector_links(pairs: Pairs, cosines: Float32[np.ndarray, "P"]) -> Links:
     return Links(pairs, np.full(len(pairs), _VECTOR), np.minimum(cosines, 1).astype(np.float32))
 
 
+def to_centers(pairs: Pairs, count: int, most: int) -> Int64[np.ndarray, "M 2"]:
+    """Pairs that are not among `pairs`, of `count` rows: where more than `most` rows hang together, the one that has
+    the most fellows with all others. Where each row was compared with its `most` nearest alone, such a crowd would
+    fall into several groups.
+    """
+    from scipy.sparse import coo_array  # here, for it takes half a second
+    from scipy.sparse.csgraph import connected_components
+
+    ones = np.ones(len(pairs), bool)
+    _, crowd = connected_components(coo_array((ones, (pairs[:, 0], pairs[:, 1])), (count, count)), directed=False)
+    degree = np.bincount(pairs.ravel(), minlength=count)
+    order = np.lexsort((-degree, crowd))  # the center of each crowd comes first
+    starts = np.flatnonzero(np.diff(crowd[order], prepend=-1))
+    size = np.diff(starts, append=count)
+    center = np.repeat(order[starts], size)
+    others = (order != center) & np.repeat(size > most, size)
+    new = np.sort(np.stack([center[others], order[others]], axis=1), axis=1)
+    known = np.isin(new[:, 0] * count + new[:, 1], pairs[:, 0] * count + pairs[:, 1])
+    return np.asarray(new[~known])
+
+
 @dataclass(frozen=True)
 class Nodes:
     """Rows that hold the same pixels as one node; rows that somebody set apart from another are nodes of their own."""

@@ -60,6 +60,23 @@ def alike_pairs(vectors: Float[np.ndarray, "N D"], least: float) -> Found:
     return Found(every[order], np.concatenate(found)[order])
 
 
+def nearest_pairs(vectors: Float[np.ndarray, "N D"], least: float, most: int) -> Found:
+    """Each row with the `most` others that are nearest to it, of those whose cosine is at least `least`; a pair once,
+    in order. At most N x `most` pairs, whatever the vectors, which are as those of `first_alike`.
+    """
+    pairs, found = [np.zeros((0, 2), np.int64)], [np.zeros(0, np.float32)]
+    with Progress("compare", "images", len(vectors)) as bar:
+        for start in range(0, len(vectors), _STEP):
+            some = np.arange(start, min(start + _STEP, len(vectors)))
+            cosines, rows = knn(vectors[some], vectors, most, exclude=some, largest=1.0)
+            row, place = np.nonzero((rows >= 0) & (cosines >= least))
+            pairs.append(np.sort(np.stack([some[row], rows[row, place]], axis=1), axis=1))
+            found.append(cosines[row, place])
+            bar.advance(len(some))
+    every, first = np.unique(np.concatenate(pairs), axis=0, return_index=True)
+    return Found(every, np.concatenate(found)[first])
+
+
 def _blocks(vectors: np.ndarray, least: float) -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray]]:
     """Rows that have one like them, block by block with each block up to their own: both, and their cosines."""
     nearest = np.empty(len(vectors), np.float32)

@@ -7,22 +7,19 @@ e and f are what the codes leave out, q.g - q.c - q'.g' = e.(g - c) + q'.f, whic
 
 import functools
 import math
-from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
 import numpy as np
 from jaxtyping import Float32, Int8, Int32, UInt8
 
 from lookalike.core.machine import multiplies_bytes, onnx_session
+from lookalike.core.threads import Apply
 
 ROW_LEVELS, ZERO = 127, 128  # codes of gallery rows are unsigned, and 128 stands for zero
 # Two products of 255 x 63 still fit the 16 bits in which processors without VNNI add them; of 255 x 127 they do not.
 QUERY_LEVELS, SAFE_QUERY_LEVELS = 127, 63
 TINY = float(np.finfo(np.float32).tiny)
 PIECE = 4096  # rows that are turned into codes at a time
-
-Apply = Callable[..., Iterator[Any]]
-"""`map`, in threads or not."""
 
 
 class Rows(NamedTuple):

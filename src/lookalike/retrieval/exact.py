@@ -8,17 +8,15 @@ Each thread multiplies on its own: a BLAS that spreads products this thin over i
 A large search multiplies codes of eight bits instead, and scores in float32 only what they leave open (`coded.py`).
 """
 
-import functools
-import threading
-from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
-from typing import Any, Literal, NamedTuple
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, nullcontext
+from typing import Literal, NamedTuple
 
 import numpy as np
 from jaxtyping import Float, Int64
 
 from lookalike.core.machine import cores
+from lookalike.core.threads import Apply, in_threads
 from lookalike.retrieval import coded, codes, excluded
 from lookalike.retrieval.best import Part, Rows, Scores, best_of_columns, largest_columns, merged
 from lookalike.retrieval.excluded import Pairs
@@ -35,8 +33,6 @@ GATHERED = 2**20  # numbers of the candidates' vectors that are copied at a time
 ALONE = 10**7  # multiplications below which threads cost more than they bring
 CODED, CODES = 4 * 10**10, 2**25  # multiplications from which on codes pay; codes that are held at a time (32 MiB)
 FINITE = float(np.finfo(np.float32).max)
-
-_one_at_a_time = threading.Lock()  # the limit on BLAS threads is the whole process's, and every call uses all cores
 
 
 def knn(
@@ -84,7 +80,7 @@ def knn(
 
 
 def _search(
-    queries: np.ndarray, gallery: np.ndarray, k: int, exclude: np.ndarray | None, plan: "Plan", apply: codes.Apply
+    queries: np.ndarray, gallery: np.ndarray, k: int, exclude: np.ndarray | None, plan: "Plan", apply: Apply
 ) -> tuple[Scores, Rows]:
     """What `knn` returns, by a plan."""
     scores = np.full((len(queries), k), -np.inf, np.float32)
@@ -159,7 +155,7 @@ def _check_sizes(queries: np.ndarray, gallery: np.ndarray, k: int, exclude: np.n
         raise ValueError(f"exclude {exclude.shape} has not one row for each of {len(queries)} queries")
 
 
-def _largest(vectors: np.ndarray, name: str, apply: codes.Apply) -> float:
+def _largest(vectors: np.ndarray, name: str, apply: Apply) -> float:
     """The largest absolute number; ValueError if one is not finite in float32."""
 
     def look(first: int) -> float:
@@ -178,26 +174,9 @@ def _float32(vectors: np.ndarray) -> np.ndarray:
     return np.ascontiguousarray(vectors, dtype=np.float32)
 
 
-@contextmanager
-def _mapper(work: int) -> Iterator[Callable[..., Iterator[Any]]]:
-    """`map`, over as many threads as the work deserves, with BLAS kept to the thread that calls it."""
-    if work < ALONE:
-        yield map
-        return
-    with _one_at_a_time, _blas().limit(limits=1, user_api="blas"):
-        pool = ThreadPoolExecutor(cores())
-        try:
-            yield pool.map
-        finally:  # an interrupted search does not finish what waits
-            pool.shutdown(cancel_futures=True)
-
-
-@functools.cache
-def _blas() -> Any:
-    """What sets the threads of NumPy's BLAS; kept, since looking for it takes milliseconds."""
-    from threadpoolctl import ThreadpoolController  # here, since its import sets an environment variable
-
-    return ThreadpoolController()
+def _mapper(work: int) -> AbstractContextManager[Apply]:
+    """`map`, over as many threads as the work deserves."""
+    return nullcontext(map) if work < ALONE else in_threads()
 
 
 def _chunks(gallery: np.ndarray) -> Iterator[tuple[int, int, np.ndarray]]:
