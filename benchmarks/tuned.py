@@ -1,4 +1,4 @@
-"""The rows of results/tuned_rows.md: ways to tune the last blocks of a tower, three seeds each, against leaving it alone.
+"""The rows of results/tuned_rows.md: ways to tune the last blocks of a tower, against leaving it alone.
 
     python benchmarks/tuned.py --data $LOOKALIKE_DATA --work DIR --backbone vit_tiny_patch16_224_in21k_in1k
 
@@ -25,7 +25,7 @@ from lookalike.encoders.blend import blended
 from lookalike.encoders.encoder import Encoder
 from lookalike.losses import Geometry, GramDistillation, SimilarityDistillation
 from lookalike.recipes import RECIPES
-from lookalike.training.config import EVENED, FitStage, Given, TrainConfig, Trained, TuneStage
+from lookalike.training.config import EVENED, FitStage, Given, HeadStage, TrainConfig, Trained, TuneStage
 from lookalike.training.loop import train
 from real_images import HEAD, PLAIN, Judge, Row, staged, step
 
@@ -91,7 +91,7 @@ class Bench:
 
     def scores(self, name: str, make: Callable[[Path], Encoder]) -> np.ndarray:
         """mP@5 of every test row by the encoder that `make` makes in a directory; made and scored once."""
-        home = self.kept / "".join(letter if letter.isalnum() else "-" for letter in name)
+        home = self.kept / _folder(name)
         file = home / "scores.json"
         if not file.exists():
             home.mkdir(exist_ok=True)
@@ -125,8 +125,7 @@ class Bench:
         """Weights of finished runs averaged, "" for the untouched tower, and a projection fitted on what they make."""
 
         def make(home: Path) -> Encoder:
-            places = ["".join(letter if letter.isalnum() else "-" for letter in name) for name in names]
-            models = [Encoder.load(str(self.kept / place / "model") if place else self.tower) for place in places]
+            models = [Encoder.load(str(self.kept / _folder(name) / "model") if name else self.tower) for name in names]
             mean = replace(models[-1], tensors=blended([model.tensors for model in models], shares))
             mean.save(home / "mean", {})
             stages = (FitStage(EVENED),)
@@ -134,6 +133,10 @@ class Bench:
             return train(replace(config, model=str(home / "mean"), out=str(home / "run")))
 
         return make
+
+
+def _folder(name: str) -> str:
+    return "".join(letter if letter.isalnum() else "-" for letter in name)
 
 
 def report(bench: Bench, found: dict[str, tuple[list[np.ndarray], str]]) -> str:
@@ -165,12 +168,12 @@ def main() -> None:
     blocks, found = BACKBONES[options.backbone][0], {}
     for name, (config, said) in (frozen() | ways(blocks)).items():
         if options.only in name:
-            seeds = SEEDS if any(isinstance(stage, TuneStage) for stage in config.stages) or name == "`head`" else (0,)
+            seeds = SEEDS if any(isinstance(stage, HeadStage | TuneStage) for stage in config.stages) else (0,)
             found[name] = ([bench.scores(f"{name} {seed}", bench.trained(config, seed)) for seed in seeds], said)
     first = [f"last blocks {seed}" for seed in SEEDS]
     if not options.only:
         halves = [bench.scores(f"half {seed}", bench.averaged(["", run], [0.5, 0.5])) for seed, run in enumerate(first)]
-        found["half of the tuned weights, half of the untouched (WiSE-FT)"] = (halves, "`lookalike blend --shares 0.5 0.5`")
+        found["half of the weights, half of the untouched (WiSE-FT)"] = (halves, "`lookalike blend --shares 0.5 0.5`")
         soup = bench.scores("soup", bench.averaged(first, [1.0, 1.0, 1.0]))
         found["the three seeds' weights averaged (soup)"] = ([soup], "`lookalike blend --shares 1 1 1`")
     print(f"{options.backbone}: `lookalike train tune --data coll --model tower {FLAGS.format(blocks=blocks)}`\n")
