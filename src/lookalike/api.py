@@ -166,8 +166,8 @@ def train(
     from lookalike.commands.train import configure, run
 
     given = {"data": path_of(data), "out": fspath(out), **({"model": fspath(model)} if model else {}), **options}
-    made = run(configure([recipe, *(word for name, value in given.items() for word in flag(name, value))]))
-    return load(made) if made else None
+    done = run(configure([recipe, *(word for name, value in given.items() for word in flag(name, value))]))
+    return load(done.model) if done.model else None
 
 
 def embed(
