@@ -315,6 +315,8 @@ def page(path):
     assert "<script" not in text
     assert "prefers-color-scheme: dark" in text
     assert "width=device-width" in text
+    labels = re.findall(r'role="region" aria-label="([^"]*)"', text)
+    assert len(set(labels)) == len(labels)  # boxes that scroll are told apart
     return text
 
 
