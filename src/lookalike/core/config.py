@@ -58,7 +58,11 @@ def in_range(config: Any, low: float, high: float, *names: str) -> None:
     for name in names:
         value, kind = getattr(config, name), type(config).__name__
         if value is not None and not low <= value <= high:  # NaN is neither
-            wanted = f"{low:g} or more" if high == math.inf else f"{low:g} to {high:g}"
+            wanted = (
+                f"{low:g} or more"
+                if high == math.inf
+                else f"{low:g} to {f'{high:,.0f}' if high >= 1e6 else f'{high:g}'}"
+            )
             told = f"`--{name.replace('_', '-')}`" if kind == "Config" else f"`{name}` of {kind}"
             raise UsageError(f"{told} is {value}; expected {wanted}.")
 
