@@ -158,7 +158,8 @@ def train(
     An option with a dot is given as `**{"loss.margin": 0.3}`.
 
     Options are those of `lookalike train RECIPE --help`, with `_` for `-`; a tuple where it takes several values. A run
-    that was stopped goes on with the same call. None with `leave_out="domain"`, which makes no encoder of all domains.
+    that was stopped goes on with the same call. None with `leave_out="domain"`, which makes no encoder of all domains:
+    its table is in OUT/left-out.json.
 
     Raises:
         Error: No such recipe or option, a collection without what it learns from, another run in `out`.
