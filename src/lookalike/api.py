@@ -158,7 +158,8 @@ def train(
     An option with a dot is given as `**{"loss.margin": 0.3}`.
 
     Options are those of `lookalike train RECIPE --help`, with `_` for `-`; a tuple where it takes several values. A run
-    that was stopped goes on with the same call. None with `leave_out="domain"`, which makes no encoder of all domains.
+    that was stopped goes on with the same call. None with `leave_out="domain"`, which makes no encoder of all domains:
+    its table is in OUT/left-out.json.
 
     Raises:
         Error: No such recipe or option, a collection without what it learns from, another run in `out`.
@@ -166,8 +167,8 @@ def train(
     from lookalike.commands.train import configure, run
 
     given = {"data": path_of(data), "out": fspath(out), **({"model": fspath(model)} if model else {}), **options}
-    made = run(configure([recipe, *(word for name, value in given.items() for word in flag(name, value))]))
-    return load(made) if made else None
+    done = run(configure([recipe, *(word for name, value in given.items() for word in flag(name, value))]))
+    return load(done.model) if done.model else None
 
 
 def embed(

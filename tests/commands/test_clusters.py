@@ -139,6 +139,10 @@ def test_the_map_holds_every_image_once(stock, tmp_path, capsys):
     assert repr(la.map(stock.collection, html=page, color="label")) == "Map(12 images)"
     assert main(["map", str(stock.collection), "--html", str(page), "--color", "colour"]) == 2
     assert "no column `colour`" in capsys.readouterr().err
+    for column in ("id", "source", "label"):  # which the page shows anyhow
+        assert main(["map", str(stock.collection), "--html", str(page), "--color", column]) == 0
+    assert main(["map", str(stock.collection), "--html", str(page), "--seed", str(2**32)]) == 2
+    assert "`--seed` is 4294967296; expected 0 to 4,294,967,295." in capsys.readouterr().err
 
 
 @pytest.mark.reference("pacmap")

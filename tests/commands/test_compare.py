@@ -58,6 +58,11 @@ def test_the_document_has_exactly_what_is_promised(shop, files, compare, tmp_pat
     assert api.to_json() == document
 
 
+def test_an_empty_name_is_told(shop, files, compare):
+    """As an unset variable of a shell gives it."""
+    assert "is empty" in compare(files[0], "", "--data", shop.collection, code=2).err
+
+
 def test_the_collection_may_come_last(shop, files, compare, tmp_path):
     found = compare(
         *files, shop.collection, "--split", "all", "--json", tmp_path / "c.json", "--metrics", "map@r", "p@2"

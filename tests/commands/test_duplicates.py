@@ -202,6 +202,12 @@ def test_the_page_shows_and_marks(coll, tmp_path):
     assert text.count('class="all"') == 2
     assert "--not-same-from not-same.json" in text
     assert text.count("320 x 240 px") == 4
+    links = re.findall(r"<a [^>]*>", text)
+    assert links[0] == '<a class="skip" href="#save">'  # the first stop of the Tab key, past all the others
+    assert '<button type="button" id="save">' in text
+    files = [link for link in links if "file://" in link]
+    assert len(files) == 10
+    assert sum('tabindex="-1"' in link for link in files) == 5  # an image and its name are one stop
     shas = {row["sha256"].hex() for row in Collection.open(coll).table(["sha256"]).to_pylist()}
     found = re.findall(r'data-sha="([0-9a-f]{64})"', text)
     assert len(found) == 5

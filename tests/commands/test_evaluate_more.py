@@ -4,6 +4,7 @@ import json
 import os
 import re
 import shutil
+from dataclasses import replace
 
 import numpy as np
 import pyarrow as pa
@@ -221,6 +222,25 @@ def test_distractors_lie_in_the_gallery(shop, evaluate, tmp_path, capsys):
     assert "give one of both" in evaluate(shop.model, shop.collection, *options, "--curve", code=2).err
 
 
+def test_what_is_named_as_learned_from_must_be_there(shop, evaluate):
+    error = evaluate(shop.model, shop.collection, "--split", "all", "--trained-on", "nothing.coll", code=2).err
+    assert "There is nothing at `nothing.coll`, not a collection." in error
+
+
+def test_vectors_without_a_model_are_told_by_their_column():
+    rows = pa.table({"id": range(8), "label": [*"aabbccdd"], "split": ["test"] * 8})
+    report = la.evaluate(np.random.default_rng(0).normal(size=(8, 3)), rows)
+    more = {"queries": 1, "metrics": None, "cosine": 0.9, "model": "", "column": "mine"}
+    leakage = {"learned_from": ["c"], "same": 0, "near": 0, "metrics": None, "embedding": more}
+    assert "1 more are nearly so by the embeddings of `mine` (" in replace(report, leakage=leakage).table()
+
+
+def test_without_labels_nothing_is_measured():
+    rows = pa.table({"id": range(4), "label": pa.nulls(4, pa.string()), "split": ["test"] * 4})
+    with pytest.raises(la.Error, match="No query of split `test` has a label"):
+        la.evaluate(np.eye(4), rows)
+
+
 def test_a_domain_of_one_class_is_said(tmp_path):
     rows = pa.table({"id": range(8), "label": [*"aaabbccc"], "domain": ["x"] * 3 + ["y"] * 5, "split": ["test"] * 8})
     report = la.evaluate(np.random.default_rng(0).normal(size=(8, 3)), rows)
@@ -315,6 +335,8 @@ def page(path):
     assert "<script" not in text
     assert "prefers-color-scheme: dark" in text
     assert "width=device-width" in text
+    labels = re.findall(r'role="region" aria-label="([^"]*)"', text)
+    assert len(set(labels)) == len(labels)  # boxes that scroll are told apart
     return text
 
 

@@ -135,6 +135,12 @@ def test_what_may_not_be_read_is_two(doctor: Verb, capsys: pytest.CaptureFixture
     assert capsys.readouterr().err.startswith(words)
 
 
+def test_a_name_that_no_file_can_have_is_two(doctor: Verb, capsys: pytest.CaptureFixture[str]) -> None:
+    doctor(lambda _: Path("y" * 300).is_dir())
+    assert main(["doctor"]) == 2
+    assert "y` is too long for the name of a file.\n\nhint: " in capsys.readouterr().err
+
+
 @pytest.mark.parametrize("count", [1, 100_000])  # fails in the last flush; inside the command
 def test_a_full_disk_behind_stdout_is_two(count: int) -> None:
     code = PIPED.format(action=f"lambda _: print('x' * {count})")

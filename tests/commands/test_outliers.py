@@ -56,6 +56,8 @@ def test_what_is_planted_comes_first(wrong, capsys, tmp_path):
     page = (tmp_path / "p.html").read_text()
     assert "fits better, cosine" in page
     assert 'class="one"' not in page
+    assert main(["outliers", str(coll), "--html", ""]) == 2  # an unset variable of a shell
+    assert "is a directory, and a file would be written there" in capsys.readouterr().err
     found = la.outliers(coll)
     assert found.to_json() == rows
     assert repr(found).endswith("among 36 images)")

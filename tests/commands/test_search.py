@@ -371,7 +371,7 @@ def test_several_images_are_one_query(shop, search, tmp_path):
 def test_queries_with_one_file_name_are_told_apart_in_a_sheet(shop, search, tmp_path):
     search(picture(shop, 0, 0), picture(shop, 1, 0), "--sheet", tmp_path / "sheet.html", "-k", "1")
     page = (tmp_path / "sheet.html").read_text()
-    assert ">label0/0.png</b>" in page
-    assert ">label1/0.png</b>" in page
+    assert ">label0/0.png</h2>" in page
+    assert ">label1/0.png</h2>" in page
     match = json.loads(search(picture(shop, 0, 0), "-k", "1", "--json").out)[0]["matches"][0]
     assert f'<a href="{Path(match["path"]).as_uri()}">' in page

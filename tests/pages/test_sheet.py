@@ -143,7 +143,7 @@ def test_templates_are_in_the_package():
         "sheet",
         "worst",
     }
-    assert names == {*(f"{page}.html" for page in pages), "style.css", "queries.css"}
+    assert names == {*(f"{page}.html" for page in pages), "style.css", "every.css", "queries.css"}
 
 
 def test_many_matches_wrap():

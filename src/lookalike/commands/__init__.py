@@ -65,6 +65,7 @@ _TRAINING = {"train", "plan", "demo"}
 
 _MENDABLE = {
     errno.EACCES: "`{}` can't be opened: permission is denied.\n\nhint: `ls -ld` says who may read it",
+    errno.ENAMETOOLONG: "`{}` is too long for the name of a file.\n\nhint: each part of a path has at most 255 bytes",
     errno.ENOSPC: "Writing to stdout failed: the disk is full.\n\nhint: make room, and give the same command again",
 }
 

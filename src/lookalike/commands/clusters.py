@@ -92,7 +92,7 @@ def run(config: Config) -> "Clusters":
         column = pa.array(numbers.astype(np.int32))
         write_made(stored.collection, "clusters", stored.ids, {"cluster": column})
         found = Clusters(tuple(_named(stored, numbers, words)), tuple(stored.ids[np.flatnonzero(numbers < 0)].tolist()))
-        if config.html:
+        if config.html is not None:
             _write_page(config, stored, found)
             wrote(config.html)
     note(f"{len(found.clusters):,} clusters; {len(found.noise):,} of {len(stored.ids):,} images are in none")

@@ -74,6 +74,8 @@ def _places(config: Config) -> tuple[tuple[str, ...], str]:
             raise UsageError("There is no collection to compare on.", hint=hint)
         *rest, place = names
         names = tuple(rest)
+    if not all(names):
+        raise UsageError("The name of one that is compared is empty.", hint=hint)
     if len(names) < 2:
         raise UsageError(f"There is nothing to compare: {len(names)} were given.", hint=hint)
     if twice := next((name for name in names if names.count(name) > 1), None):

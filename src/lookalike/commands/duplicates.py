@@ -105,7 +105,7 @@ def run(config: Config) -> "Duplicates":
             collection.add_columns(MARK)
         collection.update_card({"duplicates": mark(collection, close, firsts(groups, len(rows)))})
         ids = rows["id"].to_pylist()
-        if config.html:
+        if config.html is not None:
             _write_page(config, collection, ids, groups)
             wrote(config.html)
     others = sum(len(group) - 1 for group in groups)

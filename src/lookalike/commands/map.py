@@ -1,6 +1,5 @@
 """lookalike map: all images on one page, like things beside each other, that pans and zooms without a server."""
 
-import math
 import shlex
 from dataclasses import dataclass
 from pathlib import Path
@@ -46,7 +45,7 @@ class Config:
 
     def __post_init__(self) -> None:
         in_range(self, 0.0, 256.0, "thumbs")
-        in_range(self, 0.0, math.inf, "seed")
+        in_range(self, 0.0, 2.0**32 - 1, "seed")  # what the layout takes
 
 
 def main(config: Config) -> None:

@@ -65,6 +65,7 @@ class Measured:
 
 def measured(given: "str | np.ndarray | Embedder", collection: "Collection", setting: Setting = Setting()) -> Measured:
     """What is measured of a model directory, a column, a file of vectors, an encoder, or vectors."""
+    from lookalike.data.collection import Collection
     from lookalike.evaluation.ceiling import Ceiling
     from lookalike.evaluation.leakage import with_leakage
     from lookalike.evaluation.metrics import metrics_of
@@ -72,6 +73,8 @@ def measured(given: "str | np.ndarray | Embedder", collection: "Collection", set
     from lookalike.evaluation.roles import Roles
 
     metrics = metrics_of(setting.metrics)
+    for place in setting.trained_on:  # what a model's card names may be gone; what is asked for may not
+        Collection.open(place)
     Ceiling(len(collection), len(collection), len(collection), 1, 1).check()  # the least: before rows are looked at
     lists = {
         role: None if path is None else listed(path, collection)

@@ -95,7 +95,7 @@ def run(config: Config) -> "Outliers":
             )
             for row in order[: config.most]
         ]
-        if config.html:
+        if config.html is not None:
             _write_page(config, stored, classes, labels, fits, score, order)
             wrote(config.html)
     _tell(score, len(labels), int((unknown & (classes >= 0)).sum()))

@@ -15,7 +15,7 @@ from lookalike.commands import mirror
 from lookalike.commands.verdict import METRIC
 from lookalike.core.config import did_you_mean, option, parse
 from lookalike.core.errors import UsageError
-from lookalike.core.files import kind_of, read_json, write_json
+from lookalike.core.files import json_text, kind_of, read_card, read_json, write_json
 from lookalike.core.journal import note, table
 
 if TYPE_CHECKING:
@@ -44,6 +44,9 @@ class Options:
     leave_out: Literal["none", "domain"] = "none"
     """domain: train once for each domain without its images, and measure what each run finds of the domain that it has
     never seen, among all images of split "test". The runs are in RUN; no encoder of all domains is made."""
+    json: str | None = option(default=None, metavar="FILE")
+    """Write how the encoder does on split "test", or the table of --leave-out, to this file; `-` writes it to stdout
+    instead of the model's name or the table."""
 
 
 @dataclass(frozen=True)
@@ -127,14 +130,23 @@ def flags_type(name: str, own: Any = None) -> type[Any]:
     )
 
 
+@dataclass(frozen=True)
+class Done:
+    """What came of a run, or of one for each domain."""
+
+    model: str | None  # the model directory; None where domains were left out, which makes none of all
+    words: str  # of a terminal
+    document: dict[str, Any]  # of `--json`
+
+
 def main(config: Config) -> None:
     """Train, with every encoder measured on split "test" if the collection has one; print where the encoder is."""
-    if model := run(config):
-        print(model)
+    done = run(config)
+    print(json_text(done.document) if config.options.json == "-" else done.words)
 
 
-def run(config: Config) -> str | None:
-    """Train; the model directory that was made. None where domains were left out, which makes none of all."""
+def run(config: Config) -> Done:
+    """Train; what came of it, also in the file that is asked for."""
     from lookalike.commands.models import named_model
     from lookalike.core.devices import start
     from lookalike.data.collection import Collection
@@ -145,16 +157,24 @@ def run(config: Config) -> str | None:
         config = replace(config, run=replace(config.run, model=named_model(config.run.model)))
     if config.decides:
         config = replace(config, run=mirror.decided(config.run))
-    if config.options.leave_out == "domain":
-        leave_out(config.run)
-        return None
+    done = leave_out(config.run) if config.options.leave_out == "domain" else _whole(config.run)
+    if config.options.json is not None and config.options.json != "-":
+        write_json(config.options.json, done.document)
+    return done
+
+
+def _whole(config: TrainConfig) -> Done:
+    """One run, and its end in words."""
     from lookalike.commands.verdict import conclude
     from lookalike.training.loop import train
 
-    measured = evaluation(config.run)
-    encoder = _train(config.run, measured)
-    conclude(config.run, encoder, measured.values if measured else None, lambda part, rows: train(part, rows=rows))
-    return f"{config.run.out}/model"
+    measured = evaluation(config)
+    encoder = _train(config, measured)
+    values = measured.values(encoder) if measured else None
+    conclude(config, encoder, measured.values if measured else None, lambda part, rows: train(part, rows=rows))
+    model = f"{config.out}/model"
+    found = None if values is None else {**values.summary(), "n_queries": len(values.label)}
+    return Done(model, model, {"model": model, "test": found, "verdict": read_card(model).get("verdict")})
 
 
 def _train(config: TrainConfig, evaluate: Evaluation | None) -> Encoder:
@@ -178,19 +198,25 @@ def _train(config: TrainConfig, evaluate: Evaluation | None) -> Encoder:
     return best(config, whole) if isinstance(config, BestConfig) else whole(config)
 
 
-def leave_out(config: TrainConfig) -> None:
+def leave_out(config: TrainConfig) -> Done:
     """A run for each domain that has images to learn from and images of split "test"; then what all of them tell.
 
-    RUN/left-out.json holds the table: means over domains, differences, and half of their 95 % intervals. UsageError if
+    RUN/left-out.json holds the same: each domain, means over domains, and half of their 95 % intervals. UsageError if
     fewer than two domains have both.
     """
     domains = _both(config)
     found = [_fold(config, number, domain) for number, domain in enumerate(domains, 1)]
-    folds = {domain or "none": [fold] for domain, fold in zip(domains, found, strict=True)}
-    measured = {name: _compared(mine) for name, mine in (folds | {"mean over domains": found}).items()}
-    write_json(Path(config.out) / "left-out.json", {"metric": METRIC, "domains": measured})
-    lines = [[name, *(_words(*side) for side in entry.items())] for name, entry in measured.items()]
-    print(table(["domain never seen", *measured["mean over domains"]], lines))
+    facts = [
+        {"domain": domain or None, "run": str(_place(config, number, domain)), "n_queries": len(fold["label"])}
+        for number, (domain, fold) in enumerate(zip(domains, found, strict=True), 1)
+    ]
+    each, mean = [_compared([fold]) for fold in found], _compared(found)
+    folds = [{**fact, **sides} for fact, sides in zip(facts, each, strict=True)]
+    document = {"metric": METRIC, "folds": folds, "mean": mean}
+    write_json(Path(config.out) / "left-out.json", document)
+    entries = zip([*(domain or "none" for domain in domains), "mean over domains"], [*each, mean], strict=True)
+    lines = [[name, *(_words(*side) for side in sides.items())] for name, sides in entries]
+    return Done(None, table(["domain never seen", *mean], lines), document)
 
 
 def _both(config: TrainConfig) -> list[str]:
@@ -221,7 +247,7 @@ def _fold(config: TrainConfig, number: int, domain: str) -> dict[str, Any]:
     quoted = domain.replace("'", "''")
     away = f"(domain IS NULL OR domain != '{quoted}')" if domain else "domain IS NOT NULL"
     where = f"({config.where}) AND {away}" if config.where else away
-    out = Path(config.out) / f"{number:02}-{re.sub(r'[^A-Za-z0-9_.-]', '_', domain) or 'none'}"
+    out = _place(config, number, domain)
     file = out / "left-out.json"
     if not file.exists():
         note(f"Without {domain or 'rows of no domain'}, domain {number}:")
@@ -238,7 +264,11 @@ def _fold(config: TrainConfig, number: int, domain: str) -> dict[str, Any]:
     return found
 
 
-def _compared(folds: list[dict[str, Any]]) -> dict[str, tuple[float, float | None]]:
+def _place(config: TrainConfig, number: int, domain: str) -> Path:
+    return Path(config.out) / f"{number:02}-{re.sub(r'[^A-Za-z0-9_.-]', '_', domain) or 'none'}"
+
+
+def _compared(folds: list[dict[str, Any]]) -> dict[str, dict[str, float | None]]:
     """Means over domains of both encoders and of their difference, each with half of its 95 % interval."""
     from lookalike.evaluation.intervals import half_width
 
@@ -249,16 +279,16 @@ def _compared(folds: list[dict[str, Any]]) -> dict[str, tuple[float, float | Non
     if "untouched" in sides:
         sides["difference"] = sides["trained"] - sides["untouched"]
     return {
-        name: (
-            float(np.mean([values[domains == number].mean() for number in range(len(folds))])),
-            half_width(values, labels, domains),
-        )
+        name: {
+            "value": float(np.mean([values[domains == number].mean() for number in range(len(folds))])),
+            "half_width": half_width(values, labels, domains),
+        }
         for name, values in sides.items()
     }
 
 
-def _words(side: str, found: tuple[float, float | None]) -> str:
-    mean, half = found
+def _words(side: str, found: dict[str, float | None]) -> str:
+    mean, half = found["value"], found["half_width"]
     return f"{mean:{'+' if side == 'difference' else ''}.4f}" + (
         "" if half is None else f" \N{PLUS-MINUS SIGN}{half:.4f}"
     )

@@ -58,7 +58,8 @@ def in_range(config: Any, low: float, high: float, *names: str) -> None:
     for name in names:
         value, kind = getattr(config, name), type(config).__name__
         if value is not None and not low <= value <= high:  # NaN is neither
-            wanted = f"{low:g} or more" if high == math.inf else f"{low:g} to {high:g}"
+            most = f"{high:,.0f}" if 1e6 <= high < math.inf else f"{high:g}"
+            wanted = f"{low:g} or more" if high == math.inf else f"{low:g} to {most}"
             told = f"`--{name.replace('_', '-')}`" if kind == "Config" else f"`{name}` of {kind}"
             raise UsageError(f"{told} is {value}; expected {wanted}.")
 

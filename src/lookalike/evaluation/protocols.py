@@ -129,6 +129,11 @@ def report(
             values[name][mine] = found[name]
     counted = relevant > 0
     if not counted.any():
+        if (queries.label < 0).all():
+            raise UsageError(
+                f"No query of split `{facts['split']}` has a label: nothing says what is right.",
+                hint="a folder for each thing, or a column `label`, gives labels to `lookalike prepare`",
+            )
         raise UsageError(
             f"No query of split `{facts['split']}` has a relevant image in the gallery: there is nothing to measure.",
             hint="a label needs two images at least, of different groups",

@@ -173,7 +173,8 @@ class Report:
             words = f"{same:,} queries are the same as an image to learn from of {places}, {near:,} nearly so"
             words += f"; without them: {_scores(leakage['metrics'])}"
         if more and more["queries"]:
-            words += f"\n{more['queries']:,} more are nearly so by the embeddings of `{more['model']}` (cosine "
+            by = more["model"] or more["column"]
+            words += f"\n{more['queries']:,} more are nearly so by the embeddings of `{by}` (cosine "
             words += f"{more['cosine']:.3f} or more); without these either: {_scores(more['metrics'])}"
         return words
 

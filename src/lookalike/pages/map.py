@@ -41,7 +41,7 @@ def write_map(
 ) -> None:
     """Write the page of the rows `ids` at their places, the thumbnails in `order`; `color` is a column."""
     side = side or (LARGE if len(ids) <= MANY else SMALL)
-    rows = collection.table(["id", "source", "label", *([] if color in ("source", "label") else [color])])
+    rows = collection.table([*dict.fromkeys(["id", "source", "label", color])])
     values = ["none" if value is None else shown(str(value)) for value in rows[color].take(order).to_pylist()]
     largest = [name for name, _ in Counter(values).most_common(COLORS)]
     number = {name: place for place, name in enumerate(largest)}
