@@ -73,15 +73,24 @@ def spread(x: Shaped[Array, "N *shape"], mesh: Mesh | None, axis: str) -> Shaped
     return jax.lax.with_sharding_constraint(x, NamedSharding(mesh, PartitionSpec(over)))
 
 
-def used(parameter: T) -> T:
+def used(parameter: Array, dtype: Any = None) -> Array:
     """A parameter where it is used: whole on each device, in a program traced inside `jax.sharding.use_abstract_mesh`.
 
     So a scan fetches the parts of one block after the other (FSDP; Zhao et al., 2023, arXiv:2304.11277). By itself the
-    compiler may fetch the parts of the batch instead, and split what a matrix multiplies.
+    compiler may fetch the parts of the batch instead, and split what a matrix multiplies. With a `dtype` it is brought
+    there first: half the bytes pass in bfloat16.
     """
-    if jax.sharding.get_abstract_mesh().size < 2:
-        return parameter
+    parameter = parameter if dtype is None else parameter.astype(dtype)
+    return parameter if jax.sharding.get_abstract_mesh().size < 2 else _fetched(parameter)
+
+
+@jax.custom_vjp
+def _fetched(parameter: Array) -> Array:
+    """Its gradient need not be whole: each device may keep the part that it sums."""
     return jax.lax.with_sharding_constraint(parameter, PartitionSpec())
+
+
+_fetched.defvjp(lambda parameter: (_fetched(parameter), None), lambda _, gradient: (gradient,))
 
 
 def born(make: Callable[..., T], mesh: Mesh, stacked: Set[str], *given: Any) -> tuple[T, Any]:
