@@ -6,11 +6,11 @@ Batches are split over all devices, whatever the axes: over "model" a softmax ha
 from collections.abc import Callable, Iterator, Sequence, Set
 from contextlib import contextmanager
 from fnmatch import fnmatchcase
+from functools import lru_cache
 from math import prod
 from typing import Any, TypeVar
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 from jax.experimental import multihost_utils
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
@@ -99,6 +99,51 @@ def born(make: Callable[..., T], mesh: Mesh, stacked: Set[str], *given: Any) -> 
     return jax.jit(make, out_shardings=places)(*given), places
 
 
+def put(tree: T, mesh: Mesh, stacked: Set[str]) -> T:
+    """The arrays of `tree` on the mesh, where `sharding_of` says; of one in NumPy no device sees more than its part.
+
+    Of several processes each has all of them.
+    """
+
+    def one(x: Any, place: NamedSharding) -> jax.Array:
+        if isinstance(x, jax.Array) and place.is_fully_addressable:
+            return jax.device_put(x, place)
+        held = np.asarray(x)
+        return jax.make_array_from_callback(held.shape, place, lambda index: held[index])
+
+    found: T = jax.tree.map(one, tree, shardings_of(tree, mesh, stacked))
+    return found
+
+
+def laid(tree: T, mesh: Mesh | None, stacked: Set[str]) -> T:
+    """In a compiled program: the same, of a gradient that would be whole on each device otherwise."""
+    if mesh is None or mesh.size == 1:
+        return tree
+    return jax.lax.with_sharding_constraint(tree, shardings_of(tree, mesh, stacked))
+
+
+def shared(run: Callable[[T, Any], jax.Array], parameters: T, stacked: Set[str]) -> Callable[[np.ndarray], np.ndarray]:
+    """`run(parameters, batch)` by all devices of this process: batches are split, and parameters lie as in training."""
+    mesh = make_mesh()
+    placed, program = put(parameters, mesh, stacked), _compiled(run, mesh)
+
+    def found(batch: np.ndarray) -> np.ndarray:
+        missing = -len(batch) % mesh.size
+        filled = np.pad(batch, ((0, missing), *((0, 0),) * (batch.ndim - 1))) if missing else batch
+        return np.asarray(program(placed, put_batch(filled, mesh)))[: len(batch)]
+
+    return found
+
+
+@lru_cache(maxsize=4)  # a measurement asks for the same program each time
+def _compiled(run: Callable[[Any, Any], jax.Array], mesh: Mesh) -> Callable[[Any, Any], jax.Array]:
+    def program(parameters: Any, batch: Any) -> jax.Array:
+        with jax.sharding.use_abstract_mesh(mesh.abstract_mesh):
+            return run(parameters, batch)
+
+    return jax.jit(program)
+
+
 def shardings_of(tree: Any, mesh: Mesh, stacked: Set[str]) -> Any:
     """`sharding_of` each array of `tree`; `stacked` are names of tensors whose blocks are stacked.
 
@@ -153,8 +198,8 @@ def on_host(x: jax.Array) -> np.ndarray:
 
 
 def whole(tree: T) -> T:
-    """The arrays of `tree` as each process can use them by itself: as they are, or fetched from all."""
-    found: T = jax.tree.map(lambda x: x if x.is_fully_addressable else jnp.asarray(on_host(x)), tree)
+    """The arrays of `tree` as each process can use them by itself: as they are, or in NumPy, fetched from all."""
+    found: T = jax.tree.map(lambda x: x if x.is_fully_addressable else on_host(x), tree)
     return found
 
 

@@ -94,13 +94,12 @@ def mixed(inputs: Float32[Array, "B V F"], key: Key[Array, ""]) -> Float32[Array
 
 
 def make_objective(
-    config: StepStage, features: Features, class_sizes: Int64[Any, "C"], first: Tensors, mesh: Mesh | None = None
+    config: StepStage, features: Features, class_sizes: Int64[Any, "C"], mesh: Mesh | None = None
 ) -> Objective:
     """The loss of a batch: features to unit length, projection, unit length, the class loss, and geometry.
 
-    `features` makes them of a batch's inputs; `first` are the tower's learned tensors as they were, to hold them to.
-    What only fills the batch up has features, too, and nothing else: no loss, term or statistic sees it. On a `mesh`
-    the classes are apart over "model".
+    `features` makes them of a batch's inputs. What only fills the batch up has features, too, and
+    nothing else: no loss, term or statistic sees it. On a `mesh` the classes are apart over "model".
     """
     sizes, two = jnp.asarray(class_sizes, jnp.int32), bool(config.geometry.views.weight)
     rows = config.batch // getattr(config, "accumulate", 1)
@@ -122,7 +121,7 @@ def make_objective(
             prefix = centers[..., :dimension]
             loss, own, margin = _class_loss(config, vectors, prefix, kept.label, running.margin, epoch, sizes, mesh)
             total, cosine = total + loss / len(made), cosine + own / len(made)
-        term, terms = _geometry(config, learner, kept, found, first)
+        term, terms = _geometry(config, learner, kept, found, fixed.first)
         return total + term, ({"cosine": cosine, **terms}, Running(margin, statistics))
 
     return objective
@@ -164,12 +163,17 @@ def _class_loss(config, vectors, centers, label, memory, epoch, sizes, mesh):  #
 
 
 def make_step(
-    objective: Objective, optimizer: optax.GradientTransformation, config: StepStage, seed: int, epoch_steps: float
+    objective: Objective,
+    optimizer: optax.GradientTransformation,
+    config: StepStage,
+    seed: int,
+    epoch_steps: float,
+    apart: Callable[[Learner], Learner] = lambda gradient: gradient,
 ) -> Step:
     """The compiled step: state and batch to the next state and the metrics of the batch.
 
     The state's memory is taken over, so that it is held once; random numbers are a function of `seed` and the step.
-    `epoch_steps` is how many steps an epoch has.
+    `epoch_steps` is how many steps an epoch has. `apart` says where on several devices a gradient lies.
     """
     parts, radius = getattr(config, "accumulate", 1), config.optimizer.sam
 
@@ -178,16 +182,16 @@ def make_step(
         value = jax.value_and_grad(objective, has_aux=True)
         if parts == 1:
             (loss, (metrics, running)), found = value(learner, fixed, batch, running, key, epoch)
-            return {"loss": loss, **metrics}, running, found
+            return {"loss": loss, **metrics}, running, apart(found)
 
         def part(carried, given):  # type: ignore[no-untyped-def]
             total, running = carried
             piece, number = given
             one = jax.random.fold_in(key, number)
             (loss, (metrics, running)), found = value(learner, fixed, piece, running, one, epoch)
-            return (jax.tree.map(jnp.add, total, found), running), {"loss": loss, **metrics}
+            return (jax.tree.map(jnp.add, total, apart(found)), running), {"loss": loss, **metrics}
 
-        zeros = jax.tree.map(jnp.zeros_like, learner)
+        zeros = apart(jax.tree.map(jnp.zeros_like, learner))
         (found, running), metrics = jax.lax.scan(part, (zeros, running), (batch, jnp.arange(parts)))
         return jax.tree.map(jnp.mean, metrics), running, jax.tree.map(lambda x: x / parts, found)
 

@@ -1,6 +1,6 @@
 """Convolutions of one map in JAX, and gradients that a CPU computes quickly; the caller says `jax.vmap`."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from functools import partial
 from itertools import product
 

@@ -5,7 +5,7 @@ given, norms and softmax always in float32.
 """
 
 # The verbs are described in `Ops`, and not every reader needs all that they are given.
-# ruff: noqa: D102, ARG001, ARG002
+# ruff: noqa: D102, ARG002
 
 import math
 import operator

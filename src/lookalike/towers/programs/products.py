@@ -1,8 +1,11 @@
 """Tokens times weights: weights are fetched in the dtype of the tokens, and what their gradient sums is float32.
 
-The caller says `jax.vmap`. With parameters in float32 and tokens in bfloat16, half the bytes pass between devices on the
-way there, and none is rounded before it is summed on the way back.
+The caller says `jax.vmap`. With parameters in float32 and tokens in bfloat16, half the bytes pass between devices on
+the way there, and nothing is rounded before it is summed on the way back.
 """
+
+# The rule of a `jax.vmap` is told how large the batch is.
+# ruff: noqa: ARG001
 
 from collections.abc import Callable
 from math import prod
