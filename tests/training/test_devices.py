@@ -195,6 +195,14 @@ def test_two_processes_do_what_one_does(made, model, images, tmp_path):
     assert_same(tmp_path / "two", tmp_path / "one", images)
 
 
+def test_two_processes_make_the_same_new_tower(made, images, tmp_path):
+    stages = NewStage(ConvNetConfig((8, 16), (0, 1)), 16), replace(TUNE, start=Given(), steps=2)
+    run = made.run(tmp_path / "two", *stages, model="", log_every=1)
+    in_two_processes(run)
+    train(replace(run, out=str(tmp_path / "one")))
+    assert_same(tmp_path / "two", tmp_path / "one", images)
+
+
 def test_two_processes_go_on_where_one_stopped(made, model, images, tmp_path, monkeypatch):
     run = made.run(tmp_path / "stopped", TUNE, model=model, log_every=1)
     stopped(run, monkeypatch, 4, None)

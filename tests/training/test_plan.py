@@ -153,6 +153,7 @@ def test_the_roofline_by_hand():
     assert roofline(chip, 4, 8e12, Traffic(12 * 10**9, 5 * 10**8)) == 5.0
     assert step_traffic(300, 100, 40, 1) == Traffic(2 * 300 + 2 * 100 + 40, 0)
     assert step_traffic(300, 100, 40, 4).links == round(0.75 * (3 * 100 + 2 * 40))
+    assert step_traffic(300, 100, 40, 4, half=True).links == round(0.75 * (2 * 100 + 40))
 
 
 def test_topologies():

@@ -115,13 +115,6 @@ def put(tree: T, mesh: Mesh, stacked: Set[str]) -> T:
     return found
 
 
-def laid(tree: T, mesh: Mesh | None, stacked: Set[str]) -> T:
-    """In a compiled program: the same, of a gradient that would be whole on each device otherwise."""
-    if mesh is None or mesh.size == 1:
-        return tree
-    return jax.lax.with_sharding_constraint(tree, shardings_of(tree, mesh, stacked))
-
-
 def shared(run: Callable[[T, Any], jax.Array], parameters: T, stacked: Set[str]) -> Callable[[np.ndarray], np.ndarray]:
     """`run(parameters, batch)` by all devices of this process: batches are split, and parameters lie as in training."""
     mesh = make_mesh()

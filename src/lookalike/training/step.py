@@ -163,17 +163,12 @@ def _class_loss(config, vectors, centers, label, memory, epoch, sizes, mesh):  #
 
 
 def make_step(
-    objective: Objective,
-    optimizer: optax.GradientTransformation,
-    config: StepStage,
-    seed: int,
-    epoch_steps: float,
-    apart: Callable[[Learner], Learner] = lambda gradient: gradient,
+    objective: Objective, optimizer: optax.GradientTransformation, config: StepStage, seed: int, epoch_steps: float
 ) -> Step:
     """The compiled step: state and batch to the next state and the metrics of the batch.
 
     The state's memory is taken over, so that it is held once; random numbers are a function of `seed` and the step.
-    `epoch_steps` is how many steps an epoch has. `apart` says where on several devices a gradient lies.
+    `epoch_steps` is how many steps an epoch has.
     """
     parts, radius = getattr(config, "accumulate", 1), config.optimizer.sam
 
@@ -182,16 +177,16 @@ def make_step(
         value = jax.value_and_grad(objective, has_aux=True)
         if parts == 1:
             (loss, (metrics, running)), found = value(learner, fixed, batch, running, key, epoch)
-            return {"loss": loss, **metrics}, running, apart(found)
+            return {"loss": loss, **metrics}, running, found
 
         def part(carried, given):  # type: ignore[no-untyped-def]
             total, running = carried
             piece, number = given
             one = jax.random.fold_in(key, number)
             (loss, (metrics, running)), found = value(learner, fixed, piece, running, one, epoch)
-            return (jax.tree.map(jnp.add, total, apart(found)), running), {"loss": loss, **metrics}
+            return (jax.tree.map(jnp.add, total, found), running), {"loss": loss, **metrics}
 
-        zeros = apart(jax.tree.map(jnp.zeros_like, learner))
+        zeros = jax.tree.map(jnp.zeros_like, learner)
         (found, running), metrics = jax.lax.scan(part, (zeros, running), (batch, jnp.arange(parts)))
         return jax.tree.map(jnp.mean, metrics), running, jax.tree.map(lambda x: x / parts, found)
 

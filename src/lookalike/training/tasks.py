@@ -18,7 +18,7 @@ from jaxtyping import Array, Float32, Int64
 
 from lookalike.core.errors import CollectionError, RunError
 from lookalike.core.journal import note
-from lookalike.core.mesh import born, laid, make_mesh, whole
+from lookalike.core.mesh import born, make_mesh, whole
 from lookalike.core.shapes import l2_normalize
 from lookalike.data.collection import Collection
 from lookalike.encoders.config import EncoderConfig, ProjectionConfig, declared
@@ -199,8 +199,7 @@ def step_of(
     rows = int(sizes.sum())
     optimizer = make_optimizer(stage.optimizer, steps_of(stage, rows), decays(encoder), part.factors)
     objective = make_objective(stage, part.features, sizes, mesh)
-    apart = partial(laid, mesh=mesh, stacked=stacked(encoder))
-    return optimizer, make_step(objective, optimizer, stage, config.seed, rows / stage.batch, apart)
+    return optimizer, make_step(objective, optimizer, stage, config.seed, rows / stage.batch)
 
 
 def _facts(rows: Rows, steps: int, encoder: Encoder) -> Facts:
