@@ -68,7 +68,7 @@ def ours() -> Step:
     learner = Learner({}, projection, {"weight": jnp.asarray(centers[:, None])})
     state, fixed = first_state(learner, optimizer, Running({}, {}), averaged=False), Fixed({}, {})
     sizes = np.ones(arguments.classes, np.int64)
-    objective = make_objective(config, lambda _tower, _fixed, inputs: inputs, sizes, {})
+    objective = make_objective(config, lambda _tower, _fixed, inputs: inputs, sizes)
     step = make_step(objective, optimizer, config, 0, epoch_steps=1.0)
     batch = Batch(jnp.asarray(features)[:, None], jnp.asarray(label))
 

@@ -30,6 +30,7 @@ JAX = (
     "lookalike.towers.programs.convolution",
     "lookalike.towers.programs.halves",
     "lookalike.towers.programs.jax",
+    "lookalike.towers.programs.products",
     "lookalike.training",
 )
 HELP = "lookalike.training.config"  # what the help of a recipe needs: losses are their own config, and wait for JAX

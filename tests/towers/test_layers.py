@@ -12,7 +12,8 @@ from hypothesis.extra.numpy import arrays
 
 from lookalike.towers.ops import Activation, Conv, Padding, Pooling, Value, pads
 from lookalike.towers.programs.convolution import convolution
-from lookalike.towers.programs.jax import Jax, group_norm, l2_normalize, merged, rectified
+from lookalike.towers.programs.jax import Jax, group_norm, l2_normalize, rectified
+from lookalike.towers.programs.products import merged
 
 
 def program(**tensors: jax.Array) -> Jax:
@@ -118,15 +119,6 @@ def test_a_kernel_of_one_place_is_a_product_of_all_images(stride: int):
 
     for a, b in zip(found(ours), found(theirs), strict=True):
         np.testing.assert_allclose(a, b, atol=1e-5)
-
-
-def test_a_product_below_a_batch_of_weights_too():
-    rng = np.random.default_rng(0)
-    x, weight = rng.normal(size=(3, 5, 4)).astype(np.float32), rng.normal(size=(3, 4, 6)).astype(np.float32)
-    for axes in ((0, 0), (None, 0), (0, None)):
-        parts = [part if axis == 0 else part[0] for part, axis in zip((x, weight), axes, strict=True)]
-        found = jax.vmap(merged, axes)(*map(jnp.asarray, parts))
-        np.testing.assert_allclose(found, np.matmul(*parts), atol=1e-5)
 
 
 def test_a_depthwise_convolution_in_16_bits_sums_in_32():

@@ -102,7 +102,7 @@ def test_statistics_of_batch_norms_do_not_learn(made, tmp_path):
     assert len(still) == 104
     assert set(task.learner.tower) == set(tensors) - still
     moved = task.learner._replace(tower={name: tensor + 1 for name, tensor in task.learner.tower.items()})
-    after = task.made(moved, task.running).encoder
+    after = task.made(moved, task.running, task.fixed).encoder
     assert after.config == replace(config, projection=ProjectionConfig("linear", 1280, 4))
     for name, tensor in tensors.items():
         assert np.array_equal(after.tensors[name], tensor) == (name in still), name
@@ -130,7 +130,7 @@ def test_a_model_is_read_and_checked_once(made, tmp_path, monkeypatch):
 def test_a_given_tower_starts_at_pca_with_centers_at_the_means(made, tmp_path):
     config = pixels(made, tmp_path / "run", model=made.model)
     _, task = task_of(config)
-    first = task.made(task.learner, task.running).encoder
+    first = task.made(task.learner, task.running, task.fixed).encoder
     rows = made.split == "train"
     embedding = np.asarray(first.project(jnp.asarray(made.features[rows])))
     assert np.abs(embedding.mean(axis=0)).max() < 0.2

@@ -67,6 +67,26 @@ def lowered(stage, encoder=None, mesh=None):
 TUNE = TuneStage(batch=8, start=Given(), optimizer=RATES)
 
 
+def test_matrices_are_fetched_in_the_dtype_of_the_tower(devices):
+    """And nothing else of it: norms and biases are as they lie."""
+    for dtype, kind in (("float32", "f32"), ("bfloat16", "bf16")):
+        text = lowered(replace(TUNE, dtype=dtype), mesh=make_mesh(devices)).as_text()
+        fetched = re.findall(r"sharding_constraint .*\[\{\}, \{\}\]> : tensor<(\d+)x(\d+)x(\w+)>", text)
+        matrices = {("128", "384"), ("128", "128"), ("128", "512"), ("512", "128")}  # of a block
+        assert {each for each in fetched if each[:2] in matrices} == {(*sides, kind) for sides in matrices}
+    assert re.search(r"sharding_constraint .*\[\{\}\]> : tensor<128xf32>", text)
+
+
+@pytest.mark.parametrize("changes", [{}, {"batch": 16, "accumulate": 2}], ids=["at once", "in parts"])
+def test_no_device_has_a_whole_gradient(devices, changes):
+    """All that a step needs beside its arguments is less than one."""
+    stage, encoder = replace(TUNE, remat=True, **changes), encoder_of(WIDE, 64)
+    program = train_program(job(stage, encoder), stage, make_mesh(devices))
+    learned = program.arguments[1].learner.tower
+    whole = sum(x.size * x.dtype.itemsize for x in jax.tree.leaves(learned))
+    assert program.function.lower(*program.arguments).compile().memory_analysis().temp_size_in_bytes < whole
+
+
 HEAD = HeadStage(batch=256, optimizer=RATES)
 WIDE = ViTConfig(size=64, patch=8, width=512, layers=4, heads=8, hidden=2048, activation="gelu")
 SWIN = SwinConfig(2, 256, (5, 2), (4, 8), (8, 8), (4, 0))
@@ -133,6 +153,7 @@ def test_the_roofline_by_hand():
     assert roofline(chip, 4, 8e12, Traffic(12 * 10**9, 5 * 10**8)) == 5.0
     assert step_traffic(300, 100, 40, 1) == Traffic(2 * 300 + 2 * 100 + 40, 0)
     assert step_traffic(300, 100, 40, 4).links == round(0.75 * (3 * 100 + 2 * 40))
+    assert step_traffic(300, 100, 40, 4, half=True).links == round(0.75 * (2 * 100 + 40))
 
 
 def test_topologies():

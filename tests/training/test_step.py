@@ -65,7 +65,7 @@ NONE = Running({}, {})
 
 
 def objective(values):
-    return make_objective(values, lambda _tower, _fixed, inputs: inputs, np.full(6, 8), {})
+    return make_objective(values, lambda _tower, _fixed, inputs: inputs, np.full(6, 8))
 
 
 def made_step(values, steps=STEPS, seed=3):

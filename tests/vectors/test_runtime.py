@@ -121,6 +121,32 @@ def test_jax_splits_a_batch_over_all_devices(
     assert embedder.engine.compiles == 1
 
 
+def test_a_tower_lies_on_devices_only_while_features_are_made(
+    model: str, devices: list[object], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A run asks for those of the tower that it was given, and then trains."""
+    import gc
+
+    import jax
+
+    from lookalike.core.mesh import make_mesh
+
+    def held() -> int:
+        gc.collect()
+        return sum(array.nbytes for array in jax.live_arrays())
+
+    mesh, before = make_mesh(devices), held()
+    monkeypatch.setattr("lookalike.core.mesh.make_mesh", lambda: mesh)
+    embedder = load(model, "jax")
+    assert held() == before
+    first = embedder.features(pictures(3))
+    assert held() > before
+    embedder.engine.rest()
+    assert held() == before
+    np.testing.assert_array_equal(embedder.features(pictures(3)), first)
+    assert embedder.engine.compiles == 1
+
+
 def test_embeds_files_and_arrays_of_any_shape(model: str, tmp_path: Path) -> None:
     images = [np.random.default_rng(i).integers(0, 256, (20 + 9 * i, 50, 3), dtype=np.uint8) for i in range(5)]
     paths = []

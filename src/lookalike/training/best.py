@@ -17,11 +17,13 @@ import numpy as np
 from lookalike.core.errors import UsageError
 from lookalike.core.files import read_card, read_json, storage_errors, write_json
 from lookalike.core.journal import note, record, table
+from lookalike.core.mesh import shared
 from lookalike.encoders.encoder import Encoder
 from lookalike.towers.ops import places
 from lookalike.training.checkpoint import opened_run
 from lookalike.training.config import EVENED, BestConfig, FitStage, Pca, Stage, TrainConfig, TuneStage
 from lookalike.training.folds import Fold, Score, folds
+from lookalike.training.learner import stacked
 from lookalike.training.loop import train
 from lookalike.training.rows import Rows, features_of, mean_of
 from lookalike.training.tasks import Made, begun, closed_form, rows_of, with_tensors
@@ -126,11 +128,11 @@ def _forward(encoder: Encoder, rows: Rows, run: Path) -> float:
     """Seconds that the tower takes for an image here, as it was measured when the run began."""
     file = run / "machine.json"
     if not file.exists():
-        features = jax.jit(Encoder.features)
+        features = shared(Encoder.features, encoder, stacked(encoder.config))
         images = filled(next(stored_images(encoder.config, rows.collection, rows.ids[:BATCH])))
-        jax.block_until_ready(features(encoder, images))
+        features(images)
         begun = time.monotonic()
-        jax.block_until_ready(features(encoder, images))
+        features(images)
         write_json(file, {"forward": (time.monotonic() - begun) / BATCH})
     return float(read_json(file)["forward"])
 

@@ -27,6 +27,7 @@ from lookalike.core.config import from_json, to_json
 from lookalike.core.errors import RunError
 from lookalike.core.files import locked, new_directory, read_json, refuse_unless, write_json
 from lookalike.core.mesh import from_first, in_turn, is_first, on_host
+from lookalike.encoders.directory import read_model
 from lookalike.encoders.encoder import Encoder
 from lookalike.training.config import TrainConfig
 from lookalike.training.step import State
@@ -210,7 +211,7 @@ def last_stage(run: Path) -> tuple[int, int, Encoder, Array | None, str] | None:
     directory = run / "stages" / str(max(numbers))
     kept, file = read_json(directory / "stage.json"), directory / "centers.safetensors"
     centers = jnp.asarray(load_file(file)["centers.weight"]) if file.exists() else None
-    return max(numbers), kept["step"], Encoder.load(directory / "model"), centers, kept["path"]
+    return max(numbers), kept["step"], Encoder(*read_model(directory / "model")), centers, kept["path"]
 
 
 def _finite(state: State) -> bool:

@@ -116,14 +116,14 @@ class Traffic(NamedTuple):
     links: int  # that each chip gets from the others, or gives them
 
 
-def step_traffic(state: int, learned: int, fixed: int, chips: int) -> Traffic:
+def step_traffic(state: int, learned: int, fixed: int, chips: int, *, half: bool = False) -> Traffic:
     """Of a state, what of it is learned, and what stays, in bytes: the state is read and written, so is a gradient.
 
     Where they are split over chips, each chip gets the parts of the others for the forward and again for the gradient,
-    and gives away its parts of the gradient.
+    and gives away its parts of the gradient. With `half` parts pass in bfloat16; gradients are float32 all the same.
     """
-    others = (chips - 1) / chips
-    return Traffic(2 * state + 2 * learned + fixed, round(others * (3 * learned + 2 * fixed)))
+    others, fetched = (chips - 1) / chips, (1 if half else 2) * (learned + fixed)
+    return Traffic(2 * state + 2 * learned + fixed, round(others * (fetched + learned)))
 
 
 def roofline(chip: Chip, chips: int, operations: float, traffic: Traffic) -> float:

@@ -21,7 +21,7 @@ from lookalike.towers.ops import Tensor, halves, places
 from lookalike.towers.programs.halves import behind, front
 from lookalike.training.config import Trained
 
-Tensors = dict[str, Float32[Array, "..."]]
+Tensors = dict[str, Float32[Any, "..."]]  # arrays of NumPy, until they are put on devices
 Factor = float | Float32[np.ndarray, "L"]  # of a tensor, or of each of the blocks that are stacked in it
 
 
@@ -30,9 +30,10 @@ class Fixed(NamedTuple):
 
     front: Tensors  # before the cut
     back: Tensors  # behind it
+    first: Tensors | None = None  # what does learn, as it was; where a stage holds to it
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Division:
     """An encoder's tower, divided into what learns and what stays."""
 
@@ -156,8 +157,8 @@ def _low_rank(
         if kind == "matrix" or (kind == "kernel" and shape[-4:-2] == (1, 1) and shape[-2] > 1):
             size = min(rank, *shape[-2:])
             first = rng.standard_normal((*shape[:-1], size)) / shape[-2] ** 0.5
-            found[f"{name}.lora_a"] = jnp.asarray(first, jnp.float32)
-            found[f"{name}.lora_b"] = jnp.zeros((*shape[:-2], size, shape[-1]), jnp.float32)
+            found[f"{name}.lora_a"] = first.astype(np.float32)
+            found[f"{name}.lora_b"] = np.zeros((*shape[:-2], size, shape[-1]), np.float32)
     if not found:
         raise UsageError("No matrix of the tower learns, so that `--trained.lora` has nothing to add to.")
     return found

@@ -73,7 +73,7 @@ def train(
 def _stages(config: TrainConfig, rows: Rows, measuring: Measuring, mesh: Mesh) -> Encoder:
     """What the stages make, one after the other, from the first one that is not finished."""
     run = measuring.run
-    untouched = begun(config)
+    untouched = begun(config, mesh)
     done, step, made, said = 0, 0, viewing(config, untouched), 0
     if kept := last_stage(run):
         done, step, made = kept[0] + 1, kept[1], Made(*kept[2:])

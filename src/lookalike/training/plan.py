@@ -212,7 +212,8 @@ def _stage(
     if question.search:
         largest = _searched(_job(question, encoder, stage), stage, found, compile_one)
     flops = step_operations(stage, encoder, question.classes)
-    traffic = step_traffic(found.state, found.learned, found.fixed, found.chips)
+    half = isinstance(stage, TuneStage) and stage.dtype == "bfloat16"
+    traffic = step_traffic(found.state, found.learned, found.fixed, found.chips, half=half)
     steps, before = steps_of(stage, question.rows), embeds / embeds_per_s / 3600
     return _stage_plan(question, found, name, stage.batch, largest, flops, traffic, steps, embeds, before)
 

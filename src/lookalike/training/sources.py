@@ -3,7 +3,7 @@
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass
-from functools import partial
+from functools import cache, partial
 from itertools import count, islice
 from pathlib import Path
 from typing import Any
@@ -15,13 +15,14 @@ from jaxtyping import Int64
 
 from lookalike.core.files import fingerprint, new_directory
 from lookalike.core.journal import Progress
+from lookalike.core.mesh import shared
 from lookalike.data.batches import batches
 from lookalike.data.sampling import generator, sampler
 from lookalike.encoders.encoder import Encoder
 from lookalike.losses import Projecting, first_memory
 from lookalike.losses.projection import Memory as Statistics
 from lookalike.training.config import HeadStage, StepStage, TrainConfig, TuneStage
-from lookalike.training.learner import Division, Factor, Fixed, Tensors, divide
+from lookalike.training.learner import Division, Factor, Fixed, Tensors, divide, stacked
 from lookalike.training.rows import Rows, mean_of
 from lookalike.training.step import Features
 from lookalike.vectors.runtime import BATCH
@@ -47,26 +48,25 @@ class Source:
 
     inputs: Callable[[int, Int64[np.ndarray, "B"]], Inputs]  # of these items of a step, from behind so many steps
     part: Part
-    tower: Callable[[Tensors], Tensors]  # the tower's tensors when these are what was learned
+    tower: Callable[[Tensors, Fixed], Tensors]  # the tower's tensors when this is what was learned, and what stayed
 
 
 def part_of(stage: StepStage, division: Division | None) -> Part:
     """Of a tower so divided; None: it stays as it is, and inputs are its features."""
     if division is None:
         return Part(lambda _learned, _fixed, x: x, {}, Fixed({}, {}), {})
-    if stage.copies:
-        fixed = Fixed({}, division.fixed.back)
-        return Part(division.features_of_maps, division.learned, fixed, division.factors)
-    return Part(division.features, division.learned, division.fixed, division.factors)
+    first = division.learned if stage.geometry.weights.weight else None
+    fixed = Fixed({} if stage.copies else division.fixed.front, division.fixed.back, first)
+    features = division.features_of_maps if stage.copies else division.features
+    return Part(features, division.learned, fixed, division.factors)
 
 
 def head_source(
     config: TrainConfig, stage: HeadStage, rows: Rows, encoder: Encoder, features: np.ndarray, run: Path
 ) -> Source:
     """Cached features [N V F]: of the images, of their mirror images if these count, and of augmented copies."""
-    make = jax.jit(Encoder.features)
     columns = [features[:, i] for i in range(features.shape[1])]
-    columns += _copies(config, stage, rows, encoder, run, lambda images: make(encoder, images), np.float32)
+    columns += _copies(config, stage, rows, encoder, run, (Encoder.features, encoder), np.float32)
 
     def inputs(start: int, items: Int64[np.ndarray, "B"]) -> Inputs:
         draw = sampler(stage.mixture, rows.label, rows.domain, stage.batch, config.seed)
@@ -74,7 +74,7 @@ def head_source(
             at = draw(step)[items]
             yield np.stack([column[at] for column in columns], axis=1), at
 
-    return Source(inputs, part_of(stage, None), lambda _learned: {})
+    return Source(inputs, part_of(stage, None), lambda _learned, _fixed: {})
 
 
 def tune_source(config: TrainConfig, stage: TuneStage, rows: Rows, encoder: Encoder, run: Path) -> Source:
@@ -82,17 +82,17 @@ def tune_source(config: TrainConfig, stage: TuneStage, rows: Rows, encoder: Enco
     division = divide(encoder, stage.trained, config.seed)
     before = {name: tensor for name, tensor in encoder.tensors.items() if name.startswith("tower.")}
 
-    def tower(learned: Tensors) -> Tensors:
-        tensors, share = division.merged(learned, division.fixed), stage.interpolate
+    def tower(learned: Tensors, fixed: Fixed) -> Tensors:
+        tensors = division.merged(learned, fixed._replace(front=fixed.front or division.fixed.front))
+        share = stage.interpolate
         if share == 1.0:
             return tensors
-        return {name: (1.0 - share) * before[name] + share * tensor for name, tensor in tensors.items()}
+        return {name: (1.0 - share) * _beside(before[name], x) + share * x for name, x in tensors.items()}
 
     if not stage.copies:
         images = _images(config, stage, rows, encoder.config.preprocess.size)
         return Source(images, part_of(stage, division), tower)
-    maps = jax.jit(division.maps)
-    columns = _copies(config, stage, rows, encoder, run, lambda x: maps(division.fixed.front, x), np.float16)
+    columns = _copies(config, stage, rows, encoder, run, (division.maps, division.fixed.front), np.float16)
 
     def inputs(start: int, items: Int64[np.ndarray, "B"]) -> Inputs:
         draw = sampler(stage.mixture, rows.label, rows.domain, stage.batch, config.seed)
@@ -102,6 +102,11 @@ def tune_source(config: TrainConfig, stage: TuneStage, rows: Rows, encoder: Enco
             yield np.stack([columns[c][i] for c, i in zip(which, at, strict=True)]), at
 
     return Source(inputs, part_of(stage, division), tower)
+
+
+def _beside(x: Any, other: Any) -> Any:
+    """`x` where `other` lies."""
+    return jax.device_put(x, other.sharding) if isinstance(other, jax.Array) else x
 
 
 def first_statistics(config: Projecting, width: int, features: Any) -> Statistics:
@@ -132,12 +137,16 @@ def _copies(
     rows: Rows,
     encoder: Encoder,
     run: Path,
-    make: Callable[[Any], Any],
+    make: tuple[Callable[[Any, Any], jax.Array], Any],
     dtype: Any,
 ) -> Sequence[np.ndarray]:
-    """What `make` says of augmented copies of all rows, each copy in a file below `run`; those that are whole serve."""
+    """What `make`, a function and its parameters, says of augmented copies of all rows.
+
+    Each copy is in a file below `run`; those that are whole serve.
+    """
     if not stage.copies:
         return []
+    running = cache(lambda: shared(*make, stacked(encoder.config)))
     key = fingerprint(rows.content, encoder.fingerprint, repr((stage.augment, config.seed, encoder.dtype)), str(dtype))
     found, size = [], encoder.config.preprocess.size
     with Progress("copies", "images", stage.copies * len(rows.ids)) as bar:
@@ -146,7 +155,7 @@ def _copies(
             if not path.exists():
                 with new_directory(path, "copy") as directory:
                     images = _seen(config, stage, rows, size, number)
-                    _write(directory / COPY, (make(batch) for batch in images), len(rows.ids), dtype)
+                    _write(directory / COPY, map(running(), images), len(rows.ids), dtype)
             found.append(np.load(path / COPY, mmap_mode="r"))
             bar.advance(len(rows.ids))
     return found

@@ -94,13 +94,12 @@ def mixed(inputs: Float32[Array, "B V F"], key: Key[Array, ""]) -> Float32[Array
 
 
 def make_objective(
-    config: StepStage, features: Features, class_sizes: Int64[Any, "C"], first: Tensors, mesh: Mesh | None = None
+    config: StepStage, features: Features, class_sizes: Int64[Any, "C"], mesh: Mesh | None = None
 ) -> Objective:
     """The loss of a batch: features to unit length, projection, unit length, the class loss, and geometry.
 
-    `features` makes them of a batch's inputs; `first` are the tower's learned tensors as they were, to hold them to.
-    What only fills the batch up has features, too, and nothing else: no loss, term or statistic sees it. On a `mesh`
-    the classes are apart over "model".
+    `features` makes them of a batch's inputs. What only fills the batch up has features, too, and
+    nothing else: no loss, term or statistic sees it. On a `mesh` the classes are apart over "model".
     """
     sizes, two = jnp.asarray(class_sizes, jnp.int32), bool(config.geometry.views.weight)
     rows = config.batch // getattr(config, "accumulate", 1)
@@ -122,7 +121,7 @@ def make_objective(
             prefix = centers[..., :dimension]
             loss, own, margin = _class_loss(config, vectors, prefix, kept.label, running.margin, epoch, sizes, mesh)
             total, cosine = total + loss / len(made), cosine + own / len(made)
-        term, terms = _geometry(config, learner, kept, found, first)
+        term, terms = _geometry(config, learner, kept, found, fixed.first)
         return total + term, ({"cosine": cosine, **terms}, Running(margin, statistics))
 
     return objective

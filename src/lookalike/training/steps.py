@@ -6,6 +6,7 @@ import threading
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import closing, contextmanager, nullcontext
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from types import FrameType
@@ -15,7 +16,7 @@ import jax
 from jax.sharding import Mesh
 
 from lookalike.core.journal import Progress, note, said_if_slow
-from lookalike.core.mesh import born, put_batch, whole
+from lookalike.core.mesh import born, put, put_batch, whole
 from lookalike.data.sampling import share
 from lookalike.losses import Pairs
 from lookalike.training.checkpoint import Checkpoints, diverged
@@ -30,10 +31,10 @@ def take_steps(
 ) -> tuple[Made, int]:
     """What a stage makes, and the run's step behind it; `offset` are the steps before it."""
     first = partial(first_state, optimizer=task.optimizer, averaged=stage.ema > 0)
-    state, places = born(
-        lambda learner, running: first(learner, running=running), mesh, task.stacked, task.learner, task.running
-    )
-    fixed, _ = born(lambda fixed: fixed, mesh, task.stacked, task.fixed)
+    given = put((task.learner, task.running), mesh, task.stacked)
+    state, places = born(lambda learner, running: first(learner, running=running), mesh, task.stacked, *given)
+    del given
+    task = replace(task, fixed=put(task.fixed, mesh, task.stacked))
     step = jax.jit(task.step, donate_argnums=0, out_shardings=(places, None))
     parts, run = getattr(stage, "accumulate", 1), measuring.run
     items = share(stage.batch, parts, mesh.size, jax.process_index(), jax.process_count())
@@ -55,7 +56,7 @@ def take_steps(
                     compiles = said_if_slow(f"{name}: compiling the step") if done == start else nullcontext()
                     with _whole(), compiles:
                         batch = put_batch(pace.draw(batches, before), mesh, axis=int(parts > 1))
-                        state, metrics = step(state, fixed, batch)
+                        state, metrics = step(state, task.fixed, batch)
                         pace.count()
                         found = _finite(run, offset + done, before)  # looked at while the next step runs
                         before, last = metrics, done + 1 == task.steps
@@ -80,7 +81,7 @@ def take_steps(
 
 def made(task: Task, state: State) -> Made:
     """What a state is: its running mean, where there is one."""
-    return task.made(whole(state.average or state.learner), whole(state.running))
+    return task.made(*whole((state.average or state.learner, state.running, task.fixed)))
 
 
 class Guard:

@@ -18,10 +18,12 @@ from jaxtyping import Array, Float32, Int64
 
 from lookalike.core.errors import CollectionError, RunError
 from lookalike.core.journal import note
+from lookalike.core.mesh import born, make_mesh, whole
 from lookalike.core.shapes import l2_normalize
 from lookalike.data.collection import Collection
-from lookalike.encoders.config import EncoderConfig, ProjectionConfig
-from lookalike.encoders.encoder import Encoder
+from lookalike.encoders.config import EncoderConfig, ProjectionConfig, declared
+from lookalike.encoders.directory import read_model
+from lookalike.encoders.encoder import Encoder, init_tensors
 from lookalike.encoders.fit import adapt
 from lookalike.imaging.preprocess import Preprocess
 from lookalike.losses import Margin, centers_at_means, folded, memory_of, unfolded
@@ -72,16 +74,21 @@ class Task:
     steps: int
     facts: Facts
     stacked: frozenset[str]  # names of tensors in which blocks are stacked
-    made: Callable[[Learner, Running], Made]  # what a learner is
+    made: Callable[[Learner, Running, Fixed], Made]  # what a learner is
 
 
-def begun(config: TrainConfig) -> Made:
-    """What the first stage begins with: the encoder that is given, or a new one."""
+def begun(config: TrainConfig, mesh: Mesh | None = None) -> Made:
+    """What the first stage begins with: the encoder that is given, on the host, or a new one, born on the mesh.
+
+    On neither way a device sees more of it than its part.
+    """
     first = config.stages[0] if config.stages else None
     if isinstance(first, NewStage):
         made = new_config(first, config.dimension)
-        return Made(Encoder.init(made, jax.random.key(config.seed)), new=True)
-    return Made(Encoder.load(config.model), path=config.model)
+        draw, key = partial(init_tensors, declared(made)), jax.random.key(config.seed)
+        tensors, _ = born(draw, mesh or make_mesh(), stacked(made), key)
+        return Made(Encoder(made, whole(tensors)), new=True)
+    return Made(Encoder(*read_model(config.model)), path=config.model)
 
 
 def viewing(config: TrainConfig, made: Made) -> Made:
@@ -136,17 +143,17 @@ def make_task(
         source = head_source(config, stage, rows, first, features, run)
     else:
         source = tune_source(config, stage, rows, first, run)
-    weight, bias = (first.tensors[f"projection.{part}"] for part in ("weight", "bias"))
+    weight, bias = (jnp.asarray(first.tensors[f"projection.{part}"]) for part in ("weight", "bias"))
     statistics = first_statistics(stage.projecting, weight.shape[0], features)
     learner, running = first_values(stage, source.part, (weight, bias), centers, statistics)
     optimizer, step = step_of(config, stage, source.part, first.config, rows.sizes, mesh)
     beside = Beside.of(config, stage, rows, untouched)
 
-    def made(learner: Learner, running: Running) -> Made:
+    def made(learner: Learner, running: Running, fixed: Fixed) -> Made:
         trained = learner.projection["weight"], learner.projection["bias"]
         weight, bias = folded(stage.projecting, *trained, running.projection)
         named = {"projection.weight": weight, "projection.bias": bias}
-        encoder = replace(with_tensors(first, source.tower(learner.tower) | named), dtype="float32", remat=False)
+        encoder = replace(with_tensors(first, source.tower(learner.tower, fixed) | named), dtype="float32", remat=False)
         return Made(encoder, learner.centers["weight"], before.path if isinstance(stage, HeadStage) else "")
 
     return Task(
@@ -191,7 +198,7 @@ def step_of(
     """Optimizer and compiled step of a stage that learns from classes of these sizes."""
     rows = int(sizes.sum())
     optimizer = make_optimizer(stage.optimizer, steps_of(stage, rows), decays(encoder), part.factors)
-    objective = make_objective(stage, part.features, sizes, part.learned, mesh)
+    objective = make_objective(stage, part.features, sizes, mesh)
     return optimizer, make_step(objective, optimizer, stage, config.seed, rows / stage.batch)
 
 
@@ -212,8 +219,7 @@ def _resized(before: Made, stage: TuneStage) -> Made:
     tower = config.tower
     if isinstance(tower, ViTConfig) and (rest := (tower.size - tower.patch) % (apart := tower.stride or tower.patch)):
         note(f"Patches of {tower.patch} px, {apart} apart, leave {rest} of {tower.size} px unseen on two sides.")
-    named = {name: jnp.asarray(tensor) for name, tensor in tensors.items()}
-    return replace(before, encoder=replace(encoder, config=config, tensors=named), path="")
+    return replace(before, encoder=replace(encoder, config=config, tensors=tensors), path="")
 
 
 def _looks(config: TrainConfig, stage: StepStage, before: Made) -> bool:

@@ -74,6 +74,9 @@ class OnnxEngine:
             list(pool.map(run, range(len(items))))
         return features
 
+    def rest(self) -> None:
+        """Nothing: its weights are mapped from a file."""
+
 
 class JaxEngine:
     """JAX on whatever devices it has: one program for one fixed shape, items and batches filled up with zeros."""
@@ -96,8 +99,9 @@ class JaxEngine:
             self.compiles += 1  # runs only while a program is made
             return run(parameters, items)
 
-        program, placed = jax.jit(compiled), place(parameters, mesh)
-        self._run = lambda items: np.asarray(program(placed, put_batch(items, mesh)))
+        program = jax.jit(compiled)
+        self._placed = cache(lambda: place(parameters, mesh))
+        self._run = lambda items: np.asarray(program(self._placed(), put_batch(items, mesh)))
 
     def features(self, items: Items) -> Features:
         """The features of every item."""
@@ -109,6 +113,10 @@ class JaxEngine:
                 row[: len(item)] = item
             parts.append(self._run(full)[: len(some)])
         return np.concatenate(parts)
+
+    def rest(self) -> None:
+        """Give the devices' memory back, until features are asked for again: there is training to do."""
+        self._placed.cache_clear()
 
 
 Engine = OnnxEngine | JaxEngine

@@ -1,8 +1,7 @@
 """Features and images of some rows of a collection, in order."""
 
 from collections.abc import Iterator
-from functools import cache
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 from jaxtyping import Float32, UInt8
@@ -10,7 +9,7 @@ from jaxtyping import Float32, UInt8
 from lookalike.core.journal import Progress
 from lookalike.core.shapes import Ids
 from lookalike.data.collection import Collection
-from lookalike.encoders.config import EncoderConfig
+from lookalike.encoders.config import EncoderConfig, declared
 from lookalike.imaging.decode import decode
 from lookalike.vectors.column import ensure_features
 from lookalike.vectors.runtime import BATCH, Embedder, prepared
@@ -33,7 +32,9 @@ def cached_features(
         every, vectors = collection.vectors(name)
         return vectors[np.searchsorted(every, ids)]
 
-    features, *mirrored = map(column, ensure_features(embedder, collection, mirror))
+    names = ensure_features(embedder, collection, mirror)
+    embedder.engine.rest()
+    features, *mirrored = map(column, names)
     return features, mirrored[0] if mirror else None
 
 
@@ -44,24 +45,18 @@ def made_features(encoder: "Encoder", collection: Collection, ids: Ids, mirror: 
     if jax.default_backend() == "cpu":
         run = Embedder.of(encoder).features
     else:
-        compiled = _features()  # once for all encoders of a config
+        from lookalike.core.mesh import shared
+
+        stacked = {name for name, tensor in declared(encoder.config).items() if tensor.blocks}
+        features = shared(type(encoder).features, encoder, stacked)
 
         def run(images: UInt8[np.ndarray, "B S S 3"]) -> Float32[np.ndarray, "B F"]:
-            return np.asarray(compiled(encoder, filled(images)))[: len(images)]
+            return features(filled(images))[: len(images)]
 
     found = []
     for images in stored_images(encoder.config, collection, ids):
         found.append(np.stack([run(view) for view in ([images, images[:, :, ::-1]] if mirror else [images])], axis=1))
     return np.concatenate(found)
-
-
-@cache
-def _features() -> Any:
-    import jax
-
-    from lookalike.encoders.encoder import Encoder
-
-    return jax.jit(Encoder.features)
 
 
 def stored_images(config: EncoderConfig, collection: Collection, ids: Ids) -> Iterator[UInt8[np.ndarray, "B S S 3"]]:

@@ -52,7 +52,8 @@ def load(
     if jax:
         from lookalike.encoders.encoder import Encoder
 
-        return Embedder.of(Encoder.load(path, "bfloat16" if precision == "bfloat16" else "float32"), "jax", batch)
+        encoder = Encoder(*read_model(path), "bfloat16" if precision == "bfloat16" else "float32")
+        return Embedder.of(encoder, "jax", batch)
     config, int8 = read_config(path), precision == "int8"
     known, engine = opened(
         path,

@@ -1,6 +1,6 @@
 """Convolutions of one map in JAX, and gradients that a CPU computes quickly; the caller says `jax.vmap`."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from functools import partial
 from itertools import product
 
@@ -9,9 +9,10 @@ import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array, Float, Float32
 
+from lookalike.core.mesh import used
 from lookalike.towers.ops import Padding, pads
+from lookalike.towers.programs.products import Matmul, plain
 
-Matmul = Callable[[Array, Array], Array]
 Tap = tuple[int, int]  # row and column in a kernel
 
 
@@ -21,7 +22,7 @@ def convolution(
     stride: int = 1,
     dilation: int = 1,
     padding: Padding = "symmetric",
-    matmul: Matmul = jnp.matmul,
+    matmul: Matmul = plain,
 ) -> Float[Array, "H2 W2 O"]:
     """A map convolved, sizes in pixels; each channel by itself if the kernel is [height, width, 1, channels].
 
@@ -29,10 +30,10 @@ def convolution(
     """
     around = tuple(pads(length, weight.shape[0], stride, dilation, padding) for length in x.shape[:2])
     if weight.shape[2] == 1 and x.shape[2] > 1:  # its weights stay float32, for they are few and matter most
-        return _depthwise(jnp.pad(x, (*around, (0, 0))), weight[:, :, 0], stride, dilation)
-    weight = weight.astype(x.dtype)
+        return _depthwise(jnp.pad(x, (*around, (0, 0))), used(weight)[:, :, 0], stride, dilation)
     if weight.shape[:2] == (1, 1) and around == ((0, 0), (0, 0)):
         return matmul(x[::stride, ::stride], weight[0, 0])
+    weight = used(weight, x.dtype)
     layout, dilations = ("NHWC", "HWIO", "NHWC"), (dilation, dilation)
     return lax.conv_general_dilated(
         x[None], weight, (stride, stride), around, rhs_dilation=dilations, dimension_numbers=layout

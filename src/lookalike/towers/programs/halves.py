@@ -9,7 +9,8 @@ from jaxtyping import Array, Float
 
 from lookalike.towers import ops
 from lookalike.towers.ops import Pooling
-from lookalike.towers.programs.jax import Cut, Dtype, Jax, products, value
+from lookalike.towers.programs.jax import Cut, Dtype, Jax, value
+from lookalike.towers.programs.products import merged
 
 if TYPE_CHECKING:
     from lookalike.towers import Tower
@@ -22,7 +23,7 @@ def front(
     cut = Cut(place, _blank(tower, place, 1))
 
     def one(image: Array) -> Array:
-        program = Jax(tensors, dtype, matmul=products(), cut=cut)
+        program = Jax(tensors, dtype, matmul=merged, cut=cut)
         tower.forward(program, value(image), tower.poolings[-1])  # the compiler leaves out what is behind the place
         return program.left
 
@@ -43,7 +44,7 @@ def behind(
     blank = _blank(tower, place, 0)
 
     def one(entering: Array) -> Array:
-        program = Jax(blank, dtype, remat, matmul=products(), cut=Cut(place, tensors, entering))
+        program = Jax(blank, dtype, remat, matmul=merged, cut=Cut(place, tensors, entering))
         image = jnp.zeros((size, size, 3), dtype)  # the compiler leaves out what is before the place
         return tower.forward(program, value(image), pooling).data[0]
 

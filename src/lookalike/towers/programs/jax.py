@@ -5,7 +5,7 @@ given, norms and softmax always in float32.
 """
 
 # The verbs are described in `Ops`, and not every reader needs all that they are given.
-# ruff: noqa: D102, ARG001, ARG002
+# ruff: noqa: D102, ARG002
 
 import math
 import operator
@@ -15,7 +15,6 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 import jax
-import jax.custom_batching
 import jax.numpy as jnp
 import numpy as np
 from jax import lax
@@ -25,7 +24,8 @@ from jaxtyping import Array, Float, Float32, Int
 from lookalike.core.mesh import used
 from lookalike.towers import ops
 from lookalike.towers.ops import NORM_PARTS, Block, Ops, Pooling, Value, cuts
-from lookalike.towers.programs.convolution import Matmul, convolution
+from lookalike.towers.programs.convolution import convolution
+from lookalike.towers.programs.products import Matmul, merged, plain
 from lookalike.towers.swin import offset_table, pairs, regions
 
 if TYPE_CHECKING:
@@ -49,7 +49,7 @@ def features(
     With `remat` a gradient computes stacked blocks twice instead of keeping what is inside them: memory then grows with
     the tokens between blocks alone, for about a third more time.
     """
-    program = Jax(tensors, dtype, remat, matmul=products())
+    program = Jax(tensors, dtype, remat, matmul=merged)
     x = x if jnp.issubdtype(x.dtype, jnp.integer) else x.astype(dtype)
     return jax.vmap(lambda one: tower.forward(program, value(one), pooling).data[0])(x).astype(jnp.float32)
 
@@ -64,28 +64,6 @@ class Cut(NamedTuple):
 
 _KEPT = "kept"  # the name of what a gradient keeps inside a scan
 _kept = partial(checkpoint_name, name=_KEPT)
-
-
-@jax.custom_batching.custom_vmap
-def merged(x: Float[Array, "*P F"], weight: Float[Array, "F O"]) -> Float[Array, "*P O"]:
-    """`x @ weight`; below `jax.vmap` one product of all images' tokens, so that the weights' gradient is one, too.
-
-    For that of a stack XLA turns one of its factors first, which takes 4 % of a ViT-Tiny's step on a CPU. A
-    gradient needs the `jax.vmap`.
-    """
-    return x @ weight
-
-
-@merged.def_vmap
-def _merged_batch(size: int, batched: list[bool], x: Array, weight: Array) -> tuple[Array, bool]:
-    if batched != [True, False]:
-        return jax.vmap(jnp.matmul, tuple(0 if one else None for one in batched))(x, weight), True
-    return (x.reshape(-1, x.shape[-1]) @ weight).reshape(*x.shape[:-1], weight.shape[1]), True
-
-
-def products() -> Matmul:
-    """What multiplies tokens by weights fastest where JAX runs."""
-    return merged if jax.default_backend() == "cpu" else jnp.matmul
 
 
 def seen(tower: "Tower | TextConfig", pooling: Pooling, tensors: Mapping[str, Array], x: Array) -> list[Array]:
@@ -156,7 +134,7 @@ class Jax(Ops):
         dtype: Any,
         remat: bool = False,
         shown: list[Array] | None = None,
-        matmul: Matmul = jnp.matmul,
+        matmul: Matmul = plain,
         cut: Cut | None = None,
     ) -> None:
         """With a list, `shown` gets what the tower shows, and blocks run one by one: a scan keeps all to itself.
@@ -167,7 +145,11 @@ class Jax(Ops):
         self.left: Array  # what the map was at the cut
 
     def __getitem__(self, name: str) -> Any:
-        return used(super().__getitem__(name))
+        return used(self.apart(name))
+
+    def apart(self, name: str) -> Any:
+        """A parameter as it lies, for what fetches it in another dtype."""
+        return super().__getitem__(name)
 
     def see(self, x: Value) -> Value:
         if self.shown is not None:
@@ -225,7 +207,7 @@ class Jax(Ops):
         return x
 
     def linear(self, name: str, x: Value, out: int, bias: bool = True, scale: str = "") -> Value:
-        y = _kept(self.matmul(x.data, self[f"{name}.weight"].astype(x.data.dtype)))
+        y = _kept(self.matmul(x.data, self.apart(f"{name}.weight")))
         y = y + self[f"{name}.bias"].astype(y.dtype)[None] if bias else y
         return value(y * self[scale].astype(y.dtype)[None] if scale else y)
 
@@ -258,7 +240,7 @@ class Jax(Ops):
         return value(tiles.reshape(count**2, -1))
 
     def conv(self, conv: ops.Conv, x: Value, eps: float | None = None) -> Value:
-        kernel, shift = self[f"{conv.name}.conv.weight"], self[f"{conv.name}.bias"] if conv.bias else None
+        kernel, shift = self.apart(f"{conv.name}.conv.weight"), self[f"{conv.name}.bias"] if conv.bias else None
         if eps is not None:  # a factor and a number for each channel: the kernel takes the factor
             weight, bias, mean, variance = (self[f"{conv.name}.norm.{part}"] for part in NORM_PARTS)
             mean, variance = lax.stop_gradient((mean, variance))
@@ -284,8 +266,8 @@ class Jax(Ops):
 
     def _qkv(self, name: str, x: Array, heads: int, *shape: int) -> tuple[Array, ...]:
         """Queries, keys and values, each [P h d], or `shape` instead of P."""
-        matmul = jnp.matmul if x.shape[0] == 1 else self.matmul
-        y, bias = _kept(matmul(x, self[f"{name}.qkv.weight"].astype(x.dtype))), self.get(f"{name}.qkv.bias")
+        matmul = plain if x.shape[0] == 1 else self.matmul
+        y, bias = _kept(matmul(x, self.apart(f"{name}.qkv.weight"))), self.get(f"{name}.qkv.bias")
         if bias is not None:
             bias, width = bias.astype(x.dtype), x.shape[1]
             if bias.shape[0] == 2 * width:  # keys have none
