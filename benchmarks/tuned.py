@@ -5,7 +5,8 @@
 Protocol, scores and intervals are those of benchmarks/real_images.py, of whole images alone: no mirror image, no zoom.
 What is tuned is a third of the blocks, on cached maps; ways differ in one thing each. Then a projection is fitted anew.
 A row and seed that is finished in DIR is not run again: an interrupted run is gone on with by the same command, and a
-table of what is there is printed at its end. `--only WORDS` runs rows whose name has these words.
+table of what is there is printed at its end. `--only WORDS` runs rows whose name has these words; averages are of
+the runs of `last blocks`.
 """
 
 import argparse
@@ -171,11 +172,14 @@ def main() -> None:
             seeds = SEEDS if any(isinstance(stage, HeadStage | TuneStage) for stage in config.stages) else (0,)
             found[name] = ([bench.scores(f"{name} {seed}", bench.trained(config, seed)) for seed in seeds], said)
     first = [f"last blocks {seed}" for seed in SEEDS]
-    if not options.only:
-        halves = [bench.scores(f"half {seed}", bench.averaged(["", run], [0.5, 0.5])) for seed, run in enumerate(first)]
-        found["half of the weights, half of the untouched (WiSE-FT)"] = (halves, "`lookalike blend --shares 0.5 0.5`")
-        soup = bench.scores("soup", bench.averaged(first, [1.0, 1.0, 1.0]))
-        found["the three seeds' weights averaged (soup)"] = ([soup], "`lookalike blend --shares 1 1 1`")
+    averages = {
+        "half of the weights, half of the untouched (WiSE-FT)": [(["", run], [0.5, 0.5]) for run in first],
+        "the three seeds' weights averaged (soup)": [(first, [1.0, 1.0, 1.0])],
+    }
+    for name, means in averages.items():
+        if options.only in name:
+            runs = [bench.scores(f"{name} {number}", bench.averaged(*mean)) for number, mean in enumerate(means)]
+            found[name] = (runs, f"`lookalike blend --shares {' '.join(f'{share:g}' for share in means[0][1])}`")
     print(f"{options.backbone}: `lookalike train tune --data coll --model tower {FLAGS.format(blocks=blocks)}`\n")
     print(report(bench, found))
 

@@ -15,9 +15,9 @@ from lookalike.retrieval import codes, excluded
 from lookalike.retrieval.best import Part, best_of_pairs, merged
 from lookalike.retrieval.excluded import Pairs
 
-CHUNK = 512  # gallery rows of one product
+CHUNK = 1024  # gallery rows of one product
 STRIDE = 16  # one of so many rows is in the sample
-BLOCK, SAMPLED = 8, 16  # rows of a chunk, and of the sample, that are looked at as one, by their maximum
+BLOCK, SAMPLED = 8, 32  # rows of a chunk, and of the sample, that are looked at as one, by their maximum
 HELD = 2**19  # pairs of a query and a row that wait for their scores
 SURE, SURE_OF_K = 2048, 8  # rows a query, and times k, that may reach the bar before float32 is faster
 GATHERED = 2**17  # numbers of the pairs' vectors that are copied at a time: larger copies are new memory every time
@@ -80,7 +80,7 @@ def _likely(search: Search) -> list[np.ndarray]:
         scores = codes.product(search.rows.codes[sample[first : first + CHUNK]], asked.codes)
         maxima.append(_maxima(excluded.without(scores, first, len(scores), pairs, NEVER), SAMPLED))
     columns = np.ascontiguousarray(np.concatenate(maxima).T)
-    depth = math.ceil(expected + 4 * math.sqrt(expected))
+    depth = math.ceil(expected + 4 * math.sqrt(expected) + 0.5)
     depths = [depth for depth in (depth, 4 * depth) if depth <= columns.shape[1]]
     columns.partition(np.array([columns.shape[1] - depth for depth in depths], np.int64), axis=1)
     bars = [columns[:, -depth] for depth in depths]

@@ -38,5 +38,6 @@ def without(scores: np.ndarray, first: int, count: int, pairs: Pairs, never: flo
     """The scores [rows, queries] with `never` behind `count` rows, and where a query must not find a row."""
     scores[count:] = never
     low, high = np.searchsorted(pairs.row, [first, first + count])
-    scores[pairs.row[low:high] - first, pairs.query[low:high]] = never
+    if high > low:
+        scores[pairs.row[low:high] - first, pairs.query[low:high]] = never
     return scores
