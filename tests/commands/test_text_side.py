@@ -73,7 +73,7 @@ def test_images_and_words_together(shelf, run, tmp_path):
     assert run(*arguments).out.split("\n\n")[1].startswith("fox\n")
     for suffix in ("png", "html"):
         run(*arguments, "--sheet", tmp_path / f"sheet.{suffix}")
-    assert '<b title="fox">fox</b>' in (tmp_path / "sheet.html").read_text()
+    assert '<h2 title="fox">fox</h2>' in (tmp_path / "sheet.html").read_text()
     with Image.open(tmp_path / "sheet.png") as sheet:
         assert sheet.size[0] > 500
 

@@ -17,7 +17,7 @@ from lookalike.retrieval.excluded import Pairs
 
 CHUNK = 1024  # gallery rows of one product
 STRIDE = 16  # one of so many rows is in the sample
-BLOCK, SAMPLED = 8, 32  # rows of a chunk, and of the sample, that are looked at as one, by their maximum
+BLOCK, SAMPLED = 8, 32  # rows of a chunk, and of a large sample, that are looked at as one, by their maximum
 HELD = 2**19  # pairs of a query and a row that wait for their scores
 SURE, SURE_OF_K = 2048, 8  # rows a query, and times k, that may reach the bar before float32 is faster
 GATHERED = 2**17  # numbers of the pairs' vectors that are copied at a time: larger copies are new memory every time
@@ -70,17 +70,18 @@ def _likely(search: Search) -> list[np.ndarray]:
     largest of them is hardly below the r-th best row, and never above it. A sample that is too small gives no bar.
     """
     asked, expected = search.asked, search.k / STRIDE
+    depth = math.ceil(expected + 4 * math.sqrt(expected) + 0.5)
     starts = np.arange(0, len(search.gallery) - STRIDE + 1, STRIDE)
-    starts = starts[: len(starts) // SAMPLED * SAMPLED]
+    block = SAMPLED if len(starts) >= 4 * depth * SAMPLED else SAMPLED // 2
+    starts = starts[: len(starts) // block * block]
     # A row of every stride, but not always the same one, as a gallery may have a period of its own.
     sample = starts + np.random.default_rng(0).integers(0, STRIDE, len(starts))
     pairs = excluded.of_rows(search.pairs, sample)
     maxima = [np.zeros((0, len(search.queries)), np.int32)]
     for first in range(0, len(sample), CHUNK):
         scores = codes.product(search.rows.codes[sample[first : first + CHUNK]], asked.codes)
-        maxima.append(_maxima(excluded.without(scores, first, len(scores), pairs, NEVER), SAMPLED))
+        maxima.append(_maxima(excluded.without(scores, first, len(scores), pairs, NEVER), block))
     columns = np.ascontiguousarray(np.concatenate(maxima).T)
-    depth = math.ceil(expected + 4 * math.sqrt(expected) + 0.5)
     depths = [depth for depth in (depth, 4 * depth) if depth <= columns.shape[1]]
     columns.partition(np.array([columns.shape[1] - depth for depth in depths], np.int64), axis=1)
     bars = [columns[:, -depth] for depth in depths]
