@@ -50,6 +50,20 @@ def test_blocks_change_nothing(monkeypatch):
         np.testing.assert_allclose(a, b, rtol=2e-3, atol=1e-4)
 
 
+@pytest.mark.reference("sklearn")
+@pytest.mark.parametrize("count", [1, 40, 900])
+def test_rows_beside_count_like_all_others(count):
+    from sklearn.decomposition import PCA
+
+    x, beside = features(), features(count, seed=3) + np.float32(0.7)
+    both = l2_normalize(np.concatenate([x, beside]).astype(np.float64))
+    expected = PCA(5, svd_solver="full").fit(both).transform(both)
+    weight, bias = pca(x, 5, others=beside)
+    found = both @ weight + bias
+    turn = np.sign((expected * found).sum(axis=0))
+    np.testing.assert_allclose(found, expected * turn, atol=3e-5)
+
+
 def test_lengths_of_features_carry_no_meaning():
     x = features()
     for a, b in zip(pca(x, 4), pca(x * np.float32(8), 4), strict=True):

@@ -36,6 +36,8 @@ def licences(card: Card) -> dict[str, str | None]:
     for origin in lineage(card):
         if "data" in origin:
             found |= _of_data(origin)
+        if isinstance(origin.get("unlabelled"), Mapping):
+            found |= _of_data(origin["unlabelled"])
         first = "began_from" not in origin and "blend" not in origin
         if first and ("data" not in origin or origin.get("license")):  # a tower from scratch has no licence of its own
             name = origin.get("source") or origin.get("name") or "it began from"
@@ -58,8 +60,9 @@ def public(card: Card) -> dict[str, Any]:
     kept = dict(card)
     if isinstance(kept.get("data"), str):
         kept["data"] = Path(kept["data"]).name
-    if isinstance(kept.get("began_from"), Mapping):
-        kept["began_from"] = public(kept["began_from"])
+    for name in ("unlabelled", "began_from"):
+        if isinstance(kept.get(name), Mapping):
+            kept[name] = public(kept[name])
     if isinstance(kept.get("blend"), list):
         parts = (part for part in kept["blend"] if isinstance(part, Mapping))
         kept["blend"] = [{"share": part.get("share"), "card": public(part.get("card") or {})} for part in parts]
@@ -94,6 +97,8 @@ def _made(card: Card) -> dict[str, str]:
     rows = {"recipe": str(card["recipe"])} if "recipe" in card else {}
     if "data" in card:
         rows["data"] = f"`{Path(str(card['data'])).name}`"
+    if isinstance(card.get("unlabelled"), Mapping):
+        rows["without labels"] = f"`{Path(str(card['unlabelled']['data'])).name}`"
     facts = card.get("images")
     if isinstance(facts, Mapping):
         rows["images"] = f"{int(facts.get('rows', 0)):,}"

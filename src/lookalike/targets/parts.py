@@ -73,5 +73,6 @@ def lineage(card: Any) -> Iterator[Mapping[str, Any]]:
 
 def data_of(model: str | Path) -> list[str]:
     """Where the collections lay that an encoder, and what it began from, learned from, as their cards say."""
-    named = [card.get("data") for card in lineage(read_card(model))]
+    cards = [each for card in lineage(read_card(model)) for each in (card, card.get("unlabelled"))]
+    named = [card.get("data") for card in cards if isinstance(card, Mapping)]
     return [place for place in named if isinstance(place, str)]

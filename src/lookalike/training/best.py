@@ -140,7 +140,8 @@ def _forward(encoder: Encoder, rows: Rows, run: Path) -> float:
 def _plain(config: BestConfig, way: Way) -> TrainConfig:
     """The run that a way is."""
     shared = {
-        name: getattr(config, name) for name in ("data", "model", "where", "dimension", "mirror", "zooms", "seed")
+        name: getattr(config, name)
+        for name in ("data", "model", "where", "unlabelled", "dimension", "mirror", "zooms", "seed")
     }
     return TrainConfig(**shared, recipe=way.name, stages=way.stages)
 

@@ -69,9 +69,9 @@ def opened_run(config: TrainConfig) -> Iterator[Path]:
 def _same(config: TrainConfig, out: Path, resumed: bool) -> None:
     """RunError, naming the first field that differs from what was saved, in the words of whichever version.
 
-    Device and tracker may differ, and where the run lies, as directories get moved; so may the paths of its data and
-    its model, if they lead to the same place, or if the run is `resumed` from a checkpoint, whose facts tell that what
-    lies there is the same.
+    Device and tracker may differ, and where the run lies, as directories get moved; so may the paths of its
+    collections and its model, if they lead to the same place, or if the run is `resumed` from a checkpoint, whose facts
+    tell that what lies there is the same.
     """
     saved = read_json(out / "config.json")
     if saved.get("type") != type(config).__name__:
@@ -87,7 +87,9 @@ def _same(config: TrainConfig, out: Path, resumed: bool) -> None:
             hint="`--out ANOTHER` starts a new run",
         )
     for name, was, asked in _changes(_named(begun), _named(config)):
-        moved = name in ("data", "model") and was and asked and (resumed or realpath(was) == realpath(asked))
+        moved = (
+            name in ("data", "model", "unlabelled") and was and asked and (resumed or realpath(was) == realpath(asked))
+        )
         if name not in ("out", "device", "track") and not moved:
             raise RunError(
                 f"Run `{out}` was started with {name} {was!r}, and this command says {asked!r}.",

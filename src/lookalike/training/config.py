@@ -1,8 +1,7 @@
 """What a training run is, as one frozen value: the recipe with its flags applied, saved as `RUN/config.json`.
 
-A recipe is a list of stages, each of which takes over encoder and class centers of the one before: `NewStage` (a tower
-from scratch), `FitStage` (a projection in closed form), `HeadStage` (a projection on cached features), `TuneStage`
-(tower and projection on images). A run is a function of this value, the collection and the model.
+A recipe is a list of stages, each of which takes over encoder and class centers of the one before. A run is a function
+of this value, the collections and the model.
 """
 
 import math
@@ -320,6 +319,9 @@ class TrainConfig:
     """The run directory to write, or to go on with."""
     where: str = option(default="", metavar="EXPR")
     """Learn only from rows for which this Lance filter holds: "domain != 'cars'"."""
+    unlabelled: str = option(default="", metavar="COLL", added=True)
+    """A collection whose images help to choose the directions, without their labels: those that will be searched, say.
+    It may be that of `--data`, of which those count that nothing else is learned from; never those of split "test"."""
     dimension: int = 64
     """Numbers in the embedding."""
     mirror: bool = False
@@ -360,9 +362,7 @@ class TrainConfig:
     def names(self) -> tuple[str, ...]:
         """A word for each stage: new, fit, head, tune; the second of a kind is tune2."""
         words = [stage.WORD for stage in self.stages]
-        return tuple(
-            word + (str(words[:i].count(word) + 1) if word in words[:i] else "") for i, word in enumerate(words)
-        )
+        return tuple(word + (str(n + 1) if (n := words[:i].count(word)) else "") for i, word in enumerate(words))
 
 
 @dataclass(frozen=True)

@@ -16,11 +16,11 @@ from lookalike.encoders.config import TextSide
 from lookalike.encoders.directory import read_config, read_text
 from lookalike.encoders.encoder import Encoder
 from lookalike.training.checkpoint import last_stage, opened_run, save_stage
-from lookalike.training.config import FitStage, NewStage, TrainConfig, TuneStage
+from lookalike.training.config import FitStage, Given, NewStage, Pca, TrainConfig, TuneStage
 from lookalike.training.measuring import Evaluate, Measuring, Report
 from lookalike.training.rows import Rows, note_smaller
 from lookalike.training.steps import take_steps
-from lookalike.training.tasks import Made, begun, closed_form, make_task, rows_of, viewing
+from lookalike.training.tasks import Made, begun, closed_form, make_task, others_of, rows_of, viewing
 from lookalike.training.tracking import tracked
 
 
@@ -73,6 +73,7 @@ def train(
 def _stages(config: TrainConfig, rows: Rows, measuring: Measuring, mesh: Mesh) -> Encoder:
     """What the stages make, one after the other, from the first one that is not finished."""
     run = measuring.run
+    _note_others(config)
     untouched = begun(config, mesh)
     done, step, made, said = 0, 0, viewing(config, untouched), 0
     if kept := last_stage(run):
@@ -101,23 +102,36 @@ def _stages(config: TrainConfig, rows: Rows, measuring: Measuring, mesh: Mesh) -
     return made.encoder
 
 
+def _note_others(config: TrainConfig) -> None:
+    """Say how many images help without their labels; UsageError if no stage chooses directions."""
+    if (others := others_of(config)) is None:
+        return
+    ways = [stage.fit if isinstance(stage, FitStage) else getattr(stage, "start", None) for stage in config.stages]
+    if not config.model or not any(isinstance(way, Pca | Given) for way in ways):
+        raise UsageError(
+            "`--unlabelled` is for directions of greatest variance, and no stage of the run begins with them.",
+            hint="`lookalike train head` and `tune` do, and `pca`",
+        )
+    note(f"{len(others.ids):,} images of `{config.unlabelled}` help to choose the directions, without their labels")
+
+
 def _card(config: TrainConfig, measuring: Measuring) -> dict[str, Any]:
     """How the encoder was made, how it and the untouched one do on split "test", and the card of what it began from."""
-    collection, before = read_card(config.data), read_card(config.model) if config.model else None
-    card = {
-        "name": measuring.run.name,
-        "recipe": config.recipe,
-        "data": config.data,
-        "images": {
-            "rows": collection.get("rows", 0),
-            "licences": collection.get("licences", {}),
-            "sources": [source["name"] for source in collection.get("sources", ())],
-        },
-        "metrics": measuring.scores(),
-    }
+    before = read_card(config.model) if config.model else None
+    card = {"name": measuring.run.name, "recipe": config.recipe, **_learned(config.data), "metrics": measuring.scores()}
+    if config.unlabelled:
+        card["unlabelled"] = _learned(config.unlabelled)
     if before is not None:
         card |= {n: v for n, v in before.items() if n == "license"} | {"began_from": before}
     return card
+
+
+def _learned(path: str) -> dict[str, Any]:
+    """What a card says of a collection that was learned from."""
+    card = read_card(path)
+    sources = [source["name"] for source in card.get("sources", ())]
+    images = {"rows": card.get("rows", 0), "licences": card.get("licences", {}), "sources": sources}
+    return {"data": path, "images": images}
 
 
 def _text(config: TrainConfig, encoder: Encoder) -> TextSide | None:

@@ -17,22 +17,30 @@ _NOISE = 1e-6  # share of the largest variance below which one is rounding: that
 _EQUAL = 1e-12  # a sum of variances that is rounding: rows of unit length are exact to 1e-7
 
 Features = Float32[np.ndarray, "N F"]
+Others = Float32[np.ndarray, "M F"]
 Labels = Int[np.ndarray, "N"]
 Matrix = Float64[np.ndarray, "F F"]
 Projection = tuple[Float32[np.ndarray, "F D"], Float32[np.ndarray, "D"]]  # weight and bias
 
 
-def pca(features: Features, dimension: int, power: float = 0.0, metric: Matrix | None = None) -> Projection:
+def pca(
+    features: Features,
+    dimension: int,
+    power: float = 0.0,
+    metric: Matrix | None = None,
+    others: Others | None = None,
+) -> Projection:
     """The D directions of greatest variance, the greatest first; RunError if there are fewer, or all images are equal.
 
     Each direction is multiplied by its variance to the `power`; one in which the features don't differ, as where images
     are repeated, counts as the least in which they do. Features of length 1 are multiplied by `metric`, which is
-    symmetric, first; see `within_classes`.
+    symmetric, first; see `within_classes`. Rows of `others`, [M F], count as those of `features` do.
     """
     rows, width = features.shape
+    rows += 0 if others is None else len(others)
     found = f"{rows} images of {width} features"
     _enough(rows > dimension and width >= dimension, f"PCA to {dimension} numbers", found)
-    (mean,), scatter = _spread(features)
+    (mean,), scatter = _spread(features) if others is None else _pooled(features, others)
     if np.trace(scatter) < _EQUAL:
         raise RunError("The features of all images point the same way, so that no direction tells them apart.")
     return _projection(_directions(scatter, dimension, power, metric), mean)
@@ -153,6 +161,14 @@ def _spread(features: Features, label: Labels | None = None) -> tuple[Float64[np
         centred = block - (means if label is None else means[label[rows]]).astype(np.float32)
         total += centred.T @ centred
     return means, total / len(features)
+
+
+def _pooled(features: Features, others: Others) -> tuple[Float64[np.ndarray, "1 F"], Matrix]:
+    """The mean of all rows, and the covariance around it (Chan, Golub and LeVeque, 1983)."""
+    share = len(others) / (len(features) + len(others))
+    (mean, scatter), (other, around) = _spread(features), _spread(others)
+    apart = share * (1 - share) * (mean - other).T @ (mean - other)
+    return (1 - share) * mean + share * other, (1 - share) * scatter + share * around + apart
 
 
 def _blocks(features: Features) -> Iterator[tuple[slice, Features]]:

@@ -2,6 +2,7 @@
 
 import shlex
 from dataclasses import dataclass
+from os.path import realpath
 from pathlib import Path
 
 import numpy as np
@@ -70,8 +71,8 @@ def training_rows(collection: Collection, where: str, *, labelled: bool) -> Rows
     keep = [i for i, name in enumerate(names) if split[i] in wanted and (name or not labelled)]
     used = sorted({names[i] for i in keep} - {""})
     if not keep or (labelled and len(used) < 2):
-        refused = [f"`{s['name']}`" for s in collection.card.get("sources", ()) if s.get("learn") is False]
-        words = f" {' and '.join(refused)} may not be learned from, only be measured on." if refused else ""
+        refused = _refused(collection)
+        words = f" {refused} may not be learned from, only be measured on." if refused else ""
         raise CollectionError(
             f"`{collection.path}` has {len(keep)} rows of {len(used)} classes to learn from; "
             f"two classes are the least.{words}",
@@ -81,6 +82,34 @@ def training_rows(collection: Collection, where: str, *, labelled: bool) -> Rows
     code = {name: place for place, name in enumerate(used)}
     codes = np.array([code.get(names[i], -1) for i in keep], np.int32)
     return Rows(collection, table["id"].to_numpy()[keep], codes, np.array([domain[i] or "" for i in keep]), tuple(used))
+
+
+def _refused(collection: Collection) -> str:
+    """Names of its sources that are only to be measured on."""
+    return " and ".join(f"`{s['name']}`" for s in collection.card.get("sources", ()) if s.get("learn") is False)
+
+
+def unlabelled_rows(path: str, learned: Rows) -> Rows:
+    """The rows of the collection at `path` without their labels, but those of split "test" and those of `learned`.
+
+    CollectionError if there are none, or if some are only to be measured on.
+    """
+    collection = Collection.open(path)
+    if refused := _refused(collection):
+        raise CollectionError(f"`{path}` holds {refused}, which may not be learned from, only be measured on.")
+    table = collection.table(["id", "split"])
+    ids = table["id"].to_numpy()
+    keep = np.array([split != "test" for split in table["split"].to_pylist()], bool)
+    if realpath(collection.path) == realpath(learned.collection.path):
+        keep &= ~np.isin(ids, learned.ids)
+    if not keep.any():
+        raise CollectionError(
+            f"All {len(ids)} images of `{path}` are of split `test`, or learned from with their labels: none is left "
+            "for `--unlabelled`.",
+            hint=f"`lookalike info {shlex.quote(path)}` counts rows by split",
+        )
+    count = int(keep.sum())
+    return Rows(collection, ids[keep], np.full(count, -1, np.int32), np.full(count, ""), learned.classes)
 
 
 def note_smaller(rows: Rows, size: int) -> None:

@@ -45,8 +45,8 @@ from lookalike.training.config import (
 )
 from lookalike.training.learner import Fixed, Tensors, decays, stacked
 from lookalike.training.optimizer import make_optimizer
-from lookalike.training.pca import Labels, Projection, lda, pca, shrinkage_of, within_classes
-from lookalike.training.rows import Features, Rows, features_of, mean_of, training_rows
+from lookalike.training.pca import Labels, Others, Projection, lda, pca, shrinkage_of, within_classes
+from lookalike.training.rows import Features, Rows, features_of, mean_of, training_rows, unlabelled_rows
 from lookalike.training.sources import Items, Part, Source, first_statistics, head_source, tune_source
 from lookalike.training.step import Batch, Learner, Running, Step, make_objective, make_step
 
@@ -112,11 +112,16 @@ def rows_of(config: TrainConfig) -> Rows:
     return training_rows(Collection.open(config.data), config.where, labelled=not without)
 
 
+def others_of(config: TrainConfig) -> Rows | None:
+    """The rows that help to choose directions, without their labels; None if there are to be none."""
+    return unlabelled_rows(config.unlabelled, rows_of(config)) if config.unlabelled else None
+
+
 def closed_form(config: TrainConfig, stage: FitStage, rows: Rows, before: Made) -> Made:
     """The encoder with the projection that the stage asks for; the centers of another projection say nothing."""
     rows = rows.where(stage.only)
     features = mean_of(features_of(before.encoder, before.path, rows, config.mirror))
-    projection = fitted(stage.fit, features, rows.label, config.dimension, config.seed)
+    projection = fitted(stage.fit, features, rows.label, config.dimension, config.seed, _beside(config, before))
     return Made(projected(before.encoder, projection), path=before.path)
 
 
@@ -164,7 +169,7 @@ def make_task(
         step,
         partial(_stream, source, beside, rows),
         steps,
-        _facts(rows, steps, before.encoder),
+        _facts(rows, others_of(config), steps, before.encoder),
         stacked(first.config),
         made,
     )
@@ -202,8 +207,9 @@ def step_of(
     return optimizer, make_step(objective, optimizer, stage, config.seed, rows / stage.batch)
 
 
-def _facts(rows: Rows, steps: int, encoder: Encoder) -> Facts:
+def _facts(rows: Rows, others: Rows | None, steps: int, encoder: Encoder) -> Facts:
     found: Facts = {"steps": steps, "classes": len(rows.classes), "rows": len(rows.ids)}
+    found |= {} if others is None else {"unlabelled": others.content}
     return found | {"content": rows.content, "model": encoder.fingerprint}
 
 
@@ -244,7 +250,7 @@ def _first(config: TrainConfig, stage: StepStage, before: Made, features: Any, r
         return before.encoder
     start = Pca(power=-0.125) if isinstance(stage.start, Given) else stage.start
     mean = mean_of(features)
-    weight, bias = fitted(start, mean, rows.label, config.dimension, config.seed)
+    weight, bias = fitted(start, mean, rows.label, config.dimension, config.seed, _beside(config, before))
     # So that a learning rate means the same for each start; all may be zeros.
     size = np.sqrt(np.square(l2_normalize(mean) @ weight + bias).sum(axis=1).mean()) or np.float32(1.0)
     return projected(before.encoder, (weight / size, bias / size))
@@ -265,13 +271,21 @@ def _centers(
     return centers_at_means(embedding, rows.label, len(rows.classes), stage.centers, config.seed)
 
 
-def fitted(start: Start, features: Features, label: Labels, dimension: int, seed: int) -> Projection:
-    """A projection without steps; `start` is not `Given`."""
+def _beside(config: TrainConfig, before: Made) -> Features | None:
+    """Features of the images that count without their labels."""
+    others = others_of(config)
+    return None if others is None else mean_of(features_of(before.encoder, before.path, others, config.mirror))
+
+
+def fitted(
+    start: Start, features: Features, label: Labels, dimension: int, seed: int, others: Others | None = None
+) -> Projection:
+    """A projection without steps; `start` is not `Given`. Directions of `Pca` are those of `others` as well."""
     match start:
         case Pca():
             shrinkage = shrinkage_of(*features.shape) if start.shrinkage is None else start.shrinkage
             metric = within_classes(features, label, start.within, shrinkage) if start.within else None
-            return pca(features, dimension, start.power, metric)
+            return pca(features, dimension, start.power, metric, others)
         case Lda():
             return lda(features, label, dimension, start.shrinkage)
         case _:
