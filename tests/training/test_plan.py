@@ -28,9 +28,11 @@ from lookalike.training.config import (
     FitStage,
     Given,
     HeadStage,
+    Lda,
     NewStage,
     Optimizer,
     Pca,
+    Random,
     TrainConfig,
     Trained,
     TuneStage,
@@ -327,6 +329,16 @@ def test_stages_are_reckoned():
 )
 def test_images_embedded_before_a_stage(stages, expected):
     assert list(embeds_of(TrainConfig(stages=stages, mirror=True), 10)) == expected
+
+
+def test_images_without_labels_are_embedded_where_directions_are_chosen():
+    for stages, expected in [
+        ((HeadStage(),), [2 * (10 + 7)]),
+        ((HeadStage(start=Random()),), [20]),
+        ((FitStage(Lda()),), [20]),
+        ((TuneStage(start=Pca()), FitStage()), [34, 34]),
+    ]:
+        assert list(embeds_of(TrainConfig(stages=stages, mirror=True), 10, 7)) == expected
 
 
 # The watched process

@@ -97,9 +97,9 @@ def main(config: Config) -> None:
 
     run, options = config.run, config.options
     encoder = None if "new" in run.names else _encoder(run.model)
-    classes, rows = _counts(run) if run.data else (options.classes, options.rows)
+    classes, rows, others = _counts(run) if run.data else (options.classes, options.rows, 0)
     question = Question(
-        run, encoder, options.topology, classes, rows, options.efficiency, options.search, options.measure
+        run, encoder, options.topology, classes, rows, options.efficiency, options.search, options.measure, others
     )
     plan = make_plan(question, _memory(options.memory), 60 * options.minutes)
     if options.json:
@@ -140,12 +140,12 @@ def _encoder(model: str) -> EncoderConfig:
     return EncoderConfig(preset.tower, preset.pooling, preprocess, ProjectionConfig("identity", width, width))
 
 
-def _counts(run: TrainConfig) -> tuple[int, int]:
-    """Classes and rows of the collection that the run learns from."""
-    from lookalike.training.tasks import rows_of
+def _counts(run: TrainConfig) -> tuple[int, int, int]:
+    """Classes and rows of the collection that the run learns from, and rows that help without labels."""
+    from lookalike.training.tasks import others_of, rows_of
 
-    rows = rows_of(run)
-    return max(len(rows.classes), 1), len(rows.ids)
+    rows, others = rows_of(run), others_of(run)
+    return max(len(rows.classes), 1), len(rows.ids), 0 if others is None else len(others.ids)
 
 
 def _memory(gib: float) -> int:

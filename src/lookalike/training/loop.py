@@ -16,11 +16,20 @@ from lookalike.encoders.config import TextSide
 from lookalike.encoders.directory import read_config, read_text
 from lookalike.encoders.encoder import Encoder
 from lookalike.training.checkpoint import last_stage, opened_run, save_stage
-from lookalike.training.config import FitStage, Given, NewStage, Pca, TrainConfig, TuneStage
+from lookalike.training.config import FitStage, NewStage, TrainConfig, TuneStage
 from lookalike.training.measuring import Evaluate, Measuring, Report
 from lookalike.training.rows import Rows, note_smaller
 from lookalike.training.steps import take_steps
-from lookalike.training.tasks import Made, begun, closed_form, make_task, others_of, rows_of, viewing
+from lookalike.training.tasks import (
+    Made,
+    begun,
+    chooses_directions,
+    closed_form,
+    make_task,
+    others_of,
+    rows_of,
+    viewing,
+)
 from lookalike.training.tracking import tracked
 
 
@@ -106,8 +115,7 @@ def _note_others(config: TrainConfig) -> None:
     """Say how many images help without their labels; UsageError if no stage chooses directions."""
     if (others := others_of(config)) is None:
         return
-    ways = [stage.fit if isinstance(stage, FitStage) else getattr(stage, "start", None) for stage in config.stages]
-    if not config.model or not any(isinstance(way, Pca | Given) for way in ways):
+    if not config.model or not any(map(chooses_directions, config.stages)):
         raise UsageError(
             "`--unlabelled` is for directions of greatest variance, and no stage of the run begins with them.",
             hint="`lookalike train head` and `tune` do, and `pca`",

@@ -15,7 +15,7 @@ from lookalike.encoders.fit import adapt
 from lookalike.training.config import FitStage, Given, HeadStage, NewStage, StepStage, TrainConfig, TuneStage
 from lookalike.training.cost import Traffic, embed_operations, roofline, step_operations, step_traffic
 from lookalike.training.program import Compiled, Job, compile_job
-from lookalike.training.tasks import new_config, steps_of
+from lookalike.training.tasks import chooses_directions, new_config, steps_of
 from lookalike.training.watch import TooMuchError, watched
 from lookalike.vectors.runtime import BATCH
 
@@ -37,6 +37,7 @@ class Question:
     efficiency: float  # the share of the roofline that a step reaches
     search: bool = True  # whether the largest batch is looked for
     measure: int = 0  # steps to take and time, on local devices
+    others: int = 0  # images that help to choose directions without labels
 
 
 @dataclass(frozen=True)
@@ -110,7 +111,7 @@ def reckon(question: Question, compile_one: Compile) -> Plan:
     embed = _job(question, encoders[0], None)
     found = compile_one(embed)
     plans.append(_embedding(question, found, encoders[0]))
-    counts = embeds_of(config, question.rows)
+    counts = embeds_of(config, question.rows, question.others)
     for name, stage, encoder, count in zip(config.names, config.stages, encoders, counts, strict=True):
         if isinstance(stage, FitStage):
             hours = count / plans[0].images_per_s / 3600
@@ -136,11 +137,11 @@ def encoders_of(config: TrainConfig, given: EncoderConfig | None) -> Iterator[En
         yield given
 
 
-def embeds_of(config: TrainConfig, rows: int) -> Iterator[int]:
+def embeds_of(config: TrainConfig, rows: int, others: int = 0) -> Iterator[int]:
     """How many images each stage embeds before its first step: features that it begins with, and augmented copies.
 
     Features of the tower as it was given are kept from stage to stage; a stage that goes on from another's projection
-    and centers needs none.
+    and centers needs none. `others` are looked at where directions are chosen.
     """
     known = False  # whether the features of the tower as it is are kept
     for before, stage in zip((None, *config.stages), config.stages, strict=False):
@@ -150,7 +151,8 @@ def embeds_of(config: TrainConfig, rows: int) -> Iterator[int]:
             and before.centers == stage.centers
         )
         spared = isinstance(stage, TuneStage) and isinstance(stage.start, Given) and carried
-        count = 0 if known or spared or isinstance(stage, NewStage) else rows * config.views
+        images = rows + others * chooses_directions(stage)
+        count = 0 if known or spared or isinstance(stage, NewStage) else images * config.views
         known = not isinstance(stage, TuneStage) and (known or count > 0)
         yield count + rows * getattr(stage, "copies", 0)
 

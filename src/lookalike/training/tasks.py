@@ -38,6 +38,7 @@ from lookalike.training.config import (
     Lda,
     NewStage,
     Pca,
+    Stage,
     Start,
     StepStage,
     TrainConfig,
@@ -269,6 +270,11 @@ def _centers(
     weight, bias = (np.asarray(first.tensors[f"projection.{part}"]) for part in ("weight", "bias"))
     embedding = l2_normalize(l2_normalize(mean_of(features)) @ weight + bias)
     return centers_at_means(embedding, rows.label, len(rows.classes), stage.centers, config.seed)
+
+
+def chooses_directions(stage: Stage) -> bool:
+    """Whether its projection is, or begins as, one of the directions of greatest variance."""
+    return isinstance(stage.fit if isinstance(stage, FitStage) else getattr(stage, "start", None), Pca | Given)
 
 
 def _beside(config: TrainConfig, before: Made) -> Features | None:
