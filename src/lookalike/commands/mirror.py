@@ -69,7 +69,7 @@ def _gains(config: TrainConfig) -> list[float]:
         for part in parts:
             found = []
             for mirror in (True, False):
-                tried = replace(config, mirror=mirror)
+                tried = replace(config, mirror=mirror, unlabelled="")
                 made = closed_form(tried, FitStage(EVENED), rows.only(part.learned), viewing(tried, begun(tried)))
                 features = mean_of(features_of(made.encoder, config.model, rows.only(part.held), mirror))
                 found.append(part.score(np.asarray(made.encoder.project(features)), rows).classes)
