@@ -139,6 +139,19 @@ def test_a_run_goes_on_with_the_same_images_alone(made, others, tmp_path):
     assert again.fingerprint == train(head(unlabelled=path)).fingerprint
 
 
+def test_images_that_could_help_are_told(made, others, write_collection, tmp_path, capsys):
+    path, _ = others
+    rows = Collection.open(path).table(["image"])["image"].to_pylist()
+    names, splits = ["a", "b"] * 4 + [None] * 12, ["train"] * 8 + [None] * 9 + ["test"] * 3
+    mixed = write_collection(tmp_path / "mixed", rows, names, ["toys"] * 20, splits)
+    train(made.run(tmp_path / "run", FitStage(Pca(within=1.0)), data=mixed))
+    assert f"9 images of `{mixed}` have no label; `--unlabelled {mixed}` lets them help" in capsys.readouterr().err
+    train(made.run(tmp_path / "all", FitStage(Pca()), data=mixed, unlabelled=mixed))
+    said = capsys.readouterr().err
+    assert "have no label" not in said
+    assert f"9 images of `{mixed}` help" in said
+
+
 @pytest.mark.parametrize(
     ("which", "words"),
     [

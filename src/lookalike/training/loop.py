@@ -18,7 +18,7 @@ from lookalike.encoders.encoder import Encoder
 from lookalike.training.checkpoint import last_stage, opened_run, save_stage
 from lookalike.training.config import FitStage, NewStage, TrainConfig, TuneStage
 from lookalike.training.measuring import Evaluate, Measuring, Report
-from lookalike.training.rows import Rows, note_smaller
+from lookalike.training.rows import Rows, note_smaller, note_without_labels
 from lookalike.training.steps import take_steps
 from lookalike.training.tasks import (
     Made,
@@ -82,7 +82,7 @@ def train(
 def _stages(config: TrainConfig, rows: Rows, measuring: Measuring, mesh: Mesh) -> Encoder:
     """What the stages make, one after the other, from the first one that is not finished."""
     run = measuring.run
-    _note_others(config)
+    _note_others(config, rows)
     untouched = begun(config, mesh)
     done, step, made, said = 0, 0, viewing(config, untouched), 0
     if kept := last_stage(run):
@@ -111,16 +111,18 @@ def _stages(config: TrainConfig, rows: Rows, measuring: Measuring, mesh: Mesh) -
     return made.encoder
 
 
-def _note_others(config: TrainConfig) -> None:
-    """Say how many images help without their labels; UsageError if no stage chooses directions."""
-    if (others := others_of(config)) is None:
-        return
-    if not config.model or not any(map(chooses_directions, config.stages)):
-        raise UsageError(
-            "`--unlabelled` is for directions of greatest variance, and no stage of the run begins with them.",
-            hint="`lookalike train head` and `tune` do, and `pca`",
-        )
-    note(f"{len(others.ids):,} images of `{config.unlabelled}` help to choose the directions, without their labels")
+def _note_others(config: TrainConfig, rows: Rows) -> None:
+    """Say how many images help without their labels, or could; UsageError if no stage chooses directions."""
+    chooses = config.model and any(map(chooses_directions, config.stages))
+    if others := others_of(config):
+        if not chooses:
+            raise UsageError(
+                "`--unlabelled` is for directions of greatest variance, and no stage of the run begins with them.",
+                hint="`lookalike train head` and `tune` do, and `pca`",
+            )
+        note(f"{len(others.ids):,} images of `{config.unlabelled}` help to choose the directions, without their labels")
+    elif chooses:
+        note_without_labels(rows)
 
 
 def _card(config: TrainConfig, measuring: Measuring) -> dict[str, Any]:

@@ -112,6 +112,18 @@ def unlabelled_rows(path: str, learned: Rows) -> Rows:
     return Rows(collection, ids[keep], np.full(count, -1, np.int32), np.full(count, ""), learned.classes)
 
 
+def note_without_labels(rows: Rows) -> None:
+    """Say how many images are left out for want of a label, where they could help."""
+    table = rows.collection.table(["id", "split"], "label IS NULL")
+    free = np.array([split != "test" for split in table["split"].to_pylist()], bool)
+    if count := int((free & ~np.isin(table["id"].to_numpy(), rows.ids)).sum()):
+        place = shlex.quote(rows.collection.path)
+        note(
+            f"{count:,} images of `{rows.collection.path}` have no label; `--unlabelled {place}` lets them help to "
+            "choose the directions"
+        )
+
+
 def note_smaller(rows: Rows, size: int) -> None:
     """Say how many of the rows are stored smaller than a tower reads images, `size` pixels."""
     if count := stored_smaller(rows.collection, rows.ids, size):
