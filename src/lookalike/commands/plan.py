@@ -82,7 +82,7 @@ def configure(argv: list[str]) -> Config:
     """The recipe that `argv` names, with its flags applied, and the options beside; UsageError if one is unknown."""
     from lookalike.recipes import ABOUT
 
-    name = recipe_of(argv, _USAGE, _EXAMPLE)
+    name = recipe_of(argv, _USAGE, _EXAMPLE, staged=True)
     run, options = parsed(name, argv[1:], f"lookalike plan {name}", f"Plan {ABOUT[name]}.", Options())
     if not run.stages:
         raise UsageError(f"`{name}` chooses its stages while it runs, so that there is nothing to plan.", hint=_EXAMPLE)
