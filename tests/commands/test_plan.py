@@ -70,6 +70,15 @@ def test_classes_and_rows_of_a_collection(asked, shop, capsys):
     assert {job.rows for job in asked} == {rows}
 
 
+def test_only_recipes_that_can_be_planned_are_offered(capsys):
+    assert main(["plan", "--help"]) == 0
+    offered = {line.split()[0] for line in capsys.readouterr().out.splitlines() if line.startswith("  ")}
+    assert offered == RECIPES.keys() - {"best"}
+    for more in (["--model", "laptop"], ["--help"]):  # `best` has an option `--minutes`, as `plan` has
+        assert main(["plan", "best", *more]) == 2
+        assert "nothing to plan" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize(
     ("argv", "sentence"),
     [

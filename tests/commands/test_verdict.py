@@ -1,15 +1,18 @@
 """What is said at the end of a run, against the same measured by hand."""
 
 import json
+import re
+import shlex
 
 import numpy as np
 import pytest
 from PIL import Image
 
 import lookalike as la
-from lookalike.commands import main, mirror
+from lookalike.commands import blend, main, mirror
 from lookalike.commands.train import configure
-from lookalike.commands.verdict import _by_queries
+from lookalike.commands.verdict import _by_queries, _mending
+from lookalike.core.config import parse
 from lookalike.core.errors import RunError
 from lookalike.evaluation.intervals import half_width
 from lookalike.evaluation.report import PerQuery
@@ -31,6 +34,19 @@ def test_it_follows_from_the_interval(trained, which):
     assert told["which"] == which
     assert told["low"] == pytest.approx(told["difference"] - half)
     assert told["difference"] == pytest.approx(apart.reshape(2, 120).mean(axis=1).mean())
+
+
+def test_a_tower_that_tuning_made_worse_is_shown_ways_back():
+    given = ["--data", "c", "--model", "a model", "--out", "run"]
+    tune = configure(["tune", *given]).run
+    back, head = (shlex.split(command) for command in re.findall(r"`([^`]*)`", " ".join(_mending(tune, "worse"))))
+    assert back[:2] == ["lookalike", "blend"]
+    asked = parse(blend.Config, back[2:], prog="blend", description="")
+    assert (asked.models, asked.way, asked.data) == (("a model", "run/model"), "interpolate", "c")
+    assert configure(head[2:]).run.model == "a model"
+    assert len(_mending(configure(["tune", *given, "--size", "96"]).run, "worse")) == 1
+    assert _mending(tune, "same") == []
+    assert _mending(configure(["head", *given]).run, "worse") == []
 
 
 @pytest.fixture

@@ -80,12 +80,12 @@ class Config:
 
 def configure(argv: list[str]) -> Config:
     """The recipe that `argv` names, with its flags applied, and the options beside; UsageError if one is unknown."""
-    from lookalike.recipes import ABOUT
+    from lookalike.recipes import ABOUT, RECIPES
 
-    name = recipe_of(argv, _USAGE, _EXAMPLE)
-    run, options = parsed(name, argv[1:], f"lookalike plan {name}", f"Plan {ABOUT[name]}.", Options())
-    if not run.stages:
+    name = recipe_of(argv, _USAGE, _EXAMPLE, staged=True)
+    if not RECIPES[name].stages:  # before its options are looked at, some of which are called as ours are
         raise UsageError(f"`{name}` chooses its stages while it runs, so that there is nothing to plan.", hint=_EXAMPLE)
+    run, options = parsed(name, argv[1:], f"lookalike plan {name}", f"Plan {ABOUT[name]}.", Options())
     if "new" not in run.names and not run.model:
         raise UsageError("Missing: `--model`.", hint=_EXAMPLE)
     return Config(run, options)

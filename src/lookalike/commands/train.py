@@ -80,13 +80,16 @@ def configure(argv: list[str]) -> Config:
     return Config(config, options, mirror.is_open(config, argv))
 
 
-def recipe_of(argv: list[str], usage: str, example: str) -> str:
-    """The recipe that `argv` names; UsageError if it names none. Where it asks for help, `usage` with all of them."""
+def recipe_of(argv: list[str], usage: str, example: str, *, staged: bool = False) -> str:
+    """The recipe that `argv` names; UsageError if it names none. Where it asks for help, `usage` with all of them, or
+    with those alone whose stages are known before they run, if `staged`.
+    """
     from lookalike.recipes import ABOUT, RECIPES
 
     name = argv[0] if argv else "--help"
     if name in ("-h", "--help"):
-        print(usage.format(recipes="\n".join(f"  {recipe:<18} {line}" for recipe, line in ABOUT.items())))
+        shown = [recipe for recipe, config in RECIPES.items() if config.stages or not staged]
+        print(usage.format(recipes="\n".join(f"  {recipe:<18} {ABOUT[recipe]}" for recipe in shown)))
         raise SystemExit(0)
     if name.startswith("-"):
         raise UsageError("A recipe comes before the options.", hint=example)

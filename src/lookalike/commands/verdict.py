@@ -1,5 +1,6 @@
 """The end of a run in words: whether it is better than the untouched tower, how sure that is, and what to try next."""
 
+import shlex
 import shutil
 from collections.abc import Callable
 from dataclasses import replace
@@ -47,7 +48,7 @@ def conclude(
             told["words"] = _words(told, encoder, given)
             told["next"] = _next(config, told["trained"], given, values)
     if told:
-        note("\n".join([told["words"], *told.get("next", [])]))
+        note("\n".join([told["words"], *_mending(config, told["which"]), *told.get("next", [])]))
         write_json(model / "card.json", {**card, "verdict": told})
 
 
@@ -77,6 +78,24 @@ def _words(told: dict[str, Any], encoder: "Encoder", given: "Encoder") -> str:
         f"{judged}: on classes never seen, {made} numbers have mP@5 {told['trained']:.3f}, its {came}{alike} "
         f"{told['untouched']:.3f}; {told['difference']:+.3f}{sure}."
     )
+
+
+def _mending(config: "TrainConfig", which: str) -> list[str]:
+    """What may mend a tuned tower that came out worse; the tower that was given is as it was."""
+    from lookalike.training.config import TuneStage
+
+    tuned = [stage for stage in config.stages if isinstance(stage, TuneStage)]
+    if which != "worse" or not tuned:
+        return []
+    model, data, run = (shlex.quote(place) for place in (config.model, config.data, f"{config.out}/model"))
+    half, head = (shlex.quote(f"{config.out}-{word}") for word in ("half", "head"))
+    back = f"`lookalike blend {model} {run} --way interpolate --data {data} --out {half}`"
+    alike = not any(stage.size or stage.stride for stage in tuned)  # else weights can't be averaged
+    return [
+        *([f"Part of the way back may be better: {back}."] if alike else []),
+        f"`lookalike train head --data {data} --model {model} --out {head}` leaves the tower as it is. "
+        "docs/how-to/tune.md has more ways.",
+    ]
 
 
 def _next(config: "TrainConfig", now: float, given: "Encoder", values: "Callable[[Encoder], PerQuery]") -> list[str]:

@@ -25,7 +25,7 @@ from lookalike.training.config import (
 )
 
 CHUNK = 1024  # classes whose logits a processor's cache holds: of 17,691 a step takes three quarters of the time
-ZOOMS = (0.8,)  # twice the time of an image for .015 (MobileNetV2) and .03 (ViT-Tiny) of mP@5
+ZOOMS = (0.8,)  # twice the time of an image for .007 (MobileNetV2) and .03 (ViT-Tiny) of mP@5
 
 # ArcFace that keeps what the tower knows: a start in closed form, which needs no steps and is most of the gain, then a
 # small margin, low rates, few epochs. From this start terms of geometry added nothing.
