@@ -202,6 +202,11 @@ def step_of(
     return optimizer, make_step(objective, optimizer, stage, config.seed, rows / stage.batch)
 
 
+def started_from(rows: Rows, untouched: Made) -> Facts:
+    """What all stages of a run have in common. A new encoder follows from the config, on each device to rounding."""
+    return {"content": rows.content, **({} if untouched.new else {"model": untouched.encoder.fingerprint})}
+
+
 def _facts(rows: Rows, steps: int, encoder: Encoder) -> Facts:
     found: Facts = {"steps": steps, "classes": len(rows.classes), "rows": len(rows.ids)}
     return found | {"content": rows.content, "model": encoder.fingerprint}
