@@ -30,11 +30,12 @@ from lookalike.losses import (
 )
 from lookalike.towers import ViTConfig
 from lookalike.training import loop
-from lookalike.training.config import Augments, FitStage, HeadStage, Optimizer, Pca, Trained, TuneStage
+from lookalike.training.config import Augments, FitStage, HeadStage, Lda, Optimizer, Pca, Random, Trained, TuneStage
 from lookalike.training.loop import train
 from lookalike.training.rows import features_of, training_rows
 from lookalike.training.sources import first_statistics, head_source, tune_source
 from lookalike.training.step import mixed
+from lookalike.training.tasks import Made, make_task
 
 RATES = Optimizer(learning_rate=1e-2, centers_learning_rate=1e-2, tower_learning_rate=1e-3)
 
@@ -241,6 +242,17 @@ def test_batch_norm_begins_with_the_statistics_of_all_rows():
     np.testing.assert_allclose(found["variance"], sum((x - mean) ** 2 for x in unit) / 50, atol=1e-6)
     assert first_statistics(Projecting(), 6, features) == {}
     assert np.asarray(first_statistics(Projecting(batch_norm=True), 6, None)["variance"]).tolist() == [1.0] * 6
+
+
+@pytest.mark.parametrize("start", [Pca(power=-0.5), Lda(), Random()], ids=repr)
+def test_first_embeddings_have_length_1_on_average(made, tmp_path, start):
+    """So that a learning rate means the same for each start."""
+    stage, rows = head(start=start), training_rows(Collection.open(made.collection), "", labelled=True)
+    begun, features = Made(Encoder.load(made.model), path=made.model), made.features[made.split == "train"]
+    task = make_task(made.run(tmp_path, stage), stage, rows, begun, begun, tmp_path)
+    unit = features / np.linalg.norm(features, axis=1, keepdims=True)
+    first = unit @ np.asarray(task.learner.projection["weight"]) + np.asarray(task.learner.projection["bias"])
+    assert np.mean(np.sum(first**2, axis=1)) == pytest.approx(1, rel=1e-4)
 
 
 def stopped_at(monkeypatch, name, config):
