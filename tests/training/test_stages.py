@@ -295,12 +295,15 @@ def test_copies_of_other_blocks_are_made_anew(made, vit, tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize("stored", [True, False])
-def test_features_are_float32_whatever_the_steps_compute_in(made, vit, monkeypatch, stored):
-    """As on an accelerator, where the runtime is JAX and a tower may compute in bfloat16."""
+def test_features_are_float32_whatever_the_steps_compute_in(made, vit, tmp_path, monkeypatch, stored):
+    """As on an accelerator, where the runtime is JAX and a tower may compute in bfloat16; none are stored yet."""
     rows = training_rows(Collection.open(made.collection), "", labelled=True)
-    exact = features_of(Encoder.load(vit), "", rows, False)
+    encoder = Encoder.init(read_model(vit)[0], jax.random.key(7))
+    encoder.save(tmp_path / "model")
+    exact = features_of(encoder, "", rows, False)
     monkeypatch.setattr("lookalike.vectors.runtime._chosen", lambda _runtime: "jax")
-    found = features_of(Encoder.load(vit, "bfloat16"), vit if stored else "", rows, False)
+    half = replace(encoder, dtype="bfloat16")
+    found = features_of(half, tmp_path / "model" if stored else "", rows, False)
     np.testing.assert_allclose(found, exact, atol=1e-4 * np.abs(exact).max())
     assert not any(name.endswith("_bfloat16") for name in Collection.open(made.collection).columns)
 
