@@ -3,6 +3,7 @@
 import errno
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -147,6 +148,27 @@ def test_where_no_directory_can_be_made() -> None:
     with pytest.raises(StorageError, match="No directory can be made in `/proc`"):
         with files.new_directory("/proc/out", "export"):
             pass
+
+
+@pytest.mark.parametrize("name", [".", "..", "/"])
+def test_a_place_without_a_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(StorageError, match=rf"No encoder can take the place of `{re.escape(name)}`"):
+        with files.new_directory(name, "encoder"):
+            pass
+    assert names(tmp_path) == set()
+
+
+@pytest.mark.parametrize("exists", [True, False])
+def test_a_link_leads_to_the_place_that_is_filled(tmp_path: Path, exists: bool) -> None:
+    if exists:
+        (tmp_path / "real").mkdir()
+    (tmp_path / "link").symlink_to("real")
+    with files.new_directory(tmp_path / "link", "page") as directory:
+        (directory / "x").touch()
+    assert names(tmp_path) == {"link", "real"}
+    assert (tmp_path / "link").is_symlink()
+    assert names(tmp_path / "real") == {"x"}
 
 
 def test_an_empty_directory_is_taken_and_another_is_not(tmp_path: Path) -> None:

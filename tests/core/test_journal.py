@@ -55,6 +55,17 @@ def test_going_on_drops_later_steps_and_half_a_line(tmp_path: Path) -> None:
     assert lines(tmp_path) == [{"step": s, "loss": v} for s, v in [(0, 0.0), (10, 10.0), (20, 20.0), (30, -1.0)]]
 
 
+@pytest.mark.parametrize("whole", [0, 2])
+def test_half_a_line_is_not_written_on(tmp_path: Path, whole: int) -> None:
+    """As where a run is killed at its first measurement, and goes on before it has a checkpoint to go back to."""
+    for step in range(whole):
+        record(tmp_path, step, {"loss": 1.0})
+    with (tmp_path / "metrics.jsonl").open("a") as file:
+        file.write('{"step": 40, "lo')
+    record(tmp_path, 2, {"loss": 0.5})
+    assert lines(tmp_path) == [*({"step": step, "loss": 1.0} for step in range(whole)), {"step": 2, "loss": 0.5}]
+
+
 def test_progress_tells_rate_and_time_left_five_times_a_second(clock: Clock, monkeypatch: pytest.MonkeyPatch) -> None:
     screen = Terminal()
     monkeypatch.setattr("sys.stderr", screen)

@@ -1,5 +1,6 @@
 import os
 
+import PIL.Image
 import pytest
 
 from lookalike.commands import main
@@ -48,6 +49,18 @@ def test_a_recipe_has_its_own_and_the_command_line_counts_before(project):
     assert found.flags("train", ["pca"]) == ["--dimension", "32"]
     assert found.flags("train", ["head", "--epochs=2", "--dimension", "8"]) == ["--loss.margin", "0.2"]
     assert found.flags("search", ["-k", "3", "--no-json"]) == ["--where", "domain = 'cars'"]
+
+
+@pytest.mark.parametrize("given", [["-i", "asked"], ["-iasked"], ["--index", "asked"]])
+def test_a_letter_on_the_command_line_counts_before(project, capsys, given):
+    (project / "lookalike.toml").write_text('[search]\nindex = "told"\n')
+    PIL.Image.new("RGB", (8, 8)).save("cup.jpg")
+    assert main(["search", "cup.jpg", *given]) == 2
+    words = capsys.readouterr().err
+    assert "`asked`" in words
+    assert "told" not in words
+    assert main(["search", "cup.jpg"]) == 2
+    assert "`told`" in capsys.readouterr().err
 
 
 def test_model_and_index_are_relative_to_the_file_and_the_environment_counts_before(project, monkeypatch):

@@ -54,6 +54,11 @@ def test_signs_are_counted():
     assert sign_test(np.ones(21), classes, domains, 20_000) == pytest.approx(2 / 64, abs=0.005)
 
 
+def test_what_was_found_is_one_of_the_cases():
+    """So that p is never 0: of 9 draws none has all 40 signs alike, and the one found is the tenth case."""
+    assert sign_test(np.ones(40), np.arange(40), np.array(["a"] * 40), 9) == 0.1
+
+
 def test_p_agrees_with_the_normal_distribution():
     from lookalike.evaluation.differences import Difference
 

@@ -28,6 +28,16 @@ def test_by_size_as_a_loop():
     assert found[4] == pytest.approx(0.05)
 
 
+@pytest.mark.parametrize("power", [-0.25, 0.25])
+def test_classes_that_are_elsewhere_change_no_margin(power):
+    """A stage that learns from some rows knows the sizes of all classes, and of the others there is no image."""
+    there, schedule = jnp.asarray([10, 20, 40], jnp.int32), BySize(power)
+    found = schedule.margins(0.3, jnp.int32(0), jnp.concatenate([there, jnp.zeros(4, jnp.int32)]))
+    np.testing.assert_allclose(found[:3], schedule.margins(0.3, jnp.int32(0), there), rtol=1e-6)
+    assert sorted(np.round(found[:3], 6))[::2] == pytest.approx([0.05, 0.5])
+    assert np.isfinite(found).all()
+
+
 def test_classes_of_one_size_have_the_losss_own_margin():
     np.testing.assert_allclose(BySize().margins(0.3, jnp.int32(0), jnp.full(5, 7)), np.full(5, 0.3), rtol=1e-6)
 

@@ -15,6 +15,7 @@ from lookalike.targets.model_card import ORDER, licences, strictest, terms_of
         ("cc-by-4.0", "attribution"),
         ("CC BY 2.0", "attribution"),
         ("cc-by-sa-4.0", "share alike"),
+        ("CC BY-SA", "share alike"),
         ("gpl-3.0", "share alike"),
         ("agpl-3.0", "share alike"),
         ("openrail", "restricted use"),

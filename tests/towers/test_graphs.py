@@ -4,6 +4,8 @@ What eight bits cost is computed by the reference of the format: processors with
 product stays in float32, saturate inside their sums.
 """
 
+from dataclasses import replace
+
 import numpy as np
 import onnx
 import onnxruntime
@@ -25,6 +27,7 @@ from lookalike.towers import (
     ViTConfig,
 )
 from lookalike.towers.inverted import Stage, Universal
+from lookalike.towers.plans import Bottleneck
 from lookalike.towers.programs.graph import Graph
 from lookalike.towers.programs.onnx import build
 
@@ -36,6 +39,15 @@ EFFICIENT_V2 = (Stage("plain", 1, 3, 1, 1, 8), Stage("fused", 2, 3, 2, 4, 16), S
 UNIVERSAL = (Universal("plain", 1, 0, 3, 2, 1, 8), Universal("fused", 1, 0, 3, 2, 4, 8))
 UNIVERSAL += (Universal("universal", 2, 5, 3, 2, 3, 16), Universal("universal", 1, 3, 0, 1, 2, 16))
 EVA = {"qkv_bias": "query_value", "rope": "scaled", "rope_grid": 3, "norm_pre": False, "patch_bias": True}
+
+
+class BiasedConfig(ResNetConfig):
+    """What no published tower has: convolutions that add a number to each channel, with batch norms behind them."""
+
+    def plan(self) -> tuple[Bottleneck, ...]:
+        return tuple(replace(b, convs=tuple(replace(conv, bias=True) for conv in b.convs)) for b in super().plan())
+
+
 TOWERS: list[tuple[Tower, str]] = [
     (ViTConfig(**VIT, activation="gelu"), "class"),
     (ViTConfig(**VIT, activation="quick_gelu", head=10), "class"),
@@ -62,6 +74,7 @@ TOWERS: list[tuple[Tower, str]] = [
     (SwinConfig(1, 16, depths=(2, 2), heads=(4, 2), windows=(13, 9), shifts=(6, 4), patch=2, expansion=2.0), "mean"),
     (ResNetConfig((1, 2), (16, 24), bottleneck=True, stem=8, eps=1e-2), "mean"),
     (ResNetConfig((2, 1), (8, 12), bottleneck=False, stem=8), "gem"),
+    (BiasedConfig((1, 1), (8, 12), bottleneck=False, stem=8), "mean"),
     (MobileNetV4Config(UNIVERSAL, stem=8, features=24, eps=1e-2), "mean"),
     (ViTConfig(**VIT, activation="swiglu", **EVA, norm_attention=True, norm_mlp=True), "class"),
     (SwinConfig(2, 16, depths=(3, 2), heads=(2, 4), windows=(4, 7), shifts=(2, 0), trained_windows=(3, 3)), "mean"),

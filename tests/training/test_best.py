@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from lookalike.core.files import read_card
-from lookalike.encoders.directory import read_model
+from lookalike.encoders.directory import read_model, read_text
 from lookalike.losses import ArcFace
 from lookalike.training import best as module
 from lookalike.training.best import Way, _winner, best
@@ -72,6 +72,14 @@ def test_without_time_nothing_is_tuned(config, capsys):
     words = capsys.readouterr().err
     assert "`last` is left out" in words
     assert "`whole` is left out" in words
+
+
+def test_what_is_kept_has_the_text_side_of_its_tower(config, write_text_model, tmp_path, monkeypatch):
+    monkeypatch.setattr(module, "_ways", lambda *_: [replace(way, folds=1) for way in ways("untouched", "pca")])
+    best(replace(config, model=str(write_text_model(tmp_path / "clip"))))
+    before, behind = (read_text(path, tensors=False) for path in (tmp_path / "clip", Path(config.out) / "model"))
+    assert behind is not None
+    assert behind == before
 
 
 def ways(*names):

@@ -73,16 +73,35 @@ def test_each_part_at_its_own_rate():
     np.testing.assert_allclose(after.tower["tower.norm.bias"], 1 - 0.03, rtol=1e-5)
 
 
-def test_decay_takes_kernels_and_weights_alone():
-    config = Optimizer(
-        learning_rate=0.01, centers_learning_rate=0.01, tower_learning_rate=0.01, weight_decay=0.5, warmup=0.0
-    )
+@pytest.mark.parametrize("algorithm", ["adamw", "sgd", "lion", "muon"])
+def test_decay_takes_kernels_and_weights_alone(algorithm):
+    rates = {"learning_rate": 0.01, "centers_learning_rate": 0.01, "tower_learning_rate": 0.01}
+    config = Optimizer(algorithm, **rates, weight_decay=0.5, warmup=0.0)
     zero = Learner(*({k: 0 * v for k, v in p.items()} for p in parts()))
     after = moved(config, zero)
     np.testing.assert_allclose(after.projection["weight"], 1 - 0.005, rtol=1e-5)
     np.testing.assert_allclose(after.tower["tower.conv.weight"], 1 - 0.005, rtol=1e-5)
     for still in (after.projection["bias"], after.tower["tower.norm.bias"], after.centers["weight"]):
         np.testing.assert_array_equal(still, np.ones(still.shape))
+
+
+def test_first_steps_by_hand():
+    """Adam and Lion look at signs, plain descent at the gradient, Muon at its rotation: U V' of its U S V'."""
+    gradient = jnp.asarray(np.random.default_rng(0).normal(size=(3, 2)), jnp.float32)
+    given = Learner({}, {"weight": gradient, "bias": jnp.ones(2)}, {"weight": jnp.ones((4, 1, 2))})
+
+    def update(algorithm):
+        optimizer = make_optimizer(Optimizer(algorithm, learning_rate=0.01, warmup=0.0), 100, DECAYS)
+        found, _ = step(optimizer, given, given)
+        return np.asarray(found.projection["weight"]) / -0.01
+
+    np.testing.assert_allclose(update("adamw"), np.sign(gradient), rtol=1e-4)
+    np.testing.assert_array_equal(update("lion"), np.sign(gradient))
+    np.testing.assert_allclose(update("sgd"), gradient, rtol=1e-5)
+    left, _, right = np.linalg.svd(gradient, full_matrices=False)
+    turned = left.T @ update("muon") @ right.T
+    np.testing.assert_allclose(turned, np.diag(np.diag(turned)), atol=0.02)
+    assert (np.abs(np.diag(turned) - 1) < 0.35).all()  # its five iterations come no nearer
 
 
 BLOCK = {"attention.qkv.weight", "attention.out.weight", "mlp.up.weight", "mlp.down.weight"}

@@ -136,6 +136,8 @@ def test_too_little_to_learn_from():
         pca(features(300, 20), 64)
     with pytest.raises(RunError, match=r"LDA to 8 numbers.*5 classes"):
         lda(features(), np.arange(300) % 5, 8)
+    with pytest.raises(RunError, match=r"LDA to 8 numbers.*5 classes"):  # of 41: the others have no image here
+        lda(features(), np.arange(300) % 5 * 10, 8)
     with pytest.raises(RunError, match=r"can't be inverted: 60 images of 100 features, shrinkage 0\.0"):
         lda(features(60, 100), np.arange(60) % 20, 8, shrinkage=0.0)
     with pytest.raises(RunError, match="point the same way"):

@@ -325,6 +325,8 @@ def test_stages_are_reckoned():
         ((TuneStage(), TuneStage()), [20, 0]),
         ((TuneStage(), TuneStage(start=Pca())), [20, 20]),
         ((NewStage(), TuneStage()), [0, 0]),
+        ((TuneStage(), FitStage(), HeadStage()), [20, 20, 20]),  # a tuned tower's are computed each time
+        ((NewStage(), FitStage(), TuneStage()), [0, 20, 20]),
     ],
 )
 def test_images_embedded_before_a_stage(stages, expected):

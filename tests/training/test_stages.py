@@ -2,24 +2,40 @@
 
 import shutil
 from dataclasses import replace
+from itertools import islice
 from pathlib import Path
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+import PIL.Image
 import pytest
 
 from lookalike.core.errors import CollectionError, RunError
+from lookalike.data.collection import Collection
 from lookalike.encoders.config import EncoderConfig, ProjectionConfig
 from lookalike.encoders.directory import read_model
 from lookalike.encoders.encoder import Encoder
+from lookalike.imaging.augment import Color, Erase, Flip, View
+from lookalike.imaging.decode import decode
 from lookalike.imaging.preprocess import Preprocess
-from lookalike.losses import ArcFace, FeatureAnchor, Geometry, SimilarityDistillation, TwoViews, VectorDistillation
+from lookalike.losses import (
+    ArcFace,
+    FeatureAnchor,
+    Geometry,
+    Projecting,
+    SimilarityDistillation,
+    TwoViews,
+    VectorDistillation,
+)
 from lookalike.towers import ViTConfig
 from lookalike.training import loop
-from lookalike.training.config import FitStage, HeadStage, Optimizer, Pca, Trained, TuneStage
+from lookalike.training.config import Augments, FitStage, HeadStage, Lda, Optimizer, Pca, Random, Trained, TuneStage
 from lookalike.training.loop import train
+from lookalike.training.rows import features_of, training_rows
+from lookalike.training.sources import first_statistics, head_source, tune_source
 from lookalike.training.step import mixed
+from lookalike.training.tasks import Made, make_task
 
 RATES = Optimizer(learning_rate=1e-2, centers_learning_rate=1e-2, tower_learning_rate=1e-3)
 
@@ -181,6 +197,115 @@ def test_copies_that_are_whole_are_not_made_again(made, vit, tmp_path, monkeypat
     train(config)
     assert len(written) == 4  # the first once, the second twice, the third once
     shutil.rmtree(tmp_path / "run")
+
+
+def test_copies_are_of_all_rows_in_order_and_each_in_its_own_way(made, tmp_path):
+    """Without a change they are what an image at a time gives; 72 rows are more than one batch, and no whole two."""
+    rows, encoder = training_rows(Collection.open(made.collection), "", labelled=True), Encoder.load(made.model)
+    stored = rows.collection.take(rows.ids, ["image"])["image"].to_pylist()
+    view, rng = View(24), np.random.default_rng(0)
+    images = [view(rng, PIL.Image.fromarray(decode(data)), PIL.Image.new("RGB", (1, 1))) for data in stored]
+    expected = np.concatenate([encoder.features(np.asarray(image)[None]) for image in images])
+    plain = Augments(area=(1.0, 1.0), flip=Flip(0.0), color=Color(0.0, 0.0, 0.0), erase=Erase(0.0))
+    seen = {}
+    for name, augment in (("plain", plain), ("changed", Augments())):
+        stage = head(copies=2, augment=augment)
+        source = head_source(made.run(tmp_path, stage), stage, rows, encoder, expected[:, None], tmp_path / name)
+        batches = list(islice(source.inputs(0, np.arange(16)), 12))
+        seen[name] = {at: found for inputs, places in batches for at, found in zip(places, inputs, strict=True)}
+    assert len(seen["plain"]) > 65  # those of the second batch too
+    for at, found in seen["plain"].items():
+        np.testing.assert_allclose(found, np.stack([expected[at]] * 3), atol=1e-4 * np.abs(expected).max())
+    apart = [np.abs(found[[0, 0, 1]] - found[[1, 2, 2]]).max(axis=1) for found in seen["changed"].values()]
+    assert (np.median(apart, axis=0) > 1e-2 * np.abs(expected).max()).all()
+
+
+def test_each_step_takes_a_map_of_one_of_the_copies(made, vit, tmp_path):
+    rows, stage = training_rows(Collection.open(made.collection), "", labelled=True), tune(copies=2, trained=Trained(1))
+    source = tune_source(made.run(tmp_path, stage), stage, rows, Encoder.load(vit), tmp_path)
+    kept = [np.load(path) for path in sorted(tmp_path.glob("copies/*/*/rows.npy"))]
+    assert [copy.shape for copy in kept] == [(72, 5, 12)] * 2
+    taken = []
+    for inputs, places in islice(source.inputs(3, np.arange(16)), 4):
+        of = [[np.array_equal(found, copy[at]) for copy in kept] for found, at in zip(inputs, places, strict=True)]
+        assert all(map(any, of))
+        taken += np.argmax(of, axis=1).tolist()
+    assert 0.2 < np.mean(taken) < 0.8
+
+
+def test_batch_norm_begins_with_the_statistics_of_all_rows():
+    features = np.random.default_rng(0).normal(1, 2, (50, 2, 6)).astype(np.float32)
+    unit = [(a + b) / np.linalg.norm(a + b) for a, b in features.astype(np.float64)]
+    mean = sum(unit) / 50
+    found = first_statistics(Projecting(batch_norm=True), 6, features)
+    np.testing.assert_allclose(found["mean"], mean, atol=1e-6)
+    np.testing.assert_allclose(found["variance"], sum((x - mean) ** 2 for x in unit) / 50, atol=1e-6)
+    assert first_statistics(Projecting(), 6, features) == {}
+    assert np.asarray(first_statistics(Projecting(batch_norm=True), 6, None)["variance"]).tolist() == [1.0] * 6
+
+
+@pytest.mark.parametrize("start", [Pca(power=-0.5), Lda(), Random()], ids=repr)
+def test_first_embeddings_have_length_1_on_average(made, tmp_path, start):
+    """So that a learning rate means the same for each start."""
+    stage, rows = head(start=start), training_rows(Collection.open(made.collection), "", labelled=True)
+    begun, features = Made(Encoder.load(made.model), path=made.model), made.features[made.split == "train"]
+    task = make_task(made.run(tmp_path, stage), stage, rows, begun, begun, tmp_path)
+    unit = features / np.linalg.norm(features, axis=1, keepdims=True)
+    first = unit @ np.asarray(task.learner.projection["weight"]) + np.asarray(task.learner.projection["bias"])
+    assert np.mean(np.sum(first**2, axis=1)) == pytest.approx(1, rel=1e-4)
+
+
+def stopped_at(monkeypatch, name, config):
+    """Train, killed when the stage of this name begins its steps."""
+    real = loop.take_steps
+
+    def killed(config, stage, at, *others):
+        if at == name:
+            raise InterruptedError
+        return real(config, stage, at, *others)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(loop, "take_steps", killed)
+        with pytest.raises(InterruptedError):
+            train(config)
+
+
+def test_a_stage_is_not_taken_over_by_a_run_on_another_model(made, vit, tmp_path, monkeypatch):
+    """The model may have moved; another one in its place has features that the kept projection knows nothing of."""
+    shutil.copytree(vit, tmp_path / "model")
+    config = made.run(tmp_path / "run", head(steps=2), head(steps=2), model=str(tmp_path / "model"))
+    stopped_at(monkeypatch, "head2", config)
+    shutil.move(tmp_path / "model", tmp_path / "moved")
+    Encoder.init(read_model(vit)[0], jax.random.key(1)).save(tmp_path / "model")
+    with pytest.raises(RunError, match=r"was saved with model [0-9a-f]{64}, and now it is"):
+        train(config)
+    paths, real = [], loop.make_task
+    monkeypatch.setattr(loop, "make_task", lambda *given: paths.append(given[3].path) or real(*given))
+    train(replace(config, model=str(tmp_path / "moved")))
+    assert paths == [str(tmp_path / "moved")]
+
+
+def test_copies_of_other_blocks_are_made_anew(made, vit, tmp_path, monkeypatch):
+    """What was refused or killed before its first step may be asked again in other words, and maps are of one place."""
+    first, other = (tune(trained=Trained(blocks=blocks), copies=1, steps=1) for blocks in (2, 1))
+    stopped_at(monkeypatch, "tune", made.run(tmp_path / "run", first, model=vit))
+    train(made.run(tmp_path / "run", other, model=vit))
+    train(made.run(tmp_path / "fresh", other, model=vit))
+    assert weights(tmp_path / "run") == weights(tmp_path / "fresh")
+
+
+@pytest.mark.parametrize("stored", [True, False])
+def test_features_are_float32_whatever_the_steps_compute_in(made, vit, tmp_path, monkeypatch, stored):
+    """As on an accelerator, where the runtime is JAX and a tower may compute in bfloat16; none are stored yet."""
+    rows = training_rows(Collection.open(made.collection), "", labelled=True)
+    encoder = Encoder.init(read_model(vit)[0], jax.random.key(7))
+    encoder.save(tmp_path / "model")
+    exact = features_of(encoder, "", rows, False)
+    monkeypatch.setattr("lookalike.vectors.runtime._chosen", lambda _runtime: "jax")
+    half = replace(encoder, dtype="bfloat16")
+    found = features_of(half, tmp_path / "model" if stored else "", rows, False)
+    np.testing.assert_allclose(found, exact, atol=1e-4 * np.abs(exact).max())
+    assert not any(name.endswith("_bfloat16") for name in Collection.open(made.collection).columns)
 
 
 def test_a_stage_without_a_step(made, tmp_path):

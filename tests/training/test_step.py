@@ -13,10 +13,12 @@ from lookalike.losses import (
     AdaCos,
     AdaFace,
     ArcFace,
+    BySize,
     CosFace,
     CurricularFace,
     Geometry,
     GramDistillation,
+    Growing,
     Margin,
     Projecting,
     RkdAngle,
@@ -132,6 +134,37 @@ def test_each_part_of_the_loss_counts():
     }
     assert len(set(losses.values())) == len(losses)
     assert losses["no geometry"] < losses["all"]
+
+
+def test_a_margin_grows_with_the_epochs():
+    """An epoch has four steps here: the loss behind three is that of the first margin, behind eleven of the third."""
+
+    def losses(**changes):
+        values = config(**changes)
+        step, first = made_step(values)
+        states = (first(learner())._replace(step=jnp.int32(done)) for done in (3, 11))
+        return [float(step(state, FIXED, batch(0))[1]["loss"]) for state in states]
+
+    grown = losses(margin=Growing(0.1, 0.2, 0.8))
+    assert grown[0] == pytest.approx(losses(loss=ArcFace(0.1, 16.0))[0], rel=1e-6)
+    assert grown[1] == pytest.approx(losses(loss=ArcFace(0.5, 16.0))[1], rel=1e-6)
+
+
+def test_each_row_has_the_margin_of_its_class():
+    """Row by row in NumPy, with the margins of Ha et al., 2020, for sizes that differ."""
+    sizes = np.array([1, 16, 81, 256, 625, 1296])
+    values = config(loss=CosFace(0.3, 16.0), margin=BySize(), centers=1, projecting=Projecting(), geometry=Geometry())
+    given, start = batch(0)._replace(inputs=batch(0).inputs[:, :1]), learner(1)
+    found = make_objective(values, lambda _tower, _fixed, inputs: inputs, sizes)(
+        start, FIXED, jax.tree.map(jnp.asarray, given), NONE, jax.random.key(0), jnp.float32(0)
+    )[0]
+    margins = 0.05 + 0.45 * (sizes**-0.25 - 1 / 6) / (1 - 1 / 6)
+    unit = lambda x: x / np.linalg.norm(x, axis=-1, keepdims=True)
+    embedding = unit(unit(np.asarray(given.inputs[:, 0], np.float64)) @ np.asarray(start.projection["weight"]))
+    logits = 16 * embedding @ unit(np.asarray(start.centers["weight"][:, 0], np.float64)).T
+    logits[np.arange(16), given.label] -= 16 * margins[given.label]
+    expected = [np.log(np.exp(row).sum()) - row[own] for row, own in zip(logits, given.label, strict=True)]
+    assert float(found) == pytest.approx(np.mean(expected), rel=1e-5)
 
 
 @pytest.mark.reference("torch")

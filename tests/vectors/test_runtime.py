@@ -17,6 +17,7 @@ import lookalike
 from lookalike.core.errors import EncoderError, ImageError, SourceError, UsageError
 from lookalike.core.shapes import l2_normalize
 from lookalike.encoders.directory import write_model
+from lookalike.vectors.engines import Known, opened
 from lookalike.vectors.runtime import Embedder, accelerated, load, prepared
 
 
@@ -292,6 +293,19 @@ def test_an_unwritable_cache_is_no_obstacle(
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "file"))
     np.testing.assert_array_equal(load(model, "onnx").features(pictures(3)), kept)
     assert "is not kept for the next time" in capsys.readouterr().err
+
+
+def test_a_graph_that_is_not_made_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A disk that is full in the middle of it, or Ctrl-C."""
+
+    def stopped(folder: Path) -> Known:
+        (folder / "tower.bin").write_bytes(b"half")
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    with pytest.raises(KeyboardInterrupt):
+        opened(None, 16, stopped, batch=1)
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_a_user_without_a_home_has_no_cache(

@@ -176,7 +176,7 @@ def dispatch(argv: list[str]) -> None:
         return
     from inspect import getdoc
 
-    from lookalike.core.config import did_you_mean, parse
+    from lookalike.core.config import did_you_mean, letters_of, parse
     from lookalike.core.journal import said_at_first
     from lookalike.core.settings import settings
 
@@ -184,7 +184,7 @@ def dispatch(argv: list[str]) -> None:
         raise UsageError(f"Unknown verb `{verb}`.{did_you_mean(verb, COMMANDS)}", hint="`lookalike --help` lists them")
     module = import_module(f"lookalike.commands.{verb}")
     told = settings()
-    added = told.flags(verb, rest)
+    added = told.flags(verb, rest, letters_of(module.Config) if hasattr(module, "Config") else {})
     try:
         if hasattr(module, "configure"):
             config = module.configure([*rest, *added])

@@ -167,6 +167,11 @@ def _told(field: Any, metadata: Any) -> Any:
     return dataclasses.replace(field, type=marked)
 
 
+def letters_of(kind: Any) -> dict[str, str]:
+    """The short names of the options of the dataclass `kind`: letter -> field."""
+    return {letter: field.name for field in dataclasses.fields(kind) if (letter := field.metadata.get("short"))}
+
+
 def flags_of(kind: Any, default: Any = None) -> list[str]:
     """Every flag that the dataclass `kind` understands, in order."""
     return list(dict.fromkeys(_flags(kind, default)))

@@ -160,9 +160,17 @@ def read_card(directory: str | Path) -> dict[str, Any]:
 def new_directory(path: str | Path, wanted: str) -> Iterator[Path]:
     """A directory to fill; it takes the name `path` only when the block ends without an error.
 
-    `wanted` names what is written ("encoder", "page") in the error that refuses to overwrite something else.
+    `wanted` names what is written ("encoder", "page") in the error that refuses to overwrite something else. Through a
+    link it takes the place of what that leads to. StorageError if `path` has no name, as the working directory `.`.
     """
     path = Path(path)
+    if path.name in ("", ".."):
+        raise StorageError(
+            f"No {wanted} can take the place of `{path}`, as it is written beside it and then gets its name.",
+            hint=f"give a place that has a name: `--out {wanted}`",
+        )
+    if path.is_symlink():
+        path = Path(os.path.realpath(path))
     refuse_unless(path, ("missing", "empty"), wanted)
     temporary = _beside(path, _PARTIAL)
     try:

@@ -108,9 +108,14 @@ def read_metrics(directory: str | Path) -> list[dict[str, Any]]:
 
 
 def record(directory: str | Path, step: int, values: Mapping[str, float | int | str]) -> None:
-    """Append one line to `metrics.jsonl` in `directory`; the values are as of `step`."""
-    with (Path(directory) / "metrics.jsonl").open("a", encoding="utf-8") as file:
-        file.write(json_text({"step": step, **values}, None) + "\n")
+    """Append one line to `metrics.jsonl` in `directory`, in the place of half a line that a killed process left; the
+    values are as of `step`.
+    """
+    with (Path(directory) / "metrics.jsonl").open("a+b") as file:
+        file.seek(0)
+        if (before := file.read()) and not before.endswith(b"\n"):
+            file.truncate(before.rfind(b"\n") + 1)
+        file.write(f"{json_text({'step': step, **values}, None)}\n".encode())
         file.flush()
         os.fsync(file.fileno())
 

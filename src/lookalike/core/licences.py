@@ -41,9 +41,9 @@ ORDER: tuple[Terms, ...] = (
 
 
 def terms_of(licence: str | None) -> Terms:
-    """The group of a licence by its name. Non-commercial is looked for first: `cc-by-nc-sa-4.0` is more than that."""
+    """The group of a licence by its name, the strictest that fits: `cc-by-nc-sa-4.0` asks for more than to share."""
     name = (licence or "").strip().lower()
-    strict_first = (ORDER[5], ORDER[4], *ORDER[:4]) if name else ()
+    strict_first = ORDER[-2::-1] if name else ()
     return next((terms for terms in strict_first if re.fullmatch(terms.licences, name)), ORDER[-1])
 
 

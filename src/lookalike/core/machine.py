@@ -12,7 +12,11 @@ def cores() -> int:
 
 
 def available_memory() -> int | None:
-    """Bytes that this process may still take: what the machine has free, or its container less; None: nobody says."""
+    """Bytes that this process may still take: what the machine has free, or its container less; None: nobody says.
+
+    What a container holds of files counts as free, as it does in the machine's own figure: who reads a collection has
+    soon filled all of it with that.
+    """
     try:
         lines = Path("/proc/meminfo").read_text().splitlines()
         free = next(int(line.split()[1]) * 1024 for line in lines if line.startswith("MemAvailable:"))
@@ -21,9 +25,11 @@ def available_memory() -> int | None:
     try:
         group = Path("/sys/fs/cgroup")
         limit, used = (int((group / name).read_text()) for name in ("memory.max", "memory.current"))
-    except (OSError, ValueError):  # no container, or one without a limit
+        held = dict(line.split() for line in (group / "memory.stat").read_text().splitlines())
+        files = int(held["active_file"]) + int(held["inactive_file"])
+    except (OSError, ValueError, KeyError):  # no container, or one without a limit
         return free
-    return min(free, limit - used)
+    return min(free, limit - used + files)
 
 
 def multiplies_bytes() -> bool:

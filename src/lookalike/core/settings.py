@@ -8,10 +8,11 @@ k = 10
 """
 
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 from lookalike.core.errors import UsageError
@@ -27,13 +28,16 @@ class Settings:
     file: Path | None = None
     told: dict[str, Any] = field(default_factory=dict)
 
-    def flags(self, verb: str, argv: Sequence[str]) -> list[str]:
-        """The options that are set for a verb, or the recipe that `argv` begins with, and are not in `argv`."""
+    def flags(self, verb: str, argv: Sequence[str], letters: Mapping[str, str] = MappingProxyType({})) -> list[str]:
+        """The options that are set for a verb, or the recipe that `argv` begins with, and are not in `argv`.
+
+        `letters` are short names: letter -> the option's name in Python.
+        """
         table = self.told.get(verb, {})
         recipe = table.get(argv[0]) if argv else None
         values = {name: value for name, value in table.items() if not isinstance(value, dict)}
         values |= _flat(recipe) if isinstance(recipe, dict) else {}
-        given = {_option(word) for word in argv if word.startswith("-")}
+        given = {_option(word, letters) for word in argv if word.startswith("-")}
         return [word for name, value in values.items() if name not in given for word in flag(name, value)]
 
     @contextmanager
@@ -92,7 +96,9 @@ def flag(name: str, value: Any) -> list[str]:
     return [f"--{before}{dot}{last}", *(str(each) for each in several)]
 
 
-def _option(word: str) -> str:
+def _option(word: str, letters: Mapping[str, str]) -> str:
     """The name in Python of the option that a word of the command line gives."""
+    if not word.startswith("--"):  # -k 3 or -k3
+        return letters.get(word[1:2], word[1:2])
     before, dot, last = word.split("=", 1)[0].lstrip("-").rpartition(".")
     return f"{before}{dot}{last.removeprefix('no-')}".replace("-", "_")

@@ -64,11 +64,12 @@ class BySize:
 
     def margins(self, margin: float, _epoch: Epoch, class_sizes: Sizes) -> Margins:
         """Low + (high - low) (n^power - least) / (greatest - least) for a class of n images; `margin` for all where
-        all classes are of one size.
+        all classes are of one size. Classes without an image, as where a stage learns from some rows, don't count.
         """
-        raised_C = jnp.maximum(class_sizes, 1).astype(jnp.float32) ** self.power
-        span = raised_C.max() - raised_C.min()
-        share_C = (raised_C - raised_C.min()) / jnp.where(span > 0, span, 1.0)
+        raised_C, there_C = jnp.maximum(class_sizes, 1).astype(jnp.float32) ** self.power, class_sizes > 0
+        least = jnp.min(raised_C, where=there_C, initial=jnp.inf)
+        span = jnp.max(raised_C, where=there_C, initial=-jnp.inf) - least
+        share_C = jnp.clip((raised_C - least) / jnp.where(span > 0, span, 1.0), 0.0, 1.0)
         return jnp.where(span > 0, self.low + (self.high - self.low) * share_C, margin)
 
 

@@ -18,6 +18,7 @@ from lookalike.core.errors import UsageError
 from lookalike.core.files import read_card, read_json, storage_errors, write_json
 from lookalike.core.journal import note, record, table
 from lookalike.core.mesh import shared
+from lookalike.encoders.directory import read_text
 from lookalike.encoders.encoder import Encoder
 from lookalike.towers.ops import places
 from lookalike.training.checkpoint import opened_run
@@ -73,10 +74,11 @@ def best(config: BestConfig, final: Final | None = None) -> Encoder:
         won = _winner(ways, scores)
         _tell(ways, scores, won)
         whole = replace(_plain(config, won), out=str(run / "final"))
-        encoder = (final or _train)(whole, rows) if won.stages else untouched.encoder
-        card = read_card(run / "final" / "model") if won.stages else read_card(config.model)
+        encoder = (final or _train)(whole, rows)
+        card = read_card(run / "final" / "model")
         trials = {name: [list(score) for score in each] for name, each in scores.items()}
-        encoder.save(run / "model", {**card, "name": run.name, "recipe": f"best: {won.name}", "trials": trials})
+        card |= {"name": run.name, "recipe": f"best: {won.name}", "trials": trials}
+        encoder.save(run / "model", card, read_text(run / "final" / "model"))
         record(run, 0, {"best": won.name})
         for left in ("trials", "final/model", "final/checkpoints"):
             shutil.rmtree(run / left, ignore_errors=True)

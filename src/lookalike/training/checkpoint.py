@@ -169,13 +169,7 @@ class Checkpoints:
 
     def _latest(self, shapes: Any) -> State | None:
         for step in sorted(self._manager.all_steps() if self._manager else (), reverse=True):
-            saved = self._restore(step, facts=self._args.JsonRestore())
-            for name, value in self._facts.items():
-                if saved.get(name) != value:
-                    raise RunError(
-                        f"Run `{self._run}` was saved with {name} {saved.get(name)}, and now it is {value}.",
-                        hint="train into another `--out`, or give back what this run began with",
-                    )
+            _refuse_others(self._run, self._restore(step, facts=self._args.JsonRestore()), self._facts)
             restored: State = self._restore(step, state=self._args.StandardRestore(shapes))
             if _finite(restored):
                 return restored
@@ -186,6 +180,16 @@ class Checkpoints:
         return self._manager.restore(step, args=self._args.Composite(**item))[next(iter(item))]
 
 
+def _refuse_others(run: Path, saved: Facts, facts: Facts) -> None:
+    """RunError, naming the first of `facts` that was another when they were saved."""
+    for name, value in facts.items():
+        if saved.get(name) != value:
+            raise RunError(
+                f"Run `{run}` was saved with {name} {saved.get(name)}, and now it is {value}.",
+                hint="train into another `--out`, or give back what this run began with",
+            )
+
+
 def _no_failures_of_orbax(record: logging.LogRecord) -> bool:
     """Whether something else is logged: Orbax writes the traceback of an error in each thread that it passes through.
 
@@ -194,24 +198,29 @@ def _no_failures_of_orbax(record: logging.LogRecord) -> bool:
     return "orbax" not in record.pathname or record.exc_info is None
 
 
-def save_stage(run: Path, number: int, step: int, encoder: Encoder, centers: Array | None, path: str) -> None:
+def save_stage(
+    run: Path, number: int, step: int, encoder: Encoder, centers: Array | None, path: str, facts: Facts
+) -> None:
     """Keep what stage `number` left, in place of what the one before it left; `path` as in `Made`."""
     with new_directory(run / "stages" / str(number), "stage") as directory:
         encoder.save(directory / "model")
         if centers is not None:
             save_file({"centers.weight": np.asarray(centers)}, directory / "centers.safetensors")
-        write_json(directory / "stage.json", {"step": step, "path": path})
+        write_json(directory / "stage.json", {"step": step, "path": path, "facts": facts})
     shutil.rmtree(run / "stages" / str(number - 1), ignore_errors=True)
     shutil.rmtree(run / "checkpoints", ignore_errors=True)
 
 
-def last_stage(run: Path) -> tuple[int, int, Encoder, Array | None, str] | None:
-    """Number of the last finished stage, and what was kept of it; None if none is finished."""
+def last_stage(run: Path, facts: Facts) -> tuple[int, int, Encoder, Array | None, str] | None:
+    """Number of the last finished stage, and what was kept of it; None if none is finished. RunError if it is of other
+    data or another model.
+    """
     numbers = [int(found.name) for found in (run / "stages").glob("*") if found.name.isdigit()]
     if not numbers:
         return None
     directory = run / "stages" / str(max(numbers))
     kept, file = read_json(directory / "stage.json"), directory / "centers.safetensors"
+    _refuse_others(run, kept.get("facts", facts), facts)  # versions before noted none
     centers = jnp.asarray(load_file(file)["centers.weight"]) if file.exists() else None
     return max(numbers), kept["step"], Encoder(*read_model(directory / "model")), centers, kept["path"]
 

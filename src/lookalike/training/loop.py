@@ -28,6 +28,7 @@ from lookalike.training.tasks import (
     make_task,
     others_of,
     rows_of,
+    started_from,
     viewing,
 )
 from lookalike.training.tracking import tracked
@@ -85,8 +86,10 @@ def _stages(config: TrainConfig, rows: Rows, measuring: Measuring, mesh: Mesh) -
     _note_others(config, rows)
     untouched = begun(config, mesh)
     done, step, made, said = 0, 0, viewing(config, untouched), 0
-    if kept := last_stage(run):
+    facts = started_from(rows, others_of(config), untouched) if len(config.stages) > 1 else {}
+    if kept := last_stage(run, facts):
         done, step, made = kept[0] + 1, kept[1], Made(*kept[2:])
+        made = replace(made, path=made.path and config.model)  # which may have moved
     if done == 0:
         measuring.measure(0, "untouched", untouched.encoder)
     for number in range(done, len(config.stages)):
@@ -107,7 +110,7 @@ def _stages(config: TrainConfig, rows: Rows, measuring: Measuring, mesh: Mesh) -
         last = number == len(config.stages) - 1
         measuring.measure(step, "trained" if last else name, made.encoder)
         if not last and measuring.writes:
-            save_stage(run, number, step, made.encoder, made.centers, made.path)
+            save_stage(run, number, step, made.encoder, made.centers, made.path, facts)
     return made.encoder
 
 

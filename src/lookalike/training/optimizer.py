@@ -62,8 +62,7 @@ def _algorithm(
                 weight_decay=decay,
                 weight_decay_mask=mask,
                 adam_b1=config.momentum,
-                adam_b2=config.beta2,
-                adam_weight_decay=decay,
+                adam_b2=config.beta2,  # Adam has what is no matrix, which does not decay: its decay knows no mask
                 muon_weight_dimension_numbers=matrices,
             )
 

@@ -140,10 +140,10 @@ def encoders_of(config: TrainConfig, given: EncoderConfig | None) -> Iterator[En
 def embeds_of(config: TrainConfig, rows: int, others: int = 0) -> Iterator[int]:
     """How many images each stage embeds before its first step: features that it begins with, and augmented copies.
 
-    Features of the tower as it was given are kept from stage to stage; a stage that goes on from another's projection
-    and centers needs none. `others` are looked at where directions are chosen.
+    Features of the tower as it was given are kept from stage to stage, those of a new or a tuned one are not; a stage
+    that goes on from another's projection and centers needs none. `others` are looked at where directions are chosen.
     """
-    known = False  # whether the features of the tower as it is are kept
+    given, known = True, False  # whether the tower is as it was given, and whether its features are kept
     for before, stage in zip((None, *config.stages), config.stages, strict=False):
         carried = isinstance(before, NewStage) or (
             isinstance(before, HeadStage | TuneStage)
@@ -153,7 +153,8 @@ def embeds_of(config: TrainConfig, rows: int, others: int = 0) -> Iterator[int]:
         spared = isinstance(stage, TuneStage) and isinstance(stage.start, Given) and carried
         images = rows + others * chooses_directions(stage)
         count = 0 if known or spared or isinstance(stage, NewStage) else images * config.views
-        known = not isinstance(stage, TuneStage) and (known or count > 0)
+        given = given and not isinstance(stage, NewStage | TuneStage)
+        known = given and (known or count > 0)
         yield count + rows * getattr(stage, "copies", 0)
 
 

@@ -1,7 +1,7 @@
 """What there is to learn from: rows of a collection with their classes, and the features of rows."""
 
 import shlex
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from os.path import realpath
 from pathlib import Path
 
@@ -137,8 +137,9 @@ def features_of(encoder: Encoder, path: str | Path, rows: Rows, mirror: bool) ->
     """Features of the rows' images, and of their mirror images if asked for.
 
     Of an encoder that has a model directory `path` they are columns of the collection; of one that a stage has just
-    made they are computed, and not kept.
+    made they are computed, and not kept. They are float32 whatever the steps of a stage compute in.
     """
+    encoder = replace(encoder, dtype="float32")
     if path:
         collection = Collection.open(rows.collection.path)  # as a measurement left it, which may have added the column
         parts = cached_features(Embedder.of(encoder, path=path), collection, rows.ids, mirror)

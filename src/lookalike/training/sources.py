@@ -147,7 +147,9 @@ def _copies(
     if not stage.copies:
         return []
     running = cache(lambda: shared(*make, stacked(encoder.config)))
-    key = fingerprint(rows.content, encoder.fingerprint, repr((stage.augment, config.seed, encoder.dtype)), str(dtype))
+    trained = stage.trained if isinstance(stage, TuneStage) else None  # maps are those before the first such block
+    told = repr((stage.augment, config.seed, encoder.dtype, trained))
+    key = fingerprint(rows.content, encoder.fingerprint, told, str(dtype))
     found, size = [], encoder.config.preprocess.size
     with Progress("copies", "images", stage.copies * len(rows.ids)) as bar:
         for number in range(stage.copies):

@@ -160,7 +160,7 @@ class Pace:
             self.rest()
 
     def lap(self) -> dict[str, float]:
-        """Images a second, and the share of time waited, since the last lap; nothing if there was no step."""
+        """Images a second, and the share of time waited, since the last lap; without a step what that one found."""
         if self._steps:
             seconds = max(time.monotonic() - self._begun, 1e-9)
             images, waited = self._steps * self._batch / seconds, min(self._waited / seconds, 1.0)

@@ -208,6 +208,12 @@ def step_of(
     return optimizer, make_step(objective, optimizer, stage, config.seed, rows / stage.batch)
 
 
+def started_from(rows: Rows, others: Rows | None, untouched: Made) -> Facts:
+    """What all stages of a run have in common. A new encoder follows from the config, on each device to rounding."""
+    beside = {} if others is None else {"unlabelled": others.content}
+    return {"content": rows.content, **beside, **({} if untouched.new else {"model": untouched.encoder.fingerprint})}
+
+
 def _facts(rows: Rows, others: Rows | None, steps: int, encoder: Encoder) -> Facts:
     found: Facts = {"steps": steps, "classes": len(rows.classes), "rows": len(rows.ids)}
     found |= {} if others is None else {"unlabelled": others.content}

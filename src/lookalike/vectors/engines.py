@@ -179,7 +179,11 @@ def opened(
         if kept is not None:
             return kept[0], OnnxEngine(kept[1], width, batch=batch)
     directory = Path(tempfile.mkdtemp(prefix="lookalike-"))
-    known = make(directory)  # what is wrong with the model is said by this, and first
+    try:
+        known = make(directory)  # what is wrong with the model is said by this, and first
+    except BaseException:
+        shutil.rmtree(directory, ignore_errors=True)
+        raise
     if refused is not None:
         why = getattr(refused, "message", refused)
         if isinstance(refused, OSError) and refused.filename is not None:  # one of ours has words of its own

@@ -214,7 +214,8 @@ class Onnx(Ops):
         if eps is not None:
             weight, shift, mean, variance = (self[f"{conv.name}.norm.{p}"].astype(np.float64) for p in NORM_PARTS)
             gain = weight / np.sqrt(variance + eps)
-            kernel, bias = (kernel * gain).astype(np.float32), (shift - mean * gain).astype(np.float32)
+            own = 0 if bias is None else bias
+            kernel, bias = (kernel * gain).astype(np.float32), (shift + (own - mean) * gain).astype(np.float32)
         inputs = (self.form(x, "maps"), kernel.transpose(3, 2, 0, 1), *(() if bias is None else (bias,)))
         steps = {"strides": [conv.stride] * 2, "dilations": [conv.dilation] * 2, "pads": [before, before, after, after]}
         groups = x.width if conv.depthwise else 1
