@@ -54,15 +54,17 @@ def lda(features: Features, label: Labels, dimension: int, shrinkage: float = 0.
 
     The covariance within classes is shrunk to a multiple of the identity: (1 - s) S + s tr(S) / F, without which
     it can't be inverted where images are fewer than features. Distances along the directions are in units of it.
-    Classes are 0 to C - 1, D at most C - 1; RunError if classes or images are too few, or the shrinkage too little.
+    Classes are 0 to C - 1, D less than those that have rows; RunError if classes or images are too few, or the
+    shrinkage too little.
     """
     rows, width = features.shape
     share = np.bincount(label) / rows
-    _enough(len(share) > dimension <= width, f"LDA to {dimension} numbers", f"{len(share)} classes")
+    classes = np.count_nonzero(share)  # of some a filter or a fold leaves none
+    _enough(classes > dimension <= width, f"LDA to {dimension} numbers", f"{classes} classes")
     means, within = _within(features, label, shrinkage)
     if np.trace(within) < _EQUAL:
         raise RunError(
-            f"No class has two images that differ ({rows} images of {len(share)} classes), so there is no spread "
+            f"No class has two images that differ ({rows} images of {classes} classes), so there is no spread "
             "within classes to measure by.",
             hint="give more images of a class, or train with `pca`, which needs no labels",
         )
