@@ -1,6 +1,5 @@
 """Training: the whole story. A run is a function of its config; killed, the same command goes on where it stopped."""
 
-import shutil
 from dataclasses import replace
 from typing import Any
 
@@ -15,13 +14,15 @@ from lookalike.core.mesh import in_turn, is_first, make_mesh
 from lookalike.encoders.config import TextSide
 from lookalike.encoders.directory import read_config, read_text
 from lookalike.encoders.encoder import Encoder
-from lookalike.training.checkpoint import last_stage, opened_run, save_stage
+from lookalike.training.checkpoint import clear, hold_to, last_stage, opened_run, save_stage
 from lookalike.training.config import FitStage, NewStage, TrainConfig, TuneStage
 from lookalike.training.measuring import Evaluate, Measuring, Report
 from lookalike.training.rows import Rows, note_smaller
 from lookalike.training.steps import take_steps
-from lookalike.training.tasks import Made, begun, closed_form, make_task, rows_of, viewing
+from lookalike.training.tasks import Made, begun, closed_form, facts_of, make_task, rows_of, viewing
 from lookalike.training.tracking import tracked
+
+_LEFT = "stages", "copies"  # what a finished run no longer needs
 
 
 def train(
@@ -56,14 +57,14 @@ def train(
         note(described(list(mesh.devices.flat)))
         if (run / "model").exists():
             note(f"Run `{run}` is finished; its encoder is `{run / 'model'}`.")
+            clear(run, *_LEFT)  # what it was killed over
             return Encoder.load(run / "model")
         with tracked(config if first else replace(config, track="none"), run) as track:
             measuring = Measuring(run, evaluate, track, report, first)
             encoder = _stages(config, rows or rows_of(config), measuring, mesh)
             if first:
                 encoder.save(run / "model", _card(config, measuring), _text(config, encoder))
-                for left in ("stages", "copies"):
-                    shutil.rmtree(run / left, ignore_errors=True)
+                clear(run, *_LEFT)
             if report:
                 report("")
         note(f"The encoder is `{run / 'model'}`.")
@@ -74,6 +75,7 @@ def _stages(config: TrainConfig, rows: Rows, measuring: Measuring, mesh: Mesh) -
     """What the stages make, one after the other, from the first one that is not finished."""
     run = measuring.run
     untouched = begun(config, mesh)
+    hold_to(run, facts_of(rows, untouched.encoder))
     done, step, made, said = 0, 0, viewing(config, untouched), 0
     if kept := last_stage(run):
         done, step, made = kept[0] + 1, kept[1], Made(*kept[2:])

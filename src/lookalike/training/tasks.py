@@ -16,7 +16,7 @@ import optax
 from jax.sharding import Mesh
 from jaxtyping import Array, Float32, Int64
 
-from lookalike.core.errors import CollectionError, RunError
+from lookalike.core.errors import CollectionError, RunError, UsageError
 from lookalike.core.journal import note
 from lookalike.core.mesh import born, make_mesh, whole
 from lookalike.core.shapes import l2_normalize
@@ -164,7 +164,7 @@ def make_task(
         step,
         partial(_stream, source, beside, rows),
         steps,
-        _facts(rows, steps, before.encoder),
+        {"steps": steps} | facts_of(rows, before.encoder),
         stacked(first.config),
         made,
     )
@@ -181,7 +181,13 @@ def steps_of(stage: StepStage, rows: int) -> int:
 def first_values(
     stage: StepStage, part: Part, projection: Linear, centers: Float32[Array, "C K D"], statistics: Statistics
 ) -> tuple[Learner, Running]:
-    """What is trained, and what follows the steps, before the first of them."""
+    """What is trained, and what follows the steps, before the first of them; UsageError: a prefix is too long."""
+    dimension = projection[0].shape[1]
+    if any(prefix > dimension for prefix in stage.projecting.nested):
+        raise UsageError(
+            f"`nested` of Projecting is {stage.projecting.nested}; expected prefixes of {dimension} numbers.",
+            hint="smaller ones, or a larger `--dimension`",
+        )
     weight, bias = unfolded(stage.projecting, *projection, statistics)
     learner = Learner(part.learned, {"weight": weight, "bias": bias}, {"weight": centers})
     return learner, Running(memory_of(stage.loss) if isinstance(stage.loss, Margin) else {}, statistics)
@@ -202,8 +208,9 @@ def step_of(
     return optimizer, make_step(objective, optimizer, stage, config.seed, rows / stage.batch)
 
 
-def _facts(rows: Rows, steps: int, encoder: Encoder) -> Facts:
-    found: Facts = {"steps": steps, "classes": len(rows.classes), "rows": len(rows.ids)}
+def facts_of(rows: Rows, encoder: Encoder) -> Facts:
+    """What is learned from, and what it begins with."""
+    found: Facts = {"classes": len(rows.classes), "rows": len(rows.ids)}
     return found | {"content": rows.content, "model": encoder.fingerprint}
 
 
