@@ -131,6 +131,18 @@ def test_test_rows_of_one_class_measure_nothing(many, shop, tmp_path, capsys):
     assert "Split `test` has one class" in capsys.readouterr().err
 
 
+def test_test_rows_without_a_match_measure_nothing(many, shop, tmp_path, capsys):
+    """One image of each of two classes: a training that has no measurement is no reason not to train."""
+    alone = {many / "c0" / "0.png", many / "c1" / "0.png"}
+    rows = [f"{f},{f.parent.name},{'test' if f in alone else 'train'}" for f in sorted(many.rglob("*.png"))]
+    (tmp_path / "t.csv").write_text("\n".join(["path,label,split", *rows]))
+    la.prepare(tmp_path / "t.csv", tmp_path / "c")
+    command = ["--data", tmp_path / "c", "--model", shop.model, "--out", tmp_path / "run", "--dimension", 2]
+    words = train(capsys, "pca", *command)
+    assert "Nothing is measured on split test. No label of it has two images, of different groups." in words
+    assert "the same training was done three times on two thirds of the classes" in words
+
+
 def test_what_can_not_be_measured_is_said(shop, tmp_path, capsys):
     common = ["--model", shop.model, "--dimension", 2]
     words = train(capsys, "head", "--data", shop.collection, "--out", tmp_path / "a", *common)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import shlex
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import asdict, dataclass, field, make_dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -222,20 +223,22 @@ def leave_out(config: TrainConfig) -> Done:
 
 
 def _both(config: TrainConfig) -> list[str]:
-    """The names of the domains that have rows to learn from and rows of split "test"."""
+    """The names of the domains that have rows to learn from, and queries of split "test" that count."""
     from lookalike.data.collection import Collection
+    from lookalike.evaluation.roles import COLUMNS, Roles
     from lookalike.training.tasks import rows_of
 
     if kind_of(config.out) == "run":
         raise UsageError(f"`{config.out}` is a run of its own.", hint="give `--leave-out` another `--out`")
-    rows = Collection.open(config.data).table(["domain", "split"])
-    tested = {
-        domain or "" for domain, split in zip(*(c.to_pylist() for c in rows.columns), strict=True) if split == "test"
-    }
+    rows = Collection.open(config.data).table(COLUMNS)
+    tested: set[str] = set()
+    with suppress(UsageError):  # nothing counts
+        roles = Roles.of(rows, "test")
+        tested = {name or "" for name in rows.take(roles.rows[roles.measurable()])["domain"].to_pylist()}
     found = sorted(tested & set(rows_of(config).domain.tolist()))
     if len(found) < 2:
         raise UsageError(
-            f"`--leave-out domain` needs two domains with images to learn from and of split `test`; "
+            f"`--leave-out domain` needs two domains with images to learn from and to be measured on; "
             f"`{config.data}` has {len(found)}.",
             hint=f"`lookalike info {shlex.quote(config.data)}` counts rows by domain and split",
         )
@@ -369,9 +372,12 @@ def evaluation(config: TrainConfig, domain: str | None = None) -> Evaluation | N
     if not len(rows):
         return None
     try:
-        Roles.of(rows, "test")
+        roles = Roles.of(rows, "test")
     except UsageError as error:
         note(f"Nothing is measured on split test. {error.message}")
+        return None
+    if not roles.measurable().any():
+        note("Nothing is measured on split test. No label of it has two images, of different groups.")
         return None
     given = load(config.model, precision="float32") if config.model else None
     return Evaluation(rows, vectors_on(collection, rows["id"].to_numpy(), given), domain)
