@@ -78,8 +78,20 @@ def test_it_is_kept_only_if_it_is_better(shelf, tmp_path, capsys, way):
             "`--shares` are [1.0]; expected one for each of 2 models, 0 or more.",
         ),
         (["a", "b", "--out", "o", "--shares", "0", "0"], "`--shares` are [0.0, 0.0]; expected one"),
+        (["a", "b", "--out", "o", "--shares", "1", "nan"], "`--shares` are [1.0, nan]; expected one"),
+        (["a", "b", "--out", "o", "--shares", "inf", "1"], "`--shares` are [inf, 1.0]; expected one"),
+        (
+            ["a", "b", "--out", "o", "--way", "interpolate", "--data", "d", "--steps", "1"],
+            "`--steps` is 1; expected 2 or more.",
+        ),
     ],
 )
 def test_what_the_user_can_mend(argv, message, capsys):
     assert main(["blend", "--model", *argv]) == 2
     assert capsys.readouterr().err.startswith(f"error: {message}")
+
+
+def test_a_place_that_is_taken_is_told_before_anything_is_measured(shelf, tmp_path, capsys):
+    argv = ["blend", "--model", str(shelf / "a"), str(shelf / "b"), "--data", "nowhere", "--out", str(shelf / "a")]
+    assert main(argv) == 2
+    assert "exists and is an encoder, so no encoder is written there." in capsys.readouterr().err

@@ -3,6 +3,7 @@
 import json
 import re
 import shlex
+import shutil
 
 import numpy as np
 import pytest
@@ -11,11 +12,15 @@ from PIL import Image
 import lookalike as la
 from lookalike.commands import blend, main, mirror
 from lookalike.commands.train import configure
-from lookalike.commands.verdict import _by_queries, _mending
+from lookalike.commands.verdict import _by_queries, _mending, conclude
 from lookalike.core.config import parse
-from lookalike.core.errors import RunError
+from lookalike.core.errors import CollectionError, RunError, StorageError
+from lookalike.core.files import locked, read_card
+from lookalike.encoders.encoder import Encoder
 from lookalike.evaluation.intervals import half_width
 from lookalike.evaluation.report import PerQuery
+from lookalike.training import folds
+from lookalike.training.config import HeadStage, TrainConfig
 
 
 def queries(values):
@@ -142,6 +147,18 @@ def test_test_rows_of_one_class_measure_nothing(many, shop, tmp_path, capsys):
     assert "Split `test` has one class" in capsys.readouterr().err
 
 
+def test_test_rows_without_a_match_measure_nothing(many, shop, tmp_path, capsys):
+    """One image of each of two classes: a training that has no measurement is no reason not to train."""
+    alone = {many / "c0" / "0.png", many / "c1" / "0.png"}
+    rows = [f"{f},{f.parent.name},{'test' if f in alone else 'train'}" for f in sorted(many.rglob("*.png"))]
+    (tmp_path / "t.csv").write_text("\n".join(["path,label,split", *rows]))
+    la.prepare(tmp_path / "t.csv", tmp_path / "c")
+    command = ["--data", tmp_path / "c", "--model", shop.model, "--out", tmp_path / "run", "--dimension", 2]
+    words = train(capsys, "pca", *command)
+    assert "Nothing is measured on split test. No label of it has two images, of different groups." in words
+    assert "the same training was done three times on two thirds of the classes" in words
+
+
 def test_what_can_not_be_measured_is_said(shop, tmp_path, capsys):
     common = ["--model", shop.model, "--dimension", 2]
     words = train(capsys, "head", "--data", shop.collection, "--out", tmp_path / "a", *common)
@@ -152,3 +169,43 @@ def test_what_can_not_be_measured_is_said(shop, tmp_path, capsys):
     la.prepare(tmp_path / "flat", tmp_path / "c")
     words = train(capsys, "pca", "--data", tmp_path / "c", "--out", tmp_path / "b", *common)
     assert "Without labels nothing tells whether it is better" in words
+
+
+def test_a_place_that_is_something_else_is_refused_before_any_work(shop, tmp_path, capsys):
+    """Its `config.json` is not a run's, which says whether the mirror image counts."""
+    (tmp_path / "other").mkdir()
+    (tmp_path / "other" / "config.json").write_text('{"model_type": "vit"}')
+    argv = ["train", "head", "--data", str(shop.collection), "--model", str(shop.model), "--dimension", "2"]
+    assert main([*argv, "--out", str(tmp_path / "other")]) == 2
+    assert "exists and is something else, so no run is written there." in capsys.readouterr().err
+
+
+@pytest.fixture
+def finished(shop, tmp_path):
+    """A run that is finished but for its last words."""
+    rows = [f"{f},{f.parent.name}" for f in sorted(shop.images.rglob("*.png"))]
+    (tmp_path / "t.csv").write_text("\n".join(["path,label", *rows]))
+    la.prepare(tmp_path / "t.csv", tmp_path / "c")
+    shutil.copytree(shop.model, tmp_path / "run" / "model")
+    names = {"data": str(tmp_path / "c"), "model": str(shop.model), "out": str(tmp_path / "run")}
+    return TrainConfig(**names, dimension=2, stages=(HeadStage(),))
+
+
+def test_a_fold_that_can_not_be_trained_is_said(finished, monkeypatch, capsys):
+    """As one that keeps back all rows that `--only` leaves."""
+
+    def refused(*_):
+        raise CollectionError("None of the 6 rows to learn from in `c` meets `domain = 'a'`.")
+
+    whole = np.ones(12, bool)
+    monkeypatch.setattr(folds, "folds", lambda rows, seed: [folds.Fold(whole, whole, frozenset())])
+    conclude(finished, Encoder.load(finished.model), None, refused)
+    words = capsys.readouterr().err
+    assert "How good it is was not measured: None of the 6 rows to learn from in `c` meets" in words
+    assert "verdict" not in read_card(f"{finished.out}/model")
+
+
+def test_two_do_not_conclude_at_once(finished):
+    """Parts of the rows are trained on in the run's directory, which the second would take from the first."""
+    with locked(finished.out, "train"), pytest.raises(StorageError, match="Another process is writing"):
+        conclude(finished, Encoder.load(finished.model), None, lambda *_: None)

@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from lookalike.core.errors import CollectionError, UsageError
 from lookalike.evaluation import trials
 from lookalike.evaluation.protocols import evaluate
+from lookalike.evaluation.roles import Roles
 
 
 def slow_evaluate(vectors, rows, split, protocol):
@@ -104,6 +105,8 @@ def test_equals_a_slow_loop(case, excluded):
             assert alone or not domains
             return
     assert not alone
+    roles = Roles.of(table, split)
+    np.testing.assert_array_equal(roles.rows[roles.measurable()], report.per_query.rows)
     assert report.n_skipped == skipped
     assert report.n_queries == sum(map(len, domains.values()))
     assert set(report.per_domain) == set(domains)

@@ -1,12 +1,17 @@
 """`best` tries, proves, and keeps what won: on a made-up collection, and by tables of scores."""
 
 import json
+import math
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 
+from lookalike.core.errors import RunError, UsageError
 from lookalike.core.files import read_card
+from lookalike.data.collection import Collection
 from lookalike.encoders.directory import read_model, read_text
 from lookalike.losses import ArcFace
 from lookalike.training import best as module
@@ -101,3 +106,63 @@ def ways(*names):
 def test_what_wins(scores, expected):
     table = {name: [Score(value, value) for value in values] for name, values in scores.items()}
     assert _winner(ways(*scores), table).name == expected
+
+
+def planned(config, made, tmp_path):
+    """The ways that would be tried, of a tower that takes a millisecond for an image."""
+    (tmp_path / "machine.json").write_text('{"forward": 0.001}')
+    rows, untouched = module.rows_of(config), module.begun(config)
+    return {way.name: way for way in module._ways(config, rows, untouched, tmp_path)}
+
+
+def test_what_has_no_steps_is_left_out(config, made, tmp_path, capsys):
+    ways = planned(replace(config, whole=replace(config.whole, epochs=0.0)), made, tmp_path)
+    assert list(ways) == ["untouched", "pca", "fit", "head", "last", "half last"]
+    assert "`whole` is left out, as it has no steps." in capsys.readouterr().err
+
+
+def test_less_than_an_epoch_is_tried_if_it_is_asked_for(config, made, tmp_path):
+    ways = planned(replace(config, whole=replace(config.whole, epochs=0.25)), made, tmp_path)
+    assert ways["whole"].stages[0].epochs == 0.25
+
+
+def test_steps_are_shortened_as_epochs_are(config, made, tmp_path):
+    """72 images in batches of 16: 4,500 steps are 1,000 epochs, of which a minute and a half is not enough for two."""
+    whole = replace(config.whole, epochs=1.0, steps=4500)
+    of_steps = planned(replace(config, minutes=1.5, whole=whole), made, tmp_path)["whole"]
+    of_epochs = planned(replace(config, minutes=1.5, whole=replace(whole, epochs=1000.0, steps=0)), made, tmp_path)
+    assert of_steps == of_epochs["whole"]
+    assert 1 < of_steps.stages[0].epochs < 1000
+    assert planned(replace(config, whole=replace(whole, steps=5)), made, tmp_path)["whole"].stages[0].steps == 5
+
+
+def test_endless_minutes_are_no_error_of_ours(config, made, tmp_path):
+    assert planned(replace(config, minutes=1e300), made, tmp_path)["last"].folds == 3
+    with pytest.raises(UsageError, match="`minutes` of BestConfig is inf; expected 0 or more"):
+        replace(config, minutes=math.inf)
+
+
+def test_what_is_asked_of_a_run_holds_for_what_is_kept(config, made):
+    asked = replace(config, minutes=0.0, save_every=7, log_every=3, evaluate_every=2, device="cpu")
+    with pytest.raises(UsageError, match="`best` chooses by classes that it keeps back itself"):
+        best(replace(asked, stop_if_worse=True))
+    runs = []
+    with pytest.raises(InterruptedError):
+        best(asked, lambda run, rows: runs.append(run) or interrupt())
+    assert (runs[0].save_every, runs[0].log_every, runs[0].evaluate_every, runs[0].device) == (7, 3, 2, "cpu")
+
+
+def interrupt():
+    raise InterruptedError
+
+
+def test_trials_of_other_images_are_not_gone_on_with(config, made, tmp_path):
+    data = shutil.copytree(made.collection, tmp_path / "coll")
+    config = replace(config, data=str(data), minutes=0.0)
+    with pytest.raises(InterruptedError):
+        best(config, lambda run, rows: interrupt())
+    Collection.open(data).mark_gone(np.array([3]))
+    with pytest.raises(RunError, match="was saved with rows 72, and now it is 71"):
+        best(config)
+    with pytest.raises(RunError, match="was started with dimension 3, and this command says 2"):
+        best(replace(config, dimension=2))

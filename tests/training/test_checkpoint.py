@@ -13,10 +13,11 @@ import pytest
 
 from lookalike.core.errors import RunError, StorageError
 from lookalike.core.files import storage_errors
+from lookalike.core.journal import record
 from lookalike.core.mesh import make_mesh, place
 from lookalike.losses import ArcFace, CosFace
-from lookalike.training.checkpoint import Checkpoints, opened_run
-from lookalike.training.config import FitStage, HeadStage, Optimizer, TrainConfig
+from lookalike.training.checkpoint import Checkpoints, hold_to, opened_run
+from lookalike.training.config import BestConfig, FitStage, HeadStage, Optimizer, TrainConfig
 from lookalike.training.optimizer import make_optimizer
 from lookalike.training.step import Learner, Running, first_state
 
@@ -251,3 +252,49 @@ def test_a_full_disk_leaves_the_last_checkpoint(small_disk, monkeypatch, capfd):
         assert int(checkpoints.latest(state()).step) == 1
         checkpoints.save(state(2))
         assert int(checkpoints.latest(state()).step) == 2
+
+
+def test_another_recipe_is_said_by_its_name(tmp_path):
+    """Not as a run of a version that had no stages, which a run of `best` is not."""
+    config = BestConfig(data="c", model="m", out=str(tmp_path / "run"), recipe="best")
+    with opened_run(config) as run:
+        (run / "metrics.jsonl").write_text('{"step": 0}\n')
+    with pytest.raises(RunError, match="was started with recipe `best`, and this command says `head`"):
+        with opened_run(replace(head(), recipe="head", out=config.out)):
+            pass
+
+
+def test_half_a_line_that_a_full_disk_left_is_dropped(tmp_path):
+    config = replace(head(), out=str(tmp_path / "run"))
+    with opened_run(config) as run:
+        (run / "metrics.jsonl").write_text('{"step": 0, "loss": 1.5}\n{"step": 1, "lo')
+    with opened_run(config) as run:
+        record(run, 1, {"loss": 1.25})
+    lines = (run / "metrics.jsonl").read_text().splitlines()
+    assert [json.loads(line) for line in lines] == [{"step": 0, "loss": 1.5}, {"step": 1, "loss": 1.25}]
+
+
+@pytest.mark.parametrize("kept", ["checkpoints/head/5", "stages/0", "trials/pca-0"])
+def test_what_a_run_keeps_is_of_its_own_data_and_model(tmp_path, kept):
+    config = replace(head(), out=str(tmp_path / "run"))
+    with opened_run(config) as run:
+        hold_to(run, FACTS)
+        record(run, 0, {"encoder": "untouched", "mp@5": 0.5})
+        hold_to(run, FACTS)
+        assert len((run / "metrics.jsonl").read_text().splitlines()) == 1
+        (run / kept).mkdir(parents=True)
+        with pytest.raises(RunError, match="was saved with model ab, and now it is cd"):
+            hold_to(run, {**FACTS, "model": "cd"})
+        (run / kept).rmdir()
+        (run / kept).parent.rmdir()
+        hold_to(run, {**FACTS, "model": "cd"})
+        assert (run / "metrics.jsonl").read_text() == ""  # another encoder's
+
+
+def test_other_values_for_trials_that_are_kept_are_another_run(tmp_path):
+    config = BestConfig(data="c", model="m", out=str(tmp_path / "run"))
+    with opened_run(config) as run:
+        (run / "trials" / "pca-0").mkdir(parents=True)
+    with pytest.raises(RunError, match="was started with dimension 64, and this command says 16"):
+        with opened_run(replace(config, dimension=16)):
+            pass

@@ -1,9 +1,11 @@
 """Options of training that can't work are told before anything is read."""
 
+import math
+
 import pytest
 
 from lookalike.core.errors import UsageError
-from lookalike.training.config import HeadStage, TrainConfig, Trained, TuneStage
+from lookalike.training.config import HeadStage, Optimizer, TrainConfig, Trained, TuneStage
 
 
 @pytest.mark.parametrize(
@@ -46,3 +48,12 @@ def test_copies_need_blocks_that_stay() -> None:
     with pytest.raises(UsageError, match="here all blocks learn"):
         TuneStage(copies=2)
     TuneStage(copies=2, trained=Trained(blocks=1))
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [("learning_rate", math.inf), ("learning_rate", math.nan), ("sam", math.inf), ("momentum", 1.0), ("beta2", 1.0)],
+)
+def test_what_makes_every_number_infinite_or_none_is_refused(name: str, value: float) -> None:
+    with pytest.raises(UsageError, match=f"`{name}` of Optimizer is {value}; expected 0 "):
+        Optimizer(**{name: value})

@@ -1,11 +1,14 @@
 """`lookalike train --leave-out domain` against runs and evaluations made one by one."""
 
 import json
+import shutil
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from lookalike.commands import main
+from lookalike.data.collection import Collection
 
 
 def evaluated(model: str, collection: str, tmp_path: Path) -> dict:
@@ -86,3 +89,15 @@ def test_one_domain_leaves_nothing_to_learn_from(made, tmp_path, capsys):
     assert main(["train", "pca", *given, "--where", "domain = 'toys'", "--leave-out", "domain"]) == 2
     assert "`--leave-out domain` needs two domains" in capsys.readouterr().err
     assert not (tmp_path / "run").exists()
+
+
+def test_a_table_is_of_one_config_and_of_one_collection(made, tmp_path, capsys):
+    data = shutil.copytree(made.collection, tmp_path / "coll")
+    given = ["--data", str(data), "--model", made.model, "--out", str(tmp_path / "all"), "--leave-out", "domain"]
+    assert main(["train", "pca", *given, "--dimension", "4"]) == 0
+    capsys.readouterr()
+    assert main(["train", "pca", *given, "--dimension", "3"]) == 2
+    assert "was started with dimension 4, and this command says 3" in capsys.readouterr().err
+    Collection.open(data).mark_gone(np.array([95]))  # one that is measured on
+    assert main(["train", "pca", *given, "--dimension", "4"]) == 2
+    assert "was measured before the rows of" in capsys.readouterr().err

@@ -219,3 +219,11 @@ def test_lda_learns_or_says_why_not(kind):
 )
 def test_few_images_for_many_features_are_shrunk_further(rows, width, expected):
     assert shrinkage_of(rows, width) == pytest.approx(expected, abs=1e-3)
+
+
+def test_lda_counts_the_classes_that_have_images():
+    """A fold or a filter leaves the names of all classes, and images of some."""
+    x, label = features(90), np.repeat([0, 2, 5], 30)
+    with pytest.raises(RunError, match=r"LDA to 3 numbers needs more .* found 3 classes"):
+        lda(x, label, 3)
+    lda(x, label, 2)

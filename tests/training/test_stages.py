@@ -11,7 +11,7 @@ import numpy as np
 import PIL.Image
 import pytest
 
-from lookalike.core.errors import CollectionError, RunError
+from lookalike.core.errors import CollectionError, RunError, UsageError
 from lookalike.data.collection import Collection
 from lookalike.encoders.config import EncoderConfig, ProjectionConfig
 from lookalike.encoders.directory import read_model
@@ -328,3 +328,42 @@ def test_two_of_a_row_s_features_are_mixed():
         pairs |= set(fits)
     assert pairs == {(0, 1), (0, 2), (1, 2)}
     np.testing.assert_array_equal(mixed(inputs[:, :1], jax.random.key(0)), inputs[:, 0])
+
+
+def test_what_changed_behind_a_finished_stage_is_told(made, tmp_path, monkeypatch):
+    data = shutil.copytree(made.collection, tmp_path / "coll")
+    config = replace(made.run(tmp_path / "run", FitStage(), FitStage(Pca(within=1.0))), data=str(data))
+    real = loop.save_stage
+
+    def killed(*given):
+        real(*given)
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(loop, "save_stage", killed)
+        with pytest.raises(KeyboardInterrupt):
+            train(config)
+    Collection.open(data).mark_gone(np.array([3]))
+    with pytest.raises(RunError, match="was saved with rows 72, and now it is 71"):
+        train(config)
+    assert not (tmp_path / "run" / "model").exists()
+
+
+def test_prefixes_longer_than_the_embedding_are_refused(made, tmp_path):
+    with pytest.raises(UsageError, match=r"`nested` of Projecting is \(2, 8\); expected prefixes of 4 numbers"):
+        train(made.head(tmp_path / "run", projecting=Projecting(nested=(2, 8))))
+
+
+def test_what_a_run_was_killed_over_goes_when_it_is_asked_again(made, tmp_path, monkeypatch):
+    config = made.run(tmp_path / "run", FitStage(), FitStage(Pca(within=1.0)))
+
+    def killed(*_):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(loop, "clear", killed)
+        with pytest.raises(KeyboardInterrupt):
+            train(config)
+    assert (tmp_path / "run" / "stages" / "0").exists()
+    train(config)
+    assert not (tmp_path / "run" / "stages").exists()

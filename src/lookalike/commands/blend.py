@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import shlex
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -10,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from lookalike.core.config import option
 from lookalike.core.errors import UsageError
+from lookalike.core.files import refuse_unless
 
 if TYPE_CHECKING:
     from lookalike.encoders.encoder import Encoder
@@ -101,15 +103,17 @@ def _refuse(config: Config) -> None:
         raise UsageError(f"Two models and `--out` are the least; there are {len(config.model)} models.", hint=hint)
     if config.way == "interpolate" and len(config.model) != 2:
         raise UsageError(f"`interpolate` goes from one model to another; there are {len(config.model)}.", hint=hint)
-    if config.shares and (len(config.shares) != len(config.model) or min(config.shares) < 0 or not sum(config.shares)):
+    fit = len(config.shares) == len(config.model) and min(config.shares) >= 0 and 0 < sum(config.shares) < math.inf
+    if config.shares and not fit:
         raise UsageError(
             f"`--shares` are {list(config.shares)}; expected one for each of {len(config.model)} models, 0 or more.",
             hint="--shares 0.3 0.7",
         )
     if not config.data and not config.shares and config.way != "uniform":
         raise UsageError(f"`{config.way}` chooses by measuring, and there is no `--data`.", hint=hint)
-    if config.steps < 1:
-        raise UsageError(f"`--steps` is {config.steps}; expected 1 or more.", hint="--steps 10")
+    if config.steps < 2:
+        raise UsageError(f"`--steps` is {config.steps}; expected 2 or more.", hint="--steps 10")
+    refuse_unless(config.out, ("missing", "empty"), "encoder")
 
 
 def _measure(config: Config) -> Callable[[Encoder], Report] | None:

@@ -33,10 +33,11 @@ def decided(config: TrainConfig) -> TrainConfig:
     kept back in turn, by closed forms on features that the run needs anyway; what is said then. A run that has begun
     stays as it is, and so does one with too few classes, or too many rows.
     """
+    from lookalike.training.checkpoint import has_begun
     from lookalike.training.tasks import rows_of
 
-    if (begun := Path(config.out) / "config.json").exists():
-        return replace(config, mirror=bool(read_json(begun)["mirror"]))
+    if has_begun(Path(config.out)):
+        return replace(config, mirror=bool(read_json(Path(config.out) / "config.json").get("mirror", config.mirror)))
     rows = rows_of(config)
     if len(rows.ids) > MOST:
         return config

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import shlex
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import asdict, dataclass, field, make_dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -14,8 +15,8 @@ import numpy as np
 from lookalike.commands import mirror
 from lookalike.commands.verdict import METRIC
 from lookalike.core.config import did_you_mean, option, parse
-from lookalike.core.errors import UsageError
-from lookalike.core.files import json_text, kind_of, read_card, read_json, write_json
+from lookalike.core.errors import RunError, UsageError
+from lookalike.core.files import fingerprint, json_text, kind_of, read_card, read_json, refuse_unless, write_json
 from lookalike.core.journal import note, table
 
 if TYPE_CHECKING:
@@ -154,6 +155,8 @@ def run(config: Config) -> Done:
     from lookalike.core.devices import start
     from lookalike.data.collection import Collection
 
+    if config.options.leave_out == "none":
+        refuse_unless(config.run.out, ("missing", "empty", "run"), "run")
     start(config.run.device)  # before what measures starts JAX
     Collection.open(config.run.data)  # what is wrong with it is told before a model is downloaded
     if config.run.model:
@@ -205,10 +208,10 @@ def leave_out(config: TrainConfig) -> Done:
     """A run for each domain that has images to learn from and images of split "test"; then what all of them tell.
 
     RUN/left-out.json holds the same: each domain, means over domains, and half of their 95 % intervals. UsageError if
-    fewer than two domains have both.
+    fewer than two domains have both; RunError if a finished run had another config, rows or model.
     """
-    domains = _both(config)
-    found = [_fold(config, number, domain) for number, domain in enumerate(domains, 1)]
+    domains, content = _both(config), _content(config)
+    found = [_fold(config, number, domain, content) for number, domain in enumerate(domains, 1)]
     facts = [
         {"domain": domain or None, "run": str(_place(config, number, domain)), "n_queries": len(fold["label"])}
         for number, (domain, fold) in enumerate(zip(domains, found, strict=True), 1)
@@ -223,38 +226,57 @@ def leave_out(config: TrainConfig) -> Done:
 
 
 def _both(config: TrainConfig) -> list[str]:
-    """The names of the domains that have rows to learn from and rows of split "test"."""
+    """The names of the domains that have rows to learn from, and queries of split "test" that count."""
     from lookalike.data.collection import Collection
+    from lookalike.evaluation.roles import COLUMNS, Roles
     from lookalike.training.tasks import rows_of
 
     if kind_of(config.out) == "run":
         raise UsageError(f"`{config.out}` is a run of its own.", hint="give `--leave-out` another `--out`")
-    rows = Collection.open(config.data).table(["domain", "split"])
-    tested = {
-        domain or "" for domain, split in zip(*(c.to_pylist() for c in rows.columns), strict=True) if split == "test"
-    }
+    rows = Collection.open(config.data).table(COLUMNS)
+    tested: set[str] = set()
+    with suppress(UsageError):  # nothing counts
+        roles = Roles.of(rows, "test")
+        tested = {name or "" for name in rows.take(roles.rows[roles.measurable()])["domain"].to_pylist()}
     found = sorted(tested & set(rows_of(config).domain.tolist()))
     if len(found) < 2:
         raise UsageError(
-            f"`--leave-out domain` needs two domains with images to learn from and of split `test`; "
+            f"`--leave-out domain` needs two domains with images to learn from and to be measured on; "
             f"`{config.data}` has {len(found)}.",
             hint=f"`lookalike info {shlex.quote(config.data)}` counts rows by domain and split",
         )
     return found
 
 
-def _fold(config: TrainConfig, number: int, domain: str) -> dict[str, Any]:
+def _content(config: TrainConfig) -> str:
+    """A fingerprint of all that is learned from and measured on, and of the model that is begun with."""
+    from lookalike.data.collection import Collection
+    from lookalike.encoders.encoder import Encoder
+
+    rows = Collection.open(config.data).table(["id", "label", "domain", "split"])
+    given = Encoder.load(config.model).fingerprint if config.model else ""
+    return fingerprint(given, *(json_text(column.to_pylist(), None) for column in rows.columns))
+
+
+def _fold(config: TrainConfig, number: int, domain: str, content: str) -> dict[str, Any]:
     """Of the queries of `domain`: their labels, and what the untouched encoder and one trained without it find."""
     from lookalike.encoders.encoder import Encoder
+    from lookalike.training.checkpoint import same_run
 
     quoted = domain.replace("'", "''")
     away = f"(domain IS NULL OR domain != '{quoted}')" if domain else "domain IS NOT NULL"
     where = f"({config.where}) AND {away}" if config.where else away
     out = _place(config, number, domain)
-    file = out / "left-out.json"
-    if not file.exists():
+    file, fold = out / "left-out.json", replace(config, out=str(out), where=where)
+    if file.exists():
+        same_run(fold, out, resumed=False)
+        if read_json(file).get("content", content) != content:
+            raise RunError(
+                f"Run `{out}` was measured before the rows of `{config.data}`, or the model, changed.",
+                hint="`--out ANOTHER` measures anew",
+            )
+    else:
         note(f"Without {domain or 'rows of no domain'}, domain {number}:")
-        fold = replace(config, out=str(out), where=where)
         evaluate = evaluation(fold, domain)
         assert evaluate  # `_both` has seen its rows
         trained = evaluate.values(_train(fold, evaluate))
@@ -262,7 +284,7 @@ def _fold(config: TrainConfig, number: int, domain: str) -> dict[str, Any]:
             {"untouched": evaluate.values(Encoder.load(config.model))} if config.model else {}
         )
         values = {name: each.values[METRIC].tolist() for name, each in sides.items()}
-        write_json(file, {"domain": domain, "label": trained.label.tolist(), **values})
+        write_json(file, {"domain": domain, "content": content, "label": trained.label.tolist(), **values})
     found: dict[str, Any] = read_json(file)
     return found
 
@@ -353,9 +375,12 @@ def evaluation(config: TrainConfig, domain: str | None = None) -> Evaluation | N
     if not len(rows):
         return None
     try:
-        Roles.of(rows, "test")
+        roles = Roles.of(rows, "test")
     except UsageError as error:
         note(f"Nothing is measured on split test. {error.message}")
+        return None
+    if not roles.measurable().any():
+        note("Nothing is measured on split test. No label of it has two images, of different groups.")
         return None
     given = load(config.model, precision="float32") if config.model else None
     return Evaluation(rows, vectors_on(collection, rows["id"].to_numpy(), given), domain)

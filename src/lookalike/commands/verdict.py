@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from lookalike.core.files import read_card, write_json
+from lookalike.core.files import locked, read_card, write_json
 from lookalike.core.journal import note, said_if_slow
 
 if TYPE_CHECKING:
@@ -36,20 +36,20 @@ def conclude(
     from lookalike.training.tasks import begun, viewing
 
     model = Path(config.out) / "model"
-    card = read_card(model)
-    if not config.model or "verdict" in card:
+    if not config.model or "verdict" in read_card(model):
         return
-    given = viewing(config, begun(config)).encoder  # with the same mirror image and zooms: a fair comparison
-    if values is None:
-        told = _by_folds(config, given, train)
-    else:
-        with said_if_slow("comparing with the untouched tower, and what else there is"):
-            told = _by_queries(values(encoder), values(given))
-            told["words"] = _words(told, encoder, given)
-            told["next"] = _next(config, told["trained"], given, values)
-    if told:
-        note("\n".join([told["words"], *_mending(config, told["which"]), *told.get("next", [])]))
-        write_json(model / "card.json", {**card, "verdict": told})
+    with locked(config.out, "train"):  # parts of the rows are trained on inside the run
+        given = viewing(config, begun(config)).encoder  # with the same mirror image and zooms: a fair comparison
+        if values is None:
+            told = _by_folds(config, given, train)
+        else:
+            with said_if_slow("comparing with the untouched tower, and what else there is"):
+                told = _by_queries(values(encoder), values(given))
+                told["words"] = _words(told, encoder, given)
+                told["next"] = _next(config, told["trained"], given, values)
+        if told:
+            note("\n".join([told["words"], *_mending(config, told["which"]), *told.get("next", [])]))
+            write_json(model / "card.json", {**read_card(model), "verdict": told})
 
 
 def _by_queries(trained: "PerQuery", untouched: "PerQuery") -> dict[str, Any]:
@@ -133,7 +133,7 @@ def _by_folds(
     config: "TrainConfig", given: "Encoder", train: "Callable[[TrainConfig, Rows], Encoder]"
 ) -> dict[str, Any]:
     """Without test classes: the same run on two thirds of the training classes, judged by the others, three times."""
-    from lookalike.core.errors import RunError
+    from lookalike.core.errors import CollectionError, RunError, UsageError
     from lookalike.training.config import FitStage, HeadStage
     from lookalike.training.folds import folds
     from lookalike.training.rows import features_of, mean_of
@@ -156,8 +156,8 @@ def _by_folds(
                 features = mean_of(features_of(one, config.model, held, config.mirror))
                 both.append(part.score(np.asarray(one.project(features)), rows).classes)
             scores.append(both)
-    except RunError as error:  # classes are too few, or of single images
-        note(f"How good it is was not measured: {error.message[0].lower()}{error.message[1:]} {advice}.")
+    except (RunError, CollectionError, UsageError) as error:  # of classes, images, domains a fold has too few
+        note(f"How good it is was not measured: {error.message} {advice}.")
         return {}
     finally:
         shutil.rmtree(place, ignore_errors=True)

@@ -54,10 +54,12 @@ def did_you_mean(word: str, words: Iterable[str]) -> str:
 
 
 def in_range(config: Any, low: float, high: float, *names: str) -> None:
-    """UsageError if one of these fields of `config` is neither None nor from `low` to `high`; for `__post_init__`."""
+    """UsageError if one of these fields of `config` is neither None nor from `low` to `high`, or is infinite; for
+    `__post_init__`.
+    """
     for name in names:
         value, kind = getattr(config, name), type(config).__name__
-        if value is not None and not low <= value <= high:  # NaN is neither
+        if value is not None and not (low <= value <= high and value < math.inf):  # NaN is neither
             most = f"{high:,.0f}" if 1e6 <= high < math.inf else f"{high:g}"
             wanted = f"{low:g} or more" if high == math.inf else f"{low:g} to {most}"
             told = f"`--{name.replace('_', '-')}`" if kind == "Config" else f"`{name}` of {kind}"

@@ -127,6 +127,17 @@ class Roles:
         kept = vectors if len(self.rows) == self.total else vectors[self.rows]
         return Rows(directions(kept, self.rows), self.label, self.domain, self.group, self.rows)
 
+    def measurable(self) -> Bool[np.ndarray, "N"]:
+        """Which rows are queries that count: their label has a gallery image beside themselves and their group."""
+        gallery = self.is_gallery & (self.label >= 0)
+        count = np.bincount(self.label[gallery], minlength=self.label.max(initial=0) + 1)
+        pairs = self.label * (self.group.max(initial=0) + 2) + self.group  # of label and group
+        _, pair = np.unique(pairs, return_inverse=True)
+        alike = np.bincount(pair[gallery], minlength=pair.max(initial=0) + 1)[pair]
+        left_out = np.where(self.group >= 0, alike, self.is_gallery)
+        found: np.ndarray = self.is_query & (self.label >= 0) & (count[self.label] > left_out)
+        return found
+
 
 def directions(vectors: np.ndarray, rows: Codes) -> Float32[np.ndarray, "N D"]:
     """Vectors at unit length (zeros stay); UsageError names the row, of `rows`, whose numbers are not finite."""

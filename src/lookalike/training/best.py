@@ -21,18 +21,19 @@ from lookalike.core.mesh import shared
 from lookalike.encoders.directory import read_text
 from lookalike.encoders.encoder import Encoder
 from lookalike.towers.ops import places
-from lookalike.training.checkpoint import opened_run
+from lookalike.training.checkpoint import clear, hold_to, opened_run
 from lookalike.training.config import EVENED, BestConfig, FitStage, Pca, Stage, TrainConfig, TuneStage
 from lookalike.training.folds import Fold, Score, folds
 from lookalike.training.learner import stacked
 from lookalike.training.loop import train
 from lookalike.training.rows import Rows, features_of, mean_of
-from lookalike.training.tasks import Made, begun, closed_form, rows_of, with_tensors
+from lookalike.training.tasks import Made, begun, closed_form, facts_of, others_of, rows_of, with_tensors
 from lookalike.vectors.rows import filled, stored_images
 from lookalike.vectors.runtime import BATCH
 
 GRADIENT = 3.5  # times as long as a forward, what a step takes for the blocks that learn; measured on CPUs
 Final = Callable[[TrainConfig, Rows], Encoder]
+_LEFT = "trials", "final/model", "final/checkpoints"  # what a finished run no longer needs
 KEPT = 0.003
 """What a longer way must be better by: mP@5 that differ by less are one."""
 
@@ -58,11 +59,18 @@ def best(config: BestConfig, final: Final | None = None) -> Encoder:
         raise UsageError(
             "`best` is for one process, and there are several.", hint="`lookalike train head`, or `tune`, is for all"
         )
+    if config.stop_if_worse:
+        raise UsageError(
+            "`--stop-if-worse` ends a stage by test classes, and `best` chooses by classes that it keeps back itself.",
+            hint="leave it out, or `lookalike train tune --stop-if-worse`",
+        )
     with storage_errors(config.out), opened_run(config) as run:
         if (run / "model").exists():
             note(f"Run `{run}` is finished; its encoder is `{run / 'model'}`.")
+            clear(run, *_LEFT)  # what it was killed over
             return Encoder.load(run / "model")
         rows, untouched = rows_of(config), begun(config)
+        hold_to(run, facts_of(rows, others_of(config), untouched))
         found = folds(rows, seed=config.seed)
         ways, scores = _ways(config, rows, untouched, run), {}
         for way in ways:
@@ -73,15 +81,15 @@ def best(config: BestConfig, final: Final | None = None) -> Encoder:
             _say(way, scores[way.name])
         won = _winner(ways, scores)
         _tell(ways, scores, won)
-        whole = replace(_plain(config, won), out=str(run / "final"))
+        looked = {"evaluate_every": config.evaluate_every, "track": config.track}
+        whole = replace(_plain(config, won), out=str(run / "final"), **looked)
         encoder = (final or _train)(whole, rows)
         card = read_card(run / "final" / "model")
         trials = {name: [list(score) for score in each] for name, each in scores.items()}
         card |= {"name": run.name, "recipe": f"best: {won.name}", "trials": trials}
         encoder.save(run / "model", card, read_text(run / "final" / "model"))
         record(run, 0, {"best": won.name})
-        for left in ("trials", "final/model", "final/checkpoints"):
-            shutil.rmtree(run / left, ignore_errors=True)
+        clear(run, *_LEFT)
         note(f"The encoder is `{run / 'model'}`.")
     return encoder
 
@@ -105,16 +113,22 @@ def _ways(config: BestConfig, rows: Rows, untouched: Made, run: Path) -> list[Wa
     blocks = max(1, round(count * config.share))
     part = blocks / count
     copies = images * config.last.copies * forward
-    for name, stage, seconds in (
-        ("last", config.last, copies + config.last.epochs * images * GRADIENT * part * forward),
-        ("whole", config.whole, config.whole.epochs * images * GRADIENT * forward),
+    for name, stage, before, pace in (
+        ("last", config.last, copies, images * GRADIENT * part * forward),
+        ("whole", config.whole, 0.0, images * GRADIENT * forward),
     ):
-        trials = 1 if name == "whole" else min(3, int(left / max(seconds, 1e-9)) - 1)
-        epochs = stage.epochs * min(1.0, left / (2 * seconds))
-        if trials < 1 or epochs < 1:
+        asked = stage.steps * stage.batch / images if stage.steps else stage.epochs
+        if not asked:
+            note(f"`{name}` is left out, as it has no steps.")
+            continue
+        seconds = before + asked * pace
+        trials = 1 if name == "whole" else int(min(4.0, left / max(seconds, 1e-9))) - 1
+        epochs = asked * min(1.0, left / max(2 * seconds, 1e-9))
+        if trials < 1 or epochs < min(1.0, asked):
             note(f"`{name}` is left out: two of it take about {2 * seconds / 60:.0f} minutes. More: `--minutes`")
             continue
-        stage = replace(stage, epochs=round(epochs, 1))
+        if epochs < asked:
+            stage = replace(stage, epochs=round(epochs, 1), steps=0)
         if name == "last":
             stage = replace(stage, trained=replace(stage.trained, blocks=blocks))
         ways.append(Way(name, (stage, FitStage(EVENED)), trials, seconds))
@@ -141,11 +155,9 @@ def _forward(encoder: Encoder, rows: Rows, run: Path) -> float:
 
 def _plain(config: BestConfig, way: Way) -> TrainConfig:
     """The run that a way is."""
-    shared = {
-        name: getattr(config, name)
-        for name in ("data", "model", "where", "unlabelled", "dimension", "mirror", "zooms", "seed")
-    }
-    return TrainConfig(**shared, recipe=way.name, stages=way.stages)
+    names = "data", "model", "where", "unlabelled", "dimension", "mirror", "zooms", "seed"
+    told = "save_every", "log_every", "device"
+    return TrainConfig(**{n: getattr(config, n) for n in (*names, *told)}, recipe=way.name, stages=way.stages)
 
 
 def _trial(config: BestConfig, way: Way, number: int, fold: Fold, rows: Rows, untouched: Made, run: Path) -> Score:

@@ -1,6 +1,7 @@
 """A run's directory: opened once, locked while it is written, its checkpoints whole or absent.
 
 RUN/config.json         the resolved config, which a later command must repeat
+RUN/facts.json          what its data and its model were when it began, which a later command must find again
 RUN/metrics.jsonl       the journal
 RUN/checkpoints/NAME/   the last two states of the stage that is running (Orbax)
 RUN/stages/             what the last finished stage left, until the run is: an encoder, centers
@@ -11,7 +12,8 @@ RUN/model/              the finished encoder
 import errno
 import logging
 import shutil
-from collections.abc import Iterator
+import sys
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from os.path import realpath
 from pathlib import Path
@@ -25,11 +27,12 @@ from safetensors.numpy import load_file, save_file
 
 from lookalike.core.config import from_json, to_json
 from lookalike.core.errors import RunError
-from lookalike.core.files import locked, new_directory, read_json, refuse_unless, write_json
+from lookalike.core.files import kind_of, locked, new_directory, read_json, refuse_unless, write_json
+from lookalike.core.journal import rewind
 from lookalike.core.mesh import from_first, in_turn, is_first, on_host
 from lookalike.encoders.directory import read_model
 from lookalike.encoders.encoder import Encoder
-from lookalike.training.config import TrainConfig
+from lookalike.training.config import BestConfig, TrainConfig
 from lookalike.training.step import State
 
 KEPT = 2
@@ -54,11 +57,10 @@ def opened_run(config: TrainConfig) -> Iterator[Path]:
             write_json(directory / "config.json", to_json(config))
             (directory / "metrics.jsonl").touch()
     with locked(out, "train"):
-        finished = (out / "model").exists()
-        places = [*(out / "checkpoints").glob("*/*"), *(out / "stages").glob("*")]
-        saved = any(path.name.isdigit() for path in places)  # scraps of a killed write are not
-        if finished or saved or (out / "metrics.jsonl").stat().st_size > 0:
-            _same(config, out, resumed=saved and not finished)
+        if (out / "metrics.jsonl").read_bytes()[-1:] not in (b"", b"\n"):
+            rewind(out, sys.maxsize)  # without the half of a line that a full disk leaves
+        if has_begun(out):
+            same_run(config, out, resumed=_keeps(out) and not (out / "model").exists())
         else:  # what was refused before its first step may be asked again in other words
             write_json(out / "config.json", to_json(config))
         with in_turn():
@@ -66,19 +68,58 @@ def opened_run(config: TrainConfig) -> Iterator[Path]:
         yield out
 
 
-def _same(config: TrainConfig, out: Path, resumed: bool) -> None:
+def has_begun(out: Path) -> bool:
+    """Whether `out` is a run that has taken a step, or measured something: it takes no other config."""
+    return kind_of(out) == "run" and (
+        _keeps(out) or (out / "model").exists() or (out / "metrics.jsonl").stat().st_size > 0
+    )
+
+
+def _keeps(out: Path) -> bool:
+    """Whether something that was made of data and model is kept in an unfinished run."""
+    places = [*(out / "checkpoints").glob("*/*"), *(out / "stages").glob("*")]
+    return any(path.name.isdigit() for path in places) or (out / "trials").exists()  # scraps of a killed write are not
+
+
+def hold_to(out: Path, facts: Facts) -> None:
+    """RunError if the run `out` keeps something that it made of other data or another model than those of `facts`.
+
+    Of a run that keeps nothing what was measured is forgotten then: it is begun anew.
+    """
+    if not is_first():
+        return
+    file = out / "facts.json"
+    saved = read_json(file) if file.exists() else facts  # versions before wrote none
+    if saved != facts:
+        if _keeps(out):
+            _refuse_other(out, saved, facts)
+        rewind(out, -1)
+    write_json(file, facts)
+
+
+def _refuse_other(out: Path, saved: Mapping[str, Any], facts: Facts) -> None:
+    """RunError, naming the first fact that is no longer what was saved."""
+    for name, value in facts.items():
+        if saved.get(name) != value:
+            raise RunError(
+                f"Run `{out}` was saved with {name} {saved.get(name)}, and now it is {value}.",
+                hint="train into another `--out`, or give back what this run began with",
+            )
+
+
+def same_run(config: TrainConfig, out: Path, resumed: bool) -> None:
     """RunError, naming the first field that differs from what was saved, in the words of whichever version.
 
     Device and tracker may differ, and where the run lies, as directories get moved; so may the paths of its
-    collections and its model, if they lead to the same place, or if the run is `resumed` from a checkpoint, whose facts
-    tell that what lies there is the same.
+    collections and its model, if they lead to the same place, or if the run is `resumed`, whose facts tell that what
+    lies there is the same.
     """
     saved = read_json(out / "config.json")
     if saved.get("type") != type(config).__name__:
-        raise RunError(
-            f"Run `{out}` was started by a version whose recipes had no stages.",
-            hint="`--out ANOTHER` starts a new run",
-        )
+        known = saved.get("type") in (TrainConfig.__name__, BestConfig.__name__)
+        began = f"with recipe `{saved.get('recipe')}`" if known else "by a version whose recipes had no stages"
+        said = f", and this command says `{config.recipe}`" if known else ""
+        raise RunError(f"Run `{out}` was started {began}{said}.", hint="`--out ANOTHER` starts a new run")
     begun: TrainConfig = from_json(type(config), saved)
     if begun.names != config.names:
         names = (", ".join(each.names) or "none" for each in (begun, config))
@@ -169,7 +210,8 @@ class Checkpoints:
 
     def _latest(self, shapes: Any) -> State | None:
         for step in sorted(self._manager.all_steps() if self._manager else (), reverse=True):
-            _refuse_others(self._run, self._restore(step, facts=self._args.JsonRestore()), self._facts)
+            saved = self._restore(step, facts=self._args.JsonRestore())
+            _refuse_other(self._run, saved, self._facts)
             restored: State = self._restore(step, state=self._args.StandardRestore(shapes))
             if _finite(restored):
                 return restored
@@ -180,16 +222,6 @@ class Checkpoints:
         return self._manager.restore(step, args=self._args.Composite(**item))[next(iter(item))]
 
 
-def _refuse_others(run: Path, saved: Facts, facts: Facts) -> None:
-    """RunError, naming the first of `facts` that was another when they were saved."""
-    for name, value in facts.items():
-        if saved.get(name) != value:
-            raise RunError(
-                f"Run `{run}` was saved with {name} {saved.get(name)}, and now it is {value}.",
-                hint="train into another `--out`, or give back what this run began with",
-            )
-
-
 def _no_failures_of_orbax(record: logging.LogRecord) -> bool:
     """Whether something else is logged: Orbax writes the traceback of an error in each thread that it passes through.
 
@@ -198,31 +230,32 @@ def _no_failures_of_orbax(record: logging.LogRecord) -> bool:
     return "orbax" not in record.pathname or record.exc_info is None
 
 
-def save_stage(
-    run: Path, number: int, step: int, encoder: Encoder, centers: Array | None, path: str, facts: Facts
-) -> None:
+def save_stage(run: Path, number: int, step: int, encoder: Encoder, centers: Array | None, path: str) -> None:
     """Keep what stage `number` left, in place of what the one before it left; `path` as in `Made`."""
     with new_directory(run / "stages" / str(number), "stage") as directory:
         encoder.save(directory / "model")
         if centers is not None:
             save_file({"centers.weight": np.asarray(centers)}, directory / "centers.safetensors")
-        write_json(directory / "stage.json", {"step": step, "path": path, "facts": facts})
+        write_json(directory / "stage.json", {"step": step, "path": path})
     shutil.rmtree(run / "stages" / str(number - 1), ignore_errors=True)
     shutil.rmtree(run / "checkpoints", ignore_errors=True)
 
 
-def last_stage(run: Path, facts: Facts) -> tuple[int, int, Encoder, Array | None, str] | None:
-    """Number of the last finished stage, and what was kept of it; None if none is finished. RunError if it is of other
-    data or another model.
-    """
+def last_stage(run: Path) -> tuple[int, int, Encoder, Array | None, str] | None:
+    """Number of the last finished stage, and what was kept of it; None if none is finished."""
     numbers = [int(found.name) for found in (run / "stages").glob("*") if found.name.isdigit()]
     if not numbers:
         return None
     directory = run / "stages" / str(max(numbers))
     kept, file = read_json(directory / "stage.json"), directory / "centers.safetensors"
-    _refuse_others(run, kept.get("facts", facts), facts)  # versions before noted none
     centers = jnp.asarray(load_file(file)["centers.weight"]) if file.exists() else None
     return max(numbers), kept["step"], Encoder(*read_model(directory / "model")), centers, kept["path"]
+
+
+def clear(run: Path, *names: str) -> None:
+    """Remove these directories of a run, as far as they are there; the first process does."""
+    for name in names if is_first() else ():
+        shutil.rmtree(run / name, ignore_errors=True)
 
 
 def _finite(state: State) -> bool:

@@ -97,7 +97,8 @@ class Optimizer:
     def __post_init__(self) -> None:
         rates = "learning_rate", "centers_learning_rate", "tower_learning_rate"
         in_range(self, 0.0, math.inf, *rates, "weight_decay", "clip", "sam")
-        in_range(self, 0.0, 1.0, "warmup", "floor", "momentum", "beta2")
+        in_range(self, 0.0, 1.0, "warmup", "floor")
+        in_range(self, 0.0, 1 - 1e-6, "momentum", "beta2")  # of 1, Adam divides nothing by nothing
 
 
 @dataclass(frozen=True)
@@ -287,8 +288,7 @@ class TuneStage(_Steps):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        rates = self.optimizer
-        _learns(rates.learning_rate, rates.centers_learning_rate, rates.tower_learning_rate)
+        _learns(self.optimizer.learning_rate, self.optimizer.centers_learning_rate, self.optimizer.tower_learning_rate)
         _at_least(self, 0, "size", "stride", "copies")
         _at_least(self, 1, "accumulate")
         in_range(self, 0.0, 1.0, "interpolate")

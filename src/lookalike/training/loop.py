@@ -1,6 +1,5 @@
 """Training: the whole story. A run is a function of its config; killed, the same command goes on where it stopped."""
 
-import shutil
 from dataclasses import replace
 from typing import Any
 
@@ -15,7 +14,7 @@ from lookalike.core.mesh import in_turn, is_first, make_mesh
 from lookalike.encoders.config import TextSide
 from lookalike.encoders.directory import read_config, read_text
 from lookalike.encoders.encoder import Encoder
-from lookalike.training.checkpoint import last_stage, opened_run, save_stage
+from lookalike.training.checkpoint import clear, hold_to, last_stage, opened_run, save_stage
 from lookalike.training.config import FitStage, NewStage, TrainConfig, TuneStage
 from lookalike.training.measuring import Evaluate, Measuring, Report
 from lookalike.training.rows import Rows, note_smaller, note_without_labels
@@ -25,13 +24,15 @@ from lookalike.training.tasks import (
     begun,
     chooses_directions,
     closed_form,
+    facts_of,
     make_task,
     others_of,
     rows_of,
-    started_from,
     viewing,
 )
 from lookalike.training.tracking import tracked
+
+_LEFT = "stages", "copies"  # what a finished run no longer needs
 
 
 def train(
@@ -66,14 +67,14 @@ def train(
         note(described(list(mesh.devices.flat)))
         if (run / "model").exists():
             note(f"Run `{run}` is finished; its encoder is `{run / 'model'}`.")
+            clear(run, *_LEFT)  # what it was killed over
             return Encoder.load(run / "model")
         with tracked(config if first else replace(config, track="none"), run) as track:
             measuring = Measuring(run, evaluate, track, report, first)
             encoder = _stages(config, rows or rows_of(config), measuring, mesh)
             if first:
                 encoder.save(run / "model", _card(config, measuring), _text(config, encoder))
-                for left in ("stages", "copies"):
-                    shutil.rmtree(run / left, ignore_errors=True)
+                clear(run, *_LEFT)
             if report:
                 report("")
         note(f"The encoder is `{run / 'model'}`.")
@@ -85,9 +86,9 @@ def _stages(config: TrainConfig, rows: Rows, measuring: Measuring, mesh: Mesh) -
     run = measuring.run
     _note_others(config, rows)
     untouched = begun(config, mesh)
+    hold_to(run, facts_of(rows, others_of(config), untouched))
     done, step, made, said = 0, 0, viewing(config, untouched), 0
-    facts = started_from(rows, others_of(config), untouched) if len(config.stages) > 1 else {}
-    if kept := last_stage(run, facts):
+    if kept := last_stage(run):
         done, step, made = kept[0] + 1, kept[1], Made(*kept[2:])
         made = replace(made, path=made.path and config.model)  # which may have moved
     if done == 0:
@@ -110,14 +111,14 @@ def _stages(config: TrainConfig, rows: Rows, measuring: Measuring, mesh: Mesh) -
         last = number == len(config.stages) - 1
         measuring.measure(step, "trained" if last else name, made.encoder)
         if not last and measuring.writes:
-            save_stage(run, number, step, made.encoder, made.centers, made.path, facts)
+            save_stage(run, number, step, made.encoder, made.centers, made.path)
     return made.encoder
 
 
 def _note_others(config: TrainConfig, rows: Rows) -> None:
     """Say how many images help without their labels, or could; UsageError if no stage chooses directions."""
     chooses = config.model and any(map(chooses_directions, config.stages))
-    if others := others_of(config):
+    if config.stages and (others := others_of(config)):
         if not chooses:
             raise UsageError(
                 "`--unlabelled` is for directions of greatest variance, and no stage of the run begins with them.",

@@ -16,7 +16,7 @@ import optax
 from jax.sharding import Mesh
 from jaxtyping import Array, Float32, Int64
 
-from lookalike.core.errors import CollectionError, RunError
+from lookalike.core.errors import CollectionError, RunError, UsageError
 from lookalike.core.journal import note
 from lookalike.core.mesh import born, make_mesh, whole
 from lookalike.core.shapes import l2_normalize
@@ -170,7 +170,7 @@ def make_task(
         step,
         partial(_stream, source, beside, rows),
         steps,
-        _facts(rows, others_of(config), steps, before.encoder),
+        {"steps": steps} | facts_of(rows, others_of(config), before),
         stacked(first.config),
         made,
     )
@@ -187,7 +187,13 @@ def steps_of(stage: StepStage, rows: int) -> int:
 def first_values(
     stage: StepStage, part: Part, projection: Linear, centers: Float32[Array, "C K D"], statistics: Statistics
 ) -> tuple[Learner, Running]:
-    """What is trained, and what follows the steps, before the first of them."""
+    """What is trained, and what follows the steps, before the first of them; UsageError: a prefix is too long."""
+    dimension = projection[0].shape[1]
+    if any(prefix > dimension for prefix in stage.projecting.nested):
+        raise UsageError(
+            f"`nested` of Projecting is {stage.projecting.nested}; expected prefixes of {dimension} numbers.",
+            hint="smaller ones, or a larger `--dimension`",
+        )
     weight, bias = unfolded(stage.projecting, *projection, statistics)
     learner = Learner(part.learned, {"weight": weight, "bias": bias}, {"weight": centers})
     return learner, Running(memory_of(stage.loss) if isinstance(stage.loss, Margin) else {}, statistics)
@@ -208,16 +214,11 @@ def step_of(
     return optimizer, make_step(objective, optimizer, stage, config.seed, rows / stage.batch)
 
 
-def started_from(rows: Rows, others: Rows | None, untouched: Made) -> Facts:
-    """What all stages of a run have in common. A new encoder follows from the config, on each device to rounding."""
-    beside = {} if others is None else {"unlabelled": others.content}
-    return {"content": rows.content, **beside, **({} if untouched.new else {"model": untouched.encoder.fingerprint})}
-
-
-def _facts(rows: Rows, others: Rows | None, steps: int, encoder: Encoder) -> Facts:
-    found: Facts = {"steps": steps, "classes": len(rows.classes), "rows": len(rows.ids)}
+def facts_of(rows: Rows, others: Rows | None, made: Made) -> Facts:
+    """What is learned from, and what it begins with; a new encoder follows from the config, up to rounding."""
+    found: Facts = {"classes": len(rows.classes), "rows": len(rows.ids), "content": rows.content}
     found |= {} if others is None else {"unlabelled": others.content}
-    return found | {"content": rows.content, "model": encoder.fingerprint}
+    return found | ({} if made.new else {"model": made.encoder.fingerprint})
 
 
 def _resized(before: Made, stage: TuneStage) -> Made:
