@@ -6,14 +6,19 @@ import shutil
 from dataclasses import replace
 from pathlib import Path
 
+import jax
 import numpy as np
 import pytest
 
 from lookalike.core.errors import RunError, UsageError
 from lookalike.core.files import read_card
 from lookalike.data.collection import Collection
+from lookalike.encoders.config import EncoderConfig, ProjectionConfig
 from lookalike.encoders.directory import read_model, read_text
+from lookalike.encoders.encoder import Encoder
+from lookalike.imaging.preprocess import Preprocess
 from lookalike.losses import ArcFace
+from lookalike.towers import ViTConfig
 from lookalike.training import best as module
 from lookalike.training.best import Way, _winner, best
 from lookalike.training.config import BestConfig, FitStage, HeadStage, Optimizer, Pca, TuneStage
@@ -50,6 +55,29 @@ def test_it_tries_what_the_time_allows_and_keeps_one(config, made, capsys):
     assert not (run / "trials").exists()
     again = best(config)
     assert again.fingerprint == encoder.fingerprint
+
+
+def test_a_tower_tuned_at_another_size_is_averaged_at_that_size(config, tmp_path):
+    tower = ViTConfig(16, 8, 12, 3, 3, 20, "gelu")
+    form = Preprocess(16, "squash", 16, "bilinear", (0.5,) * 3, (0.5,) * 3)
+    given = EncoderConfig(tower, "class", form, ProjectionConfig("identity", 12, 12))
+    Encoder.init(given, jax.random.key(0)).save(tmp_path / "vit")
+    config = replace(config, model=str(tmp_path / "vit"), last=replace(config.last, size=24))
+    best(config)
+    assert len(read_card(Path(config.out) / "model")["trials"]["half last"]) == 1
+
+
+def test_the_untouched_tower_has_the_views_of_the_others(config, made, monkeypatch):
+    seen = {}
+    real = module.features_of
+
+    def features_of(encoder, path, rows, mirror):
+        seen[encoder.config.projection.dimension] = (encoder.config.mirror, encoder.config.zooms)
+        return real(encoder, path, rows, mirror)
+
+    monkeypatch.setattr(module, "features_of", features_of)
+    best(replace(config, mirror=True, zooms=(0.8,), minutes=0.0))
+    assert seen == {16: (True, (0.8,)), 3: (True, (0.8,))}
 
 
 def test_killed_it_goes_on_with_the_trial_that_it_was_in(config, tmp_path, monkeypatch):

@@ -169,6 +169,12 @@ def test_what_is_not_there_is_told(made, others, tmp_path, which, words):
         train(made.run(tmp_path / "run", FitStage(Pca()), unlabelled=places[which]))
 
 
+def test_a_collection_that_is_not_there_is_told_before_a_model_is_asked_for(made, tmp_path, capsys):
+    given = ["--data", made.collection, "--model", str(tmp_path / "no-model"), "--out", str(tmp_path / "run")]
+    assert main(["train", "pca", *given, "--unlabelled", str(tmp_path / "nowhere")]) == 2
+    assert "nowhere" in capsys.readouterr().err
+
+
 def test_where_no_directions_are_chosen_it_is_refused(made, others, tmp_path, capsys):
     path, _ = others
     given = ["--data", made.collection, "--unlabelled", path, "--dimension", "4"]

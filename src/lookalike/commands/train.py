@@ -158,7 +158,9 @@ def run(config: Config) -> Done:
     if config.options.leave_out == "none":
         refuse_unless(config.run.out, ("missing", "empty", "run"), "run")
     start(config.run.device)  # before what measures starts JAX
-    Collection.open(config.run.data)  # what is wrong with it is told before a model is downloaded
+    for path in (config.run.data, config.run.unlabelled):
+        if path:
+            Collection.open(path)  # what is wrong with it is told before a model is downloaded
     if config.run.model:
         config = replace(config, run=replace(config.run, model=named_model(config.run.model)))
     if config.decides:

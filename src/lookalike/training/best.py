@@ -27,7 +27,17 @@ from lookalike.training.folds import Fold, Score, folds
 from lookalike.training.learner import stacked
 from lookalike.training.loop import train
 from lookalike.training.rows import Rows, features_of, mean_of
-from lookalike.training.tasks import Made, begun, closed_form, facts_of, others_of, rows_of, with_tensors
+from lookalike.training.tasks import (
+    Made,
+    begun,
+    closed_form,
+    facts_of,
+    others_of,
+    resized,
+    rows_of,
+    viewing,
+    with_tensors,
+)
 from lookalike.vectors.rows import filled, stored_images
 from lookalike.vectors.runtime import BATCH
 
@@ -165,12 +175,10 @@ def _trial(config: BestConfig, way: Way, number: int, fold: Fold, rows: Rows, un
     place = run / "trials" / f"{way.name}-{number}"
     if (place / "score.json").exists():
         return Score(*read_json(place / "score.json"))
-    encoder, path = (
-        replace(untouched.encoder, config=replace(untouched.encoder.config, mirror=config.mirror)),
-        config.model,
-    )
+    encoder, path = viewing(config, untouched).encoder, config.model
     if way.half_of:
-        encoder, path = _half(config, encoder, run / "trials" / f"{way.half_of}-{number}", rows.only(fold.learned)), ""
+        trial = run / "trials" / f"{way.half_of}-{number}"
+        encoder, path = _half(config, way, untouched, trial, rows.only(fold.learned)), ""
     elif way.stages:
         encoder = train(replace(_plain(config, way), out=str(place)), rows=rows.only(fold.learned))
         path = config.model if not any(isinstance(stage, TuneStage) for stage in way.stages) else ""
@@ -182,11 +190,12 @@ def _trial(config: BestConfig, way: Way, number: int, fold: Fold, rows: Rows, un
     return score
 
 
-def _half(config: BestConfig, untouched: Encoder, trial: Path, learned: Rows) -> Encoder:
+def _half(config: BestConfig, way: Way, untouched: Made, trial: Path, learned: Rows) -> Encoder:
     """A trial's weights averaged with the untouched ones (WiSE-FT, Wortsman et al., 2022), and a new projection."""
     tuned = Encoder.load(trial / "model")
-    names = {name for name in untouched.tensors if name.startswith("tower.")}
-    mixed = {name: (untouched.tensors[name] + tuned.tensors[name]) / 2 for name in names}
+    before = next(resized(untouched, stage).encoder for stage in way.stages if isinstance(stage, TuneStage))
+    names = {name for name in before.tensors if name.startswith("tower.")}
+    mixed = {name: (before.tensors[name] + tuned.tensors[name]) / 2 for name in names}
     return closed_form(config, FitStage(EVENED), learned, Made(with_tensors(tuned, mixed))).encoder
 
 

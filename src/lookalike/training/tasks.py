@@ -138,7 +138,7 @@ def make_task(
     """A projection on cached features, or tower and projection on images; what is cached on the way lies in `run`."""
     rows = rows.where(stage.only)
     steps = steps_of(stage, len(rows.ids))
-    at = _resized(before, stage) if isinstance(stage, TuneStage) else before
+    at = resized(before, stage) if isinstance(stage, TuneStage) else before
     features = None
     if isinstance(stage, HeadStage) or _looks(config, stage, at):
         features = features_of(at.encoder, at.path, rows, config.mirror)
@@ -221,7 +221,7 @@ def facts_of(rows: Rows, others: Rows | None, made: Made) -> Facts:
     return found | ({} if made.new else {"model": made.encoder.fingerprint})
 
 
-def _resized(before: Made, stage: TuneStage) -> Made:
+def resized(before: Made, stage: TuneStage) -> Made:
     """The encoder for the stage's input and patches; computing as the stage says."""
     encoder = replace(before.encoder, dtype=stage.dtype, remat=stage.remat)
     if not (stage.size or stage.stride):
