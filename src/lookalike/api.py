@@ -155,7 +155,7 @@ def train(
     >>> encoder.dimension
     2
 
-    An option with a dot is given as `**{"loss.margin": 0.3}`.
+    An option with a dot is given as `**{"loss.margin": 0.3}`; `unlabelled` may be a `Collection`, as `data` may.
 
     Options are those of `lookalike train RECIPE --help`, with `_` for `-`; a tuple where it takes several values. A run
     that was stopped goes on with the same call. None with `leave_out="domain"`, which makes no encoder of all domains:
@@ -166,6 +166,8 @@ def train(
     """
     from lookalike.commands.train import configure, run
 
+    if "unlabelled" in options:
+        options["unlabelled"] = path_of(options["unlabelled"])
     given = {"data": path_of(data), "out": fspath(out), **({"model": fspath(model)} if model else {}), **options}
     done = run(configure([recipe, *(word for name, value in given.items() for word in flag(name, value))]))
     return load(done.model) if done.model else None

@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+import lookalike as la
 from lookalike.commands import main
 from lookalike.core.errors import CollectionError, RunError
 from lookalike.core.files import read_card, write_json
@@ -167,6 +168,15 @@ def test_what_is_not_there_is_told(made, others, tmp_path, which, words):
     places = {"nowhere": str(tmp_path / "nowhere"), "own": made.collection, "judge": path}
     with pytest.raises(CollectionError, match=words):
         train(made.run(tmp_path / "run", FitStage(Pca()), unlabelled=places[which]))
+
+
+def test_from_python_it_is_a_collection_or_its_path(made, others, tmp_path):
+    given = {"data": Collection.open(made.collection), "model": made.model, "dimension": 4}
+    one = la.train("pca", out=tmp_path / "one", unlabelled=Collection.open(others[0]), **given)
+    other = la.train("pca", out=tmp_path / "other", unlabelled=others[0], **given)
+    assert one
+    assert other
+    assert one.fingerprint == other.fingerprint
 
 
 def test_a_collection_that_is_not_there_is_told_before_a_model_is_asked_for(made, tmp_path, capsys):
