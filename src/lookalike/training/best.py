@@ -91,8 +91,8 @@ def best(config: BestConfig, final: Final | None = None) -> Encoder:
             _say(way, scores[way.name])
         won = _winner(ways, scores)
         _tell(ways, scores, won)
-        looked = {"evaluate_every": config.evaluate_every, "track": config.track}
-        whole = replace(_plain(config, won), out=str(run / "final"), **looked)
+        whole = replace(_plain(config, won), out=str(run / "final"))
+        whole = replace(whole, evaluate_every=config.evaluate_every, track=config.track)
         encoder = (final or _train)(whole, rows)
         card = read_card(run / "final" / "model")
         trials = {name: [list(score) for score in each] for name, each in scores.items()}

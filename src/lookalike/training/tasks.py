@@ -170,7 +170,7 @@ def make_task(
         step,
         partial(_stream, source, beside, rows),
         steps,
-        {"steps": steps} | facts_of(rows, others_of(config), before),
+        {**facts_of(rows, others_of(config), before), "steps": steps},
         stacked(first.config),
         made,
     )
