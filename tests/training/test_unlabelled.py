@@ -1,6 +1,7 @@
 """`--unlabelled`: images that help to choose directions, against projections that scikit-learn or a loop makes."""
 
 import json
+import shlex
 import shutil
 from pathlib import Path
 
@@ -146,7 +147,8 @@ def test_images_that_could_help_are_told(made, others, write_collection, tmp_pat
     names, splits = ["a", "b"] * 4 + [None] * 12, ["train"] * 8 + [None] * 9 + ["test"] * 3
     mixed = write_collection(tmp_path / "mixed", rows, names, ["toys"] * 20, splits)
     train(made.run(tmp_path / "run", FitStage(Pca(within=1.0)), data=mixed))
-    assert f"9 images of `{mixed}` have no label; `--unlabelled {mixed}` lets them help" in capsys.readouterr().err
+    told = f"9 images of `{mixed}` have no label; `--unlabelled {shlex.quote(mixed)}` lets them help"
+    assert told in capsys.readouterr().err
     train(made.run(tmp_path / "all", FitStage(Pca()), data=mixed, unlabelled=mixed))
     said = capsys.readouterr().err
     assert "have no label" not in said
