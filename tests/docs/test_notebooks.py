@@ -117,8 +117,10 @@ def test_a_better_encoder_for_photos_on_colab(tmp_path, model, environment):
         for i in range(4):
             drawn(tmp_path / f"photos/{('mugs', 'books')[thing % 2]}/thing {thing}/{i}.jpg", thing, rng)
     settings = {"PHOTOS": str(tmp_path / "photos"), "MODEL": str(model), "SETTINGS": "--minutes 0 --dimension 8"}
+    settings |= {"RUN": str(tmp_path / "my drive" / "run")}
     said = ran("colab.ipynb", tmp_path, environment | settings)
     assert "mean over domains" in said
+    assert (tmp_path / "my drive" / "run" / "model").is_dir()
     assert (tmp_path / "encoder" / "model.onnx").exists()
 
 
