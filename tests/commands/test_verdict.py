@@ -4,6 +4,7 @@ import json
 import re
 import shlex
 import shutil
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -44,14 +45,24 @@ def test_it_follows_from_the_interval(trained, which):
 def test_a_tower_that_tuning_made_worse_is_shown_ways_back():
     given = ["--data", "c", "--model", "a model", "--out", "run"]
     tune = configure(["tune", *given]).run
-    back, head = (shlex.split(command) for command in re.findall(r"`([^`]*)`", " ".join(_mending(tune, "worse"))))
+    told = _mending(replace(tune, unlabelled="photos"), "worse")
+    back, head = (shlex.split(command) for command in re.findall(r"`([^`]*)`", " ".join(told)))
     assert back[:2] == ["lookalike", "blend"]
     asked = parse(blend.Config, back[2:], prog="blend", description="")
     assert (asked.models, asked.way, asked.data) == (("a model", "run/model"), "interpolate", "c")
     assert configure(head[2:]).run.model == "a model"
-    assert len(_mending(configure(["tune", *given, "--size", "96"]).run, "worse")) == 1
-    assert _mending(tune, "same") == []
-    assert _mending(configure(["head", *given]).run, "worse") == []
+    assert len(_mending(replace(configure(["tune", *given, "--size", "96"]).run, unlabelled="photos"), "worse")) == 1
+
+
+def test_what_is_no_better_is_told_that_images_without_labels_may_help():
+    given = ["--data", "c", "--model", "a model", "--out", "run"]
+    head = configure(["head", *given]).run
+    line = "Images of what will be searched may help, and need no labels: `--unlabelled COLL`."
+    assert _mending(head, "worse") == _mending(head, "same") == [line]
+    assert _mending(configure(["tune", *given]).run, "worse")[0] == line
+    assert _mending(head, "better") == []
+    assert _mending(replace(head, unlabelled="photos"), "worse") == []
+    assert _mending(configure(["lda", *given]).run, "worse") == []
 
 
 @pytest.fixture

@@ -81,17 +81,21 @@ def _words(told: dict[str, Any], encoder: "Encoder", given: "Encoder") -> str:
 
 
 def _mending(config: "TrainConfig", which: str) -> list[str]:
-    """What may mend a tuned tower that came out worse; the tower that was given is as it was."""
+    """What may mend an encoder that came out no better; the tower that was given is as it was."""
     from lookalike.training.config import TuneStage
+    from lookalike.training.tasks import chooses_directions
 
+    free = which != "better" and not config.unlabelled and any(map(chooses_directions, config.stages))
+    lines = ["Images of what will be searched may help, and need no labels: `--unlabelled COLL`."] if free else []
     tuned = [stage for stage in config.stages if isinstance(stage, TuneStage)]
     if which != "worse" or not tuned:
-        return []
+        return lines
     model, data, run = (shlex.quote(place) for place in (config.model, config.data, f"{config.out}/model"))
     half, head = (shlex.quote(f"{config.out}-{word}") for word in ("half", "head"))
     back = f"`lookalike blend {model} {run} --way interpolate --data {data} --out {half}`"
     alike = not any(stage.size or stage.stride for stage in tuned)  # else weights can't be averaged
     return [
+        *lines,
         *([f"Part of the way back may be better: {back}."] if alike else []),
         f"`lookalike train head --data {data} --model {model} --out {head}` leaves the tower as it is. "
         "docs/how-to/tune.md has more ways.",
