@@ -125,6 +125,19 @@ def step(words: str, argv: list[str], log: list[tuple[str, float, float]]) -> No
     log.append((words, time.monotonic() - begun, usage.ru_maxrss / 1024))
 
 
+def prepared(
+    data: Path, work: Path, backbone: str, log: list[tuple[str, float, float]] | None = None
+) -> tuple[str, str]:
+    """All sets as a collection in `work`, and the backbone as a model directory."""
+    coll, tower, log = str(work / "coll"), str(work / backbone), [] if log is None else log
+    if not Path(tower).exists():
+        given = str(data / "backbones" / backbone)
+        step("pull: the published weights into a model directory", ["pull", given, "--out", tower], log)
+    sources = [str(path) for path in sorted(data.glob("*.csv"))]
+    step("prepare: ten sets into one collection", ["prepare", *sources, "--out", coll], log)
+    return coll, tower
+
+
 class Judge:
     """Scores encoders that have the tower, on the test rows."""
 
@@ -238,18 +251,13 @@ def main() -> None:
     parser.add_argument("--only", default="", help="rows whose name contains this")
     parser.add_argument("--backbone", default="mobilenet_v2_1.0_224", help="a folder of --data/backbones")
     options = parser.parse_args()
-    coll, tower, work = str(options.work / "coll"), str(options.work / options.backbone), options.work
     log: list[tuple[str, float, float]] = []
-    if not Path(tower).exists():
-        backbone = str(options.data / "backbones" / options.backbone)
-        step("pull: the published weights into a model directory", ["pull", backbone, "--out", tower], log)
-    sources = [str(path) for path in sorted(options.data.glob("*.csv"))]
-    step("prepare: ten sets into one collection", ["prepare", *sources, "--out", coll], log)
+    coll, tower = prepared(options.data, options.work, options.backbone, log)
     judge = Judge(coll, tower)
     found = {}
     for row in rows(options.seeds):
         if options.only in row.name:
-            found[row.name] = (row, *score(row, judge, coll, tower, work))
+            found[row.name] = (row, *score(row, judge, coll, tower, options.work))
     print(HEAD_OF_PAGE.format(tower=options.backbone))
     print(report(judge, found))
     if log:

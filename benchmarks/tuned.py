@@ -28,7 +28,7 @@ from lookalike.losses import Geometry, GramDistillation, SimilarityDistillation
 from lookalike.recipes import RECIPES
 from lookalike.training.config import EVENED, FitStage, Given, HeadStage, TrainConfig, Trained, TuneStage
 from lookalike.training.loop import train
-from real_images import HEAD, PLAIN, Judge, Row, staged, step
+from real_images import HEAD, PLAIN, Judge, Row, prepared, staged
 
 SEEDS = (0, 1, 2)
 FLAGS = "--trained.blocks {blocks} --copies 2 --optimizer.tower-learning-rate 1e-4 --epochs 4 --no-mirror --zooms"
@@ -161,10 +161,7 @@ def main() -> None:
     parser.add_argument("--only", default="", help="rows whose name contains this")
     parser.add_argument("--backbone", default="vit_tiny_patch16_224_in21k_in1k", choices=list(BACKBONES))
     options = parser.parse_args()
-    coll, tower = str(options.work / "coll"), str(options.work / options.backbone)
-    if not Path(tower).exists():
-        step("pull", ["pull", str(options.data / "backbones" / options.backbone), "--out", tower], [])
-    step("prepare", ["prepare", *map(str, sorted(options.data.glob("*.csv"))), "--out", coll], [])
+    coll, tower = prepared(options.data, options.work, options.backbone)
     bench = Bench(Judge(coll, tower), coll, tower, options.work / f"rows-{options.backbone}")
     blocks, found = BACKBONES[options.backbone][0], {}
     for name, (config, said) in (frozen() | ways(blocks)).items():

@@ -18,7 +18,7 @@ from typing import Any
 
 from last_blocks import BACKBONES
 from lookalike.core.journal import table
-from real_images import step
+from real_images import prepared, step
 
 METRIC = "mp@5"
 Scores = dict[str, float]
@@ -74,10 +74,7 @@ def main() -> None:
     parser.add_argument("--work", type=Path, required=True)
     parser.add_argument("--backbone", default="vit_tiny_patch16_224_in21k_in1k", choices=list(BACKBONES))
     options = parser.parse_args()
-    coll, tower = str(options.work / "coll"), str(options.work / options.backbone)
-    if not Path(tower).exists():
-        step("pull", ["pull", str(options.data / "backbones" / options.backbone), "--out", tower], [])
-    step("prepare", ["prepare", *map(str, sorted(options.data.glob("*.csv"))), "--out", coll], [])
+    coll, tower = prepared(options.data, options.work, options.backbone)
     photos = gallery(options.data, options.work)
     head = ["train", "head", "--data", coll, "--model", tower]
     away, rows = ["--leave-out", "domain"], {}

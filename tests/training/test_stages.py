@@ -83,18 +83,9 @@ def test_one_after_the_other(made, vit, tmp_path, monkeypatch):
     assert not (tmp_path / "whole" / "stages").exists()
     assert not (tmp_path / "whole" / "copies").exists()
 
-    stopped, real = replace(whole, out=str(tmp_path / "stopped")), loop.take_steps
+    stopped = replace(whole, out=str(tmp_path / "stopped"))
     for name in ("head", "tune"):  # killed when a stage begins, and again at the next
-
-        def killed(config, stage, at, *others, name=name):
-            if at == name:
-                raise InterruptedError
-            return real(config, stage, at, *others)
-
-        with monkeypatch.context() as patch:
-            patch.setattr(loop, "take_steps", killed)
-            with pytest.raises(InterruptedError):
-                train(stopped)
+        stopped_at(monkeypatch, name, stopped)
     train(stopped)
     assert weights(tmp_path / "stopped") == weights(tmp_path / "whole")
 

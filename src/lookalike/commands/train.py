@@ -255,9 +255,14 @@ def _content(config: TrainConfig) -> str:
     from lookalike.data.collection import Collection
     from lookalike.encoders.encoder import Encoder
 
-    rows = Collection.open(config.data).table(["id", "label", "domain", "split"])
+    columns = [
+        column
+        for path in (config.data, config.unlabelled)
+        if path
+        for column in Collection.open(path).table(["id", "label", "domain", "split"]).columns
+    ]
     given = Encoder.load(config.model).fingerprint if config.model else ""
-    return fingerprint(given, *(json_text(column.to_pylist(), None) for column in rows.columns))
+    return fingerprint(given, *(json_text(column.to_pylist(), None) for column in columns))
 
 
 def _fold(config: TrainConfig, number: int, domain: str, content: str) -> dict[str, Any]:

@@ -111,13 +111,22 @@ def record(directory: str | Path, step: int, values: Mapping[str, float | int | 
     """Append one line to `metrics.jsonl` in `directory`, in the place of half a line that a killed process left; the
     values are as of `step`.
     """
-    with (Path(directory) / "metrics.jsonl").open("a+b") as file:
-        file.seek(0)
-        if (before := file.read()) and not before.endswith(b"\n"):
-            file.truncate(before.rfind(b"\n") + 1)
+    mend(directory)
+    with (Path(directory) / "metrics.jsonl").open("ab") as file:
         file.write(f"{json_text({'step': step, **values}, None)}\n".encode())
         file.flush()
         os.fsync(file.fileno())
+
+
+def mend(directory: str | Path) -> None:
+    """Drop the half of a line that a killed process or a full disk left at the end of `metrics.jsonl`."""
+    with (Path(directory) / "metrics.jsonl").open("a+b") as file:
+        if not file.tell():
+            return
+        file.seek(-1, os.SEEK_END)
+        if file.read() != b"\n":
+            file.seek(0)
+            file.truncate(file.read().rfind(b"\n") + 1)
 
 
 def rewind(directory: str | Path, step: int) -> None:

@@ -12,7 +12,6 @@ RUN/model/              the finished encoder
 import errno
 import logging
 import shutil
-import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from os.path import realpath
@@ -28,7 +27,7 @@ from safetensors.numpy import load_file, save_file
 from lookalike.core.config import from_json, to_json
 from lookalike.core.errors import RunError
 from lookalike.core.files import kind_of, locked, new_directory, read_json, refuse_unless, write_json
-from lookalike.core.journal import rewind
+from lookalike.core.journal import mend, rewind
 from lookalike.core.mesh import from_first, in_turn, is_first, on_host
 from lookalike.encoders.directory import read_model
 from lookalike.encoders.encoder import Encoder
@@ -57,8 +56,7 @@ def opened_run(config: TrainConfig) -> Iterator[Path]:
             write_json(directory / "config.json", to_json(config))
             (directory / "metrics.jsonl").touch()
     with locked(out, "train"):
-        if (out / "metrics.jsonl").read_bytes()[-1:] not in (b"", b"\n"):
-            rewind(out, sys.maxsize)  # without the half of a line that a full disk leaves
+        mend(out)
         if has_begun(out):
             same_run(config, out, resumed=_keeps(out) and not (out / "model").exists())
         else:  # what was refused before its first step may be asked again in other words

@@ -97,26 +97,27 @@ def unlabelled_rows(path: str, learned: Rows) -> Rows:
     collection = Collection.open(path)
     if refused := _refused(collection):
         raise CollectionError(f"`{path}` holds {refused}, which may not be learned from, only be measured on.")
-    table = collection.table(["id", "split"])
-    ids = table["id"].to_numpy()
-    keep = np.array([split != "test" for split in table["split"].to_pylist()], bool)
-    if realpath(collection.path) == realpath(learned.collection.path):
-        keep &= ~np.isin(ids, learned.ids)
-    if not keep.any():
+    same = realpath(collection.path) == realpath(learned.collection.path)
+    ids = _free(collection, learned.ids if same else learned.ids[:0])
+    if not len(ids):
         raise CollectionError(
-            f"All {len(ids)} images of `{path}` are of split `test`, or learned from with their labels: none is left "
-            "for `--unlabelled`.",
+            f"All {len(collection)} images of `{path}` are of split `test`, or learned from with their labels: none is "
+            "left for `--unlabelled`.",
             hint=f"`lookalike info {shlex.quote(path)}` counts rows by split",
         )
-    count = int(keep.sum())
-    return Rows(collection, ids[keep], np.full(count, -1, np.int32), np.full(count, ""), learned.classes)
+    return Rows(collection, ids, np.full(len(ids), -1, np.int32), np.full(len(ids), ""), learned.classes)
+
+
+def _free(collection: Collection, taken: Int64[np.ndarray, "M"], where: str | None = None) -> Int64[np.ndarray, "K"]:
+    """Rows of no split or another than "test", but those that are taken."""
+    table = collection.table(["id", "split"], where)
+    ids = table["id"].to_numpy()
+    return ids[np.array([split != "test" for split in table["split"].to_pylist()], bool) & ~np.isin(ids, taken)]
 
 
 def note_without_labels(rows: Rows) -> None:
     """Say how many images are left out for want of a label, where they could help."""
-    table = rows.collection.table(["id", "split"], "label IS NULL")
-    free = np.array([split != "test" for split in table["split"].to_pylist()], bool)
-    if count := int((free & ~np.isin(table["id"].to_numpy(), rows.ids)).sum()):
+    if count := len(_free(rows.collection, rows.ids, "label IS NULL")):
         place = shlex.quote(rows.collection.path)
         note(
             f"{count:,} images of `{rows.collection.path}` have no label; `--unlabelled {place}` lets them help to "
