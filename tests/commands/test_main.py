@@ -17,6 +17,7 @@ import pytest
 import lookalike
 from lookalike import commands
 from lookalike.commands import COMMANDS, main, run
+from lookalike.commands.doctor import Config
 from lookalike.core.errors import CollectionError
 
 Verb = Callable[[Callable[[object], None]], None]
@@ -27,7 +28,7 @@ def doctor(monkeypatch: pytest.MonkeyPatch) -> Verb:
     """Puts a function in the place of what `lookalike doctor` does."""
 
     def replace(action: Callable[[object], None]) -> None:
-        module = SimpleNamespace(configure=lambda argv: argv, main=action)
+        module = SimpleNamespace(Config=Config, main=action)
         monkeypatch.setattr(commands, "import_module", lambda _: module)
 
     return replace
@@ -141,6 +142,30 @@ def test_a_name_that_no_file_can_have_is_two(doctor: Verb, capsys: pytest.Captur
     assert "y` is too long for the name of a file.\n\nhint: " in capsys.readouterr().err
 
 
+@pytest.mark.parametrize(
+    "argv",
+    [
+        ["train", "head", "--data", "none.coll", "--model", "none", "--out", "run", "--json"],
+        ["evaluate", "none", "none.coll", "--json"],
+        ["evaluate", "none", "none.coll", "--worst"],
+        ["compare", "none", "none2", "--data", "none.coll", "--html"],
+        ["judge", "none", "--from", "none", "--json"],
+        ["map", "none.coll", "--html"],
+        ["search", "none.jpg", "--index", "none.coll", "--sheet"],
+        ["info", "none.coll", "--page"],
+        *([verb, "none.coll", "--json"] for verb in ("clusters", "duplicates", "outliers", "split")),
+    ],
+)
+def test_what_can_not_be_written_is_told_before_the_work(
+    argv: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Nothing that these name is there either, which is found out later."""
+    (tmp_path / "note.txt").touch()
+    for place, words in ((tmp_path, "is a directory"), (tmp_path / "note.txt" / "sub" / "x.png", "is a file")):
+        assert main([*argv, str(place)]) == 2
+        assert words in capsys.readouterr().err
+
+
 @pytest.mark.parametrize("count", [1, 100_000])  # fails in the last flush; inside the command
 def test_a_full_disk_behind_stdout_is_two(count: int) -> None:
     code = PIPED.format(action=f"lambda _: print('x' * {count})")
@@ -205,7 +230,8 @@ PIPED = """
 import sys
 from types import SimpleNamespace
 from lookalike import commands
-commands.import_module = lambda _: SimpleNamespace(configure=lambda argv: argv, main={action})
+from lookalike.commands import doctor
+commands.import_module = lambda _: SimpleNamespace(Config=doctor.Config, main={action})
 sys.exit(commands.main(["doctor"]))
 """
 

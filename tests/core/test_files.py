@@ -356,6 +356,23 @@ def test_a_directory_is_no_place_for_a_file(tmp_path: Path) -> None:
     assert not list(tmp_path.iterdir())
 
 
+def test_a_place_where_nobody_may_write_is_known_before(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    closed = tmp_path / "closed"
+    closed.mkdir()
+    monkeypatch.setattr(os, "access", lambda path, _mode: Path(path) != closed)  # root may write anywhere
+    files.refuse_unwritable(tmp_path / "x.json")
+    with pytest.raises(StorageError, match="closed` is not writable"):
+        files.refuse_unwritable(closed / "new" / "x.json")
+
+
+def test_places_for_a_file(tmp_path: Path) -> None:
+    (tmp_path / "old.json").write_text("{}")
+    os.mkfifo(tmp_path / "pipe")
+    for place in (tmp_path / "new" / "x.json", tmp_path / "old.json", tmp_path / "pipe", "/dev/null", "/dev/stdout"):
+        files.refuse_unwritable(place)
+    assert {path.name for path in tmp_path.iterdir()} == {"old.json", "pipe"}
+
+
 def test_a_pipe_is_written_to_and_stays_one(tmp_path: Path) -> None:
     """Renaming a file over a device would take it from every program of the machine."""
     pipe = tmp_path / "pipe"

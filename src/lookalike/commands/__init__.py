@@ -176,7 +176,8 @@ def dispatch(argv: list[str]) -> None:
         return
     from inspect import getdoc
 
-    from lookalike.core.config import did_you_mean, letters_of, parse
+    from lookalike.core.config import did_you_mean, files_to_write, letters_of, parse
+    from lookalike.core.files import refuse_unwritable
     from lookalike.core.journal import said_at_first
     from lookalike.core.settings import settings
 
@@ -195,6 +196,8 @@ def dispatch(argv: list[str]) -> None:
         if any(f"`{word}`" in error.message for word in added):
             error.hint = f"it stands in `{told.file}`; {error.hint}"
         raise
+    for file in files_to_write(config):  # now, not behind an hour of work
+        refuse_unwritable(file)
     with told.exported(), said_at_first(f"{verb}: importing libraries, and opening what is given"):
         module.main(config)
 

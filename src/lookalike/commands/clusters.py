@@ -5,9 +5,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from lookalike.commands.outcome import tell
 from lookalike.core.config import in_range, option
 from lookalike.core.errors import CollectionError, LookalikeError, UsageError
-from lookalike.core.files import json_text, write_json
 from lookalike.core.journal import note, table
 
 if TYPE_CHECKING:
@@ -45,9 +45,9 @@ class Config:
     """How many images HDBSCAN looks at."""
     words: str = option(default="", metavar="FILE")
     """Words to name clusters by, one a line, instead of labels."""
-    json: str | None = option(default=None, metavar="FILE")
+    json: str | None = option(default=None, metavar="FILE", writes=True)
     """Write the clusters to this file; `-` writes them to stdout instead of the table."""
-    html: str | None = option(default=None, metavar="FILE")
+    html: str | None = option(default=None, metavar="FILE", writes=True)
     """Write a page with images of each cluster."""
 
     def __post_init__(self) -> None:
@@ -57,9 +57,7 @@ class Config:
 def main(config: Config) -> None:
     """Find, mark, and print or write the clusters."""
     found = run(config)
-    if config.json is not None and config.json != "-":
-        write_json(config.json, found.to_json())
-    print(json_text(found.to_json()) if config.json == "-" else _table(found))
+    tell(found.to_json(), _table(found), config.json)
 
 
 def run(config: Config) -> "Clusters":

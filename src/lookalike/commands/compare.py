@@ -3,9 +3,10 @@
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
+from lookalike.commands.outcome import tell
 from lookalike.core.config import in_range, option
 from lookalike.core.errors import UsageError
-from lookalike.core.files import json_text, kind_of, write_json
+from lookalike.core.files import kind_of
 from lookalike.core.journal import note
 
 if TYPE_CHECKING:
@@ -38,9 +39,9 @@ class Config:
     bootstrap: int = option(default=0, metavar="DRAWS")
     """Intervals by drawing classes, and p by drawing signs of their differences, so many times, instead of in closed
     form; 10000 is usual."""
-    json: str | None = option(default=None, metavar="FILE")
+    json: str | None = option(default=None, metavar="FILE", writes=True)
     """Write the comparison to this file; `-` writes it to stdout instead of the table."""
-    html: str | None = option(default=None, metavar="FILE.html")
+    html: str | None = option(default=None, metavar="FILE.html", writes=True)
     """Write a page of the queries that changed: what the first finds for them, and what each of the others does."""
 
     def __post_init__(self) -> None:
@@ -61,9 +62,7 @@ def main(config: Config) -> None:
         write_changes(config.html, both, found, collection, setting)
         note(f"wrote `{config.html}`")
     document = both.to_json()
-    if config.json is not None and config.json != "-":
-        write_json(config.json, document)
-    print(json_text(document) if config.json == "-" else both.table())
+    tell(document, both.table(), config.json)
 
 
 def _places(config: Config) -> tuple[tuple[str, ...], str]:

@@ -6,9 +6,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from lookalike.commands.outcome import tell
 from lookalike.core.config import in_range, option
 from lookalike.core.errors import LookalikeError, UsageError
-from lookalike.core.files import json_text, write_json
 from lookalike.core.journal import note, table
 
 if TYPE_CHECKING:
@@ -54,9 +54,9 @@ class Config:
     """Remember that these images are not the same, each two of them."""
     not_same_from: str = option(default="", metavar="FILE")
     """The same of what the page wrote, of another collection's not-same.json, or of a file with ids, a set a line."""
-    json: str | None = option(default=None, metavar="FILE")
+    json: str | None = option(default=None, metavar="FILE", writes=True)
     """Write the groups to this file; `-` writes them to stdout instead of the table."""
-    html: str | None = option(default=None, metavar="FILE")
+    html: str | None = option(default=None, metavar="FILE", writes=True)
     """Write a page with the groups side by side, on which what is not the same can be marked."""
 
     def __post_init__(self) -> None:
@@ -66,9 +66,7 @@ class Config:
 def main(config: Config) -> None:
     """Find, mark, and print or write the groups."""
     found = run(config)
-    if config.json is not None and config.json != "-":
-        write_json(config.json, found.to_json())
-    print(json_text(found.to_json()) if config.json == "-" else _table(found))
+    tell(found.to_json(), _table(found), config.json)
 
 
 def run(config: Config) -> "Duplicates":

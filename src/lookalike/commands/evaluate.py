@@ -4,9 +4,9 @@ from dataclasses import dataclass, fields
 from functools import partial
 from typing import TYPE_CHECKING, Any, Literal
 
+from lookalike.commands.outcome import tell
 from lookalike.core.config import in_range, option
 from lookalike.core.errors import UsageError
-from lookalike.core.files import json_text, write_json
 from lookalike.core.journal import note, table
 
 if TYPE_CHECKING:
@@ -64,11 +64,11 @@ class Config:
     device: Literal["none", "auto", "cpu", "gpu", "tpu"] = "none"
     """Compare queries with the gallery on accelerators, by JAX; each of them holds a part of the gallery in its
     memory. none: on the processor, without JAX, which is faster than JAX there."""
-    json: str | None = option(default=None, metavar="FILE")
+    json: str | None = option(default=None, metavar="FILE", writes=True)
     """Write the whole report to this file; `-` writes it to stdout instead of the table."""
-    worst: str | None = option(default=None, metavar="FILE.html")
+    worst: str | None = option(default=None, metavar="FILE.html", writes=True)
     """Write a page of the queries that find least in each domain, with what they find."""
-    html: str | None = option(default=None, metavar="FILE.html")
+    html: str | None = option(default=None, metavar="FILE.html", writes=True)
     """Write the whole report as one page: means, domains, intervals, curves, the worst queries, and how it was made."""
 
     def __post_init__(self) -> None:
@@ -98,9 +98,7 @@ def main(config: Config) -> None:
         found = measured(model or _file(config.embeddings), collection, setting)
         document, words = found.report.to_json(), _words(found)
         _write_pages(config, setting, model, collection, found)
-    if config.json is not None and config.json != "-":
-        write_json(config.json, document)
-    print(json_text(document) if config.json == "-" else words)
+    tell(document, words, config.json)
 
 
 def _file(path: str | None) -> Any:

@@ -19,7 +19,7 @@ class Config:
     """A directory that a command of ours wrote."""
     json: bool = False
     """Write one JSON document instead of tables."""
-    page: str = option(metavar="FILE", default="")
+    page: str = option(metavar="FILE", default="", writes=True)
     """Of a collection, draw its domains and splits as a page (HTML), too."""
 
 

@@ -3,9 +3,10 @@
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
+from lookalike.commands.outcome import tell
 from lookalike.core.config import option
 from lookalike.core.errors import CollectionError, UsageError
-from lookalike.core.files import json_text, read_card, write_json
+from lookalike.core.files import read_card
 from lookalike.core.journal import note, table
 
 if TYPE_CHECKING:
@@ -34,7 +35,7 @@ class Config:
     """The collection of what is drawn; it is made once, and serves every model."""
     list_: bool = False
     """Show the kinds, where their images come from, under which licence, and how to get them."""
-    json: str | None = option(default=None, metavar="FILE")
+    json: str | None = option(default=None, metavar="FILE", writes=True)
     """Write the whole report to this file; `-` writes it to stdout instead of the table."""
 
 
@@ -46,9 +47,7 @@ def main(config: Config) -> None:
     report = run(config)
     name = report.definition["judge"]
     document = {"judge": name, **report.to_json()}
-    if config.json is not None and config.json != "-":
-        write_json(config.json, document)
-    print(json_text(document) if config.json == "-" else f"{report.table()}\n{name}")
+    tell(document, f"{report.table()}\n{name}", config.json)
 
 
 def run(config: Config) -> "Report":

@@ -32,7 +32,7 @@ class Config:
     model: str = option(default="", metavar="MODEL")
     """Look at this model's vectors: a directory, a short name of `lookalike pull --list`, or ORG/NAME on the Hub.
     Unless given, LOOKALIKE_MODEL, then those that the collection has."""
-    html: str = option(default="", metavar="FILE")
+    html: str = option(default="", metavar="FILE", writes=True)
     """Where the page is written; unless given, map.html in the current folder."""
     color: str = option(default="", metavar="COLUMN")
     """Color by this column; unless given, by domain, or by label where there is one domain."""
@@ -40,7 +40,7 @@ class Config:
     """Pixels of a thumbnail's side; 0: 64, and 32 of more than 20,000 images."""
     seed: int = 0
     """Another number, another layout."""
-    json: str | None = option(default=None, metavar="FILE")
+    json: str | None = option(default=None, metavar="FILE", writes=True)
     """Write ids and places to this file; `-` writes them to stdout."""
 
     def __post_init__(self) -> None:

@@ -6,9 +6,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from lookalike.commands.outcome import tell
 from lookalike.core.config import in_range, option
 from lookalike.core.errors import CollectionError
-from lookalike.core.files import json_text, write_json
 from lookalike.core.journal import note, table
 
 if TYPE_CHECKING:
@@ -42,9 +42,9 @@ class Config:
     Unless given, LOOKALIKE_MODEL, then those that the collection has."""
     most: int = 1000
     """List so many images at most; the column has the scores of all."""
-    json: str | None = option(default=None, metavar="FILE")
+    json: str | None = option(default=None, metavar="FILE", writes=True)
     """Write the list to this file; `-` writes it to stdout instead of the table."""
-    html: str | None = option(default=None, metavar="FILE")
+    html: str | None = option(default=None, metavar="FILE", writes=True)
     """Write a page with the worst, each beside images of its own label and of the one that fits better."""
 
     def __post_init__(self) -> None:
@@ -54,9 +54,7 @@ class Config:
 def main(config: Config) -> None:
     """Find, mark, and print or write the list."""
     found = run(config)
-    if config.json is not None and config.json != "-":
-        write_json(config.json, found.to_json())
-    print(json_text(found.to_json()) if config.json == "-" else _table(found))
+    tell(found.to_json(), _table(found), config.json)
 
 
 def run(config: Config) -> "Outliers":

@@ -56,7 +56,7 @@ class Config:
     """The same with words."""
     json: bool = False
     """Write one JSON document instead of a table."""
-    sheet: str | None = option(default=None, metavar="FILE")
+    sheet: str | None = option(default=None, metavar="FILE", writes=True)
     """Write a contact sheet, .png or .html, instead of a table."""
     paths: bool = False
     """Write the path of each match on a line of its own, and nothing else, for other programs."""

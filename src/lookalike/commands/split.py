@@ -4,9 +4,9 @@ import shlex
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
+from lookalike.commands.outcome import tell
 from lookalike.core.config import in_range, option
 from lookalike.core.errors import CollectionError, UsageError
-from lookalike.core.files import json_text, write_json
 from lookalike.core.journal import note, table
 
 if TYPE_CHECKING:
@@ -46,7 +46,7 @@ class Config:
     """Replace the split that is there."""
     check: bool = False
     """Change nothing: say what the splits that are there share. The exit code is 1 if it is anything."""
-    json: str | None = option(default=None, metavar="FILE")
+    json: str | None = option(default=None, metavar="FILE", writes=True)
     """Write counts and what is shared to this file; `-` writes them to stdout instead of the table."""
 
     def __post_init__(self) -> None:
@@ -61,9 +61,7 @@ class Config:
 def main(config: Config) -> None:
     """Split, and print the counts."""
     found = run(config)
-    if config.json is not None and config.json != "-":
-        write_json(config.json, found.to_json())
-    print(json_text(found.to_json()) if config.json == "-" else _table(found))
+    tell(found.to_json(), _table(found), config.json)
     if config.check and _leaks(config, found):
         raise SystemExit(1)
 

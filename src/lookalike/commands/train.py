@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 
 from lookalike.commands import mirror
+from lookalike.commands.outcome import tell
 from lookalike.commands.verdict import METRIC
 from lookalike.core.config import did_you_mean, option, parse
 from lookalike.core.errors import RunError, UsageError
@@ -45,7 +46,7 @@ class Options:
     leave_out: Literal["none", "domain"] = "none"
     """domain: train once for each domain without its images, and measure what each run finds of the domain that it has
     never seen, among all images of split "test". The runs are in RUN; no encoder of all domains is made."""
-    json: str | None = option(default=None, metavar="FILE")
+    json: str | None = option(default=None, metavar="FILE", writes=True)
     """Write how the encoder does on split "test", or the table of --leave-out, to this file; `-` writes it to stdout
     instead of the model's name or the table."""
 
@@ -146,11 +147,11 @@ class Done:
 def main(config: Config) -> None:
     """Train, with every encoder measured on split "test" if the collection has one; print where the encoder is."""
     done = run(config)
-    print(json_text(done.document) if config.options.json == "-" else done.words)
+    tell(done.document, done.words, config.options.json)
 
 
 def run(config: Config) -> Done:
-    """Train; what came of it, also in the file that is asked for."""
+    """Train; what came of it."""
     from lookalike.commands.models import named_model
     from lookalike.core.devices import start
     from lookalike.data.collection import Collection
@@ -165,10 +166,7 @@ def run(config: Config) -> Done:
         config = replace(config, run=replace(config.run, model=named_model(config.run.model)))
     if config.decides:
         config = replace(config, run=mirror.decided(config.run))
-    done = leave_out(config.run) if config.options.leave_out == "domain" else _whole(config.run)
-    if config.options.json is not None and config.options.json != "-":
-        write_json(config.options.json, done.document)
-    return done
+    return leave_out(config.run) if config.options.leave_out == "domain" else _whole(config.run)
 
 
 def _whole(config: TrainConfig) -> Done:

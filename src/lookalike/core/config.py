@@ -35,16 +35,28 @@ def option(
     added: bool = False,
     fixed: bool = False,
     flat: bool = False,
+    writes: bool = False,
     **default: Any,
 ) -> Any:
     """A dataclass field that says how it looks on the command line, and in files written by earlier versions.
 
     `was` is the name that those have for it; `added` says that they lack it: it is then written only where it is not
-    the default, so that what has a fingerprint keeps it. `fixed` is no flag; the flags of a `flat` one lack its name.
+    the default, so that what has a fingerprint keeps it. `fixed` is no flag; the flags of a `flat` one lack its name;
+    one that `writes` names a file to be written.
     """
     metadata = {"positional": positional, "short": short, "metavar": metavar, "was": was, "added": added}
-    metadata |= {"fixed": fixed, "flat": flat}
+    metadata |= {"fixed": fixed, "flat": flat, "writes": writes}
     return dataclasses.field(metadata=metadata, **default)
+
+
+def files_to_write(config: Any) -> Iterator[str]:
+    """The files that options of `config`, and of dataclasses in it, name to be written; `-` is none."""
+    for field in dataclasses.fields(config):
+        value = getattr(config, field.name)
+        if dataclasses.is_dataclass(value):
+            yield from files_to_write(value)
+        elif field.metadata.get("writes") and value and value != "-":
+            yield value
 
 
 def did_you_mean(word: str, words: Iterable[str]) -> str:

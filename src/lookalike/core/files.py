@@ -63,16 +63,24 @@ def refuse_unless(path: str | Path, allowed: tuple[str, ...], wanted: str) -> st
     )
 
 
+def refuse_unwritable(path: str | Path) -> None:
+    """StorageError if no file can be written at `path`, as far as can be told before there is what to write."""
+    path = Path(path)
+    _refuse_directory(path)
+    above = next(folder for folder in path.absolute().parents if folder.exists())
+    if not above.is_dir():
+        raise StorageError(f"`{path}` can't be written: `{above}` is a file.", hint="choose another place")
+    if not (path.exists() and _belongs_to_the_system(path)) and not os.access(above, os.W_OK):
+        raise StorageError(f"`{path}` can't be written: `{above}` is not writable.", hint="choose another place")
+
+
 def write_bytes(path: str | Path, data: bytes) -> None:
     """Write `data` to `path` so that a reader sees the old file or the new one, never a part.
 
     A device or a pipe, such as /dev/null, is written to, and never replaced.
     """
     path = Path(path)
-    if path.is_dir():
-        raise StorageError(
-            f"`{path}` is a directory, and a file would be written there.", hint="give the name of a file"
-        )
+    _refuse_directory(path)
     if _belongs_to_the_system(path):
         _write_into(path, data)
         return
@@ -87,6 +95,13 @@ def write_bytes(path: str | Path, data: bytes) -> None:
             temporary.unlink(missing_ok=True)
             raise
         _sync(path.parent)
+
+
+def _refuse_directory(path: Path) -> None:
+    if path.is_dir():
+        raise StorageError(
+            f"`{path}` is a directory, and a file would be written there.", hint="give the name of a file"
+        )
 
 
 def _belongs_to_the_system(path: Path) -> bool:
