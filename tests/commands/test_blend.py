@@ -7,6 +7,7 @@ from PIL import Image
 from lookalike.commands import main
 from lookalike.core.files import read_card
 from lookalike.encoders.directory import read_model
+from lookalike.evaluation import encoders
 
 
 @pytest.fixture(scope="module")
@@ -64,6 +65,22 @@ def test_it_is_kept_only_if_it_is_better(shelf, tmp_path, capsys, way):
     given, tried = (scores["1 0"], scores["0 1"]), scores["0.5 0.5"]
     assert out.exists() == (tried > max(given))
     assert ("nothing is written" in captured.err) != out.exists()
+
+
+def test_greedy_measures_each_average_once(shelf, tmp_path, write_tiny_model, monkeypatch):
+    """Measuring embeds a whole collection: each of three models, and two averages on the way from the best of them."""
+    write_tiny_model(tmp_path / "c", 2)
+    measured, measure_on = [], encoders.measure_on
+
+    def counting(*given):
+        measure = measure_on(*given)
+        return lambda encoder: measured.append(encoder) or measure(encoder)
+
+    monkeypatch.setattr(encoders, "measure_on", counting)
+    models = [str(shelf / "a"), str(shelf / "b"), str(tmp_path / "c")]
+    argv = ["blend", *models, "--way", "greedy", "--data", str(shelf / "coll"), "--out", str(tmp_path / "mean")]
+    assert main(argv) == 0
+    assert len(measured) == 3 + 2
 
 
 @pytest.mark.parametrize(

@@ -83,7 +83,9 @@ def main(config: Config) -> None:
         if measure
         else []
     )
-    tried = [_measured(shares, encoders, measure) for shares in _ways(config, given, encoders, measure)]
+    tried: list[Candidate] = []
+    for shares in _ways(config, given, tried):
+        tried.append(_measured(shares, encoders, measure))
     if measure:
         domains = sorted(given[0].report.per_domain) if given[0].report else []
         print(table(["shares", METRIC, *domains], [_row(each, domains) for each in [*given, *tried]]))
@@ -146,11 +148,9 @@ def _measured(
     return Candidate(shares, encoder, measure(encoder) if measure else None)
 
 
-def _ways(
-    config: Config, given: Sequence[Candidate], encoders: Sequence[Encoder], measure: Any
-) -> Iterator[tuple[float, ...]]:
-    """The shares to try; those of `greedy` depend on what was measured on the way."""
-    count = len(encoders)
+def _ways(config: Config, given: Sequence[Candidate], tried: Sequence[Candidate]) -> Iterator[tuple[float, ...]]:
+    """The shares to try; those of `greedy` depend on the last that was `tried`, which grows on the way."""
+    count = len(config.model)
     if config.shares:
         yield config.shares
     elif config.way == "uniform":
@@ -165,7 +165,7 @@ def _ways(
             more = taken | {one}
             shares = tuple((i in more) / len(more) for i in range(count))
             yield shares
-            if (score := _measured(shares, encoders, measure).score) > best:
+            if (score := tried[-1].score) > best:
                 taken, best = more, score
 
 
