@@ -127,7 +127,7 @@ def test_head_leaves_the_mirror_image_out_where_it_is_worth_nothing(many, shop, 
 
 @pytest.mark.parametrize(("gains", "kept"), [([0.0, 0.004, -0.1], False), ([0.0, 0.006, -0.1], True), (None, True)])
 def test_the_mirror_image_goes_only_if_no_trial_speaks_for_it(many, shop, tmp_path, monkeypatch, gains, kept):
-    def trials(_):
+    def trials(*_):
         if gains is None:
             raise RunError("4 classes are too few to choose by: 6 are the least.")
         return gains

@@ -16,6 +16,7 @@ from lookalike.core.journal import note, said_if_slow
 
 if TYPE_CHECKING:
     from lookalike.training.config import TrainConfig
+    from lookalike.training.rows import Rows
 
 MOST = 50_000  # rows to learn from, up to which it takes seconds
 
@@ -38,11 +39,11 @@ def decided(config: TrainConfig) -> TrainConfig:
 
     if has_begun(Path(config.out)):
         return replace(config, mirror=bool(read_json(Path(config.out) / "config.json").get("mirror", config.mirror)))
-    rows = rows_of(config)
+    rows = rows_of(replace(config, unlabelled=""))
     if len(rows.ids) > MOST:
         return config
     try:
-        gains = _gains(config)
+        gains = _gains(config, rows)
     except RunError:  # classes are too few, or of single images: nothing to decide by
         return config
     if max(gains) >= WORTH:
@@ -55,22 +56,21 @@ def decided(config: TrainConfig) -> TrainConfig:
     return replace(config, mirror=False)
 
 
-def _gains(config: TrainConfig) -> list[float]:
+def _gains(config: TrainConfig, rows: Rows) -> list[float]:
     """MP@5 of classes kept back with the mirror image, less that without, of each fold."""
     from lookalike.training.config import EVENED, FitStage
     from lookalike.training.folds import folds
     from lookalike.training.rows import features_of, mean_of
-    from lookalike.training.tasks import begun, closed_form, rows_of, viewing
+    from lookalike.training.tasks import begun, closed_form, viewing
 
-    rows, gains = rows_of(config), []
-    parts = folds(rows, seed=config.seed)
+    gains, parts = [], folds(rows, seed=config.seed)
     note("trying whether the mirror image is worth it")
     features_of(viewing(config, begun(config)).encoder, config.model, rows, True)  # made now, with words of their own
     with said_if_slow("fitting projections with the mirror image and without, on thirds of the classes"):
         for part in parts:
             found = []
             for mirror in (True, False):
-                tried = replace(config, mirror=mirror, unlabelled="")
+                tried = replace(config, mirror=mirror)
                 made = closed_form(tried, FitStage(EVENED), rows.only(part.learned), viewing(tried, begun(tried)))
                 features = mean_of(features_of(made.encoder, config.model, rows.only(part.held), mirror))
                 found.append(part.score(np.asarray(made.encoder.project(features)), rows).classes)

@@ -142,10 +142,10 @@ def _encoder(model: str) -> EncoderConfig:
 
 def _counts(run: TrainConfig) -> tuple[int, int, int]:
     """Classes and rows of the collection that the run learns from, and rows that help without labels."""
-    from lookalike.training.tasks import others_of, rows_of
+    from lookalike.training.tasks import rows_of
 
-    rows, others = rows_of(run), others_of(run)
-    return max(len(rows.classes), 1), len(rows.ids), 0 if others is None else len(others.ids)
+    rows = rows_of(run)
+    return max(len(rows.classes), 1), len(rows.ids), 0 if rows.others is None else len(rows.others.ids)
 
 
 def _memory(gib: float) -> int:

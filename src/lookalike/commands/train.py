@@ -238,7 +238,8 @@ def _both(config: TrainConfig) -> list[str]:
     with suppress(UsageError):  # nothing counts
         roles = Roles.of(rows, "test")
         tested = {name or "" for name in rows.take(roles.rows[roles.measurable()])["domain"].to_pylist()}
-    found = sorted(tested & set(rows_of(config).domain.tolist()))
+    labelled = rows_of(replace(config, unlabelled=""))  # of whose rows a fold's may be all that help it
+    found = sorted(tested & set(labelled.domain.tolist()))
     if len(found) < 2:
         raise UsageError(
             f"`--leave-out domain` needs two domains with images to learn from and to be measured on; "

@@ -32,7 +32,6 @@ from lookalike.training.tasks import (
     begun,
     closed_form,
     facts_of,
-    others_of,
     resized,
     rows_of,
     viewing,
@@ -80,7 +79,7 @@ def best(config: BestConfig, final: Final | None = None) -> Encoder:
             clear(run, *_LEFT)  # what it was killed over
             return Encoder.load(run / "model")
         rows, untouched = rows_of(config), begun(config)
-        hold_to(run, facts_of(rows, others_of(config), untouched))
+        hold_to(run, facts_of(rows, untouched))
         found = folds(rows, seed=config.seed)
         ways, scores = _ways(config, rows, untouched, run), {}
         for way in ways:

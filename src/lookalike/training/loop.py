@@ -26,7 +26,6 @@ from lookalike.training.tasks import (
     closed_form,
     facts_of,
     make_task,
-    others_of,
     rows_of,
     viewing,
 )
@@ -86,7 +85,7 @@ def _stages(config: TrainConfig, rows: Rows, measuring: Measuring, mesh: Mesh) -
     run = measuring.run
     _note_others(config, rows)
     untouched = begun(config, mesh)
-    hold_to(run, facts_of(rows, others_of(config), untouched))
+    hold_to(run, facts_of(rows, untouched))
     done, step, made, said = 0, 0, viewing(config, untouched), 0
     if kept := last_stage(run):
         done, step, made = kept[0] + 1, kept[1], Made(*kept[2:])
@@ -118,13 +117,14 @@ def _stages(config: TrainConfig, rows: Rows, measuring: Measuring, mesh: Mesh) -
 def _note_others(config: TrainConfig, rows: Rows) -> None:
     """Say how many images help without their labels, or could; UsageError if no stage chooses directions."""
     chooses = config.model and any(map(chooses_directions, config.stages))
-    if config.stages and (others := others_of(config)):
+    if config.stages and rows.others:
         if not chooses:
             raise UsageError(
                 "`--unlabelled` is for directions of greatest variance, and no stage of the run begins with them.",
                 hint="`lookalike train head` and `tune` do, and `pca`",
             )
-        note(f"{len(others.ids):,} images of `{config.unlabelled}` help to choose the directions, without their labels")
+        count = f"{len(rows.others.ids):,} images of `{config.unlabelled}`"
+        note(f"{count} help to choose the directions, without their labels")
     elif chooses:
         note_without_labels(rows)
 

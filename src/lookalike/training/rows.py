@@ -31,6 +31,7 @@ class Rows:
     label: Labels  # of each, 0 to C - 1, one for each pair of domain and label; -1: none
     domain: Shaped[np.ndarray, "N"]  # its name, "" where there is none
     classes: tuple[str, ...]  # names: domain and label, with a tab between
+    others: "Rows | None" = None  # which help to choose directions, without their labels
 
     @property
     def sizes(self) -> Int64[np.ndarray, "C"]:
@@ -43,7 +44,7 @@ class Rows:
         return fingerprint(self.ids.tobytes(), self.label.tobytes(), *self.classes)
 
     def where(self, condition: str) -> "Rows":
-        """Those for which a Lance filter holds, with the classes of all; CollectionError if there are none."""
+        """Those for which a Lance filter holds, with classes and others of all; CollectionError if there are none."""
         if not condition:
             return self
         held = np.isin(self.ids, self.collection.table(["id"], condition)["id"].to_numpy())
@@ -55,8 +56,8 @@ class Rows:
         return self.only(held)
 
     def only(self, held: Shaped[np.ndarray, "N"]) -> "Rows":
-        """Those at which `held` is true, with the classes of all."""
-        return Rows(self.collection, self.ids[held], self.label[held], self.domain[held], self.classes)
+        """Those at which `held` is true, with the classes and the others of all."""
+        return replace(self, ids=self.ids[held], label=self.label[held], domain=self.domain[held])
 
 
 def training_rows(collection: Collection, where: str, *, labelled: bool) -> Rows:

@@ -107,22 +107,19 @@ def new_config(stage: NewStage, dimension: int) -> EncoderConfig:
 
 
 def rows_of(config: TrainConfig) -> Rows:
-    """The rows that the run may learn from; without labels if every stage can do without."""
+    """The rows that the run may learn from, without labels if every stage can do without; and others that help."""
     fits = [stage.fit for stage in config.stages if isinstance(stage, FitStage)]
     without = len(fits) == len(config.stages) > 0 and all(isinstance(f, Pca) and not f.within for f in fits)
-    return training_rows(Collection.open(config.data), config.where, labelled=not without)
-
-
-def others_of(config: TrainConfig) -> Rows | None:
-    """The rows that help to choose directions, without their labels; None if there are to be none."""
-    return unlabelled_rows(config.unlabelled, rows_of(config)) if config.unlabelled else None
+    rows = training_rows(Collection.open(config.data), config.where, labelled=not without)
+    return replace(rows, others=unlabelled_rows(config.unlabelled, rows)) if config.unlabelled else rows
 
 
 def closed_form(config: TrainConfig, stage: FitStage, rows: Rows, before: Made) -> Made:
     """The encoder with the projection that the stage asks for; the centers of another projection say nothing."""
     rows = rows.where(stage.only)
     features = mean_of(features_of(before.encoder, before.path, rows, config.mirror))
-    projection = fitted(stage.fit, features, rows.label, config.dimension, config.seed, _beside(config, before))
+    others = _beside(config, rows, before)
+    projection = fitted(stage.fit, features, rows.label, config.dimension, config.seed, others)
     return Made(projected(before.encoder, projection), path=before.path)
 
 
@@ -170,7 +167,7 @@ def make_task(
         step,
         partial(_stream, source, beside, rows),
         steps,
-        {**facts_of(rows, others_of(config), before), "steps": steps},
+        {**facts_of(rows, before), "steps": steps},
         stacked(first.config),
         made,
     )
@@ -214,10 +211,10 @@ def step_of(
     return optimizer, make_step(objective, optimizer, stage, config.seed, rows / stage.batch)
 
 
-def facts_of(rows: Rows, others: Rows | None, made: Made) -> Facts:
+def facts_of(rows: Rows, made: Made) -> Facts:
     """What is learned from, and what it begins with; a new encoder follows from the config, up to rounding."""
     found: Facts = {"classes": len(rows.classes), "rows": len(rows.ids), "content": rows.content}
-    found |= {} if others is None else {"unlabelled": others.content}
+    found |= {} if rows.others is None else {"unlabelled": rows.others.content}
     return found | ({} if made.new else {"model": made.encoder.fingerprint})
 
 
@@ -258,7 +255,7 @@ def _first(config: TrainConfig, stage: StepStage, before: Made, features: Any, r
         return before.encoder
     start = Pca(power=-0.125) if isinstance(stage.start, Given) else stage.start
     mean = mean_of(features)
-    weight, bias = fitted(start, mean, rows.label, config.dimension, config.seed, _beside(config, before))
+    weight, bias = fitted(start, mean, rows.label, config.dimension, config.seed, _beside(config, rows, before))
     # So that a learning rate means the same for each start; all may be zeros.
     size = np.sqrt(np.square(l2_normalize(mean) @ weight + bias).sum(axis=1).mean()) or np.float32(1.0)
     return projected(before.encoder, (weight / size, bias / size))
@@ -284,10 +281,11 @@ def chooses_directions(stage: Stage) -> bool:
     return isinstance(stage.fit if isinstance(stage, FitStage) else getattr(stage, "start", None), Pca | Given)
 
 
-def _beside(config: TrainConfig, before: Made) -> Features | None:
+def _beside(config: TrainConfig, rows: Rows, before: Made) -> Features | None:
     """Features of the images that count without their labels."""
-    others = others_of(config)
-    return None if others is None else mean_of(features_of(before.encoder, before.path, others, config.mirror))
+    if rows.others is None:
+        return None
+    return mean_of(features_of(before.encoder, before.path, rows.others, config.mirror))
 
 
 def fitted(
