@@ -116,7 +116,7 @@ def test_what_is_kept_has_the_text_side_of_its_tower(config, write_text_model, t
 
 
 def ways(*names):
-    return [Way(name, () if name == "untouched" else (FitStage(),), 3, 0.0) for name in names]
+    return [Way(name, () if name == "untouched" else (FitStage(),), 3) for name in names]
 
 
 @pytest.mark.parametrize(
@@ -141,7 +141,7 @@ def planned(config, made, tmp_path):
     """The ways that would be tried, of a tower that takes a millisecond for an image."""
     (tmp_path / "machine.json").write_text('{"forward": 0.001}')
     rows, untouched = module.rows_of(config), module.begun(config)
-    return {way.name: way for way in module._ways(config, rows, untouched, tmp_path)}
+    return {way.name: way for way in module._ways(config, rows, module.folds(rows), untouched, tmp_path)}
 
 
 def test_what_has_no_steps_is_left_out(config, made, tmp_path, capsys):
@@ -163,6 +163,39 @@ def test_steps_are_shortened_as_epochs_are(config, made, tmp_path):
     assert of_steps == of_epochs["whole"]
     assert 1 < of_steps.stages[0].epochs < 1000
     assert planned(replace(config, whole=replace(whole, steps=5)), made, tmp_path)["whole"].stages[0].steps == 5
+
+
+def test_minutes_go_to_the_whole_tower_first(config, made, tmp_path, capsys):
+    """A tower of two blocks takes 1 ms for each of 72 images: an epoch of it takes 252 ms, of one block half of that.
+
+    Every encoder looks at all images once. Trials learn from a fold's share of them, what is kept from all.
+    """
+    config = replace(config, whole=replace(config.whole, epochs=10.0), last=replace(config.last, epochs=4.0))
+    learned = module.folds(module.rows_of(config))[0].learned.sum() / 72
+    assert places_of(config) == 2
+    looks, epoch = 0.072, 0.252
+
+    def found(seconds):
+        return planned(replace(config, minutes=seconds / 60 + 1e-9), made, tmp_path)
+
+    six = looks + (learned + 1) * 6 * epoch + 2 * looks
+    assert list(found(six)) == ["untouched", "pca", "fit", "head", "whole"]
+    assert found(six)["whole"].stages[0].epochs == 6.0
+    assert "`last` is left out" in capsys.readouterr().err
+    ten = looks + (learned + 1) * 10 * epoch + 2 * looks
+    trial = learned * (0.072 + 4 * epoch / 2) + looks  # its maps are made once
+    enough = found(ten + 2 * trial + looks)  # and one average
+    assert list(enough) == ["untouched", "pca", "fit", "head", "last", "whole", "half whole"]
+    assert (enough["whole"].stages[0].epochs, enough["last"].stages[0].epochs, enough["last"].folds) == (10.0, 4.0, 2)
+    alone = looks + trial + (0.072 + 4 * epoch / 2) + looks
+    assert list(found(alone)) == ["untouched", "pca", "fit", "head", "last"]
+    assert found(alone)["last"].folds == 1
+    assert "`whole` is left out" in capsys.readouterr().err
+    assert list(found(alone - 0.01)) == ["untouched", "pca", "fit", "head"]
+
+
+def places_of(config):
+    return module.places(read_model(config.model)[0].tower)
 
 
 def test_endless_minutes_are_no_error_of_ours(config, made, tmp_path):

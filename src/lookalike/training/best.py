@@ -43,6 +43,8 @@ from lookalike.vectors.runtime import BATCH
 GRADIENT = 3.5  # times as long as a forward, what a step takes for the blocks that learn; measured on CPUs
 Final = Callable[[TrainConfig, Rows], Encoder]
 _LEFT = "trials", "final/model", "final/checkpoints"  # what a finished run no longer needs
+LEAST = 4.0
+"""Epochs below which the whole tower is not tuned; the last blocks have as many in a fourth of the time."""
 KEPT = 0.003
 """What a longer way must be better by: mP@5 that differ by less are one."""
 
@@ -54,7 +56,6 @@ class Way:
     name: str
     stages: tuple[Stage, ...]  # none: the untouched encoder
     folds: int  # on how many folds it is tried
-    seconds: float  # what a trial takes, about
     half_of: str = ""  # the tuned way whose weights it averages with the untouched ones, instead of learning anew
 
 
@@ -81,7 +82,7 @@ def best(config: BestConfig, final: Final | None = None) -> Encoder:
         rows, untouched = rows_of(config), begun(config)
         hold_to(run, facts_of(rows, untouched))
         found = folds(rows, seed=config.seed)
-        ways, scores = _ways(config, rows, untouched, run), {}
+        ways, scores = _ways(config, rows, found, untouched, run), {}
         for way in ways:
             tried = found[: way.folds]
             scores[way.name] = [
@@ -107,46 +108,65 @@ def _train(config: TrainConfig, rows: Rows) -> Encoder:
     return train(config, rows=rows)
 
 
-def _ways(config: BestConfig, rows: Rows, untouched: Made, run: Path) -> list[Way]:
+def _ways(config: BestConfig, rows: Rows, found: Sequence[Fold], untouched: Made, run: Path) -> list[Way]:
     """What the minutes allow, the cheap before the dear; decided once, so that a run that goes on does the same."""
     forward = _forward(untouched.encoder, rows, run)
-    images, tower = len(rows.ids), untouched.encoder.config.tower
+    looks = config.views * len(rows.ids) * forward  # each tower that is new looks at all rows
     ways = [
-        Way("untouched", (), 3, 0.0),
-        Way("pca", (FitStage(Pca(power=-0.125)),), 3, 0.0),
-        Way("fit", (FitStage(EVENED),), 3, 0.0),
-        Way("head", (config.head,), 3, 0.0),
+        Way("untouched", (), 3),
+        Way("pca", (FitStage(Pca(power=-0.125)),), 3),
+        Way("fit", (FitStage(EVENED),), 3),
+        Way("head", (config.head,), 3),
     ]
-    left = 60 * config.minutes - config.views * images * forward
-    count = places(tower)
+    tuned, left = _tuned(config, rows, float(found[0].learned.mean()), untouched, forward)
+    halves = list(tuned)[: int(left / looks)]
+    for name, (stage, trials) in sorted(tuned.items()):
+        ways.append(Way(name, (stage, FitStage(EVENED)), trials))
+        if name in halves:
+            half = replace(stage, interpolate=0.5)
+            ways.append(Way(f"half {name}", (half, FitStage(EVENED)), 1, half_of=name))
+    return ways
+
+
+def _tuned(
+    config: BestConfig, rows: Rows, learned: float, untouched: Made, forward: float
+) -> tuple[dict[str, tuple[TuneStage, int]], float]:
+    """What is learned from images: each stage, and on how many folds; and the seconds that are left.
+
+    The whole tower has the first claim to the minutes, as it brings most: for a trial on a fold, which learns from a
+    share `learned` of the rows, and for what is kept, from all. The last blocks have what it leaves, or everything if
+    that is too little for it.
+    """
+    images, looks = len(rows.ids), config.views * len(rows.ids) * forward
+    count = places(untouched.encoder.config.tower)
     blocks = max(1, round(count * config.share))
-    part = blocks / count
-    copies = images * config.last.copies * forward
-    for name, stage, before, pace in (
-        ("last", config.last, copies, images * GRADIENT * part * forward),
-        ("whole", config.whole, 0.0, images * GRADIENT * forward),
+    last = replace(config.last, trained=replace(config.last.trained, blocks=blocks))
+    epoch, copies = images * GRADIENT * forward, images * last.copies * forward
+    left, tuned = 60 * config.minutes - looks, dict[str, tuple[TuneStage, int]]()
+    for name, stage, once, pace in (
+        ("whole", config.whole, 0.0, epoch),
+        ("last", last, copies, epoch * blocks / count),
     ):
         asked = stage.steps * stage.batch / images if stage.steps else stage.epochs
         if not asked:
             note(f"`{name}` is left out, as it has no steps.")
             continue
-        seconds = before + asked * pace
-        trials = 1 if name == "whole" else int(min(4.0, left / max(seconds, 1e-9))) - 1
-        epochs = asked * min(1.0, left / max(2 * seconds, 1e-9))
-        if trials < 1 or epochs < min(1.0, asked):
-            note(f"`{name}` is left out: two of it take about {2 * seconds / 60:.0f} minutes. More: `--minutes`")
+        kept = 0.0 if tuned else 1.0  # one of the two is kept, and the whole tower takes longer
+        least = min(LEAST, asked)
+        enough = (learned + kept) * (once + least * pace) + (1.0 + kept) * looks
+        if left < enough:
+            minutes = f"{enough / 60:.0f} minutes of the {max(left, 0.0) / 60:.0f} that there are"
+            note(f"`{name}` is left out: it takes {minutes}. More: `--minutes`")
             continue
+        epochs = min(asked, least + (left - enough) / ((learned + kept) * pace))
         if epochs < asked:
             stage = replace(stage, epochs=round(epochs, 1), steps=0)
-        if name == "last":
-            stage = replace(stage, trained=replace(stage.trained, blocks=blocks))
-        ways.append(Way(name, (stage, FitStage(EVENED)), trials, seconds))
-        left -= (trials + 1) * seconds
-        if (seconds := config.views * images * forward) < left:
-            half = replace(stage, interpolate=0.5)
-            ways.append(Way(f"half {name}", (half, FitStage(EVENED)), 1, seconds, half_of=name))
-            left -= seconds
-    return ways
+        trial = learned * (once + epochs * pace) + looks
+        left -= kept * (once + epochs * pace + looks)
+        trials = 1 if name == "whole" else max(1, int(min(3.0, left / trial)))
+        left -= trials * trial
+        tuned[name] = stage, trials
+    return tuned, left
 
 
 def _forward(encoder: Encoder, rows: Rows, run: Path) -> float:
