@@ -11,6 +11,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from last_blocks import BACKBONES
 from lookalike.data.sampling import Mixture
 from lookalike.losses import (
@@ -36,7 +38,7 @@ from lookalike.losses import (
 from lookalike.recipes import RECIPES
 from lookalike.training.config import StepStage, TrainConfig
 from real_images import Judge, prepared
-from tuned import Bench, report, ways
+from tuned import Bench, ways
 
 Changes = dict[str, Any]
 FOUR = Mixture(per_class=4)
@@ -97,6 +99,18 @@ def changed(config: TrainConfig, changes: Changes) -> TrainConfig:
     return replace(config, stages=(replace(first, **changes), *rest))
 
 
+def report(judge: Judge, found: dict[str, tuple[list[np.ndarray], str]]) -> str:
+    """Means over domains and seeds, and differences from the first row, paired by query, with their intervals."""
+    domains, first = sorted(set(judge.domain.tolist())), next(iter(found.values()))[0]
+    lines = ["| | mP@5 | difference [95 %] | flags |", "|---|---:|---:|---|"]
+    for name, (runs, said) in found.items():
+        center = judge.interval(runs, domains)[0]
+        more, low, high = judge.interval([run - base for run, base in zip(runs, first, strict=True)], domains)
+        flags = said and f"`{said}`"
+        lines.append(f"| {name} | {center:.4f} | {more:+.4f} [{low:+.3f}, {high:+.3f}] | {flags} |")
+    return "\n".join(lines)
+
+
 def main() -> None:
     """Prepare, train, score, print."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -121,7 +135,7 @@ def main() -> None:
             kept = f"{kind} {name}" if changes else kind
             found[name] = ([bench.scores(f"{kept} {seed}", bench.trained(run, seed)) for seed in options.seeds], said)
     print(f"{options.backbone}, {kind}:\n")
-    print(report(bench, found))
+    print(report(bench.judge, found))
 
 
 if __name__ == "__main__":

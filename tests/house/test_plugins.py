@@ -16,7 +16,7 @@ from lookalike.targets.parts import Target, target_of
 ROOT = Path(lookalike.__file__).parent
 
 # What several verbs mean, say or do alike.
-SHARED = {"evaluation_pages", "indexes", "measured", "mirror", "models", "outcome", "stored", "verdict"}
+SHARED = {"evaluation_pages", "indexes", "measured", "mirror", "models", "outcome", "recipe_flags", "stored", "verdict"}
 
 # Room -> the name of its table, whose values are module paths or things of the room's modules, and files that are none.
 TABLES: dict[str, tuple[str, set[str]]] = {

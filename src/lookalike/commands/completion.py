@@ -29,7 +29,7 @@ def main(config: Config) -> None:
 def _options() -> Iterator[tuple[str, str, list[str]]]:
     """A verb, its recipe or "", and their options."""
     from lookalike.commands import COMMANDS
-    from lookalike.commands.train import flags_type
+    from lookalike.commands.recipe_flags import flags_type
     from lookalike.recipes import RECIPES
 
     for verb in COMMANDS:
@@ -38,7 +38,7 @@ def _options() -> Iterator[tuple[str, str, list[str]]]:
             yield verb, "", ["--help", *flags_of(module.Config)]
             continue
         for recipe in RECIPES:
-            yield verb, recipe, ["--help", *flags_of(flags_type(recipe, module.Options()))]
+            yield verb, recipe, ["--help", *flags_of(flags_type(RECIPES[recipe], module.Options()))]
 
 
 def _cases(template: str) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING
 
-from lookalike.commands.train import parsed, recipe_of
+from lookalike.commands.recipe_flags import parsed, recipe_of
 from lookalike.core.config import did_you_mean, in_range
 from lookalike.core.errors import UsageError
 from lookalike.core.files import json_text, kind_of

@@ -6,7 +6,7 @@ import re
 import shlex
 from collections.abc import Callable, Mapping
 from contextlib import suppress
-from dataclasses import asdict, dataclass, field, make_dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -14,8 +14,9 @@ import numpy as np
 
 from lookalike.commands import mirror
 from lookalike.commands.outcome import tell
+from lookalike.commands.recipe_flags import parsed, recipe_of
 from lookalike.commands.verdict import METRIC
-from lookalike.core.config import did_you_mean, option, parse
+from lookalike.core.config import option
 from lookalike.core.errors import RunError, UsageError
 from lookalike.core.files import fingerprint, json_text, kind_of, read_card, read_json, refuse_unless, write_json
 from lookalike.core.journal import note, table
@@ -80,59 +81,6 @@ def configure(argv: list[str]) -> Config:
     if missing := [f"`--{field}`" for field in needed if not getattr(config, field)]:
         raise UsageError(f"Missing: {', '.join(missing)}.", hint=f"`{prog} --help` lists the options")
     return Config(config, options, mirror.is_open(config, argv))
-
-
-def recipe_of(argv: list[str], usage: str, example: str, *, staged: bool = False) -> str:
-    """The recipe that `argv` names; UsageError if it names none. Where it asks for help, `usage` with all of them, or
-    with those alone whose stages are known before they run, if `staged`.
-    """
-    from lookalike.recipes import ABOUT, RECIPES
-
-    name = argv[0] if argv else "--help"
-    if name in ("-h", "--help"):
-        shown = [recipe for recipe, config in RECIPES.items() if config.stages or not staged]
-        print(usage.format(recipes="\n".join(f"  {recipe:<18} {ABOUT[recipe]}" for recipe in shown)))
-        raise SystemExit(0)
-    if name.startswith("-"):
-        raise UsageError("A recipe comes before the options.", hint=example)
-    if name not in RECIPES:
-        raise UsageError(
-            f"There is no recipe `{name}`.{did_you_mean(name, RECIPES)}", hint=f"recipes: {', '.join(RECIPES)}"
-        )
-    return name
-
-
-def parsed(name: str, argv: list[str], prog: str, description: str, own: Any = None) -> tuple[TrainConfig, Any]:
-    """The recipe with flags applied: those of a stage begin with its name, unless it is the only one that takes steps;
-    and `own`, a verb's own options, with theirs. The help is `description`, then what the recipe says of itself.
-    """
-    from lookalike.recipes import DETAILS, RECIPES
-
-    recipe, flags = RECIPES[name], flags_type(name, own)
-    told = f"{description}\n\n{DETAILS[name]}".rstrip()
-    found: Any = parse(flags, argv, prog=prog, description=told, default=flags())
-    config = replace(found.run, stages=tuple(getattr(found, name) for name in recipe.names))
-    return config, getattr(found, "own", None)
-
-
-def flags_type(name: str, own: Any = None) -> type[Any]:
-    """A dataclass of the recipe, its stages and a verb's `own` options, whose defaults are theirs."""
-    from lookalike.recipes import RECIPES
-    from lookalike.training.config import FitStage, NewStage
-
-    recipe = RECIPES[name]
-    stages = list(zip(recipe.names, recipe.stages, strict=True))
-    steps = [name for name, stage in stages if not isinstance(stage, (NewStage, FitStage))]
-    alone = steps if steps else [name for name, stage in stages if isinstance(stage, FitStage)]
-    return make_dataclass(
-        "Flags",
-        [
-            *([] if own is None else [("own", type(own), option(default=own, flat=True))]),
-            ("run", type(recipe), option(default=recipe, flat=True)),
-            *((name, type(stage), option(default=stage, flat=alone == [name])) for name, stage in stages),
-        ],
-        frozen=True,
-    )
 
 
 @dataclass(frozen=True)

@@ -36,16 +36,19 @@ def option(
     fixed: bool = False,
     flat: bool = False,
     writes: bool = False,
+    flag: str = "",
+    words: str = "",
     **default: Any,
 ) -> Any:
     """A dataclass field that says how it looks on the command line, and in files written by earlier versions.
 
     `was` is the name that those have for it; `added` says that they lack it: it is then written only where it is not
     the default, so that what has a fingerprint keeps it. `fixed` is no flag; the flags of a `flat` one lack its name;
-    one that `writes` names a file to be written.
+    one that `writes` names a file to be written. `flag` and `words` are its flag and its help where these are not the
+    field's name and docstring.
     """
     metadata = {"positional": positional, "short": short, "metavar": metavar, "was": was, "added": added}
-    metadata |= {"fixed": fixed, "flat": flat, "writes": writes}
+    metadata |= {"fixed": fixed, "flat": flat, "writes": writes, "flag": flag, "words": words}
     return dataclasses.field(metadata=metadata, **default)
 
 
@@ -129,7 +132,8 @@ def _registry() -> Any:
         if not isinstance(spec, StructConstructorSpec):
             return None
         metadata = {field.name: field.metadata for field in dataclasses.fields(info.type)}
-        fields = (dataclasses.replace(f, helptext=partial(_words, info.type, f.name)) for f in spec.fields)
+        helps = {name: given.get("words") or partial(_words, info.type, name) for name, given in metadata.items()}
+        fields = (dataclasses.replace(f, helptext=helps[f.name]) for f in spec.fields)
         return dataclasses.replace(spec, fields=tuple(_told(field, metadata[field.name]) for field in fields))
 
     return registry
@@ -169,7 +173,7 @@ def _told(field: Any, metadata: Any) -> Any:
     if positional and get_origin(field.type) is tuple:
         metavar += "..."
         hint = hint if field.default == () else "(required)"
-    named = field.name.removesuffix("_")  # a field can't be called `from`
+    named = metadata.get("flag") or field.name.removesuffix("_")  # a field can't be called `from`
     mark = tyro.conf.arg(
         name="" if metadata.get("flat") else named if named != field.name else None,
         metavar=metavar or None,
@@ -195,7 +199,8 @@ def _flags(kind: Any, default: Any, before: str = "") -> Iterator[str]:
     """Every flag that `kind` understands, dotted; the member of a union is the one that `default` has."""
     for field in dataclasses.fields(kind):
         made = field.default if field.default_factory is dataclasses.MISSING else field.default_factory()
-        value, name = getattr(default, field.name, made), field.name.rstrip("_").replace("_", "-")
+        value, name = getattr(default, field.name, made), field.metadata.get("flag")
+        name = name or field.name.rstrip("_").replace("_", "-")
         if field.metadata.get("fixed"):
             continue
         if dataclasses.is_dataclass(value):
