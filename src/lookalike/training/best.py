@@ -23,7 +23,7 @@ from lookalike.encoders.encoder import Encoder
 from lookalike.towers.ops import places
 from lookalike.training.checkpoint import clear, hold_to, opened_run
 from lookalike.training.config import EVENED, BestConfig, FitStage, Pca, Stage, TrainConfig, TuneStage
-from lookalike.training.folds import Fold, Score, folds
+from lookalike.training.folds import COUNT, Fold, Score, folds
 from lookalike.training.learner import stacked
 from lookalike.training.loop import train
 from lookalike.training.rows import Rows, features_of, mean_of
@@ -113,10 +113,10 @@ def _ways(config: BestConfig, rows: Rows, found: Sequence[Fold], untouched: Made
     forward = _forward(untouched.encoder, rows, run)
     looks = config.views * len(rows.ids) * forward  # each tower that is new looks at all rows
     ways = [
-        Way("untouched", (), 3),
-        Way("pca", (FitStage(Pca(power=-0.125)),), 3),
-        Way("fit", (FitStage(EVENED),), 3),
-        Way("head", (config.head,), 3),
+        Way("untouched", (), COUNT),
+        Way("pca", (FitStage(Pca(power=-0.125)),), COUNT),
+        Way("fit", (FitStage(EVENED),), COUNT),
+        Way("head", (config.head,), COUNT),
     ]
     tuned, left = _tuned(config, rows, float(found[0].learned.mean()), untouched, forward)
     halves = list(tuned)[: int(left / looks)]
@@ -142,7 +142,7 @@ def _tuned(
     blocks = max(1, round(count * config.share))
     last = replace(config.last, trained=replace(config.last.trained, blocks=blocks))
     epoch, copies = images * GRADIENT * forward, images * last.copies * forward
-    left, tuned = 60 * config.minutes - looks, dict[str, tuple[TuneStage, int]]()
+    left, tuned, trials = 60 * config.minutes - looks, dict[str, TuneStage](), 0.0
     for name, stage, once, pace in (
         ("whole", config.whole, 0.0, epoch),
         ("last", last, copies, epoch * blocks / count),
@@ -162,11 +162,10 @@ def _tuned(
         if epochs < asked:
             stage = replace(stage, epochs=round(epochs, 1), steps=0)
         trial = learned * (once + epochs * pace) + looks
-        left -= kept * (once + epochs * pace + looks)
-        trials = 1 if name == "whole" else max(1, int(min(3.0, left / trial)))
-        left -= trials * trial
-        tuned[name] = stage, trials
-    return tuned, left
+        left -= kept * (once + epochs * pace + looks) + trial
+        tuned[name], trials = stage, trials + trial
+    more = int(min(COUNT - 1.0, left / trials)) if tuned else 0  # on as many folds each, as they are compared
+    return {name: (stage, 1 + more) for name, stage in tuned.items()}, left - more * trials
 
 
 def _forward(encoder: Encoder, rows: Rows, run: Path) -> float:
