@@ -5,6 +5,7 @@ from __future__ import annotations
 import typing
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, fields, is_dataclass, make_dataclass, replace
+from itertools import pairwise
 from typing import TYPE_CHECKING, Any, Literal
 
 from lookalike.core.config import did_you_mean, option, parse
@@ -118,6 +119,6 @@ def _alone(recipe: TrainConfig) -> str:
 
 def _pairs(argv: Sequence[str]) -> Iterator[tuple[str, str]]:
     """Words of `argv` with what stands behind them: `--loss CosFace`, `--loss=CosFace`."""
-    for word, behind in zip(argv, [*argv[1:], ""], strict=True):
+    for word, behind in pairwise([*argv, ""]):
         flag, equals, value = word.partition("=")
         yield flag.replace("_", "-"), value if equals else behind
