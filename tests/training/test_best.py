@@ -129,7 +129,8 @@ def ways(*names):
         ({"untouched": [0.5], "pca": [0.5, 0.3, 0.3], "fit": [0.52, 0.3, 0.3], "last": [0.53]}, "last"),
         ({"untouched": [0.5], "pca": [0.5, 0.7, 0.7], "fit": [0.49, 0.6, 0.6], "last": [0.51]}, "last"),
         ({"untouched": [0.5], "fit": [0.5], "last": [0.53], "half last": [0.534], "whole": [0.532]}, "whole"),
-        ({"untouched": [0.5], "fit": [0.5], "last": [0.54], "whole": [0.532], "half whole": [0.534]}, "last"),
+        ({"untouched": [0.5], "fit": [0.5], "last": [0.54], "whole": [0.532], "half whole": [0.534]}, "whole"),
+        ({"untouched": [0.5], "fit": [0.5], "last": [0.543], "whole": [0.532], "half whole": [0.534]}, "last"),
     ],
 )
 def test_what_wins(scores, expected):
