@@ -109,6 +109,19 @@ def test_a_type_comes_from_all_values_of_a_long_table(shop: Path) -> None:
     assert (kinds["price"], kinds["size"]) == (pa.float64(), pa.string())
 
 
+@pytest.mark.parametrize("cores", [1, 2])
+def test_a_type_comes_from_all_values_on_one_core_too(shop: Path, monkeypatch: pytest.MonkeyPatch, cores: int) -> None:
+    """Where there is one core, Arrow reads without threads, and says its errors in other words."""
+    monkeypatch.setattr(csv_table, "BLOCK", 16)
+    before = pa.cpu_count()
+    try:
+        pa.set_cpu_count(cores)
+        csv(shop, "path,size,when\na.jpg,,\ndeep/é.jpg,1,\nc d.jpg,2.5,2020-01-02\n")
+        assert columns(shop / "shop.csv") == {"size": pa.float64(), "when": pa.date32()}
+    finally:
+        pa.set_cpu_count(before)
+
+
 def test_members_of_the_tar_beside_it_come_first(shop: Path) -> None:
     with tarfile.open(shop / "shop.tar", "w") as archive:
         for name in ("a.jpg", "./set/x.jpg"):

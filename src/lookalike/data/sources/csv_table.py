@@ -41,7 +41,7 @@ def columns_of(file: File, texts: frozenset[str]) -> pa.Schema:
                 pass
             return pa.schema([(name, kinds[name]) for name in names])
         except (pa.ArrowInvalid, UnicodeDecodeError) as error:  # the latter of a name
-            column = re.match(r"In CSV column #(\d+): CSV conversion error", str(error))
+            column = re.match(r"In CSV column #(\d+): (?:Row #\d+: )?CSV conversion error", str(error))
             if column is None or kinds[name := names[int(column[1])]] == pa.string():
                 raise _error(file, str(error)) from error
             kinds[name] = _KINDS[_KINDS.index(kinds[name]) + 1]
