@@ -24,7 +24,6 @@ from lookalike.losses import (
     CurricularFace,
     FeatureAnchor,
     Geometry,
-    GramDistillation,
     Growing,
     L2Sp,
     NormFace,
@@ -32,7 +31,6 @@ from lookalike.losses import (
     RkdAngle,
     RkdDistance,
     SigmoidPairs,
-    SimilarityDistillation,
     SupCon,
 )
 from lookalike.recipes import RECIPES
@@ -81,10 +79,8 @@ def losses(stage: StepStage) -> dict[str, tuple[Changes, str]]:
 
 
 def terms() -> dict[str, tuple[Changes, str]]:
-    """What may be held beside the loss, each with a weight at which it counts."""
+    """What may be held beside the loss, each with a weight at which it counts, but for what is a row of tuned.py."""
     found = {
-        "neighbours held": (Geometry(similarity=SimilarityDistillation(weight=1.0)), "similarity.weight 1"),
-        "cosines held": (Geometry(gram=GramDistillation(weight=1.0)), "gram.weight 1"),
         "distances held (RKD)": (Geometry(distance=RkdDistance(weight=1.0)), "distance.weight 1"),
         "angles held (RKD)": (Geometry(angle=RkdAngle(weight=1.0)), "angle.weight 1"),
         "features held": (Geometry(anchor=FeatureAnchor(weight=1000.0)), "anchor.weight 1000"),

@@ -61,8 +61,7 @@ def main(config: Config) -> None:
     if config.html is not None:
         write_changes(config.html, both, found, collection, setting)
         note(f"wrote `{config.html}`")
-    document = both.to_json()
-    tell(document, both.table(), config.json)
+    tell(both.to_json(), both.table(), config.json)
 
 
 def _places(config: Config) -> tuple[tuple[str, ...], str]:

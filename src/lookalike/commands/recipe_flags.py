@@ -71,10 +71,10 @@ def with_kinds(recipe: TrainConfig, argv: Sequence[str]) -> TrainConfig:
     """The recipe with the kinds that `argv` names, each with its own values; what is none is for `parse` to refuse."""
     stages = list(recipe.stages)
     for kind in _kinds(recipe):
-        named = [value for word, value in _pairs(argv) if word == f"--{kind.flag}" and value != kind.now]
-        for value in named:
-            if value in kind.members:
-                stages[kind.stage] = replace(stages[kind.stage], **{kind.field: kind.members[value]()})
+        others = {name: made for name, made in kind.members.items() if name != kind.now}
+        for word, value in _pairs(argv):
+            if word == f"--{kind.flag}" and value in others:
+                stages[kind.stage] = replace(stages[kind.stage], **{kind.field: others[value]()})
     return replace(recipe, stages=tuple(stages))
 
 

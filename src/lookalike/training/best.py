@@ -44,7 +44,7 @@ GRADIENT = 3.5  # times as long as a forward, what a step takes for the blocks t
 Final = Callable[[TrainConfig, Rows], Encoder]
 _LEFT = "trials", "final/model", "final/checkpoints"  # what a finished run no longer needs
 LEAST = 4.0
-"""Epochs below which the whole tower is not tuned; the last blocks have as many in a fourth of the time."""
+"""Epochs below which the whole tower is not tuned; the last blocks have as many in half of the time."""
 KEPT = 0.003
 """What a longer way must be better by: mP@5 that differ by less are one."""
 PART = 0.01
